@@ -1,0 +1,119 @@
+"""Attention Guided CAM."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from captum.log import log_usage
+from torch import Tensor
+
+from .. import ops
+from ..capture import Differentiable, Inputs, differentiate, record, replay, untouched
+from ..errors import InputError, OptionError, TargetError
+from ..layers import AttentionCall, TokenLayout
+from .base import GradientViTAttribution, Images, shape_maps, target_indices
+
+CLASSES_AT_ONCE = 256
+
+
+class AGCAM(GradientViTAttribution):
+    """Attention Guided CAM: gradients of the score at the attention, guided by the attention itself.
+
+    sum_l sum_h sum_i relu(dy_c/dA_lh[i, patches]) * sigmoid(S_lh[i, patches]) over the rows i that the score is read
+    from, where gradients flow through skip connections and MLPs only: every attention layer's input is a constant.
+
+    Where the score is read from prefix tokens, that gradient lives on them alone, and after one forward the model is
+    run again on these few tokens instead of backwards through all (`replay`).
+
+    Source: Leem & Seo 2024, "Attention Guided CAM: Visual Explanations of Vision Transformer Guided by
+        Self-Attention" (arXiv:2402.04563).
+
+    Options of `attribute`:
+        replay: False takes the general path for every readout; both paths give the same maps.
+    """
+
+    @log_usage()
+    def attribute_classes(
+        self,
+        inputs: Images,
+        targets: Sequence[int] | Tensor | Literal["all"] = "all",
+        additional_forward_args: Any = None,
+        *,
+        forward_kwargs: dict[str, Any] | None = None,
+        output_shape: str = "grid",
+    ) -> Tensor:
+        """The maps of many classes of one image, from one forward and one batched replay.
+
+        Args:
+            inputs: one image, (1, C, H, W).
+            targets: K classes, or "all".
+        Returns:
+            (K, 1, rows, cols), or as `output_shape` says; each equals `attribute` for its class.
+        """
+        call = self._inputs(inputs, additional_forward_args, forward_kwargs)
+        if len(call.images) != 1:
+            raise InputError(f"attribute_classes takes one image, got a batch of {len(call.images)}")
+        with untouched(self.adapter), torch.no_grad():
+            run = self._pass(call)
+            classes = self._classes(targets, run.scores.shape[1]).to(run.scores.device)
+            maps = [self._class_maps(run, part) for part in classes.split(self._classes_at_once(run))]
+            return shape_maps(run.layout.to_grid(torch.cat(maps).unsqueeze(1)), run.layout, call.images, output_shape)
+
+    def _maps(
+        self, inputs: Inputs, target: Any, *, flow: bool, replay: bool = True
+    ) -> tuple[Tensor, TokenLayout]:
+        run = self._pass(inputs, replay)
+        gradients = run.gradients(self._score(target))
+        maps = torch.stack([_guided(call, gradients[name], run.layout) for name, call in run.calls.items()], 1)
+        return (maps.cumsum(1) if flow else maps.sum(1, keepdim=True)), run.layout
+
+    def _pass(self, inputs: Inputs, allow_replay: bool = True) -> Differentiable:
+        """The graph from the chosen layers' outputs to the scores, all attention inputs being constant."""
+        readout = self._readout(inputs)
+        # in train mode the two forwards of a replay would draw different dropout masks
+        if not allow_replay or readout.patches or any(m.training for m in self.adapter.model.modules()):
+            return differentiate(self.adapter, inputs, self.layer_names, readout, detach_attention=True)
+        return replay(self.adapter, inputs, record(self.adapter, inputs, self._keep, readout), self.layer_names)
+
+    def _keep(self, call: AttentionCall, layout: TokenLayout) -> AttentionCall:
+        fields = ("q", "k", "v", "out") if call.name in self.layer_names else ("out",)
+        return call.first_rows(layout.prefix).keep(*fields)
+
+    @staticmethod
+    def _classes(targets: Sequence[int] | Tensor | str, count: int) -> Tensor:
+        if isinstance(targets, str):
+            if targets != "all":
+                raise OptionError(f"targets must be classes or 'all', got {targets!r}")
+            return torch.arange(count)
+        if len(targets) == 0:
+            raise TargetError("targets must hold at least one class")
+        return target_indices(targets, len(targets), count)
+
+    @staticmethod
+    def _classes_at_once(run: Differentiable) -> int:
+        call = next(iter(run.calls.values()))
+        rows = len(run.layout.readout_rows)
+        fits = 4 * ops.CHUNK_ELEMENTS // max(rows * run.layout.tokens * call.heads, call.out.numel() * len(run.calls))
+        return min(max(fits, 1), CLASSES_AT_ONCE)
+
+    @staticmethod
+    def _class_maps(run: Differentiable, classes: Tensor) -> Tensor:
+        """Maps of several classes of one image, (K, patches): the classes stand where other rows would."""
+        rows, total = run.layout.readout_rows, 0
+        for name, gradient in run.class_gradients(classes).items():
+            call = run.calls[name]
+            gradient = gradient[:, 0, :, rows].transpose(0, 1)  # (H, K, R, d)
+            pulled = call.weight_grad(slice(None), gradient.flatten(1, 2)[None])  # (1, H, K*R, N)
+            pulled = pulled[0].unflatten(1, (len(classes), len(rows))).relu()  # (H, K, R, N)
+            gate = call.scores(rows).sigmoid()[0]  # (H, R, N)
+            total = total + torch.einsum("hkrn,hrn->kn", pulled, gate)
+        return total[:, run.layout.prefix :]
+
+
+def _guided(call: AttentionCall, gradient: Tensor, layout: TokenLayout) -> Tensor:
+    """relu(dy/dA) * sigmoid(S) summed over heads and readout rows: (B, patches)."""
+    maps = [
+        (call.weight_grad(rows, gradient).relu() * call.scores(rows).sigmoid()).sum((1, 2))
+        for rows in call.parts(layout.readout_rows)
+    ]
+    return torch.stack(maps).sum(0)[:, layout.prefix :]

@@ -1,0 +1,74 @@
+"""Attention as it is."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from captum.log import log_usage
+from torch import Tensor
+
+from ..capture import Inputs, record, untouched
+from ..errors import OptionError
+from ..layers import AttentionCall, TokenLayout
+from .base import Images, ViTAttribution
+
+class RawAttention(ViTAttribution):
+    """The attention weights of each layer, the mean over heads.
+
+    `kind="class"`: mean_h A_h[readout, patches], what the tokens behind the score look at. `kind="peak"`:
+    mean_h max_i A_h[i, j] over patch queries i, how strongly any patch looks at patch j. `attribute` gives the last
+    chosen layer; a flow holds every layer by itself.
+
+    Source: Vaswani et al. 2017, equation 1; the class token's attention after Caron et al. 2021 (arXiv:2104.14294).
+
+    Options of `attribute`:
+        kind: "class" (default) or "peak".
+    """
+
+    class_specific = False
+
+    @log_usage()
+    def attribute_heads(
+        self, inputs: Images, additional_forward_args: Any = None, *, forward_kwargs: Mapping[str, Any] | None = None,
+        kind: str = "class",
+    ) -> Tensor:  # fmt: skip
+        """Every head by itself: (N, layers, heads, rows, cols); their mean over heads is the flow."""
+        call = self._inputs(inputs, additional_forward_args, forward_kwargs)
+        with untouched(self.adapter), torch.no_grad():
+            maps, layout = self._per_head(call, self.layer_names, kind)
+            return layout.to_grid(torch.stack(maps, 1))
+
+    def _maps(self, inputs: Inputs, target: Any, *, flow: bool, kind: str = "class") -> tuple[Tensor, TokenLayout]:
+        maps, layout = self._per_head(inputs, self.layer_names if flow else self.layer_names[-1:], kind)
+        return torch.stack([heads.mean(1) for heads in maps], 1), layout
+
+    def _per_head(self, inputs: Inputs, wanted: Sequence[str], kind: str) -> tuple[list[Tensor], TokenLayout]:
+        if kind not in KINDS:
+            raise OptionError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
+        reduce = KINDS[kind]
+
+        def keep(call: AttentionCall, layout: TokenLayout) -> Tensor | None:
+            return reduce(call, layout) if call.name in wanted else None
+
+        recording = record(self.adapter, inputs, keep, self._readout(inputs))
+        return [recording.kept[name] for name in wanted], recording.layout
+
+
+def _class_attention(call: AttentionCall, layout: TokenLayout) -> Tensor:
+    """Attention of the readout tokens, (B, H, patches)."""
+    share = layout.readout_weights.to(call.q.device)
+    read = torch.stack([share[rows].to(a) @ a for rows, a in _weights(call, layout.readout_rows)]).sum(0)
+    return read[..., layout.prefix :]
+
+
+def _peak_attention(call: AttentionCall, layout: TokenLayout) -> Tensor:
+    """Strongest attention of any patch to each patch, (B, H, patches)."""
+    peaks = [a.amax(2) for _, a in _weights(call, range(layout.prefix, layout.tokens))]
+    return torch.stack(peaks).amax(0)[..., layout.prefix :]
+
+
+def _weights(call: AttentionCall, rows: Sequence[int]) -> Iterator[tuple[list[int], Tensor]]:
+    return ((part, call.weights(part)) for part in call.parts(rows))
+
+
+KINDS = {"class": _class_attention, "peak": _peak_attention}

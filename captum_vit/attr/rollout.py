@@ -1,0 +1,97 @@
+"""Attention rollout, with and without gradients."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import ops
+from ..capture import Inputs, differentiate, record
+from ..layers import AttentionCall, TokenLayout
+from .base import GradientViTAttribution, ViTAttribution
+
+FusedRows = Callable[[AttentionCall, slice], Tensor]  # rows of a layer's fused matrix F_l, (B, R, N)
+
+
+class AttentionRollout(ViTAttribution):
+    """Attention multiplied through the layers, with the skip connections as identity.
+
+    F_l = heads of A_l fused; the lowest entries of each image discarded; the map is the readout row of
+    rownorm((F_L + I) / 2) ... rownorm((F_1 + I) / 2).
+
+    Options of `attribute`:
+        fusion: how the heads are fused, "mean" (default), "max" or "min".
+        discard_ratio: share of the N*N entries of each F_l that is set to 0, the lowest ones, in [0, 1), by default
+            0; entry [0, 0] never is. Above 0 one N x N matrix an image is held at a time.
+
+    Source: Abnar & Zuidema 2020 (arXiv:2005.00928), section 3; max and min fusion and the discard after Gildenblat's
+        vit-explain, with the rows divided by their own sums.
+    """
+
+    class_specific = False
+
+    def _maps(
+        self, inputs: Inputs, target: Any, *, flow: bool, fusion: str = "mean", discard_ratio: float = 0.0
+    ) -> tuple[Tensor, TokenLayout]:
+        ops.check_fusion(fusion)
+        ops.check_ratio(discard_ratio)
+
+        def keep(call: AttentionCall, layout: TokenLayout) -> AttentionCall | None:
+            return call.keep("q", "k") if call.name in self.layer_names else None
+
+        def fused(call: AttentionCall, rows: slice) -> Tensor:
+            return ops.fuse_heads(call.weights(rows), fusion)
+
+        recording = record(self.adapter, inputs, keep, self._readout(inputs))
+        calls = [call for call in recording.kept.values() if call is not None]
+        maps = _roll(calls, fused, recording.layout, flow=flow, discard_ratio=discard_ratio, keep_first=True)
+        return maps, recording.layout
+
+
+class GradientRollout(GradientViTAttribution):
+    """Attention rollout weighted by the gradient of the target's score.
+
+    F_l = relu(mean_h(A_h * dy_c/dA_h)) with full gradients; the map is the readout row of
+    rownorm((F_L + I) / 2) ... rownorm((F_1 + I) / 2).
+
+    Options of `attribute`:
+        discard_ratio: share of the N*N entries of each F_l that is set to 0, the lowest ones, in [0, 1), by default 0.9.
+
+    Source: Abnar & Zuidema 2020 (arXiv:2005.00928), with gradients after Gildenblat's vit-explain.
+    """
+
+    def _maps(
+        self, inputs: Inputs, target: Any, *, flow: bool, discard_ratio: float = 0.9
+    ) -> tuple[Tensor, TokenLayout]:
+        ops.check_ratio(discard_ratio)
+        run = differentiate(self.adapter, inputs, self.layer_names, self._readout(inputs))
+        gradients = run.gradients(self._score(target))
+
+        def fused(call: AttentionCall, rows: slice) -> Tensor:
+            return (call.weights(rows) * call.weight_grad(rows, gradients[call.name])).mean(1).relu()
+
+        calls = list(run.calls.values())
+        maps = _roll(calls, fused, run.layout, flow=flow, discard_ratio=discard_ratio, keep_first=False)
+        return maps, run.layout
+
+
+def _roll(
+    calls: list[AttentionCall],
+    fused: FusedRows,
+    layout: TokenLayout,
+    *,
+    flow: bool,
+    discard_ratio: float,
+    keep_first: bool,
+) -> Tensor:
+    """The readout row carried from the last layer down, (B, 1, patches); for a flow, a row that starts at each layer."""
+    start = layout.readout_weights.to(calls[0].q.device).expand(len(calls[0].q), 1, -1)
+    state = start[:, :0]
+    for call in reversed(calls):
+        if flow or not state.shape[1]:
+            state = torch.cat([start.to(ops.widen(call.q)), state], 1)
+        state = ops.rollout_step(
+            state, lambda rows, call=call: fused(call, rows), call.heads, discard_ratio, keep_first=keep_first
+        )
+    return state[:, :, layout.prefix :]

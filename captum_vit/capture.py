@@ -1,0 +1,421 @@
+"""The only code that touches a running model: context managers, and the three ways to run it.
+
+One TorchFunctionMode sees every scaled_dot_product_attention and knows by a stack of hooks in which layer it
+happens. The mode is thread-local and the hooks answer only to the tap of their own context, so that threads
+can explain one shared model at once. The model is left exactly as it was found.
+
+- `record`: a forward without gradients; what a method keeps of each call is decided while it runs.
+- `differentiate`: a forward whose graph begins at the first chosen attention output, for gradients at them.
+- `replay`: after `record`, the same on the prefix tokens alone, the attention outputs being given.
+"""
+
+import inspect
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from .errors import LayerNotRecordedError, TokenLayoutError, UnsupportedModelError
+from .layers import Adapter, AttentionCall, Readout, Switch, TokenLayout
+
+Score = Callable[[Tensor], Tensor]  # the scores (B, C) -> the one that is explained, (B,)
+T = TypeVar("T")
+Keep = Callable[[AttentionCall, TokenLayout], T]
+Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the model is called with: images (B, C, H, W), then positional and keyword arguments."""
+
+    images: Tensor
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def run(self, model: nn.Module) -> Any:
+        return model(self.images, *self.args, **self.kwargs)
+
+    def first(self) -> "Inputs":
+        """The first image alone; tensors with one entry an image are cut with it."""
+        count = len(self.images)
+
+        def cut(x: Any) -> Any:
+            return x[:1] if isinstance(x, Tensor) and x.dim() and len(x) == count else x
+
+        return Inputs(self.images[:1], tuple(map(cut, self.args)), {k: cut(v) for k, v in self.kwargs.items()})
+
+
+@dataclass(frozen=True)
+class Recording(Generic[T]):
+    """A forward without gradients: its scores' source, its layout, and what was kept of each layer."""
+
+    output: Any
+    layout: TokenLayout
+    kept: dict[str, T]
+
+
+@dataclass(frozen=True)
+class Differentiable:
+    """A forward with a graph from the attention outputs to the scores (B, C)."""
+
+    scores: Tensor
+    layout: TokenLayout
+    calls: dict[str, AttentionCall]
+
+    def gradients(self, score: Score) -> dict[str, Tensor]:
+        """`dy/dO` of every call for y = score(scores), (B, H, M, d) each; frees the graph."""
+        outs = [call.out for call in self.calls.values()]
+        with torch.enable_grad():
+            gradients = torch.autograd.grad(score(self.scores).sum(), outs, materialize_grads=True)
+        return dict(zip(self.calls, gradients, strict=True))
+
+    def class_gradients(self, classes: Tensor) -> dict[str, Tensor]:
+        """`dy_c/dO` for each of the classes (K,), (K, B, H, M, d) each, in one batched backward."""
+        picks = F.one_hot(classes, self.scores.shape[1]).to(self.scores).unsqueeze(1).expand(-1, len(self.scores), -1)
+        outs = [call.out for call in self.calls.values()]
+        gradients = torch.autograd.grad(
+            self.scores, outs, picks, retain_graph=True, is_grads_batched=True, materialize_grads=True
+        )
+        return dict(zip(self.calls, gradients, strict=True))
+
+
+def record(adapter: Adapter, inputs: Inputs, keep: Keep[T], readout: Readout | None = None) -> Recording[T]:
+    """One forward without gradients; `keep` reduces each attention call, while it runs, to what is kept of it."""
+    tap = _RecordTap(adapter, inputs, readout, keep)
+    with torch.no_grad(), tap.listening():
+        output = inputs.run(adapter.model)
+    return Recording(output, tap.layout, tap.kept)
+
+
+def differentiate(
+    adapter: Adapter,
+    inputs: Inputs,
+    layers: Iterable[str],
+    readout: Readout | None = None,
+    *,
+    detach_attention: bool = False,
+) -> Differentiable:
+    """One forward whose graph holds what the gradients at the outputs of `layers` need, and no more.
+
+    With `detach_attention` the input of every attention layer counts as a constant, so that gradients flow only
+    through skip connections and MLPs.
+    """
+    tap = _GradientTap(adapter, inputs, readout, set(layers), detach_attention)
+    with torch.enable_grad(), tap.listening():
+        scores = adapter.scores(inputs.run(adapter.model))
+    return tap.result(scores)
+
+
+def replay(
+    adapter: Adapter, inputs: Inputs, recording: Recording[AttentionCall], layers: Iterable[str]
+) -> Differentiable:
+    """The model on its prefix tokens alone, each attention answered by its recorded `out` (B, H, prefix, d).
+
+    Equal to `differentiate(..., detach_attention=True)` where the scores are read from prefix tokens: with the
+    attention outputs given, tokens no longer meet.
+    """
+    tap = _ReplayTap(adapter, inputs, recording, set(layers))
+    with torch.enable_grad(), tap.listening(), tap.slicing():
+        scores = adapter.scores(inputs.run(adapter.model))
+    return tap.result(scores)
+
+
+def measure_readout(adapter: Adapter, inputs: Inputs) -> Readout:
+    """The readout as the query rows of the last attention layer that receive gradient from the scores.
+
+    The scores are weighed at random (from a generator of its own), so that sums that are constant, as those of a
+    softmax, hide nothing. Needs a forward of the first image.
+    """
+    last = list(adapter.attention_layers())[-1]
+    run = differentiate(adapter, inputs.first(), [last])
+    weights = torch.rand(run.scores.shape[1], generator=torch.Generator().manual_seed(0)).to(run.scores)
+    rows = run.gradients(lambda scores: scores @ weights)[last].abs().sum((0, 1, 3)) > 0  # (M,)
+    prefix = tuple(rows[: run.layout.prefix].nonzero().flatten().tolist())
+    readout = Readout(prefix, patches=bool(rows[run.layout.prefix :].any()))
+    if not prefix and not readout.patches:
+        raise UnsupportedModelError(
+            f"the output of {type(adapter.model).__name__} does not depend on its last attention layer {last!r}"
+        )
+    return readout
+
+
+@contextmanager
+def untouched(adapter: Adapter) -> Iterator[None]:
+    """The model made ready for capture, and put back: attention kernels, compiled code, and in train mode the
+    random state and running statistics. Gradients can be taken inside, also under an outer inference_mode."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        modules = list(adapter.model.modules())
+        for switch in adapter.capturing():
+            stack.enter_context(_switched(*switch))
+        if any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in modules):
+            stack.enter_context(_switched(_CompilerStance, "value", "force_eager"))
+        if any(m.training for m in modules):
+            stack.enter_context(_unchanged_by_training(modules))
+        yield
+
+
+@contextmanager
+def _unchanged_by_training(modules: list[nn.Module]) -> Iterator[None]:
+    """Random state and buffers as before: dropout draws, batch norm counts."""
+    buffers = [b for m in modules if m.training for b in m.buffers(recurse=False)]
+    saved = [b.clone() for b in buffers]
+    devices = {p.device for m in modules for p in m.parameters(recurse=False) if p.device.type == "cuda"}
+    with torch.random.fork_rng(devices):
+        try:
+            yield
+        finally:
+            for buffer, value in zip(buffers, saved, strict=True):
+                if not torch.equal(buffer, value):
+                    buffer.copy_(value)
+
+
+class _Stance:
+    """torch.compile's stance as an attribute: as the caller has it, or "force_eager" so that compiled parts run plainly."""
+
+    _context: Any = None
+
+    @property
+    def value(self) -> str:
+        return "as it was" if self._context is None else "force_eager"
+
+    @value.setter
+    def value(self, stance: str) -> None:
+        if stance == "force_eager":
+            self._context = torch.compiler.set_stance(stance)  # takes effect at once
+        else:
+            self._context.__exit__(None, None, None)
+            self._context = None
+
+
+_CompilerStance = _Stance()
+_switch_lock = threading.Lock()
+_switches: dict[tuple[int, str], list] = {}  # (object, attribute) -> [users, original value]
+
+
+@contextmanager
+def _switched(owner: Any, attribute: str, value: Any) -> Iterator[None]:
+    """`owner.attribute = value` for as long as any thread needs it, then the original again."""
+    key = (id(owner), attribute)
+    with _switch_lock:
+        entry = _switches.setdefault(key, [0, getattr(owner, attribute)])
+        entry[0] += 1
+        if getattr(owner, attribute) != value:
+            setattr(owner, attribute, value)
+    try:
+        yield
+    finally:
+        with _switch_lock:
+            entry[0] -= 1
+            if entry[0] == 0:
+                del _switches[key]
+                if getattr(owner, attribute) != entry[1]:
+                    setattr(owner, attribute, entry[1])
+
+
+_active: ContextVar["_Tap | None"] = ContextVar("captum_vit_active_tap", default=None)
+
+
+class _Tap(TorchFunctionMode):
+    """Hands every attention call inside the model's attention layers to `attend`; the rest runs as it is."""
+
+    def __init__(self, adapter: Adapter, inputs: Inputs, readout: Readout | None) -> None:
+        super().__init__()
+        self.adapter, self.inputs, self.readout = adapter, inputs, readout
+        self.scope: list[str] = []
+        self.seen: Counter[str] = Counter()
+        self._layout: TokenLayout | None = None
+
+    def attend(self, call: AttentionCall, run: Attention) -> Tensor:
+        """The attention's output (B, H, M, d), for a call whose own `out` is still empty."""
+        raise NotImplementedError
+
+    def other(self, func: Callable, args: tuple, kwargs: dict) -> Any:
+        """Any other torch function."""
+        return func(*args, **kwargs)
+
+    @property
+    def layout(self) -> TokenLayout:
+        if self._layout is None:  # the ViT was entered by another door than its forward
+            self._set_layout(self.inputs.images, self.inputs.kwargs)
+        assert self._layout is not None
+        return self._layout
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if func is F.scaled_dot_product_attention and self.scope:
+            return self._attend(*args, **(kwargs or {}))
+        return self.other(func, args, kwargs or {})
+
+    def _attend(
+        self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
+        is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
+    ) -> Tensor:  # fmt: skip
+        if enable_gqa:
+            key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], 1) for x in (key, value))
+        if is_causal:
+            attn_mask = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).tril()
+        scale = query.shape[-1] ** -0.5 if scale is None else scale
+        call = AttentionCall(self.scope[-1], query, key, value, scale, attn_mask, query.new_empty(0))
+        self.seen[call.name] += 1
+
+        def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, dropout_p=dropout_p, scale=scale)
+
+        return self.attend(call, run)
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Hooks and mode in place; at the end every attention layer must have been seen exactly once."""
+        layers = self.adapter.attention_layers()
+        token = _active.set(self)
+        try:
+            with ExitStack() as stack:
+                for name, module in layers.items():
+                    stack.callback(module.register_forward_pre_hook(self._enter(name)).remove)
+                    stack.callback(module.register_forward_hook(self._leave, always_call=True).remove)
+                look = self.adapter.vit.register_forward_pre_hook(self._look_at_images, with_kwargs=True)
+                stack.callback(look.remove)
+                stack.enter_context(self)
+                yield
+        finally:
+            _active.reset(token)
+        for name, module in layers.items():
+            self._check(name, module)
+
+    def _check(self, name: str, module: nn.Module) -> None:
+        count = self.seen[name]
+        if count == 1:
+            return
+        how = f"ran {count} times in one forward" if count else "did not run through torch's scaled_dot_product_attention"
+        raise LayerNotRecordedError(
+            f"expected one attention in layer {name!r} ({type(module).__name__}), but it {how}: "
+            f"{type(self.adapter).__name__} cannot see the attention of this {type(self.adapter.model).__name__}"
+        )
+
+    def _enter(self, name: str) -> Callable[..., None]:
+        def hook(*_: Any) -> None:
+            if _active.get() is self:
+                self.scope.append(name)
+
+        return hook
+
+    def _leave(self, *_: Any) -> None:
+        if _active.get() is self and self.scope:
+            self.scope.pop()
+
+    def _look_at_images(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        if _active.get() is not self:
+            return
+        arguments = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
+        images = next((x for x in arguments.values() if isinstance(x, Tensor) and x.dim() == 4), None)
+        if images is not None:
+            self._set_layout(images, arguments)
+
+    def _set_layout(self, images: Tensor, arguments: Mapping[str, Any]) -> None:
+        layout = self.adapter.token_layout((images.shape[2], images.shape[3]), arguments)
+        self._layout = layout if self.readout is None else replace(layout, readout=self.readout)
+
+
+class _RecordTap(_Tap):
+    def __init__(self, adapter: Adapter, inputs: Inputs, readout: Readout | None, keep: Keep) -> None:
+        super().__init__(adapter, inputs, readout)
+        self.keep = keep
+        self.kept: dict[str, Any] = {}
+
+    def attend(self, call: AttentionCall, run: Attention) -> Tensor:
+        out = run(call.q, call.k, call.v)
+        self.kept[call.name] = self.keep(replace(call, out=out), self.layout)
+        return out
+
+
+class _GraphTap(_Tap):
+    """Gradients start at attention outputs, so parameters enter the graph as constants: nothing is kept for them."""
+
+    def __init__(self, adapter: Adapter, inputs: Inputs, readout: Readout | None) -> None:
+        super().__init__(adapter, inputs, readout)
+        self.calls: dict[str, AttentionCall] = {}
+
+    def other(self, func: Callable, args: tuple, kwargs: dict) -> Any:
+        if getattr(func, "__name__", "") == "__get__":  # attributes of a parameter are its own
+            return func(*args, **kwargs)
+        args = tuple(map(_constant, args))
+        kwargs = {key: _constant(value) for key, value in kwargs.items()}
+        with torch.enable_grad():  # a frozen backbone often runs under a no_grad of its owner
+            return func(*args, **kwargs)
+
+    def leaf(self, call: AttentionCall, out: Tensor) -> Tensor:
+        out = out if out.requires_grad else out.detach().requires_grad_()
+        self.calls[call.name] = replace(call, out=out)
+        return out
+
+    def result(self, scores: Tensor) -> Differentiable:
+        if not scores.requires_grad:
+            raise UnsupportedModelError(
+                f"the scores of {type(self.adapter.model).__name__} are cut off from its attention layers, "
+                f"as by .detach() or .numpy() in its forward: no gradient can be taken"
+            )
+        return Differentiable(scores, self.layout, self.calls)
+
+
+class _GradientTap(_GraphTap):
+    def __init__(
+        self, adapter: Adapter, inputs: Inputs, readout: Readout | None, layers: set[str], detach: bool
+    ) -> None:
+        super().__init__(adapter, inputs, readout)
+        self.layers, self.detach = layers, detach
+
+    def attend(self, call: AttentionCall, run: Attention) -> Tensor:
+        if self.detach:
+            call = replace(call, q=call.q.detach(), k=call.k.detach(), v=call.v.detach())
+        with torch.enable_grad():
+            out = run(call.q, call.k, call.v)
+            return self.leaf(call, out) if call.name in self.layers else out
+
+
+class _ReplayTap(_GraphTap):
+    def __init__(
+        self, adapter: Adapter, inputs: Inputs, recording: Recording[AttentionCall], layers: set[str]
+    ) -> None:
+        super().__init__(adapter, inputs, recording.layout.readout)
+        self.recorded, self.full, self.layers = recording.kept, recording.layout, layers
+
+    def attend(self, call: AttentionCall, run: Attention) -> Tensor:
+        recorded = self.recorded[call.name]
+        return self.leaf(recorded, recorded.out) if call.name in self.layers else recorded.out
+
+    @contextmanager
+    def slicing(self) -> Iterator[None]:
+        """Only the prefix tokens enter the first block."""
+        handle = self.adapter.first_block.register_forward_pre_hook(self._slice, with_kwargs=True)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def _slice(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+        if _active.get() is not self:
+            return None
+        name, tokens = next(iter(inspect.signature(module.forward).bind(*args, **kwargs).arguments.items()))
+        if tokens.shape[1] != self.full.tokens:
+            raise TokenLayoutError(f"expected {self.full.tokens} tokens at the first block, got {tokens.shape[1]}")
+        tokens = tokens[:, : self.full.prefix]
+        return ((tokens, *args[1:]), kwargs) if args else (args, {**kwargs, name: tokens})
+
+
+def _constant(x: Any) -> Any:
+    """Parameters cut from the graph; tensors of inference mode copied, since they cannot enter one."""
+    if isinstance(x, (list, tuple)):
+        return type(x)(map(_constant, x)) if type(x) in (list, tuple) else x
+    if not isinstance(x, Tensor):
+        return x
+    if x.is_inference():
+        return x.clone()
+    return x.detach() if type(x) is nn.Parameter else x

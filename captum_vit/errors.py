@@ -1,0 +1,45 @@
+"""Everything that captum-vit raises on purpose; each also is the built-in error that callers would expect."""
+
+
+class CaptumViTError(Exception):
+    """Root of the library's errors."""
+
+
+class UnsupportedModelError(CaptumViTError, TypeError):
+    """No adapter knows the model, or the model computes attention in a way that its adapter refuses."""
+
+
+class TokenLayoutError(CaptumViTError, ValueError):
+    """The tokens of the model do not fit the patch grid that the image size implies."""
+
+
+class LayerNotFoundError(CaptumViTError, ValueError):
+    """A layer was asked for that the model does not have."""
+
+
+class LayerNotRecordedError(CaptumViTError, RuntimeError):
+    """An attention layer ran, but its attention could not be seen (or was seen more than once)."""
+
+
+class TargetError(CaptumViTError, ValueError, AssertionError):
+    """A target that the model's output cannot be indexed with (AssertionError is what captum raises here)."""
+
+
+class InputError(CaptumViTError, ValueError):
+    """An input that no attribution can be computed for."""
+
+
+class OptionError(CaptumViTError, ValueError):
+    """An option outside its range, or a name that does not exist."""
+
+
+class ModelLoadError(CaptumViTError, ValueError):
+    """A model or checkpoint that could not be loaded."""
+
+
+class ImageLoadError(CaptumViTError, OSError):
+    """A file that is not a readable image."""
+
+
+class OutputError(CaptumViTError, OSError):
+    """A folder or file that cannot be written."""
