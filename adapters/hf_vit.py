@@ -46,19 +46,20 @@ class HFViT(Adapter):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        self.backbone: Any = getattr(model, "base_model", model)
-        self.embeddings = self.backbone.embeddings
+        self.hf: Any = model
+        self.backbone: Any = self.hf.base_model
+        self.embeddings: Any = self.backbone.embeddings
 
     @classmethod
     def matches(cls, model: nn.Module) -> bool:
         return isinstance(model, tuple(READOUTS))
 
     @property
-    def _blocks(self) -> nn.ModuleList:
+    def _blocks(self) -> Any:
         return self.backbone.encoder.layer if hasattr(self.backbone, "encoder") else self.backbone.layers
 
     def attention_layers(self) -> dict[str, nn.Module]:
-        names = {module: name for name, module in self.model.named_modules()}
+        names: dict[nn.Module, str] = {module: name for name, module in self.hf.named_modules()}
         return {names[block.attention]: block.attention for block in self._blocks}
 
     def token_layout(self, image_size: tuple[int, int], arguments: Mapping[str, Any]) -> TokenLayout:
@@ -76,7 +77,9 @@ class HFViT(Adapter):
 
     @property
     def _prefix(self) -> int:
-        tokens = (getattr(self.embeddings, name, None) for name in ("cls_token", "distillation_token", "register_tokens"))
+        tokens = (
+            getattr(self.embeddings, name, None) for name in ("cls_token", "distillation_token", "register_tokens")
+        )
         return sum(token.shape[1] for token in tokens if token is not None)
 
     @property
@@ -89,11 +92,11 @@ class HFViT(Adapter):
 
     @property
     def headless(self) -> bool:
-        return self.model is self.backbone or getattr(self.model.config, "num_labels", 1) == 0
+        return self.model is self.backbone or getattr(self.hf.config, "num_labels", 1) == 0
 
     @property
     def class_names(self) -> Mapping[int, str]:
-        return {} if self.headless else dict(self.model.config.id2label)
+        return {} if self.headless else dict(self.hf.config.id2label)
 
     def scores(self, output: Any) -> Tensor:
         """Logits; of a bare backbone its class token, since the pooler of DINO checkpoints is random."""
@@ -103,7 +106,7 @@ class HFViT(Adapter):
         return super().scores(output)
 
     def capturing(self) -> Iterable[Switch]:
-        for config in {id(m.config): m.config for m in self.model.modules() if hasattr(m, "config")}.values():
+        for config in {id(m.config): m.config for m in self.hf.modules() if hasattr(m, "config")}.values():
             yield config, "_attn_implementation_internal", "sdpa"
         for block in self._blocks:
             yield block, "gradient_checkpointing", False

@@ -47,13 +47,13 @@ class TimmViT(Adapter):
         patch, height, width = embed.patch_size, *image_size
         if embed.img_size is not None and embed.strict_img_size and image_size != tuple(embed.img_size):
             raise TokenLayoutError(
-                f"the model takes images of {embed.img_size[0]}x{embed.img_size[1]}, got {height}x{width}: resize them, "
-                f"or build the model with img_size=({height}, {width}) or dynamic_img_size=True"
+                f"the model takes images of {embed.img_size[0]}x{embed.img_size[1]}, got {height}x{width}: resize "
+                f"them, or build the model with img_size=({height}, {width}) or dynamic_img_size=True"
             )
         if not embed.dynamic_img_pad and (height % patch[0] or width % patch[1]):
             raise TokenLayoutError(
-                f"images of {height}x{width} do not divide into patches of {patch[0]}x{patch[1]}: resize them, or build "
-                f"the model with dynamic_img_pad=True"
+                f"images of {height}x{width} do not divide into patches of {patch[0]}x{patch[1]}: resize them, or "
+                f"build the model with dynamic_img_pad=True"
             )
         rows, cols = embed.dynamic_feat_size(image_size)
         return TokenLayout((rows, cols), self.timm.num_prefix_tokens, tuple(patch), self.readout or CLASS)

@@ -1,10 +1,9 @@
 """Explains Vision Transformers through Captum's attribution API."""
 
+from ._version import __version__
 from .attr import AGCAM, DAAM, AttentionRollout, FeatureImportance, GradientRollout, RawAttention
 from .errors import CaptumViTError
 from .layers import Adapter, AttentionCall, Readout, TokenLayout, adapt
-
-from ._version import __version__
 
 __all__ = [
     "AGCAM",
@@ -18,5 +17,6 @@ __all__ = [
     "RawAttention",
     "Readout",
     "TokenLayout",
+    "__version__",
     "adapt",
 ]

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from .errors import LayerNotRecordedError, TokenLayoutError, UnsupportedModelError
-from .layers import Adapter, AttentionCall, Readout, Switch, TokenLayout
+from .layers import Adapter, AttentionCall, Readout, TokenLayout
 
 Score = Callable[[Tensor], Tensor]  # the scores (B, C) -> the one that is explained, (B,)
 T = TypeVar("T")
@@ -179,7 +179,7 @@ def _unchanged_by_training(modules: list[nn.Module]) -> Iterator[None]:
 
 
 class _Stance:
-    """torch.compile's stance as an attribute: as the caller has it, or "force_eager" so that compiled parts run plainly."""
+    """torch.compile's stance as an attribute: as the caller has it, or "force_eager" (compiled code runs plainly)."""
 
     _context: Any = None
 
@@ -190,7 +190,7 @@ class _Stance:
     @value.setter
     def value(self, stance: str) -> None:
         if stance == "force_eager":
-            self._context = torch.compiler.set_stance(stance)  # takes effect at once
+            self._context = torch.compiler.set_stance("force_eager")  # takes effect at once
         else:
             self._context.__exit__(None, None, None)
             self._context = None
@@ -294,7 +294,9 @@ class _Tap(TorchFunctionMode):
         count = self.seen[name]
         if count == 1:
             return
-        how = f"ran {count} times in one forward" if count else "did not run through torch's scaled_dot_product_attention"
+        how = (
+            f"ran {count} times in one forward" if count else "did not run through torch's scaled_dot_product_attention"
+        )
         raise LayerNotRecordedError(
             f"expected one attention in layer {name!r} ({type(module).__name__}), but it {how}: "
             f"{type(self.adapter).__name__} cannot see the attention of this {type(self.adapter.model).__name__}"
@@ -381,9 +383,7 @@ class _GradientTap(_GraphTap):
 
 
 class _ReplayTap(_GraphTap):
-    def __init__(
-        self, adapter: Adapter, inputs: Inputs, recording: Recording[AttentionCall], layers: set[str]
-    ) -> None:
+    def __init__(self, adapter: Adapter, inputs: Inputs, recording: Recording[AttentionCall], layers: set[str]) -> None:
         super().__init__(adapter, inputs, recording.layout.readout)
         self.recorded, self.full, self.layers = recording.kept, recording.layout, layers
 

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from . import ops
 from .errors import LayerNotFoundError, TokenLayoutError, UnsupportedModelError
 
-ADAPTERS = "captum_vit.adapters"  # entry-point group; a name is the package that has to be imported, as `timm` or `timm.vit`
+ADAPTERS = (
+    "captum_vit.adapters"  # entry-point group; a name is the package that has to be imported, as `timm` or `timm.vit`
+)
 
 Layer = str | int | nn.Module
 Rows = slice | list[int]  # query rows of an attention
@@ -139,8 +141,11 @@ class AttentionCall:
 
     def keep(self, *fields: str) -> "AttentionCall":
         """The call with only these tensors, none of which keeps a larger storage alive; the others are emptied."""
-        tensors = {name: self.q.new_empty(0) for name in ("q", "k", "v", "out") if name not in fields}
-        return replace(self, **tensors, **{name: own_storage(getattr(self, name)) for name in fields})
+        tensors: dict[str, Any] = {
+            name: own_storage(getattr(self, name)) if name in fields else self.q.new_empty(0)
+            for name in ("q", "k", "v", "out")
+        }
+        return replace(self, **tensors)
 
 
 def own_storage(x: Tensor) -> Tensor:
@@ -280,12 +285,11 @@ def adapt(model: nn.Module) -> Adapter:
 def unwrap(model: nn.Module) -> nn.Module:
     """The module inside DataParallel, DistributedDataParallel and torch.compile."""
     while True:
-        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            model = model.module
-        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
-            model = model._orig_mod
-        else:
+        parallel = isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel))
+        inner = getattr(model, "module" if parallel else "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
             return model
+        model = inner
 
 
 def adapter_classes() -> list[type[Adapter]]:

@@ -49,11 +49,13 @@ def row_chunks(rows: int, columns: int, batch_heads: int) -> Iterator[slice]:
 
 
 def check_fusion(fusion: str) -> None:
+    """Raise OptionError unless heads can be fused so."""
     if fusion not in FUSIONS:
         raise OptionError(f"fusion must be one of {', '.join(FUSIONS)}, got {fusion!r}")
 
 
 def check_ratio(discard_ratio: float) -> None:
+    """Raise OptionError unless 0 <= discard_ratio < 1."""
     if not 0 <= discard_ratio < 1:
         raise OptionError(f"discard_ratio must lie in [0, 1), got {discard_ratio}")
 
@@ -83,7 +85,12 @@ def discard_lowest(fused: Tensor, ratio: float, *, keep_first: bool) -> Tensor:
 
 
 def rollout_step(
-    state: Tensor, fused_rows: Callable[[slice], Tensor], heads: int, discard_ratio: float = 0.0, *, keep_first: bool = True
+    state: Tensor,
+    fused_rows: Callable[[slice], Tensor],
+    heads: int,
+    discard_ratio: float = 0.0,
+    *,
+    keep_first: bool = True,
 ) -> Tensor:
     """Row vectors carried through one layer of a rollout: `r <- r rownorm((F + I) / 2)`.
 

@@ -59,9 +59,7 @@ class AGCAM(GradientViTAttribution):
             maps = [self._class_maps(run, part) for part in classes.split(self._classes_at_once(run))]
             return shape_maps(run.layout.to_grid(torch.cat(maps).unsqueeze(1)), run.layout, call.images, output_shape)
 
-    def _maps(
-        self, inputs: Inputs, target: Any, *, flow: bool, replay: bool = True
-    ) -> tuple[Tensor, TokenLayout]:
+    def _maps(self, inputs: Inputs, target: Any, *, flow: bool, replay: bool = True) -> tuple[Tensor, TokenLayout]:
         run = self._pass(inputs, replay)
         gradients = run.gradients(self._score(target))
         maps = torch.stack([_guided(call, gradients[name], run.layout) for name, call in run.calls.items()], 1)
@@ -99,15 +97,15 @@ class AGCAM(GradientViTAttribution):
     @staticmethod
     def _class_maps(run: Differentiable, classes: Tensor) -> Tensor:
         """Maps of several classes of one image, (K, patches): the classes stand where other rows would."""
-        rows, total = run.layout.readout_rows, 0
+        rows, maps = run.layout.readout_rows, []
         for name, gradient in run.class_gradients(classes).items():
             call = run.calls[name]
             gradient = gradient[:, 0, :, rows].transpose(0, 1)  # (H, K, R, d)
             pulled = call.weight_grad(slice(None), gradient.flatten(1, 2)[None])  # (1, H, K*R, N)
             pulled = pulled[0].unflatten(1, (len(classes), len(rows))).relu()  # (H, K, R, N)
             gate = call.scores(rows).sigmoid()[0]  # (H, R, N)
-            total = total + torch.einsum("hkrn,hrn->kn", pulled, gate)
-        return total[:, run.layout.prefix :]
+            maps.append(torch.einsum("hkrn,hrn->kn", pulled, gate))
+        return torch.stack(maps).sum(0)[:, run.layout.prefix :]
 
 
 def _guided(call: AttentionCall, gradient: Tensor, layout: TokenLayout) -> Tensor:

@@ -104,10 +104,11 @@ class ViTAttribution(LayerAttribution):
         return (flow,) if isinstance(inputs, tuple) else flow
 
     @abstractmethod
-    def _maps(self, inputs: Inputs, target: Any, *, flow: bool, **options: Any) -> tuple[Tensor, TokenLayout]:
-        """Maps over the patches after each layer, (N, layers, patches), or only the last, (N, 1, patches).
+    def _maps(self, *args: Any, **kwargs: Any) -> tuple[Tensor, TokenLayout]:
+        """The method itself: `_maps(inputs, target, *, flow, ...)`, what follows being the options of `attribute`.
 
-        Further keyword-only arguments of a method are the options of its `attribute`.
+        Returns the maps over the patches after each layer, (N, layers, patches), or for `flow=False` only the last,
+        (N, 1, patches).
         """
 
     def _run(

@@ -102,7 +102,6 @@ class DAAM(GradientViTAttribution):
 def _block_map(call: AttentionCall, gradient: Tensor, layout: TokenLayout) -> Tensor:
     """relu of the patches' weighted values: (B, patches)."""
     maps = [
-        (call.weights(rows) * call.weight_grad(rows, gradient)).sum((1, 2))
-        for rows in call.parts(layout.readout_rows)
+        (call.weights(rows) * call.weight_grad(rows, gradient)).sum((1, 2)) for rows in call.parts(layout.readout_rows)
     ]
     return torch.stack(maps).sum(0)[:, layout.prefix :].relu()

@@ -12,6 +12,7 @@ from ..errors import OptionError
 from ..layers import AttentionCall, TokenLayout
 from .base import Images, ViTAttribution
 
+
 class RawAttention(ViTAttribution):
     """The attention weights of each layer, the mean over heads.
 
@@ -47,8 +48,8 @@ class RawAttention(ViTAttribution):
             raise OptionError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
         reduce = KINDS[kind]
 
-        def keep(call: AttentionCall, layout: TokenLayout) -> Tensor | None:
-            return reduce(call, layout) if call.name in wanted else None
+        def keep(call: AttentionCall, layout: TokenLayout) -> Tensor:
+            return reduce(call, layout) if call.name in wanted else call.q.new_empty(0)
 
         recording = record(self.adapter, inputs, keep, self._readout(inputs))
         return [recording.kept[name] for name in wanted], recording.layout

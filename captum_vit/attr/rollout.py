@@ -1,6 +1,7 @@
 """Attention rollout, with and without gradients."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -56,7 +57,8 @@ class GradientRollout(GradientViTAttribution):
     rownorm((F_L + I) / 2) ... rownorm((F_1 + I) / 2).
 
     Options of `attribute`:
-        discard_ratio: share of the N*N entries of each F_l that is set to 0, the lowest ones, in [0, 1), by default 0.9.
+        discard_ratio: share of the N*N entries of each F_l that is set to 0, the lowest ones, in [0, 1), by default
+            0.9.
 
     Source: Abnar & Zuidema 2020 (arXiv:2005.00928), with gradients after Gildenblat's vit-explain.
     """
@@ -85,13 +87,12 @@ def _roll(
     discard_ratio: float,
     keep_first: bool,
 ) -> Tensor:
-    """The readout row carried from the last layer down, (B, 1, patches); for a flow, a row that starts at each layer."""
+    """The readout row carried from the last layer down, (B, 1, patches); for a flow, one that starts at each layer."""
     start = layout.readout_weights.to(calls[0].q.device).expand(len(calls[0].q), 1, -1)
     state = start[:, :0]
     for call in reversed(calls):
         if flow or not state.shape[1]:
             state = torch.cat([start.to(ops.widen(call.q)), state], 1)
-        state = ops.rollout_step(
-            state, lambda rows, call=call: fused(call, rows), call.heads, discard_ratio, keep_first=keep_first
-        )
+        rows_of = partial(fused, call)
+        state = ops.rollout_step(state, rows_of, call.heads, discard_ratio, keep_first=keep_first)
     return state[:, :, layout.prefix :]

@@ -1,0 +1,117 @@
+"""What each method costs: time as a ratio to one plain forward, and memory above it.
+
+    python tests/benchmarks/cost.py            # the whole table, as markdown
+    python tests/benchmarks/cost.py --quick    # one small case and few rounds, to see that it runs
+
+Plain forward and method alternate within one run and medians are compared, since machines are shared and noisy.
+Memory is the peak of a process that ran the method, less the peak of one that ran the plain forward.
+"""
+
+import argparse
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from captum_vit import AGCAM, DAAM, AttentionRollout, GradientRollout, RawAttention
+
+THREADS = 2
+CASES = {  # model, image size, batch
+    "ViT-B/16, 224, batch 1": ("vit_base_patch16_224", 224, 1),
+    "ViT-B/16, 224, batch 8": ("vit_base_patch16_224", 224, 8),
+    "ViT-S/16, 768, batch 1": ("vit_small_patch16_224", 768, 1),
+}
+QUICK = {"ViT-Ti/16, 96, batch 2": ("vit_tiny_patch16_224", 96, 2)}
+METHODS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
+    "RawAttention": lambda model, x: RawAttention(model).attribute(x),
+    "AttentionRollout": lambda model, x: AttentionRollout(model).attribute(x),
+    "AGCAM": lambda model, x: AGCAM(model).attribute(x, 1),
+    "DAAM": lambda model, x: DAAM(model).attribute(x, 1),
+    "GradientRollout": lambda model, x: GradientRollout(model).attribute(x, 1),
+}
+ALL_CLASSES = 'AGCAM.attribute_classes(x, "all")'
+
+
+def plain(model: nn.Module, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return model(x)
+
+
+def build(case: tuple[str, int, int]) -> tuple[nn.Module, Tensor]:
+    name, size, batch = case
+    torch.manual_seed(0)
+    return timm.create_model(name, img_size=size).eval(), torch.randn(batch, 3, size, size)
+
+
+def seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def time_ratio(method: Callable[[], object], baseline: Callable[[], object], rounds: int) -> float:
+    """Median time of the method over the median time of the baseline, taken in turns."""
+    method(), baseline()  # warm up
+    pairs = [(seconds(baseline), seconds(method)) for _ in range(rounds)]
+    return statistics.median(p[1] for p in pairs) / statistics.median(p[0] for p in pairs)
+
+
+def peak_mib(case: str, method: str) -> float:
+    """Peak memory of a fresh process that runs the method twice, in MiB."""
+    command = [sys.executable, __file__, "--peak", method, "--case", case]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def print_peak(case: str, method: str) -> None:
+    model, x = build((CASES | QUICK)[case])
+    run = plain if method == "plain" else METHODS[method]
+    for _ in range(2):
+        run(model, x)
+    status = Path("/proc/self/status").read_text()  # ru_maxrss would count the parent process before exec
+    print(int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1)) / 1024)
+
+
+def table(cases: dict[str, tuple[str, int, int]], rounds: int, methods: list[str]) -> None:
+    print(f"{platform.processor() or platform.machine()}, {THREADS} threads, torch {torch.__version__}, float32\n")
+    print("| method |" + "".join(f" {case}: time | memory |" for case in cases))
+    print("| --- |" + " --- | --- |" * len(cases))
+    built = {name: build(case) for name, case in cases.items()}
+    floor = {name: peak_mib(name, "plain") for name in cases}
+    for method in methods:
+        cells = []
+        for name, (model, x) in built.items():
+            ratio = time_ratio(partial(METHODS[method], model, x), partial(plain, model, x), rounds)
+            cells.append(f" {ratio:.2f} | {peak_mib(name, method) - floor[name]:.0f} MiB |")
+        print(f"| {method} |" + "".join(cells), flush=True)
+    model, x = next(iter(built.values()))
+    every = partial(AGCAM(model).attribute_classes, x[:1], "all")
+    print(f"| {ALL_CLASSES} | {time_ratio(every, partial(plain, model, x[:1]), max(rounds // 4, 2)):.2f} | |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--case", help="only this case")
+    parser.add_argument("--peak", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(THREADS)
+    if args.peak:
+        return print_peak(args.case, args.peak)
+    cases = QUICK if args.quick else CASES
+    cases = {args.case: cases[args.case]} if args.case else cases
+    return table(cases, 3 if args.quick else args.rounds, args.methods)
+
+
+if __name__ == "__main__":
+    main()
