@@ -1,7 +1,7 @@
 """Hugging Face's ViT, DeiT (teacher too), ViTModel as in DINO checkpoints, DINOv2 with and without registers."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 from transformers import (
@@ -46,7 +46,7 @@ class HFViT(Adapter):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        self.hf: Any = model
+        self.hf = cast(Any, model)
         self.backbone: Any = self.hf.base_model
         self.embeddings: Any = self.backbone.embeddings
 

@@ -1,7 +1,7 @@
 """timm's VisionTransformer: ViT, DeiT (distilled too), DeiT III, DINO, DINOv2 with and without registers."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from timm.layers import Attention
 from timm.models.deit import VisionTransformerDistilled
@@ -25,7 +25,7 @@ class TimmViT(Adapter):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        self.timm: Any = model
+        self.timm = cast(Any, model)
         if self.timm.attn_pool is not None:
             raise UnsupportedModelError(
                 "this VisionTransformer pools by attention (global_pool='map'), which has no adapter yet"

@@ -7,6 +7,9 @@ can explain one shared model at once. The model is left exactly as it was found.
 - `record`: a forward without gradients; what a method keeps of each call is decided while it runs.
 - `differentiate`: a forward whose graph begins at the first chosen attention output, for gradients at them.
 - `replay`: after `record`, the same on the prefix tokens alone, the attention outputs being given.
+
+After the last attention tokens no longer meet. So where the score is read from prefix tokens, the linear layers that
+follow are computed for these alone, forwards and backwards.
 """
 
 import inspect
@@ -30,6 +33,7 @@ Score = Callable[[Tensor], Tensor]  # the scores (B, C) -> the one that is expla
 T = TypeVar("T")
 Keep = Callable[[AttentionCall, TokenLayout], T]
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
+_Linears = dict[int, tuple[Tensor, list[Tensor]]]  # id of the weight -> it (so that the id stays its own), outputs
 
 
 @dataclass(frozen=True)
@@ -55,11 +59,15 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Recording(Generic[T]):
-    """A forward without gradients: its scores' source, its layout, and what was kept of each layer."""
+    """A forward without gradients: its output, its layout, and what was kept of each attention layer.
+
+    linears: the prefix rows that each linear layer gave for the token sequence, in order, if they were asked for.
+    """
 
     output: Any
     layout: TokenLayout
     kept: dict[str, T]
+    linears: "_Linears"
 
 
 @dataclass(frozen=True)
@@ -87,12 +95,14 @@ class Differentiable:
         return dict(zip(self.calls, gradients, strict=True))
 
 
-def record(adapter: Adapter, inputs: Inputs, keep: Keep[T], readout: Readout | None = None) -> Recording[T]:
+def record(
+    adapter: Adapter, inputs: Inputs, keep: Keep[T], readout: Readout | None = None, *, for_replay: bool = False
+) -> Recording[T]:
     """One forward without gradients; `keep` reduces each attention call, while it runs, to what is kept of it."""
-    tap = _RecordTap(adapter, inputs, readout, keep)
+    tap = _RecordTap(adapter, inputs, readout, keep, for_replay)
     with torch.no_grad(), tap.listening():
         output = inputs.run(adapter.model)
-    return Recording(output, tap.layout, tap.kept)
+    return Recording(output, tap.layout, tap.kept, tap.linears)
 
 
 def differentiate(
@@ -118,6 +128,8 @@ def replay(
     adapter: Adapter, inputs: Inputs, recording: Recording[AttentionCall], layers: Iterable[str]
 ) -> Differentiable:
     """The model on its prefix tokens alone, each attention answered by its recorded `out` (B, H, prefix, d).
+
+    Linear layers are answered by what they gave in the recording, so that only the backward reads their weights.
 
     Equal to `differentiate(..., detach_attention=True)` where the scores are read from prefix tokens: with the
     attention outputs given, tokens no longer meet.
@@ -230,6 +242,7 @@ class _Tap(TorchFunctionMode):
     def __init__(self, adapter: Adapter, inputs: Inputs, readout: Readout | None) -> None:
         super().__init__()
         self.adapter, self.inputs, self.readout = adapter, inputs, readout
+        self.layer_count = len(adapter.attention_layers())
         self.scope: list[str] = []
         self.seen: Counter[str] = Counter()
         self._layout: TokenLayout | None = None
@@ -252,7 +265,20 @@ class _Tap(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         if func is F.scaled_dot_product_attention and self.scope:
             return self._attend(*args, **(kwargs or {}))
+        if func is F.linear:
+            return self.linear(*args, **(kwargs or {}))
         return self.other(func, args, kwargs or {})
+
+    def linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """A linear layer; once the last attention is over, only on the prefix if the score is read from there."""
+        read_from_prefix = self.readout is not None and not self.readout.patches
+        if not (read_from_prefix and len(self.seen) == self.layer_count and self._is_token_sequence(input)):
+            return self.other(F.linear, (input, weight, bias), {})
+        prefix = self.other(F.linear, (input[:, : self.layout.prefix], weight, bias), {})
+        return F.pad(prefix, (0, 0, 0, input.shape[1] - prefix.shape[1]))
+
+    def _is_token_sequence(self, x: Tensor) -> bool:
+        return x.dim() == 3 and self._layout is not None and x.shape[1] == self._layout.tokens
 
     def _attend(
         self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
@@ -327,10 +353,17 @@ class _Tap(TorchFunctionMode):
 
 
 class _RecordTap(_Tap):
-    def __init__(self, adapter: Adapter, inputs: Inputs, readout: Readout | None, keep: Keep) -> None:
+    def __init__(self, adapter: Adapter, inputs: Inputs, readout: Readout | None, keep: Keep, for_replay: bool) -> None:
         super().__init__(adapter, inputs, readout)
-        self.keep = keep
+        self.keep, self.for_replay = keep, for_replay
         self.kept: dict[str, Any] = {}
+        self.linears: _Linears = {}
+
+    def linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        out = super().linear(input, weight, bias)
+        if self.for_replay and self._is_token_sequence(out):
+            self.linears.setdefault(id(weight), (weight, []))[1].append(out[:, : self.layout.prefix].clone())
+        return out
 
     def attend(self, call: AttentionCall, run: Attention) -> Tensor:
         out = run(call.q, call.k, call.v)
@@ -349,7 +382,9 @@ class _GraphTap(_Tap):
         if getattr(func, "__name__", "") == "__get__":  # attributes of a parameter are its own
             return func(*args, **kwargs)
         args = tuple(map(_constant, args))
-        kwargs = {key: _constant(value) for key, value in kwargs.items()}
+        kwargs = {key: _constant(value) for key, value in kwargs.items()} if kwargs else kwargs
+        if torch.is_grad_enabled():
+            return func(*args, **kwargs)
         with torch.enable_grad():  # a frozen backbone often runs under a no_grad of its owner
             return func(*args, **kwargs)
 
@@ -386,10 +421,18 @@ class _ReplayTap(_GraphTap):
     def __init__(self, adapter: Adapter, inputs: Inputs, recording: Recording[AttentionCall], layers: set[str]) -> None:
         super().__init__(adapter, inputs, recording.layout.readout)
         self.recorded, self.full, self.layers = recording.kept, recording.layout, layers
+        self.linears = {key: (weight, iter(rows)) for key, (weight, rows) in recording.linears.items()}
 
     def attend(self, call: AttentionCall, run: Attention) -> Tensor:
         recorded = self.recorded[call.name]
         return self.leaf(recorded, recorded.out) if call.name in self.layers else recorded.out
+
+    def linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        if id(weight) in self.linears and input.dim() == 3 and input.shape[1] == self.full.prefix:
+            rows = next(self.linears[id(weight)][1])
+            with torch.enable_grad():
+                return _KnownLinear.apply(input, weight.detach(), rows)
+        return super().linear(input, weight, bias)
 
     @contextmanager
     def slicing(self) -> Iterator[None]:
@@ -408,6 +451,19 @@ class _ReplayTap(_GraphTap):
             raise TokenLayoutError(f"expected {self.full.tokens} tokens at the first block, got {tokens.shape[1]}")
         tokens = tokens[:, : self.full.prefix]
         return ((tokens, *args[1:]), kwargs) if args else (args, {**kwargs, name: tokens})
+
+
+class _KnownLinear(torch.autograd.Function):
+    """A linear layer whose output is known already."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, weight: Tensor, out: Tensor) -> Tensor:
+        ctx.weight = weight
+        return out.view_as(out)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return gradient @ ctx.weight.to(gradient.dtype), None, None
 
 
 def _constant(x: Any) -> Any:

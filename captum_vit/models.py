@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib.metadata import entry_points
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
+import torch
 from PIL import Image
 from torch import Tensor, nn
 
@@ -30,12 +32,18 @@ class LoadedModel:
     seen: size (width, height) of an image -> the part of it that `preprocess` lets through, (left, top, right,
         bottom) in pixels of the image.
     class_names: index -> name; empty if nobody knows.
+    multi_label: whether every class is scored by itself (sigmoid), instead of against the others (softmax).
     """
 
     model: nn.Module
     preprocess: Callable[[Image.Image], Tensor]
     seen: Callable[[Size], Box]
     class_names: Mapping[int, str] = field(default_factory=dict)
+    multi_label: bool = False
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """(..., classes) -> (..., classes), each in 0..1."""
+        return logits.sigmoid() if self.multi_label else logits.softmax(-1)
 
 
 def load_model(spec: str, *, checkpoint: str | Path | None = None, **options: Any) -> LoadedModel:
@@ -51,7 +59,10 @@ def load_model(spec: str, *, checkpoint: str | Path | None = None, **options: An
     loader, _, name = spec.partition("/")
     points = {point.name: point for point in entry_points(group=LOADERS)}
     if loader not in points:
-        raise ModelLoadError(f"a model is named {' or '.join(f'{p}/NAME' for p in sorted(points))}, got {spec!r}")
+        raise ModelLoadError(
+            f"unknown model {spec!r}: a name begins with {', '.join(sorted(points))}, as timm/vit_base_patch16_224"
+            f"{nearest(loader, list(points))}"
+        )
     try:
         load = points[loader].load()
     except ModuleNotFoundError as error:
@@ -61,7 +72,98 @@ def load_model(spec: str, *, checkpoint: str | Path | None = None, **options: An
     return load(name, checkpoint=checkpoint, **options)
 
 
+def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
+    """The weights in a safetensors file, or in a file of torch.save that holds nothing but tensors; on the CPU.
+
+    A state dict inside another under `state_dict` or `model` is taken out, and a `module.` that stands before all
+    names, left by DataParallel, is taken off.
+
+    Raises:
+        ModelLoadError: no such file, neither of the two formats, damaged, or Python code in it, which is never run.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except OSError as error:
+        raise ModelLoadError(f"cannot read the checkpoint {str(path)!r}: {error.strerror}") from error
+    if not start:
+        raise ModelLoadError(f"the checkpoint {str(path)!r} is empty (0 bytes)")
+    content = _read_safetensors(path) if start[8:] == b"{" else _read_torch(path)
+    for key in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        raise ModelLoadError(
+            f"the checkpoint {str(path)!r} holds {type(content).__name__}, not weights by name: "
+            f"save model.state_dict()"
+        )
+    if all(str(name).startswith("module.") for name in content):
+        return {str(name).removeprefix("module."): value for name, value in content.items()}
+    return {str(name): value for name, value in content.items()}
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Copy weights into a model, all of them or none.
+
+    Raises:
+        ModelLoadError: names or shapes differ; the message has the first of them and how many there are.
+    """
+    own = model.state_dict()
+    missing = [name for name in own if name not in weights]
+    unknown = [name for name in weights if name not in own]
+    reshaped = [
+        f"{name} is {tuple(weights[name].shape)} and should be {tuple(own[name].shape)}"
+        for name in own
+        if name in weights and weights[name].shape != own[name].shape
+    ]
+    parts = {"missing": missing, "not in the model": unknown, "of another shape": reshaped}
+    if any(parts.values()):
+        differing = sum(map(len, parts.values()))
+        details = "; ".join(f"{len(names)} {what} ({_first(names)})" for what, names in parts.items() if names)
+        raise ModelLoadError(
+            f"the checkpoint does not fit {type(model).__name__}: {differing} keys differ, of {len(own)} in the model: "
+            f"{details}"
+        )
+    model.load_state_dict(dict(weights))
+
+
 def nearest(name: str, known: list[str]) -> str:
     """A hint with the known names most like `name`, or nothing."""
     close = get_close_matches(name, known, n=3, cutoff=0.5)
     return f"; nearest: {', '.join(close)}" if close else ""
+
+
+def _first(names: list[str], count: int = 3) -> str:
+    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ModelLoadError(f"the checkpoint {str(path)!r} is damaged or cut off: {error}") from error
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        if "GLOBAL" in str(error) or "Unsupported operand" in str(error) or "REDUCE" in str(error):
+            raise ModelLoadError(
+                f"the checkpoint {str(path)!r} holds Python objects beside tensors, and unpickling those could run any "
+                f"code: refused. Save the weights alone, as safetensors or by torch.save(model.state_dict(), ...)"
+            ) from error
+        raise ModelLoadError(_unreadable(path)) from error
+    except Exception as error:  # a damaged archive raises whatever its reader stumbles over
+        raise ModelLoadError(_unreadable(path)) from error
+
+
+def _unreadable(path: Path) -> str:
+    return (
+        f"the checkpoint {str(path)!r} is neither safetensors nor written by torch.save, or it is damaged: "
+        f"get or save it again"
+    )

@@ -71,7 +71,9 @@ class AGCAM(GradientViTAttribution):
         # in train mode the two forwards of a replay would draw different dropout masks
         if not allow_replay or readout.patches or any(m.training for m in self.adapter.model.modules()):
             return differentiate(self.adapter, inputs, self.layer_names, readout, detach_attention=True)
-        return replay(self.adapter, inputs, record(self.adapter, inputs, self._keep, readout), self.layer_names)
+        return replay(
+            self.adapter, inputs, record(self.adapter, inputs, self._keep, readout, for_replay=True), self.layer_names
+        )
 
     def _keep(self, call: AttentionCall, layout: TokenLayout) -> AttentionCall:
         fields = ("q", "k", "v", "out") if call.name in self.layer_names else ("out",)

@@ -1,0 +1,131 @@
+"""Reading images from files and folders that nobody has checked."""
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from .errors import ImageLoadError
+
+SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+MAX_PIXELS = 150_000_000  # half a gigabyte as RGB; below the limit at which Pillow itself refuses
+MAX_RATIO = 100  # a preprocessing that keeps proportions blows a longer strip up to any size
+
+
+def open_image(path: str | Path) -> Image.Image:
+    """The image in a file as RGB, turned upright as its EXIF orientation says; of an animation the first frame.
+
+    16-bit greys are brought to 8 bits. A transparent image loses its alpha channel.
+
+    Raises:
+        ImageLoadError: there is no file, or it is a folder, empty, no image, damaged, or too large to decode.
+    """
+    path = Path(path)
+    _check_file(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata; sizes are checked here
+        try:
+            image = Image.open(path)
+        except Image.DecompressionBombError as error:
+            raise ImageLoadError(f"{str(path)!r} {_too_large('')}") from error
+        except UnidentifiedImageError as error:
+            raise ImageLoadError(f"{str(path)!r} {_what_it_is(path)}") from error
+        except Exception as error:  # decoders raise whatever the damage leads to
+            raise ImageLoadError(_damaged(path, error)) from error
+        with image:
+            _check_size(path, *image.size)
+            try:
+                return _to_rgb(ImageOps.exif_transpose(image))
+            except Exception as error:
+                raise ImageLoadError(_damaged(path, error)) from error
+
+
+def find_images(paths: Iterable[str | Path]) -> list[Path]:
+    """The files that `paths` stand for: files as given, folders as the images in them, sorted by name.
+
+    A folder's own folders and hidden files are left out; a file that comes twice is taken once. Files are not opened.
+
+    Raises:
+        ImageLoadError: a folder that cannot be read or holds no file with the suffix of an image.
+    """
+    found: dict[Path, Path] = {}
+    for path in map(Path, paths):
+        for file in _images_in(path) if path.is_dir() else [path]:
+            found.setdefault(file.resolve(), file)
+    return list(found.values())
+
+
+def _images_in(folder: Path) -> list[Path]:
+    try:
+        files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+        files = [p for p in files if not p.is_dir()]
+    except OSError as error:
+        raise ImageLoadError(f"cannot read the folder {str(folder)!r}: {error.strerror}") from error
+    if not files:
+        raise ImageLoadError(f"no images in the folder {str(folder)!r}: looked for names ending in {', '.join(SUFFIXES)}")
+    return files
+
+
+def _check_file(path: Path) -> None:
+    try:
+        if path.is_dir():
+            raise ImageLoadError(f"{str(path)!r} is a folder, not an image: name the files in it")
+        if not path.exists():
+            raise ImageLoadError(f"no such file: {str(path)!r}")
+        if not path.is_file():
+            raise ImageLoadError(f"{str(path)!r} is not a regular file")
+        with path.open("rb") as file:
+            if not file.read(1):
+                raise ImageLoadError(f"{str(path)!r} is empty (0 bytes): get the file again")
+    except ImageLoadError:
+        raise
+    except OSError as error:
+        raise ImageLoadError(f"cannot read {str(path)!r}: {error.strerror}") from error
+
+
+def _check_size(path: Path, width: int, height: int) -> None:
+    """The size that the header promises, before any pixel is decoded."""
+    if width * height > MAX_PIXELS:
+        raise ImageLoadError(f"{str(path)!r} {_too_large(f' ({width}x{height})')}")
+    if max(width, height) > MAX_RATIO * min(width, height):
+        raise ImageLoadError(
+            f"{str(path)!r} is a strip of {width}x{height} pixels: cut it, one side may be {MAX_RATIO} times the other"
+        )
+
+
+def _too_large(size: str) -> str:
+    return f"is enormous{size}: at most {MAX_PIXELS // 10**6} megapixels are decoded, make it smaller first"
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    if isinstance(error, PermissionError):
+        return f"cannot read {str(path)!r}: {error.strerror}"
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return f"{str(path)!r} is damaged or cut off ({reason}): get the file again"
+
+
+def _what_it_is(path: Path) -> str:
+    """Why Pillow knows no format for the file."""
+    with path.open("rb") as file:
+        start = file.read(512)
+    if not start.strip(b"\0"):
+        return "is not an image: it begins with zeros only, get the file again"
+    try:
+        text = start.decode("utf-8", "ignore")
+        is_text = len(text) >= 0.9 * len(start) and all(c.isprintable() or c.isspace() for c in text)
+    except UnicodeError:
+        is_text = False
+    if is_text:
+        return "is not an image but text, whatever its name says"
+    return f"is not an image in a format that is known here: convert it to one of {', '.join(SUFFIXES)}"
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # Pillow would clip 16 bits at 255 instead of scaling them
+        return image.convert("I").point(lambda value: value / 257).convert("L").convert("RGB")
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers without a known range; save it with 8 or 16 bits")
+    if image.mode == "P":  # a palette may come with transparency of its own
+        image = image.convert("RGBA")
+    return image.convert("RGB")
