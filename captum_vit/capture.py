@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from .errors import LayerNotRecordedError, TokenLayoutError, UnsupportedModelError
-from .layers import Adapter, AttentionCall, Readout, TokenLayout
+from .layers import Adapter, AttentionCall, Readout, Shelf, TokenLayout
 
 Score = Callable[[Tensor], Tensor]  # the scores (B, C) -> the one that is explained, (B,)
 T = TypeVar("T")
@@ -358,11 +358,12 @@ class _RecordTap(_Tap):
         self.keep, self.for_replay = keep, for_replay
         self.kept: dict[str, Any] = {}
         self.linears: _Linears = {}
+        self.shelf = Shelf(self.layer_count)
 
     def linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         out = super().linear(input, weight, bias)
         if self.for_replay and self._is_token_sequence(out):
-            self.linears.setdefault(id(weight), (weight, []))[1].append(out[:, : self.layout.prefix].clone())
+            self.linears.setdefault(id(weight), (weight, []))[1].append(self.shelf.put(out[:, : self.layout.prefix]))
         return out
 
     def attend(self, call: AttentionCall, run: Attention) -> Tensor:

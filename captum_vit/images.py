@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -9,8 +10,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from .errors import ImageLoadError
 
 SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # Pillow would run Ghostscript for others
 MAX_PIXELS = 150_000_000  # half a gigabyte as RGB; below the limit at which Pillow itself refuses
 MAX_RATIO = 100  # a preprocessing that keeps proportions blows a longer strip up to any size
+_MAGIC = (b"\x89PNG", b"\xff\xd8", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
 
 
 def open_image(path: str | Path) -> Image.Image:
@@ -26,7 +29,7 @@ def open_image(path: str | Path) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata; sizes are checked here
         try:
-            image = Image.open(path)
+            image = Image.open(path, formats=_formats())
         except Image.DecompressionBombError as error:
             raise ImageLoadError(f"{str(path)!r} {_too_large('')}") from error
         except UnidentifiedImageError as error:
@@ -36,7 +39,9 @@ def open_image(path: str | Path) -> Image.Image:
         with image:
             _check_size(path, *image.size)
             try:
-                return _to_rgb(ImageOps.exif_transpose(image))
+                return _to_rgb(path, ImageOps.exif_transpose(image))
+            except ImageLoadError:
+                raise
             except Exception as error:
                 raise ImageLoadError(_damaged(path, error)) from error
 
@@ -63,8 +68,15 @@ def _images_in(folder: Path) -> list[Path]:
     except OSError as error:
         raise ImageLoadError(f"cannot read the folder {str(folder)!r}: {error.strerror}") from error
     if not files:
-        raise ImageLoadError(f"no images in the folder {str(folder)!r}: looked for names ending in {', '.join(SUFFIXES)}")
+        raise ImageLoadError(f"no images in the folder {str(folder)!r}: looked for {', '.join(SUFFIXES)}")
     return files
+
+
+@cache
+def _formats() -> list[str]:
+    """The formats that this build of Pillow reads."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _check_file(path: Path) -> None:
@@ -109,23 +121,19 @@ def _what_it_is(path: Path) -> str:
     """Why Pillow knows no format for the file."""
     with path.open("rb") as file:
         start = file.read(512)
-    if not start.strip(b"\0"):
-        return "is not an image: it begins with zeros only, get the file again"
-    try:
-        text = start.decode("utf-8", "ignore")
-        is_text = len(text) >= 0.9 * len(start) and all(c.isprintable() or c.isspace() for c in text)
-    except UnicodeError:
-        is_text = False
-    if is_text:
+    if start.startswith(_MAGIC) or not start.strip(b"\0"):
+        return "is damaged or cut off: get the file again"
+    text = start.decode("utf-8", "ignore")
+    if len(text) > len(start) / 2 and all(c.isprintable() or c.isspace() for c in text):
         return "is not an image but text, whatever its name says"
     return f"is not an image in a format that is known here: convert it to one of {', '.join(SUFFIXES)}"
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(path: Path, image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # Pillow would clip 16 bits at 255 instead of scaling them
         return image.convert("I").point(lambda value: value / 257).convert("L").convert("RGB")
     if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers without a known range; save it with 8 or 16 bits")
+        raise ImageLoadError(f"{str(path)!r} has floating-point pixels of unknown range: save it with 8 or 16 bits")
     if image.mode == "P":  # a palette may come with transparency of its own
         image = image.convert("RGBA")
     return image.convert("RGB")

@@ -139,18 +139,32 @@ class AttentionCall:
         """The call for its first `count` queries alone."""
         return replace(self, q=self.q[:, :, :count], out=self.out[:, :, :count])
 
-    def keep(self, *fields: str) -> "AttentionCall":
-        """The call with only these tensors, none of which keeps a larger storage alive; the others are emptied."""
+    def keep(self, shelf: "Shelf", *fields: str) -> "AttentionCall":
+        """The call with copies of these tensors alone; the others are emptied."""
         tensors: dict[str, Any] = {
-            name: own_storage(getattr(self, name)) if name in fields else self.q.new_empty(0)
+            name: shelf.put(getattr(self, name)) if name in fields else self.q.new_empty(0)
             for name in ("q", "k", "v", "out")
         }
         return replace(self, **tensors)
 
 
-def own_storage(x: Tensor) -> Tensor:
-    """`x`, copied if it is a view into something larger (q, k and v often share one tensor)."""
-    return x.clone() if x.untyped_storage().nbytes() > x.nbytes else x
+class Shelf:
+    """Copies of what is kept of each layer, all of a kind in one allocation.
+
+    q, k and v are often views of one larger tensor, which a copy lets go; and small long-lived tensors scattered
+    among a forward's large temporaries would keep the allocator from reusing those.
+    """
+
+    def __init__(self, layers: int) -> None:
+        self.layers = layers
+        self._room: dict[tuple, list[Tensor]] = {}
+
+    def put(self, x: Tensor) -> Tensor:
+        """A copy of `x`."""
+        room = self._room.setdefault((x.shape, x.dtype, x.device), [])
+        if not room:
+            room.extend(x.new_empty(self.layers, *x.shape))
+        return room.pop(0).copy_(x)
 
 
 class Adapter(ABC):

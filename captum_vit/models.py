@@ -4,6 +4,7 @@ What stands before the first slash chooses a loader from the entry-point group `
 the loader. So the core knows no framework, and a package can bring loaders of its own.
 """
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -64,12 +65,11 @@ def load_model(spec: str, *, checkpoint: str | Path | None = None, **options: An
             f"{nearest(loader, list(points))}"
         )
     try:
-        load = points[loader].load()
+        return points[loader].load()(name, checkpoint=checkpoint, **options)
     except ModuleNotFoundError as error:
         raise ModelLoadError(
             f"{spec!r} needs the package {error.name!r}, which is not installed: pip install 'captum-vit[all]'"
         ) from error
-    return load(name, checkpoint=checkpoint, **options)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
@@ -89,14 +89,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         raise ModelLoadError(f"cannot read the checkpoint {str(path)!r}: {error.strerror}") from error
     if not start:
         raise ModelLoadError(f"the checkpoint {str(path)!r} is empty (0 bytes)")
-    content = _read_safetensors(path) if start[8:] == b"{" else _read_torch(path)
+    content = _read_safetensors(path) if start[8:] == b"{" else _read_torch(path, start)
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise ModelLoadError(
-            f"the checkpoint {str(path)!r} holds {type(content).__name__}, not weights by name: "
-            f"save model.state_dict()"
+            f"the checkpoint {str(path)!r} holds {type(content).__name__}, not weights by name: save model.state_dict()"
         )
     if all(str(name).startswith("module.") for name in content):
         return {str(name).removeprefix("module."): value for name, value in content.items()}
@@ -148,11 +147,14 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise ModelLoadError(f"the checkpoint {str(path)!r} is damaged or cut off: {error}") from error
 
 
-def _read_torch(path: Path) -> Any:
+def _read_torch(path: Path, start: bytes) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on the pickle's protocol: what it means for us is in the error
+            return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
-        if "GLOBAL" in str(error) or "Unsupported operand" in str(error) or "REDUCE" in str(error):
+        is_pickle = start.startswith((b"\x80", b"PK"))
+        if is_pickle and any(sign in str(error) for sign in ("GLOBAL", "Unsupported")):
             raise ModelLoadError(
                 f"the checkpoint {str(path)!r} holds Python objects beside tensors, and unpickling those could run any "
                 f"code: refused. Save the weights alone, as safetensors or by torch.save(model.state_dict(), ...)"

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .errors import InputError, OptionError
 
-CMAP = "inferno"
+CMAP = "plasma"  # even steps, and its lowest colour is a clear blue: no evidence still looks coloured
 ALPHA = 0.6
 
 Map = Tensor | np.ndarray  # (rows, cols)
@@ -38,7 +38,7 @@ def heatmap(grid: Map, size: tuple[int, int], *, cmap: str = CMAP) -> Image.Imag
 def overlay(
     image: Image.Image, grid: Map, box: Box | None = None, *, alpha: float = ALPHA, cmap: str = CMAP
 ) -> Image.Image:
-    """A map (rows, cols) drawn over the part of an image that the model saw.
+    """A map (rows, cols) drawn over the part of an image that the model saw, the image itself in grey.
 
     Args:
         image: the original image.
@@ -48,7 +48,7 @@ def overlay(
         alpha: opacity of the colours, 0 to 1.
         cmap: name of a matplotlib colour map.
     Returns:
-        RGB of the image's size. Pixels that the model never saw are grey and dimmed, which no colour of the map is.
+        RGB of the image's size. Pixels that the model never saw stay grey and pale, which no colour of the map is.
     Raises:
         InputError, OptionError: as `heatmap`; or the box lies outside the image.
     """
@@ -63,9 +63,9 @@ def overlay(
     across, down = values.width / (right - left), values.height / (bottom - top)
     part = ((x0 - left) * across, (y0 - top) * down, (x1 - left) * across, (y1 - top) * down)
     colours = _coloured(values, (x1 - x0, y1 - y0), part, cmap)
-    image = image.convert("RGB")
-    drawn = _dimmed(image)
-    drawn.paste(Image.blend(image.crop((x0, y0, x1, y1)), colours, alpha), (x0, y0))
+    grey = image.convert("L")
+    drawn = grey.point(lambda value: 110 + value // 3).convert("RGB")  # flat and light: what was not seen
+    drawn.paste(Image.blend(grey.crop((x0, y0, x1, y1)).convert("RGB"), colours, alpha), (x0, y0))
     return drawn
 
 
@@ -148,8 +148,8 @@ def _pixels(start: float, end: float, limit: int) -> tuple[int, int]:
 def _coloured(values: Image.Image, size: tuple[int, int], part: Box, cmap: str) -> Image.Image:
     """The `part` of a map of 0..1 enlarged to `size` and coloured."""
     part = (max(part[0], 0), max(part[1], 0), min(part[2], values.width), min(part[3], values.height))
-    enlarged = values.resize(size, Image.Resampling.BICUBIC, part)
-    levels = enlarged.point(lambda value: value * 255 + 0.5).convert("L")  # clips what bicubic overshoots
+    enlarged = values.resize(size, Image.Resampling.BILINEAR, part)
+    levels = enlarged.point(lambda value: value * 255 + 0.5).convert("L")
     levels.putpalette(_palette(cmap))
     return levels.convert("RGB")
 
@@ -157,13 +157,8 @@ def _coloured(values: Image.Image, size: tuple[int, int], part: Box, cmap: str) 
 @cache
 def _palette(cmap: str) -> bytes:
     if cmap not in matplotlib.colormaps:
-        raise OptionError(f"matplotlib has no colour map {cmap!r}; perceptually even ones: viridis, inferno, cividis")
+        raise OptionError(f"matplotlib has no colour map {cmap!r}; perceptually even ones: plasma, viridis, cividis")
     return matplotlib.colormaps[cmap](np.arange(256), bytes=True)[:, :3].tobytes()
-
-
-def _dimmed(image: Image.Image) -> Image.Image:
-    """Grey, its contrast halved towards light grey."""
-    return image.convert("L").point(lambda value: 110 + value // 3).convert("RGB")
 
 
 def _fitted(image: Image.Image, side: int) -> Image.Image:
@@ -179,7 +174,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 def _shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     """One line that fits."""
-    text = " ".join(text.split())
+    text = " ".join(text[:200].split())
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:

@@ -10,7 +10,7 @@ from torch import Tensor
 from .. import ops
 from ..capture import Differentiable, Inputs, differentiate, record, replay, untouched
 from ..errors import InputError, OptionError, TargetError
-from ..layers import AttentionCall, TokenLayout
+from ..layers import AttentionCall, Shelf, TokenLayout
 from .base import GradientViTAttribution, Images, shape_maps, target_indices
 
 CLASSES_AT_ONCE = 256
@@ -71,13 +71,14 @@ class AGCAM(GradientViTAttribution):
         # in train mode the two forwards of a replay would draw different dropout masks
         if not allow_replay or readout.patches or any(m.training for m in self.adapter.model.modules()):
             return differentiate(self.adapter, inputs, self.layer_names, readout, detach_attention=True)
-        return replay(
-            self.adapter, inputs, record(self.adapter, inputs, self._keep, readout, for_replay=True), self.layer_names
-        )
+        shelf = Shelf(len(self.adapter.attention_layers()))
 
-    def _keep(self, call: AttentionCall, layout: TokenLayout) -> AttentionCall:
-        fields = ("q", "k", "v", "out") if call.name in self.layer_names else ("out",)
-        return call.first_rows(layout.prefix).keep(*fields)
+        def keep(call: AttentionCall, layout: TokenLayout) -> AttentionCall:
+            fields = ("q", "k", "v", "out") if call.name in self.layer_names else ("out",)
+            return call.first_rows(layout.prefix).keep(shelf, *fields)
+
+        recording = record(self.adapter, inputs, keep, readout, for_replay=True)
+        return replay(self.adapter, inputs, recording, self.layer_names)
 
     @staticmethod
     def _classes(targets: Sequence[int] | Tensor | str, count: int) -> Tensor:

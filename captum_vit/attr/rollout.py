@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import ops
 from ..capture import Inputs, differentiate, record
-from ..layers import AttentionCall, TokenLayout
+from ..layers import AttentionCall, Shelf, TokenLayout
 from .base import GradientViTAttribution, ViTAttribution
 
 FusedRows = Callable[[AttentionCall, slice], Tensor]  # rows of a layer's fused matrix F_l, (B, R, N)
@@ -38,8 +38,10 @@ class AttentionRollout(ViTAttribution):
         ops.check_fusion(fusion)
         ops.check_ratio(discard_ratio)
 
+        shelf = Shelf(len(self.layer_names))
+
         def keep(call: AttentionCall, layout: TokenLayout) -> AttentionCall | None:
-            return call.keep("q", "k") if call.name in self.layer_names else None
+            return call.keep(shelf, "q", "k") if call.name in self.layer_names else None
 
         def fused(call: AttentionCall, rows: slice) -> Tensor:
             return ops.fuse_heads(call.weights(rows), fusion)

@@ -1,0 +1,5 @@
+"""`python -m captum_vit`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,188 @@
+"""The command line. What it does is in _run.py, which is imported when a command runs: --help needs no torch."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from ._version import __version__
+from .errors import CaptumViTError, ImageLoadError, InputError
+
+if TYPE_CHECKING:
+    from ._run import Options, Prediction
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+    help="Explains Vision Transformers: draws what an image's score rests on.",
+)  # fmt: skip
+
+BAD_IMAGES, BAD_USE, STOPPED = 1, 2, 130
+
+
+def main() -> None:
+    """The entry point of `captum-vit`."""
+    app(prog_name="captum-vit")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"captum-vit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+Images = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="IMAGES", help="Files, or folders of them. Without any, a scene that comes with the sample model."
+    ),
+]
+Model = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="timm/NAME, hf/ID, hf/FOLDER as save_pretrained writes it, or sample."),
+]
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Weights for the model, .safetensors or a state dict of torch.save."),
+]
+Methods = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--method",
+        metavar="NAME",
+        help="agcam, daam, rollout, gradient_rollout, raw_attention or all; may be repeated. Default: agcam (daam for "
+        "a model without classes), and all for the scene.",
+    ),
+]
+Targets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target",
+        metavar="CLASS",
+        help="Class to explain, by number or name; may be repeated. Default: the predicted class, and of a multi-label "
+        "model all among the top k with a score above one half.",
+    ),
+]
+Layers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--layer",
+        metavar="LAYER",
+        help="Attention layer to read, by name or number (-1: the last); may be repeated. Default: all.",
+    ),
+]
+TopK = Annotated[int, typer.Option(metavar="K", min=1, help="How many predicted classes to print.")]
+Out = Annotated[
+    Path, typer.Option(metavar="FOLDER", help="Where the pictures go; each image gets a folder of its own in it.")
+]
+MaxSide = Annotated[
+    int,
+    typer.Option(metavar="PIXELS", min=16, help="Longest side of the pictures; larger images are shown smaller."),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(metavar="DEVICE", help="Where to compute, as cpu or cuda:1. Default: cuda if there is one."),
+]
+
+
+@app.command()
+def explain(
+    images: Images = None,
+    model: Model = "sample",
+    checkpoint: Checkpoint = None,
+    method: Methods = None,
+    target: Targets = None,
+    layer: Layers = None,
+    top_k: TopK = 3,
+    out: Out = Path("captum-vit-out"),
+    max_side: MaxSide = 1024,
+    device: Device = None,
+) -> None:
+    """Draw what the score of each image rests on.
+
+    Overlays go to OUT/IMAGE/METHOD-CLASS.png, with an overview.png that shows them side by side.
+
+    Exit code: 0 all done; 1 some images failed, the others are done; 2 something that was asked for cannot be had.
+    """
+    try:
+        from . import _run
+
+        methods = _run.check_methods(method) if method else None
+        if not images and model.split("/")[0] != "sample":
+            raise InputError("no images: name files or folders (only the sample model brings a scene of its own)")
+        if not images and methods is None:
+            methods = _run.check_methods(["all"])
+        options = _run.Options(model, checkpoint, methods, target or [], layer or [], device, max_side)
+        code = _explain_all(images or [], options, top_k, out)
+    except CaptumViTError as error:
+        _complain(f"Error: {error}")
+        code = BAD_USE
+    except KeyboardInterrupt:
+        _complain(f"Stopped. The pictures written so far are complete, in {out}")
+        code = STOPPED
+    raise typer.Exit(code)
+
+
+def _explain_all(images: list[Path], options: "Options", top_k: int, out: Path) -> int:
+    """Every image, whatever happens to the others; returns the exit code."""
+    from . import _run
+    from .images import find_images
+
+    files: list[Path | None] = [*find_images(images)] or [None]
+    names = _run.folder_names(file or Path(_run.SCENE) for file in files)
+    _run.check_folder(out)
+    explainer, failed = None, 0
+    bar = tqdm(files, unit="image", leave=False, disable=len(files) == 1 or not sys.stderr.isatty())
+    for file, name in zip(bar, names, strict=True):
+        try:
+            image = _run.picture(file)
+            if explainer is None:  # loading takes seconds, a bad file is found at once
+                explainer = _run.Explainer(options)
+                for note in explainer.notes:
+                    _complain(f"Note: {note}")
+            result = explainer.explain(image, top_k)
+        except (ImageLoadError, InputError) as error:
+            failed += 1
+            _complain(f"Failed: {error}")
+            continue
+        _run.save(result.pictures, out / name)
+        _say(_report(str(file or "embedded scene"), result.predictions, len(result.pictures), out / name))
+    if failed:
+        _complain(f"{failed} of {len(files)} images failed" + ("" if failed == len(files) else "; the others are done"))
+    return BAD_IMAGES if failed else 0
+
+
+def _report(image: str, predictions: "list[Prediction]", pictures: int, folder: Path) -> str:
+    """What is printed of one image."""
+    labels = [_plain(p.name or f"class {p.index}") for p in predictions]
+    width = min(max(map(len, labels), default=0), 50)
+    lines = [_plain(image)]
+    for label, p in zip(labels, predictions, strict=True):
+        short = label if len(label) <= width else label[: width - 3] + "..."
+        lines.append(f"  {p.index:5d}  {short:{width}}  {p.score:6.1%}{'  explained' if p.explained else ''}")
+    overlays = "1 overlay" if pictures == 2 else f"{pictures - 1} overlays"
+    lines.append(f"  written: {_plain(str(folder / 'overview.png'))} and {overlays} beside it")
+    return "\n".join(lines)
+
+
+def _say(text: str) -> None:
+    tqdm.write(text, file=sys.stdout)  # keeps clear of a progress bar
+
+
+def _complain(text: str) -> None:
+    tqdm.write(_plain(text), file=sys.stderr)
+
+
+def _plain(text: str) -> str:
+    """One line without control characters, whatever names are in it."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
