@@ -73,7 +73,7 @@ class HFViT(Adapter):
         grid = (height // patch[0], width // patch[1])
         if 0 in grid:
             raise TokenLayoutError(f"images of {height}x{width} are smaller than a patch of {patch[0]}x{patch[1]}")
-        return TokenLayout(grid, self._prefix, tuple(patch), self.readout)
+        return TokenLayout(grid, self._prefix, tuple(patch), self.readout or CLASS)
 
     @property
     def _prefix(self) -> int:
@@ -83,8 +83,9 @@ class HFViT(Adapter):
         return sum(token.shape[1] for token in tokens if token is not None)
 
     @property
-    def readout(self) -> Readout:
-        return next(readout for kind, readout in READOUTS.items() if isinstance(self.model, kind))
+    def readout(self) -> Readout | None:
+        # a subclass may pool in its own way
+        return None if "forward" in vars(self.model) else READOUTS.get(type(self.hf))
 
     @property
     def first_block(self) -> nn.Module:

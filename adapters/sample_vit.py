@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
-from torch import nn
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
 
 from captum_vit import sample
+from captum_vit.errors import ModelLoadError
+from captum_vit.models import LoadedModel, load_weights, nearest, read_checkpoint
 
 
 def build(library: Literal["timm", "transformers"] = "timm", pretrained: bool = True) -> nn.Module:
@@ -38,3 +44,34 @@ def build(library: Literal["timm", "transformers"] = "timm", pretrained: bool = 
     if pretrained:
         model.load_state_dict(sample.state_dict(library), strict=True)
     return model.eval()
+
+
+def load(name: str, *, checkpoint: str | Path | None = None, pretrained: bool = True) -> LoadedModel:
+    """The sample model with its preprocessing, which squashes any image to 64 by 64.
+
+    Args:
+        name: "timm" (also "") or "transformers", the library that builds it.
+        checkpoint: weights under that library's names, instead of the shipped ones.
+        pretrained: without a checkpoint, load the shipped weights; else they are random.
+    Raises:
+        ModelLoadError: another name, or a checkpoint that does not fit.
+    """
+    if name in ("", "timm"):
+        model = build("timm", pretrained and checkpoint is None)
+    elif name == "transformers":
+        model = build("transformers", pretrained and checkpoint is None)
+    else:
+        libraries = ["sample/timm", "sample/transformers"]
+        hint = nearest(f"sample/{name}", libraries)
+        raise ModelLoadError(f"the sample is {' or '.join(libraries)}, got 'sample/{name}'{hint}")
+    if checkpoint is not None:
+        load_weights(model, read_checkpoint(checkpoint))
+    names = dict(enumerate(sample.CLASSES))
+    return LoadedModel(model, _preprocess, lambda size: (0, 0, *size), names, multi_label=True)
+
+
+def _preprocess(image: Image.Image) -> Tensor:
+    side = sample.CONFIG["img_size"]
+    small = image.resize((side, side), Image.Resampling.BOX)  # nearest to a scene drawn at this size
+    pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1).float() / 255  # (3, side, side)
+    return (pixels - torch.tensor(sample.MEAN).view(3, 1, 1)) / torch.tensor(sample.STD).view(3, 1, 1)

@@ -60,6 +60,8 @@ class TimmViT(Adapter):
 
     @property
     def readout(self) -> Readout | None:
+        if type(self.model) not in (VisionTransformer, VisionTransformerDistilled) or "forward" in vars(self.model):
+            return None  # a subclass may pool in its own way
         if isinstance(self.model, VisionTransformerDistilled):
             return CLASS_AND_DISTILLATION
         has_class_token = self.timm.cls_token is not None

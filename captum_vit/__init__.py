@@ -1,9 +1,45 @@
-"""Explains Vision Transformers through Captum's attribution API."""
+"""Explains Vision Transformers through Captum's attribution API.
+
+The names below are imported when first used, so that the command line can answer before torch is loaded.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
-from .attr import AGCAM, DAAM, AttentionRollout, FeatureImportance, GradientRollout, RawAttention
-from .errors import CaptumViTError
-from .layers import Adapter, AttentionCall, Readout, TokenLayout, adapt
+
+if TYPE_CHECKING:
+    from .attr import AGCAM, DAAM, AttentionRollout, FeatureImportance, GradientRollout, RawAttention
+    from .errors import CaptumViTError
+    from .layers import Adapter, AttentionCall, Readout, TokenLayout, adapt
+    from .models import load_model
+
+_HOMES = {
+    "AGCAM": "attr",
+    "DAAM": "attr",
+    "Adapter": "layers",
+    "AttentionCall": "layers",
+    "AttentionRollout": "attr",
+    "CaptumViTError": "errors",
+    "FeatureImportance": "attr",
+    "GradientRollout": "attr",
+    "RawAttention": "attr",
+    "Readout": "layers",
+    "TokenLayout": "layers",
+    "adapt": "layers",
+    "load_model": "models",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
 
 __all__ = [
     "AGCAM",
@@ -19,4 +55,5 @@ __all__ = [
     "TokenLayout",
     "__version__",
     "adapt",
+    "load_model",
 ]

@@ -8,8 +8,8 @@ can explain one shared model at once. The model is left exactly as it was found.
 - `differentiate`: a forward whose graph begins at the first chosen attention output, for gradients at them.
 - `replay`: after `record`, the same on the prefix tokens alone, the attention outputs being given.
 
-After the last attention tokens no longer meet. So where the score is read from prefix tokens, the linear layers that
-follow are computed for these alone, forwards and backwards.
+After the last attention tokens no longer meet. So where a known head reads the score from prefix tokens, the linear
+layers that follow are computed for these alone, forwards and backwards.
 """
 
 import inspect
@@ -144,10 +144,11 @@ def measure_readout(adapter: Adapter, inputs: Inputs) -> Readout:
     """The readout as the query rows of the last attention layer that receive gradient from the scores.
 
     The scores are weighed at random (from a generator of its own), so that sums that are constant, as those of a
-    softmax, hide nothing. Needs a forward of the first image.
+    softmax, hide nothing. Needs a forward of the first image; in train mode of all, for the sake of batch norms.
     """
     last = list(adapter.attention_layers())[-1]
-    run = differentiate(adapter, inputs.first(), [last])
+    training = any(m.training for m in adapter.model.modules())
+    run = differentiate(adapter, inputs if training else inputs.first(), [last])
     weights = torch.rand(run.scores.shape[1], generator=torch.Generator().manual_seed(0)).to(run.scores)
     rows = run.gradients(lambda scores: scores @ weights)[last].abs().sum((0, 1, 3)) > 0  # (M,)
     prefix = tuple(rows[: run.layout.prefix].nonzero().flatten().tolist())
@@ -271,7 +272,8 @@ class _Tap(TorchFunctionMode):
 
     def linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """A linear layer; once the last attention is over, only on the prefix if the score is read from there."""
-        read_from_prefix = self.readout is not None and not self.readout.patches
+        known = self.adapter.readout  # not a measured one: a gradient does not show whether other rows' values matter
+        read_from_prefix = known is not None and known == self.readout and not known.patches
         if not (read_from_prefix and len(self.seen) == self.layer_count and self._is_token_sequence(input)):
             return self.other(F.linear, (input, weight, bias), {})
         prefix = self.other(F.linear, (input[:, : self.layout.prefix], weight, bias), {})
@@ -339,8 +341,9 @@ class _Tap(TorchFunctionMode):
         if _active.get() is self and self.scope:
             self.scope.pop()
 
-    def _look_at_images(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
-        if _active.get() is not self:
+    # torch calls a hook without kwargs if it is removed after being listed, as happens between threads
+    def _look_at_images(self, module: nn.Module, args: tuple, kwargs: dict | None = None) -> None:
+        if _active.get() is not self or kwargs is None:
             return
         arguments = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
         images = next((x for x in arguments.values() if isinstance(x, Tensor) and x.dim() == 4), None)
@@ -379,15 +382,18 @@ class _GraphTap(_Tap):
         super().__init__(adapter, inputs, readout)
         self.calls: dict[str, AttentionCall] = {}
 
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if torch.is_grad_enabled():
+            return super().__torch_function__(func, types, args, kwargs)
+        with torch.enable_grad():  # a frozen backbone often runs under a no_grad of its owner
+            return super().__torch_function__(func, types, args, kwargs)
+
     def other(self, func: Callable, args: tuple, kwargs: dict) -> Any:
         if getattr(func, "__name__", "") == "__get__":  # attributes of a parameter are its own
             return func(*args, **kwargs)
         args = tuple(map(_constant, args))
         kwargs = {key: _constant(value) for key, value in kwargs.items()} if kwargs else kwargs
-        if torch.is_grad_enabled():
-            return func(*args, **kwargs)
-        with torch.enable_grad():  # a frozen backbone often runs under a no_grad of its owner
-            return func(*args, **kwargs)
+        return func(*args, **kwargs)
 
     def leaf(self, call: AttentionCall, out: Tensor) -> Tensor:
         out = out if out.requires_grad else out.detach().requires_grad_()
@@ -413,9 +419,8 @@ class _GradientTap(_GraphTap):
     def attend(self, call: AttentionCall, run: Attention) -> Tensor:
         if self.detach:
             call = replace(call, q=call.q.detach(), k=call.k.detach(), v=call.v.detach())
-        with torch.enable_grad():
-            out = run(call.q, call.k, call.v)
-            return self.leaf(call, out) if call.name in self.layers else out
+        out = run(call.q, call.k, call.v)
+        return self.leaf(call, out) if call.name in self.layers else out
 
 
 class _ReplayTap(_GraphTap):
@@ -430,9 +435,7 @@ class _ReplayTap(_GraphTap):
 
     def linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         if id(weight) in self.linears and input.dim() == 3 and input.shape[1] == self.full.prefix:
-            rows = next(self.linears[id(weight)][1])
-            with torch.enable_grad():
-                return _KnownLinear.apply(input, weight.detach(), rows)
+            return _KnownLinear.apply(input, weight.detach(), next(self.linears[id(weight)][1]))
         return super().linear(input, weight, bias)
 
     @contextmanager
@@ -444,8 +447,8 @@ class _ReplayTap(_GraphTap):
         finally:
             handle.remove()
 
-    def _slice(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
-        if _active.get() is not self:
+    def _slice(self, module: nn.Module, args: tuple, kwargs: dict | None = None) -> tuple[tuple, dict] | None:
+        if _active.get() is not self or kwargs is None:
             return None
         name, tokens = next(iter(inspect.signature(module.forward).bind(*args, **kwargs).arguments.items()))
         if tokens.shape[1] != self.full.tokens:

@@ -32,7 +32,7 @@ class Readout:
 
     def weights(self, prefix: int, tokens: int) -> Tensor:
         """What each token contributes, (tokens,): every prefix token read and the patches together weigh the same."""
-        weights = torch.zeros(tokens)
+        weights = torch.zeros(tokens, dtype=torch.float64)
         share = 1 / (len(self.prefix) + self.patches)
         weights[list(self.prefix)] = share
         if self.patches:
@@ -132,7 +132,8 @@ class AttentionCall:
         batch, heads, queries, _ = c.shape
         pulled = c.new_zeros(batch, heads, self.k.shape[2], c.shape[-1])
         for rows in ops.row_chunks(queries, self.k.shape[2], batch * heads):
-            pulled += self.weights(rows).mT @ c[:, :, rows]
+            with ops.full_precision(c.device):
+                pulled += self.weights(rows).mT @ c[:, :, rows]
         return pulled
 
     def first_rows(self, count: int) -> "AttentionCall":
@@ -279,7 +280,7 @@ def adapt(model: nn.Module) -> Adapter:
             f"Hugging Face outputs for you, no function around the model is needed"
         )
     model = unwrap(model)
-    found = list(_find(model, "", adapter_classes()))
+    found = list({id(inner.model): (name, inner) for name, inner in _find(model, "", adapter_classes())}.values())
     if len(found) > 1:
         raise UnsupportedModelError(
             f"{type(model).__name__} holds {len(found)} Vision Transformers ({', '.join(name for name, _ in found)}): "
@@ -336,14 +337,14 @@ def select_layers(adapter: Adapter, layer: Layer | Sequence[Layer] | None) -> li
     names = list(layers)
     if layer is None:
         return names
-    wanted = [layer] if isinstance(layer, (str, int, nn.Module)) else list(layer)
+    wanted = list(layer) if isinstance(layer, (list, tuple)) else [layer]
     chosen = {_layer_name(item, layers) for item in wanted}
     if not chosen:
         raise LayerNotFoundError(f"at least one layer is needed; this model has {', '.join(names)}")
     return [name for name in names if name in chosen]
 
 
-def _layer_name(layer: Layer, layers: dict[str, nn.Module]) -> str:
+def _layer_name(layer: object, layers: dict[str, nn.Module]) -> str:
     names = list(layers)
     if isinstance(layer, str) and layer in layers:
         return layer
@@ -352,7 +353,7 @@ def _layer_name(layer: Layer, layers: dict[str, nn.Module]) -> str:
     for name, module in layers.items():
         if module is layer:
             return name
-    what = repr(layer) if isinstance(layer, (str, int)) else f"the given {type(layer).__name__} module"
+    what = f"like the given {type(layer).__name__}" if isinstance(layer, nn.Module) else repr(layer)
     raise LayerNotFoundError(
         f"no attention layer {what}; this model has {len(names)}, counted from 0 or named: {', '.join(names)}"
     )

@@ -5,7 +5,6 @@ Sums and softmax run in float32 at least, whatever the inputs' type and whether 
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
@@ -17,7 +16,7 @@ CHUNK_ELEMENTS = 1 << 21  # entries of attention held at once when rows are stre
 FUSIONS = ("mean", "max", "min")
 
 
-def full_precision(device: torch.device) -> AbstractContextManager:
+def full_precision(device: torch.device) -> torch.autocast:
     """Context in which autocast on `device` is off."""
     return torch.autocast(device.type, enabled=False)
 
@@ -115,7 +114,8 @@ def rollout_step(
     for rows in chunks:
         fused = fused_rows(rows)  # (B, R, N)
         share = state[:, :, rows] / (fused.sum(-1) + 1).unsqueeze(1)  # the 1/2 of (F + I)/2 cancels in the row sum
-        carried += share @ fused
+        with full_precision(state.device):
+            carried += share @ fused
         carried[:, :, rows] += share
     return carried
 
@@ -137,13 +137,14 @@ def importance_by_neighbours(
     """
     unit = torch.nn.functional.normalize(widen(features), dim=1)
     bank = torch.nn.functional.normalize(widen(bank), dim=1)
-    similarity, nearest = (unit @ bank.mT).topk(min(k, len(bank)), dim=1)  # (B, k)
+    with full_precision(unit.device):
+        similarity, nearest = (unit @ bank.mT).topk(min(k, len(bank)), dim=1)  # (B, k)
     neighbour_labels = labels[nearest]
     votes = unit.new_zeros(len(unit), int(labels.max()) + 1)
     votes.scatter_add_(1, neighbour_labels, (similarity / temperature).exp())
     winner = votes.argmax(1)
     agrees = (neighbour_labels == winner[:, None]).to(unit.dtype)  # (B, k)
-    mean = unit * (agrees.unsqueeze(1) @ bank[nearest]).squeeze(1) / agrees.sum(1, keepdim=True)
+    mean = unit * (agrees.unsqueeze(2) * bank[nearest]).sum(1) / agrees.sum(1, keepdim=True)
     return min_max(mean / mean.sum(1, keepdim=True).abs()), winner
 
 

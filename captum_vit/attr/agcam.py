@@ -68,8 +68,10 @@ class AGCAM(GradientViTAttribution):
     def _pass(self, inputs: Inputs, allow_replay: bool = True) -> Differentiable:
         """The graph from the chosen layers' outputs to the scores, all attention inputs being constant."""
         readout = self._readout(inputs)
-        # in train mode the two forwards of a replay would draw different dropout masks
-        if not allow_replay or readout.patches or any(m.training for m in self.adapter.model.modules()):
+        # a head that is not known may use the values of tokens that its gradient does not show; and in train mode the
+        # two forwards of a replay would draw different dropout masks
+        known = self.adapter.readout is not None and not readout.patches
+        if not (allow_replay and known) or any(m.training for m in self.adapter.model.modules()):
             return differentiate(self.adapter, inputs, self.layer_names, readout, detach_attention=True)
         shelf = Shelf(len(self.adapter.attention_layers()))
 
@@ -107,7 +109,8 @@ class AGCAM(GradientViTAttribution):
             pulled = call.weight_grad(slice(None), gradient.flatten(1, 2)[None])  # (1, H, K*R, N)
             pulled = pulled[0].unflatten(1, (len(classes), len(rows))).relu()  # (H, K, R, N)
             gate = call.scores(rows).sigmoid()[0]  # (H, R, N)
-            maps.append(torch.einsum("hkrn,hrn->kn", pulled, gate))
+            with ops.full_precision(pulled.device):
+                maps.append(torch.einsum("hkrn,hrn->kn", pulled, gate))
         return torch.stack(maps).sum(0)[:, run.layout.prefix :]
 
 

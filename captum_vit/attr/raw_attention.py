@@ -57,8 +57,10 @@ class RawAttention(ViTAttribution):
 
 def _class_attention(call: AttentionCall, layout: TokenLayout) -> Tensor:
     """Attention of the readout tokens, (B, H, patches)."""
-    share = layout.readout_weights.to(call.q.device)
-    read = torch.stack([share[rows].to(a) @ a for rows, a in _weights(call, layout.readout_rows)]).sum(0)
+    share = layout.readout_weights
+    read = torch.stack(
+        [(share[rows].to(a).unsqueeze(1) * a).sum(2) for rows, a in _weights(call, layout.readout_rows)]
+    ).sum(0)
     return read[..., layout.prefix :]
 
 

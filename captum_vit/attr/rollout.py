@@ -90,11 +90,11 @@ def _roll(
     keep_first: bool,
 ) -> Tensor:
     """The readout row carried from the last layer down, (B, 1, patches); for a flow, one that starts at each layer."""
-    start = layout.readout_weights.to(calls[0].q.device).expand(len(calls[0].q), 1, -1)
+    start = layout.readout_weights.to(ops.widen(calls[0].q)).expand(len(calls[0].q), 1, -1)
     state = start[:, :0]
     for call in reversed(calls):
         if flow or not state.shape[1]:
-            state = torch.cat([start.to(ops.widen(call.q)), state], 1)
+            state = torch.cat([start, state], 1)
         rows_of = partial(fused, call)
         state = ops.rollout_step(state, rows_of, call.heads, discard_ratio, keep_first=keep_first)
     return state[:, :, layout.prefix :]

@@ -1,0 +1,120 @@
+"""Models by timm's names, with timm's preprocessing."""
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+from timm.data import ImageNetInfo, create_transform, infer_imagenet_subset, resolve_data_config
+from timm.models import get_pretrained_cfg, is_model
+from torch import Tensor, nn
+
+from captum_vit.adapters import hub
+from captum_vit.errors import ModelLoadError
+from captum_vit.models import Box, LoadedModel, Size, load_weights, nearest, read_checkpoint
+
+_FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+
+
+def load(name: str, *, checkpoint: str | Path | None = None, pretrained: bool = True) -> LoadedModel:
+    """A model of `timm.list_models()`, with its pretrained weights, those of a checkpoint, or random ones.
+
+    Args:
+        name: as for timm.create_model; a tag after a dot chooses among its weights.
+        checkpoint: weights under timm's names. The number of classes is read from it, and nothing is downloaded.
+        pretrained: without a checkpoint, download the weights (timm keeps them); else they are random.
+    Raises:
+        ModelLoadError: no such model or weights, no network, or a checkpoint that does not fit.
+    """
+    base = name.split(".")[0]
+    if not base:
+        raise ModelLoadError("a model is timm/NAME, got 'timm' alone")
+    if not is_model(base):
+        raise ModelLoadError(f"timm has no model {name!r}{nearest(base, timm.list_models())}")
+    if checkpoint is not None:
+        weights = read_checkpoint(checkpoint)
+        model = _create(name, num_classes=_classes(weights, name))
+        load_weights(model, weights)
+    elif pretrained:
+        model = _download(name)
+    else:
+        model = _create(name)
+    model.eval()
+    config = resolve_data_config({}, model=model)
+    return LoadedModel(model, create_transform(**config), seen_by(config), _class_names(model))
+
+
+def seen_by(config: Mapping[str, Any]) -> Callable[[Size], Box]:
+    """What timm's evaluation transform of a data config lets through, as a function of the image's size."""
+    height, width = config["input_size"][1:]
+    scaled_height, scaled_width = (math.floor(side / config["crop_pct"]) for side in (height, width))
+    mode = config.get("crop_mode") or "center"
+
+    def resized(w: int, h: int) -> Size:
+        if mode == "squash":
+            return scaled_width, scaled_height
+        if mode == "center" and scaled_height == scaled_width:  # torchvision's Resize by the shortest side
+            short = scaled_height
+            return (short, int(short * h / w)) if w <= h else (int(short * w / h), short)
+        ratios = h / scaled_height, w / scaled_width
+        ratio = max(ratios) if mode == "border" else min(ratios)
+        return round(w / ratio), round(h / ratio)
+
+    def seen(size: Size) -> Box:
+        (w, h), (rw, rh) = size, resized(*size)
+        left, top = _offset(rw, width), _offset(rh, height)
+        return left * w / rw, top * h / rh, (left + width) * w / rw, (top + height) * h / rh
+
+    return seen
+
+
+def _offset(side: int, crop: int) -> int:
+    """Where a centre crop begins; before 0 if it pads."""
+    return -((crop - side) // 2) if crop > side else round((side - crop) / 2)
+
+
+def _create(name: str, **options: Any) -> nn.Module:
+    try:
+        return timm.create_model(name, **options)
+    except RuntimeError as error:  # an unknown tag
+        raise ModelLoadError(f"timm cannot build {name!r}: {hub.reason(error)}{_tags(name)}") from error
+
+
+def _download(name: str) -> nn.Module:
+    _create(name)  # an unknown tag is cheaper to find out without the network
+    config = get_pretrained_cfg(name)
+    if config is None or not config.has_weights:
+        raise ModelLoadError(f"timm has no weights for {name!r}: give some by --checkpoint FILE")
+    if config.hf_hub_id:
+        files = [*_FILES, config.hf_hub_filename or _FILES[0]]
+        hub.require(config.hf_hub_id, files, f"timm/{name}", "give weights that are here already by --checkpoint FILE")
+    try:
+        return timm.create_model(name, pretrained=True)
+    except (OSError, RuntimeError) as error:
+        raise ModelLoadError(f"the download of 'timm/{name}' failed: {hub.reason(error)}") from error
+
+
+def _tags(name: str) -> str:
+    known = timm.list_pretrained(f"{name.split('.')[0]}.*")
+    return f"; it has {', '.join(known)}" if known else ""
+
+
+def _classes(weights: Mapping[str, Tensor], name: str) -> int:
+    """Rows of the classifier in a checkpoint; 0 if there is none."""
+    config = get_pretrained_cfg(name)
+    classifier = (config.classifier if config else None) or "head"
+    head = weights.get(f"{classifier if isinstance(classifier, str) else classifier[0]}.weight")
+    return 0 if head is None else len(head)
+
+
+def _class_names(model: nn.Module) -> dict[int, str]:
+    """The names that come with the weights, else those of ImageNet where the number of classes says so."""
+    names = (getattr(model, "pretrained_cfg", None) or {}).get("label_names") or ()
+    if len(names) and len(names) == model.num_classes:
+        return dict(enumerate(names))
+    subset = infer_imagenet_subset(model)
+    if subset is None:
+        return {}
+    info = ImageNetInfo(subset)
+    return {index: info.index_to_description(index) for index in range(info.num_classes())}

@@ -1,0 +1,79 @@
+"""Models that are refused, with an error that says why and what to do."""
+
+import re
+import warnings
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from captum_vit import AGCAM, DAAM, RawAttention
+from captum_vit.errors import LayerNotRecordedError, UnsupportedModelError
+from tests.helpers import CLASSES, WIDTH, hf_vit, images, timm_vit
+
+
+def test_two_vits_are_refused():
+    pair = nn.ModuleDict({"student": timm_vit(), "teacher": hf_vit()})
+    with pytest.raises(UnsupportedModelError, match=r"holds 2 Vision Transformers \(student, teacher\): pass the one"):
+        AGCAM(pair)
+
+
+def test_an_unknown_model_is_named_and_told_how_to_add_an_adapter():
+    class Unknown(nn.Module):
+        """No ViT."""
+
+    expected = rf"no adapter knows .*{re.escape(Unknown.__qualname__)}, .*TimmViT.* subclass captum_vit.Adapter"
+    with pytest.raises(UnsupportedModelError, match=expected + r".*'captum_vit.adapters'.*CONTRIBUTING.md"):
+        AGCAM(Unknown())
+
+
+def test_traced_and_scripted_models_are_refused():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit is deprecated
+        traced, scripted = torch.jit.trace(timm_vit(), images()), torch.jit.script(nn.Linear(2, 2))
+    with pytest.raises(UnsupportedModelError, match=r"traced or scripted model .* before torch.jit"):
+        DAAM(scripted)
+    with pytest.raises(UnsupportedModelError, match="traced or scripted"):
+        DAAM(traced)
+
+
+@pytest.mark.parametrize("function", [lambda x: x, "vit", None])
+def test_what_is_no_module_is_refused(function):
+    with pytest.raises(UnsupportedModelError, match=rf"expected the model itself, .* got {type(function).__name__}"):
+        AGCAM(function)
+
+
+def test_attention_of_another_kind_is_refused():
+    model = timm_vit()
+    model.blocks[1].attn = nn.Identity()
+    with pytest.raises(UnsupportedModelError, match=r"blocks.1 computes its attention in Identity"):
+        AGCAM(model)
+    with pytest.raises(UnsupportedModelError, match="global_pool='map'"):
+        AGCAM(timm_vit(class_token=False, global_pool="map"))
+
+
+def test_attention_that_is_not_seen_is_an_error_not_an_empty_map():
+    model = timm_vit()
+    ours = RawAttention(model)
+    model.blocks[1].attn.forward = lambda x, *args, **kwargs: x
+    with pytest.raises(LayerNotRecordedError, match=r"in layer 'blocks.1.attn' .*, but it did not run through torch's"):
+        ours.attribute(images())
+    twice = nn.Sequential(timm_vit(), nn.Linear(CLASSES, 2))
+    twice.forward = lambda x: twice[1](twice[0](x) + twice[0](x.flip(3)))
+    with pytest.raises(LayerNotRecordedError, match="ran 2 times in one forward"):
+        RawAttention(twice).attribute(images())
+
+
+def test_scores_that_are_cut_off_are_refused():
+    class Cut(nn.Module):
+        """Detaches its features, as no_grad alone would not."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone, self.head = timm_vit(num_classes=0), nn.Linear(WIDTH, CLASSES)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.backbone(x).detach())
+
+    with pytest.raises(UnsupportedModelError, match="are cut off from its attention layers"):
+        AGCAM(Cut()).attribute(images(), 1)

@@ -1,0 +1,48 @@
+"""Running the command line and looking at what it wrote."""
+
+from pathlib import Path
+
+import numpy as np
+from click.testing import Result
+from PIL import Image
+from typer.testing import CliRunner
+
+from captum_vit import cli
+
+
+def run(*arguments: str | Path, code: int = 0) -> Result:
+    result = CliRunner().invoke(cli.app, [str(a) for a in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result
+
+
+def explain(*arguments: str | Path, code: int = 0) -> Result:
+    return run("explain", *arguments, code=code)
+
+
+def refused(message: str, *arguments: str | Path, code: int = 2) -> None:
+    """One line of error, and nothing left behind."""
+    before = set(Path().iterdir())
+    result = explain(*arguments, code=code)
+    assert message in result.stderr
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1
+    assert not result.stdout
+    assert set(Path().iterdir()) == before
+
+
+def photo(path: str | Path, size: tuple[int, int] = (90, 60)) -> Path:
+    rng = np.random.default_rng(len(str(path)))
+    Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), np.uint8)).save(path, "PNG")
+    return Path(path)
+
+
+def pixels(path: str | Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image).astype(int)
+
+
+def written(folder: str | Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in Path(folder).rglob("*") if p.is_file())

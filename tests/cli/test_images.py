@@ -1,0 +1,146 @@
+"""Reading images: what works, and what each kind of bad file is told."""
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from captum_vit import images
+from captum_vit.errors import ImageLoadError
+from captum_vit.images import find_images, open_image
+
+NOISE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+
+
+def encoded(format: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(NOISE).save(buffer, format)
+    return buffer.getvalue()
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that promises a size and holds next to nothing."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+BAD_FILES = {
+    "empty.png": (b"", "is empty (0 bytes)"),
+    "text.png": (b"Dear reader,\nthis is a letter.\n", "is not an image but text"),
+    "page.jpg": ("<!DOCTYPE html><p>für dich</p>".encode(), "is not an image but text"),
+    "script.png": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", "is not an image but text"),
+    "zeros.jpg": (bytes(1000), "is damaged or cut off"),
+    "random.png": (bytes(range(128, 256)) * 4, "is not an image in a format that is known here"),
+    "cut.png": (encoded("PNG")[:2000], "is damaged or cut off"),
+    "cut.jpg": (encoded("JPEG")[:1000], "is damaged or cut off"),
+    "cut.webp": (encoded("WEBP")[:1000], "is damaged or cut off"),
+    "cut.bmp": (encoded("BMP")[:1000], "is damaged or cut off"),
+    "cut-early.png": (encoded("PNG")[:12], "is damaged or cut off"),
+    "enormous.png": (png_header(13_000, 12_000), "is enormous (13000x12000): at most 150 megapixels"),
+    "bomb.png": (png_header(60_000, 60_000), "is enormous: at most 150 megapixels"),
+    "strip.png": (png_header(5_000, 10), "is a strip of 5000x10 pixels"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_bad_files(tmp_path: Path, name: str):
+    content, message = BAD_FILES[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ImageLoadError) as error:
+        open_image(tmp_path / name)
+    assert message in str(error.value)
+    assert name in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_good_file_passes_the_same_checks(tmp_path: Path):
+    (tmp_path / "good.png").write_bytes(encoded("PNG"))
+    assert np.array_equal(np.asarray(open_image(tmp_path / "good.png")), NOISE)
+
+
+def test_the_size_is_refused_before_anything_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "a.png").write_bytes(encoded("PNG"))
+    monkeypatch.setattr(images, "MAX_PIXELS", 60 * 40 - 1)
+    monkeypatch.setattr(Image.Image, "load", lambda image: pytest.fail("decoded"))
+    with pytest.raises(ImageLoadError, match=r"enormous \(60x40\)"):
+        open_image(tmp_path / "a.png")
+
+
+def test_missing_files_folders_and_devices(tmp_path: Path):
+    with pytest.raises(ImageLoadError, match="no such file"):
+        open_image(tmp_path / "nothing.png")
+    with pytest.raises(ImageLoadError, match="is a folder, not an image"):
+        open_image(tmp_path)
+    with pytest.raises(ImageLoadError, match="is not a regular file"):
+        open_image("/dev/null")
+
+
+def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "a.png").write_bytes(encoded("PNG"))
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)  # root may read everything
+    with pytest.raises(ImageLoadError, match=r"cannot read '.*a\.png': Permission denied"):
+        open_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(("orientation", "turned"), [(1, NOISE), (3, NOISE[::-1, ::-1]), (6, np.rot90(NOISE, -1))])
+def test_exif_orientation(tmp_path: Path, orientation: int, turned: np.ndarray):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(NOISE).save(tmp_path / "a.png", exif=exif)
+    assert np.array_equal(np.asarray(open_image(tmp_path / "a.png")), turned)
+
+
+def test_broken_exif_is_no_obstacle(tmp_path: Path):
+    Image.fromarray(NOISE).save(tmp_path / "a.png", exif=b"Exif\0\0II*\0\xff\xff\xff\xff nonsense")
+    assert np.array_equal(np.asarray(open_image(tmp_path / "a.png")), NOISE)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1"])
+def test_modes_become_rgb(tmp_path: Path, mode: str):
+    Image.fromarray(NOISE).convert(mode).save(tmp_path / "a.tif")
+    assert open_image(tmp_path / "a.tif").mode == "RGB"
+
+
+def test_a_palette_with_transparency(tmp_path: Path):
+    Image.fromarray(NOISE).quantize(16).save(tmp_path / "a.png", transparency=bytes(range(16)))
+    assert open_image(tmp_path / "a.png").mode == "RGB"  # any warning of Pillow would fail the test
+
+
+def test_sixteen_bits_are_scaled(tmp_path: Path):
+    grey = NOISE[..., 0]
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "a.png")
+    assert np.array_equal(np.asarray(open_image(tmp_path / "a.png"))[..., 1], grey)
+
+
+def test_floating_point_pixels(tmp_path: Path):
+    Image.fromarray(NOISE[..., 0].astype(np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(ImageLoadError, match="floating-point pixels of unknown range"):
+        open_image(tmp_path / "a.tif")
+
+
+def test_find_images(tmp_path: Path):
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    for name in ("b.PNG", "a.jpg", "notes.txt", ".hidden.png", "c.webp"):
+        (inside / name).touch()
+    (inside / "folder.png").mkdir()
+    found = find_images([tmp_path / "lone.png", inside, inside / "a.jpg"])
+    assert found == [tmp_path / "lone.png", inside / "a.jpg", inside / "b.PNG", inside / "c.webp"]
+
+
+def test_a_folder_without_images(tmp_path: Path):
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(ImageLoadError, match=r"no images in the folder .*: looked for .*\.jpg"):
+        find_images([tmp_path])

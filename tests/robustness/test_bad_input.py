@@ -1,0 +1,166 @@
+"""Bad input gives an error of ours that says what holds, what came and what to do."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from captum_vit import AGCAM, DAAM, AttentionRollout, CaptumViTError, FeatureImportance, GradientRollout, RawAttention
+from captum_vit.errors import InputError, LayerNotFoundError, OptionError, TargetError, TokenLayoutError
+from tests.fingerprint import changes, fingerprint
+from tests.helpers import CLASSES, METHODS, WIDTH, hf_vit, images, timm_vit
+
+NAN = images()
+NAN = NAN.index_fill(0, torch.tensor([1]), float("nan"))
+ENDLESS = images().clone()
+ENDLESS[0, 0, 0, 0] = float("inf")
+
+TARGETS = {
+    "too large": (CLASSES, r"target out of range: the model gives 7 scores, 0 to 6, got 7"),
+    "too negative": (-CLASSES - 1, r"target out of range: .* got \[?-8"),
+    "one too large": ([1, 99], r"target out of range: .* got \[1, 99\]"),
+    "tensor too large": (torch.tensor([0, 7]), "target out of range"),
+    "too many": ([1, 2, 3], r"one class or one an image: 2 images, got shape \(3,\)"),
+    "too many in a tensor": (torch.tensor([1, 2, 3]), r"2 images, got shape \(3,\)"),
+    "none at all": ([], "target must "),
+    "a column": (torch.tensor([[1], [2]]), r"2 images, got shape \(2, 1\)"),
+    "float": (1.0, "target must be an int, a list of ints or an integer tensor, got float"),
+    "floats": ([0.5, 1.5], "target must hold integers, got torch.float32"),
+    "float tensor": (torch.tensor([1.0, 2.0]), "target must hold integers, got torch.float32"),
+    "bool": (True, "got bool"),
+    "bools": (torch.tensor([True, False]), "target must hold integers, got torch.bool"),
+    "text": ("cat", "got str"),
+    "texts": (["cat", "dog"], r"target must hold integers only, got \['cat', 'dog'\]"),
+    "ragged": ([[1], [2, 3]], "a target is one class an image"),
+    "numpy": (np.int64(1), "got int64"),
+    "pair": ((1, 2, 3), "2 images"),
+    "none": (None, "target is needed: the model gives 7 scores an image"),
+}
+INPUTS = {
+    "empty": (images()[:0], InputError, "the batch holds no image: N must be at least 1"),
+    "integers": ((images() * 50).to(torch.uint8), InputError, r"in floating point, got torch.uint8: convert and norm"),
+    "nan": (NAN, InputError, "NaN or infinite values in image 1 of the batch"),
+    "infinite": (ENDLESS, InputError, "NaN or infinite values in image 0 of the batch"),
+    "one image": (images()[0], InputError, r"\(N, 3, H, W\), got shape \(3, 32, 32\)"),
+    "two tensors": ((images(), images()), InputError, "expected one batch of images .* got tuple"),
+    "list": ([images()], InputError, "got list"),
+    "array": (images().numpy(), InputError, "got ndarray"),
+    "one channel": (images()[:, :1], InputError, r"the model takes 3 channels, got images of shape \(2, 1, 32, 32\)"),
+    "channels last": (images().permute(0, 2, 3, 1), InputError, r"takes 3 channels, got .* \(2, 32, 32, 3\)"),
+    "too large": (images(2, (40, 32)), TokenLayoutError, r"takes images of 32x32, got 40x32: resize them, or"),
+    "tiny": (images(2, (3, 3)), TokenLayoutError, "takes images of 32x32, got 3x3"),
+    "none": (None, InputError, "got NoneType"),
+}
+
+
+@pytest.fixture(params=[timm_vit, hf_vit], ids=["timm", "hf"])
+def model(request) -> nn.Module:
+    return request.param()
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("method", [AGCAM, DAAM, GradientRollout])
+def test_targets(model, method, name):
+    target, text = TARGETS[name]
+    before = fingerprint(model)
+    with pytest.raises(TargetError, match=text) as caught:
+        method(model).attribute(images(), target)
+    assert isinstance(caught.value, CaptumViTError)
+    assert isinstance(caught.value, AssertionError)  # which is what captum's methods raise
+    assert not changes(before, fingerprint(model))
+
+
+@pytest.mark.parametrize("name", ["too large", "too negative", "float", "texts", "ragged"])
+def test_targets_of_many_classes(model, name):
+    target, text = TARGETS[name]
+    targets = target if isinstance(target, list) else [target]
+    with pytest.raises(TargetError, match=text.split(", got")[0] if name != "float" else "must hold integers"):
+        AGCAM(model).attribute_classes(images(1), targets)
+
+
+def test_many_classes_of_many_images(model):
+    with pytest.raises(InputError, match="attribute_classes takes one image, got a batch of 2"):
+        AGCAM(model).attribute_classes(images(2))
+    with pytest.raises(OptionError, match="targets must be classes or 'all', got 'every'"):
+        AGCAM(model).attribute_classes(images(1), "every")
+    with pytest.raises(TargetError, match="targets must hold at least one class"):
+        AGCAM(model).attribute_classes(images(1), [])
+
+
+@pytest.mark.parametrize("name", INPUTS)
+@pytest.mark.parametrize("method", METHODS)
+def test_inputs(model, method, name):
+    x, kind, text = INPUTS[name]
+    before = fingerprint(model)
+    for run in (method(model).attribute, method(model).attribute_flow):
+        with pytest.raises(kind, match=text):
+            run(x, 1)
+    assert not changes(before, fingerprint(model))
+
+
+def test_a_headless_model_wants_an_importance():
+    with pytest.raises(TargetError, match=r"no classification head, its 24 scores are features: pass importance="):
+        DAAM(timm_vit(num_classes=0)).attribute(images())
+    with pytest.raises(TargetError, match="the whole feature is explained: target must be None"):
+        DAAM(timm_vit(num_classes=0)).attribute(images(), 1, importance=FeatureImportance())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_options(model, method):
+    for run in (method(model).attribute, method(model).attribute_flow):
+        with pytest.raises(OptionError, match=rf"{method.__name__} has no option 'discard_ration'; it has: \w+"):
+            run(images(), 1, discard_ration=0.5)
+        with pytest.raises(OptionError, match="output_shape must be one of grid, spatial, input, got 'gird'"):
+            run(images(), 1, output_shape="gird")
+    with pytest.raises(OptionError, match="output_shape must be 'grid' or 'spatial', got 'input'"):
+        method(model).attribute_flow(images(), 1, output_shape="input")
+
+
+def test_values_of_options(model):
+    with pytest.raises(OptionError, match="fusion must be one of mean, max, min, got 'median'"):
+        AttentionRollout(model).attribute(images(), fusion="median")
+    for method in (AttentionRollout, GradientRollout):
+        with pytest.raises(OptionError, match=r"discard_ratio must lie in \[0, 1\), got 1.0"):
+            method(model).attribute(images(), 1, discard_ratio=1.0)
+    with pytest.raises(OptionError, match="kind must be one of class, peak, got 'pique'"):
+        RawAttention(model).attribute_heads(images(), kind="pique")
+
+
+BANKS = {
+    "half a bank": ({"bank": torch.ones(3, WIDTH)}, r"needs both its features \(M, D\) and its labels"),
+    "lengths": ({"bank": torch.ones(3, 2), "labels": torch.ones(4).long()}, r"got \(3, 2\) and \(4,\)"),
+    "empty": ({"bank": torch.ones(0, 2), "labels": torch.ones(0).long()}, "with M >= 1"),
+    "floats": ({"bank": torch.ones(3, 2), "labels": torch.ones(3)}, "labels of the memory bank must be integers >= 0"),
+    "negative": ({"bank": torch.ones(3, 2), "labels": -torch.ones(3).long()}, "must be integers >= 0"),
+    "k": ({"k": 0}, "expected k >= 1 and temperature > 0, got 0 and 0.07"),
+    "temperature": ({"temperature": 0.0}, "got 20 and 0.0"),
+}
+
+
+@pytest.mark.parametrize("name", BANKS)
+def test_memory_banks(name):
+    options, text = BANKS[name]
+    with pytest.raises(OptionError, match=text):
+        FeatureImportance(**options)
+
+
+def test_a_memory_bank_of_another_width():
+    importance = FeatureImportance(torch.ones(3, 5), torch.zeros(3).long())
+    with pytest.raises(OptionError, match="the memory bank has 5 dimensions, the features 24"):
+        DAAM(timm_vit(num_classes=0)).attribute(images(), importance=importance)
+    with pytest.raises(OptionError, match="without a memory bank there is no label to predict"):
+        FeatureImportance().predict(torch.ones(1, WIDTH))
+
+
+@pytest.mark.parametrize("layer", ["blocks.7.attn", "", 3, -4, True, 1.5, np.int64(9), [0, "nope"], nn.Linear(1, 1)])
+def test_layers_that_do_not_exist(layer):
+    listed = "3, counted from 0 or named: blocks.0.attn, blocks.1.attn, blocks.2.attn"
+    with pytest.raises(LayerNotFoundError, match=f"no attention layer .*; this model has {listed}"):
+        AGCAM(timm_vit(), layer)
+
+
+def test_no_layers():
+    with pytest.raises(
+        LayerNotFoundError, match=r"at least one layer is needed; this model has blocks\.0\.attn, blocks"
+    ):
+        AGCAM(timm_vit(), [])
