@@ -114,7 +114,7 @@ class AttentionCall:
     def scores(self, rows: Rows) -> Tensor:
         """Attention before the softmax, (B, H, R, N)."""
         bias = self.bias
-        if bias is not None and bias.dim() >= 2 and bias.shape[-2] > 1:
+        if bias is not None and bias.shape[-2] > 1:
             bias = bias[..., rows, :]
         return ops.attention_scores(self.q[:, :, rows], self.k, self.scale, bias)
 
@@ -138,7 +138,8 @@ class AttentionCall:
 
     def first_rows(self, count: int) -> "AttentionCall":
         """The call for its first `count` queries alone."""
-        return replace(self, q=self.q[:, :, :count], out=self.out[:, :, :count])
+        bias = self.bias if self.bias is None or self.bias.shape[-2] == 1 else self.bias[..., :count, :]
+        return replace(self, q=self.q[:, :, :count], out=self.out[:, :, :count], bias=bias)
 
     def keep(self, shelf: "Shelf", *fields: str) -> "AttentionCall":
         """The call with copies of these tensors alone; the others are emptied."""

@@ -210,7 +210,8 @@ def target_indices(target: Any, count: int, classes: int) -> Tensor:
         raise TargetError(f"target must hold integers only, got {target!r}") from error
     if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
         raise TargetError(f"target must hold integers, got {index.dtype}")
-    if index.dim() > 1 or (index.numel() not in (1, count)):
+    single = index.numel() == 1 and not isinstance(target, list)
+    if index.dim() > 1 or not (single or index.numel() == count):
         raise TargetError(f"target must be one class or one an image: {count} images, got shape {tuple(index.shape)}")
     if bool(((index < -classes) | (index >= classes)).any()):
         raise TargetError(f"target out of range: the model gives {classes} scores, 0 to {classes - 1}, got {target!r}")
