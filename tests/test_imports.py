@@ -25,7 +25,7 @@ def python(code: str) -> str:
 
 
 def test_importing_brings_in_no_framework():
-    code = "import sys, captum_vit; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    code = "import sys; from captum_vit import *; print(*sorted({name.split('.')[0] for name in sys.modules}))"
     imported = set(python(code).split())
     assert "captum" in imported
     assert not imported & FRAMEWORKS
@@ -124,7 +124,7 @@ def ratio(ours: str, theirs: str, runs: int) -> float:
 def test_importing_takes_hardly_longer_than_captum():
     found = []
     for runs in (3, 5, 7):  # a busy machine gets another chance, with more runs
-        found.append(ratio("captum_vit", "captum.attr", runs))
+        found.append(ratio("captum_vit.attr", "captum.attr", runs))
         if found[-1] < 1.3:
             return
         time.sleep(1)
@@ -132,4 +132,4 @@ def test_importing_takes_hardly_longer_than_captum():
 
 
 def test_the_bound_would_see_a_framework():
-    assert ratio("captum_vit, timm", "captum.attr", 1) > 1.3
+    assert ratio("captum_vit.attr, timm", "captum.attr", 1) > 1.3

@@ -8,9 +8,10 @@ from captum.log import log_usage
 from torch import Tensor
 
 from .. import ops
-from ..capture import Differentiable, Inputs, differentiate, record, replay, untouched
+from ..capture import Differentiable, Inputs, differentiate, record, replay
 from ..errors import InputError, OptionError, TargetError
 from ..layers import AttentionCall, Shelf, TokenLayout
+from ..untouched import untouched
 from .base import GradientViTAttribution, Images, shape_maps, target_indices
 
 CLASSES_AT_ONCE = 256

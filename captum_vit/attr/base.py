@@ -11,9 +11,10 @@ from captum.attr import GradientAttribution, LayerAttribution
 from captum.log import log_usage
 from torch import Tensor, nn
 
-from ..capture import Inputs, Score, measure_readout, untouched
+from ..capture import Inputs, Score, measure_readout
 from ..errors import InputError, OptionError, TargetError
 from ..layers import Layer, Readout, TokenLayout, adapt, select_layers
+from ..untouched import untouched
 
 OUTPUT_SHAPES = ("grid", "spatial", "input")
 Images = Tensor | tuple[Tensor]
@@ -197,10 +198,10 @@ def select_scores(scores: Tensor, target: Any, *, headless: bool = False) -> Ten
 
 def target_indices(target: Any, count: int, classes: int) -> Tensor:
     """A target in any of captum's forms as (count,) indices >= 0."""
-    if isinstance(target, (list, tuple)):
-        if any(isinstance(t, (list, tuple)) and len(t) != 1 for t in target):
-            raise TargetError(f"the scores are (N, {classes}): a target is one class an image, got {target!r}")
-        target = [t[0] if isinstance(t, (list, tuple)) else t for t in target]
+    if isinstance(target, tuple):  # one for all images, with an index for each dimension of a score
+        target = torch.tensor(_only(target, classes))
+    elif isinstance(target, list):  # one for each image
+        target = [_only(t, classes) if isinstance(t, (list, tuple)) else t for t in target]
     kinds = (int, list, Tensor)
     if isinstance(target, bool) or not isinstance(target, kinds):
         raise TargetError(f"target must be an int, a list of ints or an integer tensor, got {type(target).__name__}")
@@ -216,6 +217,12 @@ def target_indices(target: Any, count: int, classes: int) -> Tensor:
     if bool(((index < -classes) | (index >= classes)).any()):
         raise TargetError(f"target out of range: the model gives {classes} scores, 0 to {classes - 1}, got {target!r}")
     return (index.long() % classes).flatten().expand(count)
+
+
+def _only(target: Sequence[Any], classes: int) -> Any:
+    if len(target) != 1:
+        raise TargetError(f"the scores are (N, {classes}): a target is one class an image, got {target!r}")
+    return target[0]
 
 
 def shape_maps(maps: Tensor, layout: TokenLayout, images: Tensor, output_shape: str) -> Tensor:

@@ -7,9 +7,10 @@ import torch
 from captum.log import log_usage
 from torch import Tensor
 
-from ..capture import Inputs, record, untouched
+from ..capture import Inputs, record
 from ..errors import OptionError
 from ..layers import AttentionCall, TokenLayout
+from ..untouched import untouched
 from .base import Images, ViTAttribution
 
 

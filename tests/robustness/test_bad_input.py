@@ -33,7 +33,7 @@ TARGETS = {
     "texts": (["cat", "dog"], r"target must hold integers only, got \['cat', 'dog'\]"),
     "ragged": ([[1], [2, 3]], "a target is one class an image"),
     "numpy": (np.int64(1), "got int64"),
-    "pair": ((1, 2, 3), "2 images"),
+    "pair": ((1, 2, 3), "a target is one class an image"),
     "none": (None, "target is needed: the model gives 7 scores an image"),
 }
 INPUTS = {
