@@ -96,10 +96,15 @@ def _source(name: str) -> str:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ModelLoadError(f"the folder {name!r} holds no config.json: it was not written by save_pretrained")
+        if not any((folder / f"{kind}processor_config.json").is_file() for kind in ("pre", "")):
+            raise ModelLoadError(
+                f"the folder {name!r} holds no preprocessor_config.json: save the image processor there too, "
+                f"by processor.save_pretrained({name!r})"
+            )
         return str(folder)
     if name.startswith(("/", ".", "~")) or name.count("/") > 1:
         raise ModelLoadError(f"'hf/{name}': there is no folder {name!r}; a model is hf/FOLDER or hf/OWNER/NAME")
-    hub.require(name, ["config.json"], f"hf/{name}", "name a folder with a copy of the model: hf/FOLDER")
+    hub.require(name, ["config.json"], f"hf/{name}", f"there is no folder {name!r}; name one with a copy of the model")
     return name
 
 

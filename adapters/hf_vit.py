@@ -26,6 +26,7 @@ from captum_vit.layers import (
     Readout,
     Switch,
     TokenLayout,
+    unaltered,
 )
 
 READOUTS: dict[type[PreTrainedModel], Readout] = {
@@ -84,8 +85,10 @@ class HFViT(Adapter):
 
     @property
     def readout(self) -> Readout | None:
+        names = ("classifier", "cls_classifier", "distillation_classifier", "pooler")
+        heads = [head for name in names if isinstance(head := getattr(self.hf, name, None), nn.Module)]
         # a subclass may pool in its own way
-        return None if "forward" in vars(self.model) else READOUTS.get(type(self.hf))
+        return READOUTS.get(type(self.hf)) if unaltered(self.hf, "transformers", heads) else None
 
     @property
     def first_block(self) -> nn.Module:

@@ -25,7 +25,7 @@ def require(repository: str, files: Iterable[str], spec: str, instead: str) -> N
         HfApi().model_info(repository, timeout=10)
     except GatedRepoError as error:
         raise ModelLoadError(
-            f"{spec!r} needs its owner's permission: ask for it on https://huggingface.co/{repository}, then log in "
+            f"{spec!r} needs its owner's permission: ask for it on the page of {repository} at the hub, then log in "
             f"with `hf auth login`"
         ) from error
     except (RepositoryNotFoundError, HFValidationError) as error:

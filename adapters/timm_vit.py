@@ -17,6 +17,7 @@ from captum_vit.layers import (
     Readout,
     Switch,
     TokenLayout,
+    unaltered,
 )
 
 
@@ -44,7 +45,7 @@ class TimmViT(Adapter):
 
     def token_layout(self, image_size: tuple[int, int], arguments: Mapping[str, Any]) -> TokenLayout:
         embed = self.timm.patch_embed
-        patch, height, width = embed.patch_size, *image_size
+        patch, height, width = embed.feat_ratio(as_scalar=False), *image_size  # a hybrid's patches lie on features
         if embed.img_size is not None and embed.strict_img_size and image_size != tuple(embed.img_size):
             raise TokenLayoutError(
                 f"the model takes images of {embed.img_size[0]}x{embed.img_size[1]}, got {height}x{width}: resize "
@@ -60,13 +61,19 @@ class TimmViT(Adapter):
 
     @property
     def readout(self) -> Readout | None:
-        if type(self.model) not in (VisionTransformer, VisionTransformerDistilled) or "forward" in vars(self.model):
+        heads = (self.timm.head, getattr(self.timm, "head_dist", self.timm.head))
+        if type(self.model) not in (VisionTransformer, VisionTransformerDistilled):
             return None  # a subclass may pool in its own way
+        if not unaltered(self.model, "timm", heads):
+            return None
         if isinstance(self.model, VisionTransformerDistilled):
             return CLASS_AND_DISTILLATION
         has_class_token = self.timm.cls_token is not None
-        known = {"token": CLASS if has_class_token else None, "avg": PATCHES}
-        return None if self.timm.pool_include_prefix else known.get(self.timm.global_pool)
+        average = PATCHES
+        if self.timm.pool_include_prefix:
+            average = Readout(tuple(range(self.timm.num_prefix_tokens)), patches=True, even=True)
+        known = {"token": CLASS if has_class_token else None, "avg": average}
+        return known.get(self.timm.global_pool)
 
     @property
     def first_block(self) -> nn.Module:
@@ -74,7 +81,7 @@ class TimmViT(Adapter):
 
     @property
     def headless(self) -> bool:
-        return isinstance(self.timm.get_classifier(), nn.Identity)
+        return self.timm.num_classes == 0
 
     @property
     def class_names(self) -> Mapping[int, str]:

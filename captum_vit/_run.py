@@ -176,7 +176,14 @@ class Explainer:
                 known.setdefault(part.strip().casefold(), set()).add(index)
         found = sorted(known.get(wanted, ()))
         if not found:
-            hint = nearest(wanted, list(known)) if known else "; its classes have no names, give a number"
+            containing = [name for name in known if wanted and wanted in name]
+            if not known:
+                hint = "; its classes have no names, give a number"
+            elif len(self.names) <= 20:
+                hint = f"; it has {', '.join(self.names.values())}{nearest(wanted, list(known))}"
+            else:
+                hint = f"; nearest: {', '.join(containing[:3])}" if containing else nearest(wanted, list(known))
+            hint += "; for several, repeat the option" if "," in text else ""
             raise TargetError(f"no class {text!r} in {self.options.model!r}{hint}")
         if len(found) > 1:
             raise TargetError(f"class {text!r} is not unique: give one of the numbers {', '.join(map(str, found))}")

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .errors import LayerNotRecordedError, TokenLayoutError, UnsupportedModelError
+from .errors import CaptumViTError, InputError, LayerNotRecordedError, TokenLayoutError, UnsupportedModelError
 from .layers import Adapter, AttentionCall, Readout, Shelf, TokenLayout
 
 Score = Callable[[Tensor], Tensor]  # the scores (B, C) -> the one that is explained, (B,)
@@ -44,7 +44,16 @@ class Inputs:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def run(self, model: nn.Module) -> Any:
-        return model(self.images, *self.args, **self.kwargs)
+        try:
+            return model(self.images, *self.args, **self.kwargs)
+        except RuntimeError as error:
+            dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()}
+            if self.images.dtype in dtypes or not dtypes or isinstance(error, CaptumViTError):
+                raise
+            names = ", ".join(sorted(map(str, dtypes)))
+            raise InputError(
+                f"the model computes in {names} and fails on {self.images.dtype}: convert the images"
+            ) from error
 
     def first(self) -> "Inputs":
         """The first image alone; tensors with one entry an image are cut with it."""
@@ -58,12 +67,11 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Recording(Generic[T]):
-    """A forward without gradients: its output, its layout, and what was kept of each attention layer.
+    """A forward without gradients: its layout, and what was kept of each attention layer.
 
     linears: the prefix rows that each linear layer gave for the token sequence, in order, if they were asked for.
     """
 
-    output: Any
     layout: TokenLayout
     kept: dict[str, T]
     linears: "_Linears"
@@ -100,8 +108,8 @@ def record(
     """One forward without gradients; `keep` reduces each attention call, while it runs, to what is kept of it."""
     tap = _RecordTap(adapter, inputs, readout, keep, for_replay)
     with torch.no_grad(), tap.listening():
-        output = inputs.run(adapter.model)
-    return Recording(output, tap.layout, tap.kept, tap.linears)
+        inputs.run(adapter.model)
+    return Recording(tap.layout, tap.kept, tap.linears)
 
 
 def differentiate(
@@ -145,18 +153,30 @@ def measure_readout(adapter: Adapter, inputs: Inputs) -> Readout:
     The scores are weighed at random (from a generator of its own), so that sums that are constant, as those of a
     softmax, hide nothing. Needs a forward of the first image; in train mode of all, for the sake of batch norms.
     """
-    last = list(adapter.attention_layers())[-1]
     training = any(m.training for m in adapter.model.modules())
-    run = differentiate(adapter, inputs if training else inputs.first(), [last])
-    weights = torch.rand(run.scores.shape[1], generator=torch.Generator().manual_seed(0)).to(run.scores)
-    rows = run.gradients(lambda scores: scores @ weights)[last].abs().sum((0, 1, 3)) > 0  # (M,)
-    prefix = tuple(rows[: run.layout.prefix].nonzero().flatten().tolist())
-    readout = Readout(prefix, patches=bool(rows[run.layout.prefix :].any()))
-    if not prefix and not readout.patches:
+    for part in (inputs,) if training or len(inputs.images) == 1 else (inputs.first(), inputs):
+        size, prefix = _row_gradients(adapter, part)
+        read, patches = size[:prefix].nonzero().flatten().tolist(), size[prefix:]
+        if read or patches.any():
+            break  # the score of a single image can be flat, as behind a ReLU
+    else:
         raise UnsupportedModelError(
-            f"the output of {type(adapter.model).__name__} does not depend on its last attention layer {last!r}"
+            f"no gradient reaches the last attention layer from the output of {type(adapter.model).__name__}: it does "
+            f"not depend on it, or is flat for these images"
         )
-    return readout
+    # between a mean over all tokens (ratio 1) and a class token beside the mean of n patches (ratio n)
+    even = bool(read and patches.any() and size[read].mean() < len(patches) ** 0.5 * patches.mean())
+    return Readout(tuple(read), bool(patches.any()), even, declared=False)
+
+
+def _row_gradients(adapter: Adapter, inputs: Inputs) -> tuple[Tensor, int]:
+    """Mean size of the gradient at each query row of the last attention, (M,), and the number of prefix tokens."""
+    layers = list(adapter.attention_layers())
+    run = differentiate(adapter, inputs, layers)  # the graph of all, so that an owner's backward hooks find theirs
+    last = layers[-1]
+    run = replace(run, calls={last: run.calls[last]})
+    weights = torch.rand(run.scores.shape[1], generator=torch.Generator().manual_seed(0)).to(run.scores)
+    return run.gradients(lambda scores: scores @ weights)[last].abs().mean((0, 1, 3)), run.layout.prefix
 
 
 _active: ContextVar["_Tap | None"] = ContextVar("captum_vit_active_tap", default=None)
@@ -197,9 +217,8 @@ class _Tap(TorchFunctionMode):
 
     def linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """A linear layer; once the last attention is over, only on the prefix if the score is read from there."""
-        known = self.adapter.readout  # not a measured one: a gradient does not show whether other rows' values matter
-        read_from_prefix = known is not None and known == self.readout and not known.patches
-        if not (read_from_prefix and len(self.seen) == self.layer_count and self._is_token_sequence(input)):
+        over = self.readout is not None and self.readout.only_prefix and len(self.seen) == self.layer_count
+        if not (over and self._is_token_sequence(input)):
             return self.other(F.linear, (input, weight, bias), {})
         prefix = self.other(F.linear, (input[:, : self.layout.prefix], weight, bias), {})
         return F.pad(prefix, (0, 0, 0, input.shape[1] - prefix.shape[1]))
@@ -277,7 +296,8 @@ class _Tap(TorchFunctionMode):
 
     def _set_layout(self, images: Tensor, arguments: Mapping[str, Any]) -> None:
         layout = self.adapter.token_layout((images.shape[2], images.shape[3]), arguments)
-        self._layout = layout if self.readout is None else replace(layout, readout=self.readout)
+        size = (images.shape[2], images.shape[3])
+        self._layout = replace(layout, readout=self.readout or layout.readout, image_size=size)
 
 
 class _RecordTap(_Tap):

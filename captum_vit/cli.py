@@ -148,6 +148,8 @@ def _explain_all(images: list[Path], options: "Options", top_k: int, out: Path) 
             image = _run.picture(file)
             if explainer is None:  # loading takes seconds, a bad file is found at once
                 explainer = _run.Explainer(options)
+                if file is not None and options.model.split("/")[0] == "sample" and options.checkpoint is None:
+                    _complain("Note: the sample model knows drawn shapes alone; name a --model for photographs")
                 for note in explainer.notes:
                     _complain(f"Note: {note}")
             result = explainer.explain(image, top_k)

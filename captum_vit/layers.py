@@ -3,7 +3,7 @@
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -25,14 +25,31 @@ Switch = tuple[Any, str, Any]  # (object, attribute, value)
 
 @dataclass(frozen=True)
 class Readout:
-    """The query tokens that the score is read from: some of the prefix tokens, the mean of the patches, or both."""
+    """The query tokens that the score is read from: some of the prefix tokens, the patches, or both.
+
+    even: every token that is read weighs the same, as in a mean over all tokens; otherwise each prefix token weighs as
+        much as the patches together, as where a class token and the mean of the patches stand side by side.
+    declared: known from the head, not measured. A measurement shows the rows that receive gradient; only a known head
+        is sure not to use the values of others.
+    """
 
     prefix: tuple[int, ...] = (0,)
     patches: bool = False
+    even: bool = False
+    declared: bool = field(default=True, compare=False)
+
+    @property
+    def only_prefix(self) -> bool:
+        """Whether nothing but prefix tokens matters to the score once attention is over."""
+        return self.declared and not self.patches
 
     def weights(self, prefix: int, tokens: int) -> Tensor:
-        """What each token contributes, (tokens,): every prefix token read and the patches together weigh the same."""
+        """What each token contributes, (tokens,), with sum 1."""
         weights = torch.zeros(tokens, dtype=torch.float64)
+        if self.even:
+            rows = self.rows(prefix, tokens)
+            weights[rows] = 1 / len(rows)
+            return weights
         share = 1 / (len(self.prefix) + self.patches)
         weights[list(self.prefix)] = share
         if self.patches:
@@ -55,13 +72,15 @@ class TokenLayout:
     """How a model's tokens lie on the image.
 
     grid: patches as (rows, columns).  prefix: tokens before the patches.  patch: (height, width) in pixels.
-    readout: the tokens that the score is read from.
+    readout: the tokens that the score is read from.  image_size: (height, width) of the images that reach the ViT,
+    which its owner may have resized.
     """
 
     grid: tuple[int, int]
     prefix: int
     patch: tuple[int, int]
     readout: Readout = CLASS
+    image_size: tuple[int, int] | None = None
 
     @property
     def tokens(self) -> int:
@@ -81,7 +100,8 @@ class TokenLayout:
         if patches.shape[-1] != rows * cols:
             raise TokenLayoutError(
                 f"expected prefix + rows*cols = {self.prefix} + {rows}*{cols} tokens, "
-                f"got {self.prefix + patches.shape[-1]}: the adapter's grid does not fit this input"
+                f"got {self.prefix + patches.shape[-1]}: the adapter's grid does not fit this input, "
+                f"or the model drops patches in train mode"
             )
         return patches.unflatten(-1, (rows, cols))
 
@@ -227,8 +247,8 @@ class Adapter(ABC):
         """Logits (B, C) out of whatever the model returns; features for a headless model."""
         if isinstance(output, Mapping):  # Hugging Face's outputs are mappings too
             output = output.get("logits", output)
-        elif isinstance(output, (tuple, list)) and output:  # (logits, ...), as with return_dict=False
-            output = output[0]
+        elif isinstance(output, (tuple, list)) and output:  # ([loss,] logits, ...), as with return_dict=False
+            output = next((o for o in output if isinstance(o, Tensor) and o.dim()), output[0])
         if not isinstance(output, Tensor) or output.dim() not in (1, 2):
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise UnsupportedModelError(
@@ -277,8 +297,8 @@ def adapt(model: nn.Module) -> Adapter:
         raise UnsupportedModelError("a traced or scripted model hides its attention: pass the model before torch.jit")
     if not isinstance(model, nn.Module):
         raise UnsupportedModelError(
-            f"expected the model itself, a torch.nn.Module, got {type(model).__name__}: logits are taken out of "
-            f"Hugging Face outputs for you, no function around the model is needed"
+            f"expected the model itself, a torch.nn.Module, got {type(model).__name__}: no name, weights or function "
+            f"around it; logits are taken out of Hugging Face outputs for you"
         )
     model = unwrap(model)
     found = list({id(inner.model): (name, inner) for name, inner in _find(model, "", adapter_classes())}.values())
@@ -290,12 +310,32 @@ def adapt(model: nn.Module) -> Adapter:
     if not found:
         known = ", ".join(sorted({f"{a.__name__} ({a.__module__})" for a in adapter_classes()})) or "none"
         raise UnsupportedModelError(
-            f"no adapter knows {type(model).__module__}.{type(model).__qualname__}, nor anything inside it. "
-            f"Adapters for the imported packages: {known}. To add one, subclass captum_vit.Adapter and register it "
-            f"under the entry-point group {ADAPTERS!r}; CONTRIBUTING.md shows how"
+            f"{type(model).__qualname__} is not supported: no adapter knows {type(model).__module__}."
+            f"{type(model).__qualname__}, nor anything inside it. Adapters for the imported packages: {known}. To add "
+            f"one, subclass captum_vit.Adapter and register it under the entry-point group {ADAPTERS!r}; "
+            f"CONTRIBUTING.md shows how"
         )
     name, inner = found[0]
     return NestedAdapter(model, name, inner) if name else inner
+
+
+def unaltered(model: nn.Module, package: str, heads: Iterable[nn.Module]) -> bool:
+    """Whether all but the heads is as `package` made it: no module, hook or replaced method of anybody else's.
+
+    What a head reads is known from its class only then: tokens could meet outside attention.
+    """
+    exempt = {id(module) for head in heads for module in head.modules()}
+    for module in model.modules():
+        if id(module) in exempt:
+            continue
+        hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+        origins = {(getattr(hook, "__module__", None) or "").split(".")[0] for hook in hooks}
+        kind = type(module)
+        replaced = any(callable(value) and callable(getattr(kind, name, None)) for name, value in vars(module).items())
+        foreign = kind.__module__.split(".")[0] not in ("torch", package)
+        if foreign or replaced or not origins <= {"captum_vit", package}:
+            return False
+    return True
 
 
 def unwrap(model: nn.Module) -> nn.Module:

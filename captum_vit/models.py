@@ -61,8 +61,8 @@ def load_model(spec: str, *, checkpoint: str | Path | None = None, **options: An
     points = {point.name: point for point in entry_points(group=LOADERS)}
     if loader not in points:
         raise ModelLoadError(
-            f"unknown model {spec!r}: a name begins with {', '.join(sorted(points))}, as timm/vit_base_patch16_224"
-            f"{nearest(loader, list(points))}"
+            f"unknown model {spec!r}: a name begins with {', '.join(sorted(points))}, as timm/vit_base_patch16_224 or "
+            f"hf/FOLDER{nearest(loader, list(points))}"
         )
     try:
         return points[loader].load()(name, checkpoint=checkpoint, **options)
@@ -122,9 +122,17 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
         details = "; ".join(f"{len(names)} {what} ({_first(names)})" for what, names in parts.items() if names)
         raise ModelLoadError(
             f"the checkpoint does not fit {type(model).__name__}: {differing} keys differ, of {len(own)} in the model: "
-            f"{details}"
+            f"{details}{_prefix_hint(own, unknown)}"
         )
     model.load_state_dict(dict(weights))
+
+
+def _prefix_hint(own: Mapping[str, Tensor], unknown: list[str]) -> str:
+    """Whether the names would fit but for what stands before them, as in a LightningModule's checkpoint."""
+    prefix = unknown[0].partition(".")[0] + "." if unknown else ""
+    if unknown and any(name.startswith(prefix) and name.removeprefix(prefix) in own for name in unknown):
+        return f". Names in it begin with {prefix!r}: save the weights of that module alone"
+    return ""
 
 
 def nearest(name: str, known: list[str]) -> str:

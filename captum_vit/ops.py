@@ -55,8 +55,8 @@ def check_fusion(fusion: str) -> None:
 
 def check_ratio(discard_ratio: float) -> None:
     """Raise OptionError unless 0 <= discard_ratio < 1."""
-    if not 0 <= discard_ratio < 1:
-        raise OptionError(f"discard_ratio must lie in [0, 1), got {discard_ratio}")
+    if not isinstance(discard_ratio, (int, float)) or not 0 <= discard_ratio < 1:
+        raise OptionError(f"discard_ratio must lie in [0, 1), got {discard_ratio!r}")
 
 
 def fuse_heads(weights: Tensor, fusion: str) -> Tensor:

@@ -12,7 +12,7 @@ from ..capture import Differentiable, Inputs, differentiate, record, replay
 from ..errors import InputError, OptionError, TargetError
 from ..layers import AttentionCall, Shelf, TokenLayout
 from ..untouched import untouched
-from .base import GradientViTAttribution, Images, shape_maps, target_indices
+from .base import GradientViTAttribution, Images, check_output_shape, shape_maps, target_indices
 
 CLASSES_AT_ONCE = 256
 
@@ -51,6 +51,7 @@ class AGCAM(GradientViTAttribution):
         Returns:
             (K, 1, rows, cols), or as `output_shape` says; each equals `attribute` for its class.
         """
+        check_output_shape(output_shape)
         call = self._inputs(inputs, additional_forward_args, forward_kwargs)
         if len(call.images) != 1:
             raise InputError(f"attribute_classes takes one image, got a batch of {len(call.images)}")
@@ -71,8 +72,7 @@ class AGCAM(GradientViTAttribution):
         readout = self._readout(inputs)
         # a head that is not known may use the values of tokens that its gradient does not show; and in train mode the
         # two forwards of a replay would draw different dropout masks
-        known = self.adapter.readout is not None and not readout.patches
-        if not (allow_replay and known) or any(m.training for m in self.adapter.model.modules()):
+        if not (allow_replay and readout.only_prefix) or any(m.training for m in self.adapter.model.modules()):
             return differentiate(self.adapter, inputs, self.layer_names, readout, detach_attention=True)
         shelf = Shelf(len(self.adapter.attention_layers()))
 
@@ -89,9 +89,10 @@ class AGCAM(GradientViTAttribution):
             if targets != "all":
                 raise OptionError(f"targets must be classes or 'all', got {targets!r}")
             return torch.arange(count)
-        if len(targets) == 0:
+        wanted = targets.flatten() if isinstance(targets, Tensor) else list(targets)
+        if len(wanted) == 0:
             raise TargetError("targets must hold at least one class")
-        return target_indices(targets, len(targets), count)
+        return target_indices(wanted, len(wanted), count)
 
     @staticmethod
     def _classes_at_once(run: Differentiable) -> int:

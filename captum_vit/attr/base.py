@@ -35,7 +35,12 @@ class ViTAttribution(LayerAttribution):
 
     class_specific: ClassVar[bool]  # whether the map depends on the target
 
-    def __init__(self, model: nn.Module, layer: Layer | Sequence[Layer] | None = None) -> None:
+    def __init__(self, model: nn.Module, layer: Layer | Sequence[Layer] | None = None, **options: Any) -> None:
+        if options:
+            call = ", ".join(f"{name}={value!r}" for name, value in options.items())
+            raise OptionError(
+                f"{self.get_name()} is made of a model and layers, options go into its call: .attribute(images, {call})"
+            )
         self.adapter = adapt(model)
         self.layer_names = select_layers(self.adapter, layer)
         modules = self.adapter.attention_layers()
@@ -116,12 +121,14 @@ class ViTAttribution(LayerAttribution):
         self, inputs: Images, target: Any, args: Any, kwargs: Mapping[str, Any] | None, output_shape: str, flow: bool,
         options: Mapping[str, Any],
     ) -> Tensor:  # fmt: skip
-        if output_shape not in OUTPUT_SHAPES:
-            raise OptionError(f"output_shape must be one of {', '.join(OUTPUT_SHAPES)}, got {output_shape!r}")
+        check_output_shape(output_shape)
         known = options_of(type(self))
         for name in options:
             if name not in known:
-                raise OptionError(f"{self.get_name()} has no option {name!r}; it has: {', '.join(known) or 'none'}")
+                raise OptionError(
+                    f"{self.get_name()} has no option {name!r}; it has: {', '.join(known)}. Keyword arguments of the "
+                    f"model go through forward_kwargs={{...}}"
+                )
         call = self._inputs(inputs, args, kwargs)
         with untouched(self.adapter), torch.no_grad():
             maps, layout = self._maps(call, target, flow=flow, **options)
@@ -133,7 +140,10 @@ class ViTAttribution(LayerAttribution):
         channels = self.adapter.in_channels
         if not isinstance(images, Tensor) or images.dim() != 4:
             got = f"shape {tuple(images.shape)}" if isinstance(images, Tensor) else f"{type(images).__name__}"
-            raise InputError(f"expected one batch of images of shape (N, {channels}, H, W), got {got}")
+            raise InputError(
+                f"expected one torch tensor of images, (N, {channels}, H, W), got {got}: preprocess each image as the "
+                f"model expects, and torch.stack them"
+            )
         if len(images) == 0:
             raise InputError("the batch holds no image: N must be at least 1")
         if not images.is_floating_point():
@@ -145,7 +155,12 @@ class ViTAttribution(LayerAttribution):
             raise InputError(f"the model takes {channels} channels, got images of shape {tuple(images.shape)}")
         if args is None:
             args = ()
-        return Inputs(images.detach(), args if isinstance(args, tuple) else (args,), dict(kwargs or {}))
+        call = Inputs(images.detach(), args if isinstance(args, tuple) else (args,), dict(kwargs or {}))
+        try:
+            inspect.signature(self.adapter.model.forward).bind(call.images, *call.args, **call.kwargs)
+        except TypeError as error:
+            raise InputError(f"{type(self.adapter.model).__name__}.forward: {error}") from error
+        return call
 
     def _readout(self, inputs: Inputs) -> Readout:
         """The readout that the adapter declares; else the measured one, measured once."""
@@ -161,8 +176,8 @@ class GradientViTAttribution(ViTAttribution, GradientAttribution):
 
     class_specific = True
 
-    def __init__(self, model: nn.Module, layer: Layer | Sequence[Layer] | None = None) -> None:
-        ViTAttribution.__init__(self, model, layer)
+    def __init__(self, model: nn.Module, layer: Layer | Sequence[Layer] | None = None, **options: Any) -> None:
+        ViTAttribution.__init__(self, model, layer, **options)
         self.gradient_func = torch.autograd.grad
 
     def _score(self, target: Any) -> Score:
@@ -174,6 +189,12 @@ def options_of(method: type[ViTAttribution]) -> dict[str, Any]:
     """The options of a method's `attribute` with their defaults."""
     parameters = inspect.signature(method._maps).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "flow"}
+
+
+def check_output_shape(output_shape: str) -> None:
+    """Raise OptionError unless maps come in this shape."""
+    if output_shape not in OUTPUT_SHAPES:
+        raise OptionError(f"output_shape must be one of {', '.join(OUTPUT_SHAPES)}, got {output_shape!r}")
 
 
 def select_scores(scores: Tensor, target: Any, *, headless: bool = False) -> Tensor:
@@ -191,7 +212,10 @@ def select_scores(scores: Tensor, target: Any, *, headless: bool = False) -> Ten
                 f"the model has no classification head, its {classes} scores are features: pass "
                 f"importance=FeatureImportance(...) to DAAM, or a target to explain a single feature"
             )
-        raise TargetError(f"target is needed: the model gives {classes} scores an image")
+        raise TargetError(
+            f"target is needed: the model gives {classes} scores an image; the predicted class is "
+            f"model(images).argmax(-1)"
+        )
     index = target_indices(target, count, classes).to(scores.device)
     return scores.gather(1, index[:, None])[:, 0]
 
@@ -199,7 +223,8 @@ def select_scores(scores: Tensor, target: Any, *, headless: bool = False) -> Ten
 def target_indices(target: Any, count: int, classes: int) -> Tensor:
     """A target in any of captum's forms as (count,) indices >= 0."""
     if isinstance(target, tuple):  # one for all images, with an index for each dimension of a score
-        target = torch.tensor(_only(target, classes))
+        target = _only(target, classes)
+        target = torch.tensor(target) if isinstance(target, int) else target
     elif isinstance(target, list):  # one for each image
         target = [_only(t, classes) if isinstance(t, (list, tuple)) else t for t in target]
     kinds = (int, list, Tensor)
@@ -233,7 +258,11 @@ def shape_maps(maps: Tensor, layout: TokenLayout, images: Tensor, output_shape: 
     if output_shape == "grid":
         return maps.contiguous()
     height, width = images.shape[2:]
-    covered = (maps.shape[2] * layout.patch[0], maps.shape[3] * layout.patch[1])
+    seen = layout.image_size or (height, width)
+    covered = (
+        round(maps.shape[2] * layout.patch[0] * height / seen[0]),
+        round(maps.shape[3] * layout.patch[1] * width / seen[1]),
+    )
     spatial = F.interpolate(maps, covered, mode="bilinear", align_corners=False)
     spatial = F.pad(spatial, (0, width - covered[1], 0, height - covered[0]))
     if output_shape == "spatial":

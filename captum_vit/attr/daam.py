@@ -41,7 +41,7 @@ class FeatureImportance:
             if self.bank.dim() != 2 or self.labels.shape != self.bank.shape[:1] or not len(self.bank):
                 shapes = f"{tuple(self.bank.shape)} and {tuple(self.labels.shape)}"
                 raise OptionError(f"expected bank (M, D) and labels (M,) with M >= 1, got {shapes}")
-            if self.labels.is_floating_point() or bool((self.labels < 0).any()):
+            if self.labels.is_floating_point() or self.labels.dtype == torch.bool or bool((self.labels < 0).any()):
                 raise OptionError("labels of the memory bank must be integers >= 0")
         if self.k < 1 or self.temperature <= 0:
             raise OptionError(f"expected k >= 1 and temperature > 0, got {self.k} and {self.temperature}")
@@ -87,6 +87,8 @@ class DAAM(GradientViTAttribution):
     def _maps(
         self, inputs: Inputs, target: Any, *, flow: bool, importance: FeatureImportance | None = None
     ) -> tuple[Tensor, TokenLayout]:
+        if importance is not None and not isinstance(importance, FeatureImportance):
+            raise OptionError(f"importance must be a FeatureImportance, got {type(importance).__name__}")
         run = differentiate(self.adapter, inputs, self.layer_names, self._readout(inputs))
         if importance is None:
             gradients = run.gradients(self._score(target))

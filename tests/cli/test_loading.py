@@ -165,10 +165,12 @@ def test_folders_that_cannot_be_loaded(tmp_path: Path):
     weights = tmp_path / "good" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:999])
     fails(spec, "cannot load the model of")
-    (tmp_path / "good" / "preprocessor_config.json").unlink()
+    (tmp_path / "good" / "preprocessor_config.json").write_text("{")
     fails(spec, "cannot load the image processor of")
     (tmp_path / "good" / "config.json").write_text("{")
     fails(spec, "cannot load the configuration of")
+    (tmp_path / "good" / "preprocessor_config.json").unlink()
+    fails(spec, "holds no preprocessor_config.json: save the image processor there too")
 
 
 def test_progress_bars_are_as_before(tmp_path: Path):

@@ -15,6 +15,8 @@ from safetensors.torch import save_file
 from captum_vit import _run, cli, sample
 from tests.cli.helpers import explain, photo, pixels, refused, run, written
 
+NOTE = "Note: the sample model knows drawn shapes alone; name a --model for photographs"
+
 
 def test_bad_options():
     photo("a.png")
@@ -26,7 +28,11 @@ def test_bad_options():
     refused("no attention layer 'block.1'; this model has 6", "--layer", "block.1")
     refused("target 8 is out of range: 'sample' has 0 to 7", "--target", "8")
     refused("target -1 is out of range: 'sample' has 0 to 7", "--target", "-1")
-    refused("no class 'stra' in 'sample'; nearest: star", "--target", "stra")
+    refused(
+        "no class 'stra' in 'sample'; it has disc, ring, square, triangle, star, cross, crescent, heart; nearest: star",
+        "--target",
+        "stra",
+    )
     refused("no class '99999999999999999999'", "--target", "9" * 20)
     refused("no class '--5'", "--target", "--5")
     refused("no device 'gpu' here", "--device", "gpu")
@@ -82,7 +88,8 @@ def test_one_bad_image_among_several(content: bytes | None, message: str):
     result = explain(photo("a.png"), "b.png", photo("c.png"), "--method", "rollout", code=1)
     assert message in result.stderr
     assert result.stderr.splitlines()[-1] == "1 of 3 images failed; the others are done"
-    assert len(result.stderr.splitlines()) == 2
+    assert len(result.stderr.splitlines()) == 3
+    assert result.stderr.startswith(NOTE)
     assert written("captum-vit-out") == ["a/overview.png", "a/rollout.png", "c/overview.png", "c/rollout.png"]
 
 
@@ -122,7 +129,7 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(_run, "save", interrupted)
     result = explain(photo("a.png"), photo("b.png"), photo("c.png"), "--method", "rollout", code=130)
-    assert result.stderr == "Stopped. The pictures written so far are complete, in captum-vit-out\n"
+    assert result.stderr == f"{NOTE}\nStopped. The pictures written so far are complete, in captum-vit-out\n"
     assert written("captum-vit-out") == ["a/overview.png", "a/rollout.png"]
 
 
@@ -153,7 +160,7 @@ def test_control_c_in_a_real_process():
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert errors == "Stopped. The pictures written so far are complete, in captum-vit-out\n"
+    assert errors == f"{NOTE}\nStopped. The pictures written so far are complete, in captum-vit-out\n"
     assert not list(Path("captum-vit-out").rglob("*.tmp"))
     for file in Path("captum-vit-out").rglob("*.png"):
         pixels(file)

@@ -42,7 +42,7 @@ INPUTS = {
     "nan": (NAN, InputError, "NaN or infinite values in image 1 of the batch"),
     "infinite": (ENDLESS, InputError, "NaN or infinite values in image 0 of the batch"),
     "one image": (images()[0], InputError, r"\(N, 3, H, W\), got shape \(3, 32, 32\)"),
-    "two tensors": ((images(), images()), InputError, "expected one batch of images .* got tuple"),
+    "two tensors": ((images(), images()), InputError, "expected one torch tensor of images, .* got tuple: preprocess"),
     "list": ([images()], InputError, "got list"),
     "array": (images().numpy(), InputError, "got ndarray"),
     "one channel": (images()[:, :1], InputError, r"the model takes 3 channels, got images of shape \(2, 1, 32, 32\)"),
