@@ -132,16 +132,21 @@ def differentiate(
 
 
 def replay(
-    adapter: Adapter, inputs: Inputs, recording: Recording[AttentionCall], layers: Iterable[str]
+    adapter: Adapter,
+    inputs: Inputs,
+    recording: Recording[AttentionCall],
+    layers: Iterable[str],
+    copies: int | None = None,
 ) -> Differentiable:
     """The model on its prefix tokens alone, each attention answered by its recorded `out` (B, H, prefix, d).
 
     Linear layers are answered by what they gave in the recording, so that only the backward reads their weights.
+    With `copies` the tokens of a single image run as a batch of so many, for as many scores.
 
     Equal to `differentiate(..., detach_attention=True)` where the scores are read from prefix tokens: with the
     attention outputs given, tokens no longer meet.
     """
-    tap = _ReplayTap(adapter, inputs, recording, set(layers))
+    tap = _ReplayTap(adapter, inputs, recording, set(layers), copies)
     with torch.enable_grad(), tap.listening(), tap.slicing():
         scores = adapter.scores(inputs.run(adapter.model))
     return tap.result(scores)
@@ -369,18 +374,29 @@ class _GradientTap(_GraphTap):
 
 
 class _ReplayTap(_GraphTap):
-    def __init__(self, adapter: Adapter, inputs: Inputs, recording: Recording[AttentionCall], layers: set[str]) -> None:
+    def __init__(
+        self,
+        adapter: Adapter,
+        inputs: Inputs,
+        recording: Recording[AttentionCall],
+        layers: set[str],
+        copies: int | None,
+    ) -> None:
         super().__init__(adapter, inputs, recording.layout.readout)
-        self.recorded, self.full, self.layers = recording.kept, recording.layout, layers
+        self.recorded, self.full, self.layers, self.copies = recording.kept, recording.layout, layers, copies
         self.linears = {key: (weight, iter(rows)) for key, (weight, rows) in recording.linears.items()}
 
     def attend(self, call: AttentionCall, run: Attention) -> Tensor:
         recorded = self.recorded[call.name]
-        return self.leaf(recorded, recorded.out) if call.name in self.layers else recorded.out
+        out = self._copied(recorded.out)
+        return self.leaf(recorded, out) if call.name in self.layers else out
+
+    def _copied(self, x: Tensor) -> Tensor:
+        return x if self.copies is None else x.expand(self.copies, *x.shape[1:])
 
     def linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         if id(weight) in self.linears and input.dim() == 3 and input.shape[1] == self.full.prefix:
-            return _KnownLinear.apply(input, weight.detach(), next(self.linears[id(weight)][1]))
+            return _KnownLinear.apply(input, weight.detach(), self._copied(next(self.linears[id(weight)][1])))
         return super().linear(input, weight, bias)
 
     @contextmanager
@@ -398,7 +414,7 @@ class _ReplayTap(_GraphTap):
         name, tokens = next(iter(inspect.signature(module.forward).bind(*args, **kwargs).arguments.items()))
         if tokens.shape[1] != self.full.tokens:
             raise TokenLayoutError(f"expected {self.full.tokens} tokens at the first block, got {tokens.shape[1]}")
-        tokens = tokens[:, : self.full.prefix]
+        tokens = self._copied(tokens[:, : self.full.prefix])
         return ((tokens, *args[1:]), kwargs) if args else (args, {**kwargs, name: tokens})
 
 

@@ -8,7 +8,7 @@ from captum.log import log_usage
 from torch import Tensor
 
 from .. import ops
-from ..capture import Differentiable, Inputs, differentiate, record, replay
+from ..capture import Differentiable, Inputs, Recording, differentiate, record, replay
 from ..errors import InputError, OptionError, TargetError
 from ..layers import AttentionCall, Shelf, TokenLayout
 from ..untouched import untouched
@@ -56,32 +56,51 @@ class AGCAM(GradientViTAttribution):
         if len(call.images) != 1:
             raise InputError(f"attribute_classes takes one image, got a batch of {len(call.images)}")
         with untouched(self.adapter), torch.no_grad():
-            run = self._pass(call)
+            recording = self._recording(call)
+            run = self._graph(call, recording)
             classes = self._classes(targets, run.scores.shape[1]).to(run.scores.device)
-            maps = [self._class_maps(run, part) for part in classes.split(self._classes_at_once(run))]
+            maps = []
+            for part in classes.split(self._classes_at_once(run)):
+                gradients = self._class_gradients(call, recording, run, part)
+                maps.append(_class_maps(run, gradients, len(part)))
             return shape_maps(run.layout.to_grid(torch.cat(maps).unsqueeze(1)), run.layout, call.images, output_shape)
 
     def _maps(self, inputs: Inputs, target: Any, *, flow: bool, replay: bool = True) -> tuple[Tensor, TokenLayout]:
-        run = self._pass(inputs, replay)
+        run = self._graph(inputs, self._recording(inputs) if replay else None)
         gradients = run.gradients(self._score(target))
         maps = torch.stack([_guided(call, gradients[name], run.layout) for name, call in run.calls.items()], 1)
         return (maps.cumsum(1) if flow else maps.sum(1, keepdim=True)), run.layout
 
-    def _pass(self, inputs: Inputs, allow_replay: bool = True) -> Differentiable:
-        """The graph from the chosen layers' outputs to the scores, all attention inputs being constant."""
+    def _recording(self, inputs: Inputs) -> Recording[AttentionCall] | None:
+        """The forward that a replay needs; None where only the general path is right."""
         readout = self._readout(inputs)
         # a head that is not known may use the values of tokens that its gradient does not show; and in train mode the
         # two forwards of a replay would draw different dropout masks
-        if not (allow_replay and readout.only_prefix) or any(m.training for m in self.adapter.model.modules()):
-            return differentiate(self.adapter, inputs, self.layer_names, readout, detach_attention=True)
+        if not readout.only_prefix or any(m.training for m in self.adapter.model.modules()):
+            return None
         shelf = Shelf(len(self.adapter.attention_layers()))
 
         def keep(call: AttentionCall, layout: TokenLayout) -> AttentionCall:
             fields = ("q", "k", "v", "out") if call.name in self.layer_names else ("out",)
             return call.first_rows(layout.prefix).keep(shelf, *fields)
 
-        recording = record(self.adapter, inputs, keep, readout, for_replay=True)
+        return record(self.adapter, inputs, keep, readout, for_replay=True)
+
+    def _graph(self, inputs: Inputs, recording: Recording[AttentionCall] | None) -> Differentiable:
+        """The graph from the chosen layers' outputs to the scores, all attention inputs being constant."""
+        if recording is None:
+            readout = self._readout(inputs)
+            return differentiate(self.adapter, inputs, self.layer_names, readout, detach_attention=True)
         return replay(self.adapter, inputs, recording, self.layer_names)
+
+    def _class_gradients(
+        self, inputs: Inputs, recording: Recording[AttentionCall] | None, run: Differentiable, classes: Tensor
+    ) -> dict[str, Tensor]:
+        """`dy_c/dO` for the classes (K,) of one image, (K, H, M, d) each."""
+        if recording is None:
+            return {name: gradient[:, 0] for name, gradient in run.class_gradients(classes).items()}
+        batch = replay(self.adapter, inputs, recording, self.layer_names, copies=len(classes))
+        return batch.gradients(lambda scores: scores.gather(1, classes[:, None])[:, 0])
 
     @staticmethod
     def _classes(targets: Sequence[int] | Tensor | str, count: int) -> Tensor:
@@ -101,19 +120,17 @@ class AGCAM(GradientViTAttribution):
         fits = 4 * ops.CHUNK_ELEMENTS // max(rows * run.layout.tokens * call.heads, call.out.numel() * len(run.calls))
         return min(max(fits, 1), CLASSES_AT_ONCE)
 
-    @staticmethod
-    def _class_maps(run: Differentiable, classes: Tensor) -> Tensor:
-        """Maps of several classes of one image, (K, patches): the classes stand where other rows would."""
-        rows, maps = run.layout.readout_rows, []
-        for name, gradient in run.class_gradients(classes).items():
-            call = run.calls[name]
-            gradient = gradient[:, 0, :, rows].transpose(0, 1)  # (H, K, R, d)
-            pulled = call.weight_grad(slice(None), gradient.flatten(1, 2)[None])  # (1, H, K*R, N)
-            pulled = pulled[0].unflatten(1, (len(classes), len(rows))).relu()  # (H, K, R, N)
-            gate = call.scores(rows).sigmoid()[0]  # (H, R, N)
-            with ops.full_precision(pulled.device):
-                maps.append(torch.einsum("hkrn,hrn->kn", pulled, gate))
-        return torch.stack(maps).sum(0)[:, run.layout.prefix :]
+
+def _class_maps(run: Differentiable, gradients: dict[str, Tensor], count: int) -> Tensor:
+    """Maps of several classes of one image, (K, patches): the classes stand where other rows would."""
+    rows, maps = run.layout.readout_rows, []
+    for name, call in run.calls.items():
+        gradient = gradients[name][:, :, rows].transpose(0, 1)  # (H, K, R, d)
+        pulled = call.weight_grad(slice(None), gradient.flatten(1, 2)[None])  # (1, H, K*R, N)
+        pulled = pulled[0].unflatten(1, (count, len(rows))).relu()  # (H, K, R, N)
+        gate = call.scores(rows).sigmoid()[0]  # (H, R, N)
+        maps.append((pulled * gate.unsqueeze(1)).sum((0, 2)))
+    return torch.stack(maps).sum(0)[:, run.layout.prefix :]
 
 
 def _guided(call: AttentionCall, gradient: Tensor, layout: TokenLayout) -> Tensor:
