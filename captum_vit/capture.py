@@ -74,7 +74,7 @@ class Recording(Generic[T]):
 
     layout: TokenLayout
     kept: dict[str, T]
-    linears: "_Linears"
+    linears: _Linears
 
 
 @dataclass(frozen=True)
@@ -158,8 +158,7 @@ def measure_readout(adapter: Adapter, inputs: Inputs) -> Readout:
     The scores are weighed at random (from a generator of its own), so that sums that are constant, as those of a
     softmax, hide nothing. Needs a forward of the first image; in train mode of all, for the sake of batch norms.
     """
-    training = any(m.training for m in adapter.model.modules())
-    for part in (inputs,) if training or len(inputs.images) == 1 else (inputs.first(), inputs):
+    for part in (inputs,) if adapter.training or len(inputs.images) == 1 else (inputs.first(), inputs):
         size, prefix = _row_gradients(adapter, part)
         read, patches = size[:prefix].nonzero().flatten().tolist(), size[prefix:]
         if read or patches.any():
@@ -209,8 +208,7 @@ class _Tap(TorchFunctionMode):
     @property
     def layout(self) -> TokenLayout:
         if self._layout is None:  # the ViT was entered by another door than its forward
-            self._set_layout(self.inputs.images, self.inputs.kwargs)
-        assert self._layout is not None
+            return self._set_layout(self.inputs.images, self.inputs.kwargs)
         return self._layout
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
@@ -299,10 +297,11 @@ class _Tap(TorchFunctionMode):
         if images is not None:
             self._set_layout(images, arguments)
 
-    def _set_layout(self, images: Tensor, arguments: Mapping[str, Any]) -> None:
-        layout = self.adapter.token_layout((images.shape[2], images.shape[3]), arguments)
+    def _set_layout(self, images: Tensor, arguments: Mapping[str, Any]) -> TokenLayout:
         size = (images.shape[2], images.shape[3])
+        layout = self.adapter.token_layout(size, arguments)
         self._layout = replace(layout, readout=self.readout or layout.readout, image_size=size)
+        return self._layout
 
 
 class _RecordTap(_Tap):

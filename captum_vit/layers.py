@@ -229,6 +229,11 @@ class Adapter(ABC):
         return None
 
     @property
+    def training(self) -> bool:
+        """Whether any part of the model is in train mode."""
+        return any(module.training for module in self.model.modules())
+
+    @property
     def in_channels(self) -> int:
         """Channels that the patch embedding expects."""
         return next(m.in_channels for m in self.vit.modules() if isinstance(m, nn.Conv2d))

@@ -22,7 +22,7 @@ def untouched(adapter: Adapter) -> Iterator[None]:
             stack.enter_context(_switched(*switch))
         if any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in modules):
             stack.enter_context(_switched(_CompilerStance, "value", "force_eager"))
-        if any(m.training for m in modules):
+        if adapter.training:
             stack.enter_context(_unchanged_by_training(modules))
         yield
 

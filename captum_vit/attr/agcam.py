@@ -76,7 +76,7 @@ class AGCAM(GradientViTAttribution):
         readout = self._readout(inputs)
         # a head that is not known may use the values of tokens that its gradient does not show; and in train mode the
         # two forwards of a replay would draw different dropout masks
-        if not readout.only_prefix or any(m.training for m in self.adapter.model.modules()):
+        if not readout.only_prefix or self.adapter.training:
             return None
         shelf = Shelf(len(self.adapter.attention_layers()))
 

@@ -164,8 +164,9 @@ class ViTAttribution(LayerAttribution):
 
     def _readout(self, inputs: Inputs) -> Readout:
         """The readout that the adapter declares; else the measured one, measured once."""
-        if self.adapter.readout is not None:
-            return self.adapter.readout
+        declared = self.adapter.readout
+        if declared is not None:
+            return declared
         if self._measured is None:
             self._measured = measure_readout(self.adapter, inputs)
         return self._measured
