@@ -21,6 +21,7 @@ TARGETS = {
     "one too large": ([1, 99], r"target out of range: .* got \[1, 99\]"),
     "tensor too large": (torch.tensor([0, 7]), "target out of range"),
     "too many": ([1, 2, 3], r"one class or one an image: 2 images, got shape \(3,\)"),
+    "too few": ([1], r"one class or one an image: 2 images, got shape \(1,\)"),
     "too many in a tensor": (torch.tensor([1, 2, 3]), r"2 images, got shape \(3,\)"),
     "none at all": ([], "target must "),
     "a column": (torch.tensor([[1], [2]]), r"2 images, got shape \(2, 1\)"),
