@@ -1,101 +1,82 @@
-"""timm's VisionTransformer: ViT, DeiT (distilled too), DeiT III, DINO, DINOv2 with and without registers."""
+"""timm's plain ViTs: VisionTransformer (DeiT, DINO, CLIP, SigLIP, registers, ...), relative positions, BEiT, EVA."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any, cast
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from timm.layers import Attention
-from timm.models.deit import VisionTransformerDistilled
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from captum_vit.errors import TokenLayoutError, UnsupportedModelError
-from captum_vit.layers import (
-    CLASS,
-    CLASS_AND_DISTILLATION,
-    PATCHES,
-    Adapter,
-    Readout,
-    Switch,
-    TokenLayout,
-    unaltered,
-)
+from captum_vit.adapters.timm_common import TimmAdapter, is_timm
+from captum_vit.errors import UnsupportedModelError
+from captum_vit.layers import CLASS, CLASS_AND_DISTILLATION, PATCHES, Readout, TokenLayout, all_tokens
+
+ATTENTION = ("Attention", "AttentionRope", "RelPosAttention", "EvaAttention", "ParallelScalingBlock")
 
 
-class TimmViT(Adapter):
-    """Blocks of `timm.layers.Attention`; the tokens are [class, distillation or registers, patches]."""
+class TimmViT(TimmAdapter):
+    """Blocks with one attention, or several side by side; the tokens are [class, distillation or registers, patches]."""
+
+    kinds = ("VisionTransformer", "VisionTransformerRelPos", "Beit", "Eva")
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        self.timm = cast(Any, model)
-        if self.timm.attn_pool is not None:
-            raise UnsupportedModelError(
-                "this VisionTransformer pools by attention (global_pool='map'), which has no adapter yet"
-            )
-        for name, block in self.timm.blocks.named_children():
-            if type(getattr(block, "attn", None)) is not Attention:
-                kind = type(getattr(block, "attn", block)).__name__
-                raise UnsupportedModelError(f"blocks.{name} computes its attention in {kind}, which has no adapter yet")
+        for name, layer in self.attention_layers().items():
+            if not (is_timm(type(layer)) and type(layer).__name__ in (*ATTENTION, "AttentionPoolLatent")):
+                block, kind = name.removesuffix(".attn"), type(layer).__name__
+                raise UnsupportedModelError(
+                    f"{block} computes its attention in {kind}, which is not one softmax of scores times values"
+                )
 
-    @classmethod
-    def matches(cls, model: nn.Module) -> bool:
-        return isinstance(model, VisionTransformer)
+    def _in_blocks(self) -> Iterator[tuple[str, nn.Module]]:
+        for index, block in enumerate(self.timm.blocks):
+            if hasattr(block, "attns"):
+                yield from ((f"blocks.{index}.attns.{i}.attn", side.attn) for i, side in enumerate(block.attns))
+            elif hasattr(block, "attn"):
+                yield f"blocks.{index}.attn", block.attn
+            else:
+                yield f"blocks.{index}", block  # attention and MLP in parallel share their projections
 
     def attention_layers(self) -> dict[str, nn.Module]:
-        return {f"blocks.{i}.attn": block.attn for i, block in enumerate(self.timm.blocks)}
+        pool = {} if self.pool is None else {self.pool: self.timm.attn_pool}
+        return {**dict(self._in_blocks()), **pool}
+
+    @property
+    def pool(self) -> str | None:
+        return None if getattr(self.timm, "attn_pool", None) is None else "attn_pool"
 
     def token_layout(self, image_size: tuple[int, int], arguments: Mapping[str, Any]) -> TokenLayout:
-        embed = self.timm.patch_embed
-        patch, height, width = embed.feat_ratio(as_scalar=False), *image_size  # a hybrid's patches lie on features
-        if embed.img_size is not None and embed.strict_img_size and image_size != tuple(embed.img_size):
-            raise TokenLayoutError(
-                f"the model takes images of {embed.img_size[0]}x{embed.img_size[1]}, got {height}x{width}: resize "
-                f"them, or build the model with img_size=({height}, {width}) or dynamic_img_size=True"
-            )
-        if not embed.dynamic_img_pad and (height % patch[0] or width % patch[1]):
-            raise TokenLayoutError(
-                f"images of {height}x{width} do not divide into patches of {patch[0]}x{patch[1]}: resize them, or "
-                f"build the model with dynamic_img_pad=True"
-            )
-        rows, cols = embed.dynamic_feat_size(image_size)
-        return TokenLayout((rows, cols), self.timm.num_prefix_tokens, tuple(patch), self.readout or CLASS)
+        return self.embedded(image_size, self.timm.num_prefix_tokens, self.readout or CLASS)
 
     @property
     def readout(self) -> Readout | None:
-        heads = (self.timm.head, getattr(self.timm, "head_dist", self.timm.head))
-        if type(self.model) not in (VisionTransformer, VisionTransformerDistilled):
-            return None  # a subclass may pool in its own way
-        if not unaltered(self.model, "timm", heads):
+        if not self.as_made:
             return None
-        if isinstance(self.model, VisionTransformerDistilled):
+        prefix, pooling = self.timm.num_prefix_tokens, self.timm.global_pool
+        average = all_tokens(prefix) if getattr(self.timm, "pool_include_prefix", False) else PATCHES
+        if hasattr(self.timm, "head_dist"):
             return CLASS_AND_DISTILLATION
-        has_class_token = self.timm.cls_token is not None
-        average = PATCHES
-        if self.timm.pool_include_prefix:
-            average = Readout(tuple(range(self.timm.num_prefix_tokens)), patches=True, even=True)
-        known = {"token": CLASS if has_class_token else None, "avg": average}
-        return known.get(self.timm.global_pool)
+        if self.pool is not None:
+            return pooled(self.timm.attn_pool, PATCHES if self._drops_prefix else all_tokens(prefix))
+        known = {"token": None if self.timm.cls_token is None else CLASS, "avg": average}
+        return known.get(pooling)
 
     @property
-    def first_block(self) -> nn.Module:
+    def _drops_prefix(self) -> bool:
+        return not getattr(self.timm, "pool_include_prefix", True)  # Eva has no such choice: it keeps them
+
+    @property
+    def first_block(self) -> nn.Module | None:
         return self.timm.blocks[0]
 
-    @property
-    def headless(self) -> bool:
-        return self.timm.num_classes == 0
-
-    @property
-    def class_names(self) -> Mapping[int, str]:
-        names = (getattr(self.timm, "pretrained_cfg", None) or {}).get("label_names")
-        return dict(enumerate(names or ()))
+    def patch_arguments(self) -> Mapping[nn.Module, str]:
+        return dict.fromkeys(self.timm.blocks, "rope") if getattr(self.timm, "rope", None) is not None else {}
 
     def scores(self, output: Any) -> Tensor:
-        if isinstance(output, tuple) and isinstance(self.model, VisionTransformerDistilled):
+        if isinstance(output, tuple) and hasattr(self.timm, "head_dist"):
             return (output[0] + output[1]) / 2  # in distilled training the two heads come separately
-        if isinstance(output, Tensor) and output.dim() == 3:
-            return output[:, 0]  # unpooled: (B, N, D)
         return super().scores(output)
 
-    def capturing(self) -> Iterable[Switch]:
-        yield self.timm, "grad_checkpointing", False
-        for block in self.timm.blocks:
-            yield block.attn, "fused_attn", True
+
+def pooled(pool: Any, tokens: Readout) -> Readout | None:
+    """The readout through timm's AttentionPoolLatent, which reads `tokens`."""
+    latents = {"token": 1, "avg": pool.latent_len}.get(pool.pool, 0)
+    return Readout(tokens.prefix, tokens.patches, tokens.even, tuple(range(latents))) if latents else None

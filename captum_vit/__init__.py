@@ -11,8 +11,9 @@ from ._version import __version__
 if TYPE_CHECKING:
     from .attr import AGCAM, DAAM, AttentionRollout, FeatureImportance, GradientRollout, RawAttention
     from .errors import CaptumViTError
-    from .layers import Adapter, AttentionCall, Readout, TokenLayout, adapt
+    from .layers import Adapter, AttentionCall, Readout, TokenLayout
     from .models import load_model
+    from .registry import adapt
 
 _HOMES = {
     "AGCAM": "attr",
@@ -26,7 +27,7 @@ _HOMES = {
     "RawAttention": "attr",
     "Readout": "layers",
     "TokenLayout": "layers",
-    "adapt": "layers",
+    "adapt": "registry",
     "load_model": "models",
 }
 

@@ -87,36 +87,46 @@ def rollout_step(
     state: Tensor,
     fused_rows: Callable[[slice], Tensor],
     heads: int,
+    queries: int,
+    keys: int,
     discard_ratio: float = 0.0,
     *,
     keep_first: bool = True,
+    skip: bool = True,
 ) -> Tensor:
     """Row vectors carried through one layer of a rollout: `r <- r rownorm((F + I) / 2)`.
 
     Args:
-        state: row vectors, (B, V, N).
-        fused_rows: gives the rows of the layer's fused matrix F, slice -> (B, R, N).
+        state: row vectors, (B, V, keys). Where only the first `queries` keys attend, the others stay what they are.
+        fused_rows: gives the rows of the layer's fused matrix F, slice -> (B, R, keys).
         heads: heads that `fused_rows` holds at once, for the size of the chunks.
-        discard_ratio: share of the N*N entries of F that is dropped, in [0, 1); above 0, F is held whole.
+        queries, keys: the shape of F.
+        discard_ratio: share of the entries of F that is dropped, in [0, 1); above 0, F is held whole.
         keep_first: whether entry [0, 0] of F is exempt from the discard.
+        skip: whether a skip connection leads past the attention. Without one, as in an attention pool, the state is
+            (B, V, queries) and the step is `r <- r rownorm(F)`.
     Returns:
-        (B, V, N). Rows that sum to one before sum to one after.
+        (B, V, keys). Rows that sum to one before sum to one after.
     Source: Abnar & Zuidema 2020 (arXiv:2005.00928), section 3; read from the output down, so that no N x N
         product is ever formed.
     """
-    batch, _, tokens = state.shape
-    chunks = list(row_chunks(tokens, tokens, batch * heads))
+    batch, values, _ = state.shape
+    chunks = list(row_chunks(queries, keys, batch * heads))
     if discard_ratio > 0:
         whole = torch.cat([fused_rows(rows) for rows in chunks], dim=1)
         whole = discard_lowest(whole, discard_ratio, keep_first=keep_first)
-        fused_rows, chunks = (lambda rows: whole[:, rows]), [slice(0, tokens)]
-    carried = torch.zeros_like(state)
+        fused_rows, chunks = (lambda rows: whole[:, rows]), [slice(0, queries)]
+    carried = state.new_zeros(batch, values, keys)
     for rows in chunks:
-        fused = fused_rows(rows)  # (B, R, N)
-        share = state[:, :, rows] / (fused.sum(-1) + 1).unsqueeze(1)  # the 1/2 of (F + I)/2 cancels in the row sum
+        fused = fused_rows(rows)  # (B, R, keys)
+        total = fused.sum(-1) + 1 if skip else fused.sum(-1)  # the 1/2 of (F + I)/2 cancels in the row sum
+        share = state[:, :, rows] / total.where(total != 0, 1).unsqueeze(1)
         with full_precision(state.device):
             carried += share @ fused
-        carried[:, :, rows] += share
+        if skip:
+            carried[:, :, rows] += share
+    if skip:
+        carried[:, :, queries:] += state[:, :, queries:]
     return carried
 
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from .. import ops
 from ..capture import Differentiable, Inputs, Recording, differentiate, record, replay
 from ..errors import InputError, OptionError, TargetError
-from ..layers import AttentionCall, Shelf, TokenLayout
+from ..layers import AttentionCall, Readout, TokenLayout
+from ..taps import Shelf
 from ..untouched import untouched
 from .base import GradientViTAttribution, Images, check_output_shape, shape_maps, target_indices
 
@@ -21,7 +22,9 @@ class AGCAM(GradientViTAttribution):
     """Attention Guided CAM: gradients of the score at the attention, guided by the attention itself.
 
     sum_l sum_h sum_i relu(dy_c/dA_lh[i, patches]) * sigmoid(S_lh[i, patches]) over the rows i that the score is read
-    from, where gradients flow through skip connections and MLPs only: every attention layer's input is a constant.
+    from, where gradients flow through skip connections and MLPs only: every attention layer's input is a constant. An
+    attention pool has no skip connection; there the queries and keys are constants, and gradients pass its values to the
+    tokens, as they pass a mean over them.
 
     Where the score is read from prefix tokens, that gradient lives on them alone, and after one forward the model is
     run again on these few tokens instead of backwards through all (`replay`).
@@ -56,8 +59,9 @@ class AGCAM(GradientViTAttribution):
         if len(call.images) != 1:
             raise InputError(f"attribute_classes takes one image, got a batch of {len(call.images)}")
         with untouched(self.adapter), torch.no_grad():
-            recording = self._recording(call)
-            run = self._graph(call, recording)
+            readout, names = self._read(call)
+            recording = self._recording(call, readout, names)
+            run = self._graph(call, recording, readout, names)
             classes = self._classes(targets, run.scores.shape[1]).to(run.scores.device)
             maps = []
             for part in classes.split(self._classes_at_once(run)):
@@ -66,32 +70,34 @@ class AGCAM(GradientViTAttribution):
             return shape_maps(run.layout.to_grid(torch.cat(maps).unsqueeze(1)), run.layout, call.images, output_shape)
 
     def _maps(self, inputs: Inputs, target: Any, *, flow: bool, replay: bool = True) -> tuple[Tensor, TokenLayout]:
-        run = self._graph(inputs, self._recording(inputs) if replay else None)
+        readout, names = self._read(inputs)
+        recording = self._recording(inputs, readout, names) if replay else None
+        run = self._graph(inputs, recording, readout, names)
         gradients = run.gradients(self._score(target))
-        maps = torch.stack([_guided(call, gradients[name], run.layout) for name, call in run.calls.items()], 1)
+        maps = torch.stack([_guided(call, gradients[name]) for name, call in run.calls.items()], 1)
         return (maps.cumsum(1) if flow else maps.sum(1, keepdim=True)), run.layout
 
-    def _recording(self, inputs: Inputs) -> Recording[AttentionCall] | None:
+    def _recording(self, inputs: Inputs, readout: Readout, names: list[str]) -> Recording[AttentionCall] | None:
         """The forward that a replay needs; None where only the general path is right."""
-        readout = self._readout(inputs)
         # a head that is not known may use the values of tokens that its gradient does not show; and in train mode the
         # two forwards of a replay would draw different dropout masks
-        if not readout.only_prefix or self.adapter.training:
+        if not readout.only_prefix or self.adapter.training or self.adapter.first_block is None:
             return None
         shelf = Shelf(len(self.adapter.attention_layers()))
 
-        def keep(call: AttentionCall, layout: TokenLayout) -> AttentionCall:
-            fields = ("q", "k", "v", "out") if call.name in self.layer_names else ("out",)
-            return call.first_rows(layout.prefix).keep(shelf, *fields)
+        def keep(call: AttentionCall) -> AttentionCall:
+            fields = ("q", "k", "v", "out") if call.name in names else ("out",)
+            return shelf.put_call(call.first_rows(call.layout.prefix), *fields)
 
         return record(self.adapter, inputs, keep, readout, for_replay=True)
 
-    def _graph(self, inputs: Inputs, recording: Recording[AttentionCall] | None) -> Differentiable:
+    def _graph(
+        self, inputs: Inputs, recording: Recording[AttentionCall] | None, readout: Readout, names: list[str]
+    ) -> Differentiable:
         """The graph from the chosen layers' outputs to the scores, all attention inputs being constant."""
         if recording is None:
-            readout = self._readout(inputs)
-            return differentiate(self.adapter, inputs, self.layer_names, readout, detach_attention=True)
-        return replay(self.adapter, inputs, recording, self.layer_names)
+            return differentiate(self.adapter, inputs, names, readout, detach_attention=True)
+        return replay(self.adapter, inputs, recording, names)
 
     def _class_gradients(
         self, inputs: Inputs, recording: Recording[AttentionCall] | None, run: Differentiable, classes: Tensor
@@ -99,7 +105,7 @@ class AGCAM(GradientViTAttribution):
         """`dy_c/dO` for the classes (K,) of one image, (K, H, M, d) each."""
         if recording is None:
             return {name: gradient[:, 0] for name, gradient in run.class_gradients(classes).items()}
-        batch = replay(self.adapter, inputs, recording, self.layer_names, copies=len(classes))
+        batch = replay(self.adapter, inputs, recording, run.calls, copies=len(classes))
         return batch.gradients(lambda scores: scores.gather(1, classes[:, None])[:, 0])
 
     @staticmethod
@@ -116,27 +122,28 @@ class AGCAM(GradientViTAttribution):
     @staticmethod
     def _classes_at_once(run: Differentiable) -> int:
         call = next(iter(run.calls.values()))
-        rows = len(run.layout.readout_rows)
-        fits = 4 * ops.CHUNK_ELEMENTS // max(rows * run.layout.tokens * call.heads, call.out.numel() * len(run.calls))
+        attention = max(len(c.layout.read_rows) * c.layout.keys * c.heads for c in run.calls.values())
+        fits = 4 * ops.CHUNK_ELEMENTS // max(attention, call.out.numel() * len(run.calls))
         return min(max(fits, 1), CLASSES_AT_ONCE)
 
 
 def _class_maps(run: Differentiable, gradients: dict[str, Tensor], count: int) -> Tensor:
     """Maps of several classes of one image, (K, patches): the classes stand where other rows would."""
-    rows, maps = run.layout.readout_rows, []
+    maps = []
     for name, call in run.calls.items():
+        rows = call.layout.read_rows
         gradient = gradients[name][:, :, rows].transpose(0, 1)  # (H, K, R, d)
         pulled = call.weight_grad(slice(None), gradient.flatten(1, 2)[None])  # (1, H, K*R, N)
         pulled = pulled[0].unflatten(1, (count, len(rows))).relu()  # (H, K, R, N)
         gate = call.scores(rows).sigmoid()[0]  # (H, R, N)
-        maps.append((pulled * gate.unsqueeze(1)).sum((0, 2)))
-    return torch.stack(maps).sum(0)[:, run.layout.prefix :]
+        maps.append(call.layout.to_map((pulled * gate.unsqueeze(1)).sum((0, 2))))
+    return torch.stack(maps).sum(0)
 
 
-def _guided(call: AttentionCall, gradient: Tensor, layout: TokenLayout) -> Tensor:
+def _guided(call: AttentionCall, gradient: Tensor) -> Tensor:
     """relu(dy/dA) * sigmoid(S) summed over heads and readout rows: (B, patches)."""
     maps = [
         (call.weight_grad(rows, gradient).relu() * call.scores(rows).sigmoid()).sum((1, 2))
-        for rows in call.parts(layout.readout_rows)
+        for rows in call.parts(call.layout.read_rows)
     ]
-    return torch.stack(maps).sum(0)[:, layout.prefix :]
+    return call.layout.to_map(torch.stack(maps).sum(0))

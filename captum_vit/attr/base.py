@@ -11,9 +11,11 @@ from captum.attr import GradientAttribution, LayerAttribution
 from captum.log import log_usage
 from torch import Tensor, nn
 
+from .. import ops
 from ..capture import Inputs, Score, measure_readout
-from ..errors import InputError, OptionError, TargetError
-from ..layers import Layer, Readout, TokenLayout, adapt, select_layers
+from ..errors import InputError, LayerNotFoundError, OptionError, TargetError, UnsupportedModelError
+from ..layers import Adapter, Layer, Readout, TokenLayout
+from ..registry import adapt, select_layers
 from ..untouched import untouched
 
 OUTPUT_SHAPES = ("grid", "spatial", "input")
@@ -29,11 +31,12 @@ class ViTAttribution(LayerAttribution):
         model: any timm or Hugging Face ViT, or a module with one inside.
         layer: attention layers to read, each by name, index (negative too) or module; None reads all.
     Raises:
-        UnsupportedModelError: no adapter knows the model.
+        UnsupportedModelError: no adapter knows the model, or the method does not apply to it.
         LayerNotFoundError: a layer that the model does not have.
     """
 
     class_specific: ClassVar[bool]  # whether the map depends on the target
+    multiplies_layers: ClassVar[bool] = False  # whether it needs all attention between the image and the score
 
     def __init__(self, model: nn.Module, layer: Layer | Sequence[Layer] | None = None, **options: Any) -> None:
         if options:
@@ -42,7 +45,10 @@ class ViTAttribution(LayerAttribution):
                 f"{self.get_name()} is made of a model and layers, options go into its call: .attribute(images, {call})"
             )
         self.adapter = adapt(model)
-        self.layer_names = select_layers(self.adapter, layer)
+        reason = self.unsuited(self.adapter)
+        if reason is not None:
+            raise UnsupportedModelError(f"{self.get_name()} does not apply to {type(model).__name__}: {reason}")
+        self.layer_names = select_layers(self.adapter, layer, every=self.multiplies_layers)
         modules = self.adapter.attention_layers()
         LayerAttribution.__init__(self, model, [modules[name] for name in self.layer_names])
         self._measured: Readout | None = None
@@ -57,6 +63,11 @@ class ViTAttribution(LayerAttribution):
 
     def has_convergence_delta(self) -> bool:
         return False
+
+    @classmethod
+    def unsuited(cls, adapter: Adapter) -> str | None:
+        """Why the method does not apply to a model; None if it does."""
+        return adapter.gap if cls.multiplies_layers else None
 
     @log_usage()
     def attribute(
@@ -73,8 +84,9 @@ class ViTAttribution(LayerAttribution):
 
         Args:
             inputs: images, (N, C, H, W), normalised as the model expects; a tuple of one gives a tuple of one.
-            target: class of each image, as captum takes it: int, (N,) tensor or list. Unused where the class
-                attribute `class_specific` is False.
+            target: class of each image, as captum takes it: int, (N,) tensor or list. For a model that gives features,
+                an embedding (D,) or one an image (N, D), as of a text: the score is the cosine of the feature with it.
+                Unused where the class attribute `class_specific` is False.
             additional_forward_args: further positional arguments of the model's forward.
             forward_kwargs: keyword arguments of the model's forward, as `interpolate_pos_encoding=True`.
             output_shape: "grid" (N, 1, rows, cols), "spatial" (N, 1, H, W; bilinear), or "input" (N, C, H, W;
@@ -162,14 +174,18 @@ class ViTAttribution(LayerAttribution):
             raise InputError(f"{type(self.adapter.model).__name__}.forward: {error}") from error
         return call
 
-    def _readout(self, inputs: Inputs) -> Readout:
-        """The readout that the adapter declares; else the measured one, measured once."""
-        declared = self.adapter.readout
-        if declared is not None:
-            return declared
-        if self._measured is None:
-            self._measured = measure_readout(self.adapter, inputs)
-        return self._measured
+    def _read(self, inputs: Inputs) -> tuple[Readout, list[str]]:
+        """The readout that the adapter declares, else the measured one, measured once; and the chosen layers that lead
+        there, without an attention pool that the score is not read from."""
+        readout = self.adapter.readout or self._measured
+        if readout is None:
+            readout = self._measured = measure_readout(self.adapter, inputs)
+        names = [name for name in self.layer_names if readout.latents or name != self.adapter.pool]
+        if not names:
+            raise LayerNotFoundError(
+                f"the score is not read from the attention pool {self.adapter.pool!r} that was chosen"
+            )
+        return readout, names
 
 
 class GradientViTAttribution(ViTAttribution, GradientAttribution):
@@ -205,13 +221,18 @@ def select_scores(scores: Tensor, target: Any, *, headless: bool = False) -> Ten
         TargetError: None for several scores, out of range, or not one for each image.
     """
     count, classes = scores.shape
+    if isinstance(target, Tensor) and target.is_floating_point():
+        if not headless:
+            raise TargetError(f"target must hold integers, got {target.dtype}: the model gives scores of classes")
+        return _similarity(scores, target)
     if target is None:
         if classes == 1:
             return scores[:, 0]
         if headless:
             raise TargetError(
                 f"the model has no classification head, its {classes} scores are features: pass "
-                f"importance=FeatureImportance(...) to DAAM, or a target to explain a single feature"
+                f"importance=FeatureImportance(...) to DAAM, an embedding to compare with, as of a text, or the number "
+                f"of a single feature"
             )
         raise TargetError(
             f"target is needed: the model gives {classes} scores an image; the predicted class is "
@@ -219,6 +240,19 @@ def select_scores(scores: Tensor, target: Any, *, headless: bool = False) -> Ten
         )
     index = target_indices(target, count, classes).to(scores.device)
     return scores.gather(1, index[:, None])[:, 0]
+
+
+def _similarity(features: Tensor, target: Tensor) -> Tensor:
+    """Cosine of each feature (N, D) with an embedding (D,), (1, D) or (N, D): (N,)."""
+    if target.dim() not in (1, 2) or target.shape[-1] != features.shape[1] or target[..., 0].numel() not in (
+        1, len(features)
+    ):  # fmt: skip
+        raise TargetError(
+            f"an embedding to compare with must be ({features.shape[1]},) or one an image, {tuple(features.shape)}, got "
+            f"{tuple(target.shape)}"
+        )
+    target = ops.widen(target.detach().to(features.device))
+    return F.cosine_similarity(ops.widen(features), target.reshape(-1, features.shape[1]), dim=1)
 
 
 def target_indices(target: Any, count: int, classes: int) -> Tensor:

@@ -89,7 +89,8 @@ class DAAM(GradientViTAttribution):
     ) -> tuple[Tensor, TokenLayout]:
         if importance is not None and not isinstance(importance, FeatureImportance):
             raise OptionError(f"importance must be a FeatureImportance, got {type(importance).__name__}")
-        run = differentiate(self.adapter, inputs, self.layer_names, self._readout(inputs))
+        readout, names = self._read(inputs)
+        run = differentiate(self.adapter, inputs, names, readout)
         if importance is None:
             gradients = run.gradients(self._score(target))
             gradients = {name: gradient.relu() for name, gradient in gradients.items()}
@@ -97,13 +98,14 @@ class DAAM(GradientViTAttribution):
             gradients = run.gradients(importance.score)
         else:
             raise TargetError("with importance=... the whole feature is explained: target must be None")
-        maps = torch.stack([_block_map(call, gradients[name], run.layout) for name, call in run.calls.items()], 1)
+        maps = torch.stack([_block_map(call, gradients[name]) for name, call in run.calls.items()], 1)
         return (maps.cumsum(1) if flow else maps.sum(1, keepdim=True)), run.layout
 
 
-def _block_map(call: AttentionCall, gradient: Tensor, layout: TokenLayout) -> Tensor:
+def _block_map(call: AttentionCall, gradient: Tensor) -> Tensor:
     """relu of the patches' weighted values: (B, patches)."""
     maps = [
-        (call.weights(rows) * call.weight_grad(rows, gradient)).sum((1, 2)) for rows in call.parts(layout.readout_rows)
+        (call.weights(rows) * call.weight_grad(rows, gradient)).sum((1, 2))
+        for rows in call.parts(call.layout.read_rows)
     ]
-    return torch.stack(maps).sum(0)[:, layout.prefix :].relu()
+    return call.layout.to_map(torch.stack(maps).sum(0).relu())

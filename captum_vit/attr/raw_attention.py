@@ -37,38 +37,40 @@ class RawAttention(ViTAttribution):
         """Every head by itself: (N, layers, heads, rows, cols); their mean over heads is the flow."""
         call = self._inputs(inputs, additional_forward_args, forward_kwargs)
         with untouched(self.adapter), torch.no_grad():
-            maps, layout = self._per_head(call, self.layer_names, kind)
+            maps, layout = self._per_head(call, kind)
             return layout.to_grid(torch.stack(maps, 1))
 
     def _maps(self, inputs: Inputs, target: Any, *, flow: bool, kind: str = "class") -> tuple[Tensor, TokenLayout]:
-        maps, layout = self._per_head(inputs, self.layer_names if flow else self.layer_names[-1:], kind)
+        maps, layout = self._per_head(inputs, kind, flow=flow)
         return torch.stack([heads.mean(1) for heads in maps], 1), layout
 
-    def _per_head(self, inputs: Inputs, wanted: Sequence[str], kind: str) -> tuple[list[Tensor], TokenLayout]:
+    def _per_head(self, inputs: Inputs, kind: str, *, flow: bool = True) -> tuple[list[Tensor], TokenLayout]:
         if kind not in KINDS:
             raise OptionError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
         reduce = KINDS[kind]
+        readout, names = self._read(inputs)
+        wanted = names if flow else names[-1:]
 
-        def keep(call: AttentionCall, layout: TokenLayout) -> Tensor:
-            return reduce(call, layout) if call.name in wanted else call.q.new_empty(0)
+        def keep(call: AttentionCall) -> Tensor:
+            return call.layout.to_map(reduce(call)) if call.name in wanted else call.q.new_empty(0)
 
-        recording = record(self.adapter, inputs, keep, self._readout(inputs))
+        recording = record(self.adapter, inputs, keep, readout)
         return [recording.kept[name] for name in wanted], recording.layout
 
 
-def _class_attention(call: AttentionCall, layout: TokenLayout) -> Tensor:
-    """Attention of the readout tokens, (B, H, patches)."""
-    share = layout.readout_weights
-    read = torch.stack(
-        [(share[rows].to(a).unsqueeze(1) * a).sum(2) for rows, a in _weights(call, layout.readout_rows)]
+def _class_attention(call: AttentionCall) -> Tensor:
+    """Attention of the readout tokens, (B, H, N)."""
+    share = call.layout.share
+    return torch.stack(
+        [(share[rows].to(a).unsqueeze(1) * a).sum(2) for rows, a in _weights(call, call.layout.read_rows)]
     ).sum(0)
-    return read[..., layout.prefix :]
 
 
-def _peak_attention(call: AttentionCall, layout: TokenLayout) -> Tensor:
-    """Strongest attention of any patch to each patch, (B, H, patches)."""
-    peaks = [a.amax(2) for _, a in _weights(call, range(layout.prefix, layout.tokens))]
-    return torch.stack(peaks).amax(0)[..., layout.prefix :]
+def _peak_attention(call: AttentionCall) -> Tensor:
+    """Strongest attention of any patch to each key (of any query, where none is a patch), (B, H, N)."""
+    queries = call.q.shape[2]
+    rows = range(call.layout.prefix if queries == call.layout.keys else 0, queries)
+    return torch.stack([a.amax(2) for _, a in _weights(call, rows)]).amax(0)
 
 
 def _weights(call: AttentionCall, rows: Sequence[int]) -> Iterator[tuple[list[int], Tensor]]:

@@ -5,11 +5,13 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .. import ops
 from ..capture import Inputs, differentiate, record
-from ..layers import AttentionCall, Shelf, TokenLayout
+from ..layers import AttentionCall, LayerLayout, TokenLayout
+from ..taps import Shelf
 from .base import GradientViTAttribution, ViTAttribution
 
 FusedRows = Callable[[AttentionCall, slice], Tensor]  # rows of a layer's fused matrix F_l, (B, R, N)
@@ -31,24 +33,25 @@ class AttentionRollout(ViTAttribution):
     """
 
     class_specific = False
+    multiplies_layers = True
 
     def _maps(
         self, inputs: Inputs, target: Any, *, flow: bool, fusion: str = "mean", discard_ratio: float = 0.0
     ) -> tuple[Tensor, TokenLayout]:
         ops.check_fusion(fusion)
         ops.check_ratio(discard_ratio)
+        readout, names = self._read(inputs)
+        shelf = Shelf(len(names))
 
-        shelf = Shelf(len(self.layer_names))
-
-        def keep(call: AttentionCall, layout: TokenLayout) -> AttentionCall | None:
-            return call.keep(shelf, "q", "k") if call.name in self.layer_names else None
+        def keep(call: AttentionCall) -> AttentionCall | None:
+            return shelf.put_call(call, "q", "k") if call.name in names else None
 
         def fused(call: AttentionCall, rows: slice) -> Tensor:
             return ops.fuse_heads(call.weights(rows), fusion)
 
-        recording = record(self.adapter, inputs, keep, self._readout(inputs))
+        recording = record(self.adapter, inputs, keep, readout)
         calls = [call for call in recording.kept.values() if call is not None]
-        maps = _roll(calls, fused, recording.layout, flow=flow, discard_ratio=discard_ratio, keep_first=True)
+        maps = _roll(calls, fused, flow=flow, discard_ratio=discard_ratio, keep_first=True)
         return maps, recording.layout
 
 
@@ -65,36 +68,52 @@ class GradientRollout(GradientViTAttribution):
     Source: Abnar & Zuidema 2020 (arXiv:2005.00928), with gradients after Gildenblat's vit-explain.
     """
 
+    multiplies_layers = True
+
     def _maps(
         self, inputs: Inputs, target: Any, *, flow: bool, discard_ratio: float = 0.9
     ) -> tuple[Tensor, TokenLayout]:
         ops.check_ratio(discard_ratio)
-        run = differentiate(self.adapter, inputs, self.layer_names, self._readout(inputs))
+        readout, names = self._read(inputs)
+        run = differentiate(self.adapter, inputs, names, readout)
         gradients = run.gradients(self._score(target))
 
         def fused(call: AttentionCall, rows: slice) -> Tensor:
             return (call.weights(rows) * call.weight_grad(rows, gradients[call.name])).mean(1).relu()
 
         calls = list(run.calls.values())
-        maps = _roll(calls, fused, run.layout, flow=flow, discard_ratio=discard_ratio, keep_first=False)
+        maps = _roll(calls, fused, flow=flow, discard_ratio=discard_ratio, keep_first=False)
         return maps, run.layout
 
 
 def _roll(
     calls: list[AttentionCall],
     fused: FusedRows,
-    layout: TokenLayout,
     *,
     flow: bool,
     discard_ratio: float,
     keep_first: bool,
 ) -> Tensor:
-    """The readout row carried from the last layer down, (B, 1, patches); for a flow, one that starts at each layer."""
-    start = layout.readout_weights.to(ops.widen(calls[0].q)).expand(len(calls[0].q), 1, -1)
-    state = start[:, :0]
+    """The readout carried from the last layer down, (B, 1, patches); for a flow, one that starts at each layer."""
+    state: Tensor | None = None
     for call in reversed(calls):
-        if flow or not state.shape[1]:
-            state = torch.cat([start, state], 1)
-        rows_of = partial(fused, call)
-        state = ops.rollout_step(state, rows_of, call.heads, discard_ratio, keep_first=keep_first)
-    return state[:, :, layout.prefix :]
+        layout = call.layout
+        start = layout.share.to(ops.widen(call.k)).expand(len(call.k), 1, -1)
+        if layout.skip:
+            start = F.pad(start, (0, layout.keys - start.shape[2]))
+        if state is None:
+            state = start
+        else:
+            state = _with_prefix(state, layout)
+            state = torch.cat([start, state], 1) if flow else state
+        queries = len(layout.share)
+        state = ops.rollout_step(
+            state, partial(fused, call), call.heads, queries, layout.keys, discard_ratio,
+            keep_first=keep_first and layout.skip, skip=layout.skip,
+        )  # fmt: skip
+    return layout.to_map(state)
+
+
+def _with_prefix(state: Tensor, layout: LayerLayout) -> Tensor:
+    """Row vectors over another layer's tokens, for this one's: tokens that are not here yet, or not read, get 0."""
+    return F.pad(state, (layout.keys - state.shape[2], 0))  # negative: cut

@@ -31,7 +31,7 @@ def batch(model: nn.Module, count: int = 2) -> torch.Tensor:
 def calls_of(model: nn.Module, x: torch.Tensor, **kwargs) -> tuple[dict[str, AttentionCall], TokenLayout]:
     adapter = adapt(model)
     with untouched(adapter):
-        recording = record(adapter, Inputs(x, kwargs=kwargs), lambda call, layout: call)
+        recording = record(adapter, Inputs(x, kwargs=kwargs), lambda call: call)
     return recording.kept, recording.layout
 
 
@@ -58,7 +58,7 @@ def test_recomputed_attention_is_the_output(model):
 def test_a_wrong_scale_would_be_seen(model):
     kept, _ = calls_of(model, batch(model))
     for call in kept.values():
-        wrong = AttentionCall(call.name, call.q, call.k, call.v, 1.1 * call.scale, call.bias, call.out)
+        wrong = AttentionCall(call.name, call.q, call.k, call.v, 1.1 * call.scale, call.bias, call.out, call.layout)
         assert relative_error(recomputed(wrong), call.out) > 1e-4
 
 
@@ -69,7 +69,7 @@ def test_declared_readout_is_the_measured_one(model):
     assert adapter.readout in (None, measured)
     assert measured != Readout((), patches=False)
     with untouched(adapter), torch.no_grad():
-        layout = record(adapter, Inputs(batch(model)), lambda call, layout: None).layout
+        layout = record(adapter, Inputs(batch(model)), lambda call: None).layout
     assert layout.readout == measured
 
 

@@ -1,0 +1,38 @@
+"""timm's TNT: a ViT over patches beside which a small transformer runs over the pixels of each."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from captum_vit.adapters.timm_common import TimmAdapter, require_size, split_pair_and_one
+from captum_vit.layers import CLASS, PATCHES, Projections, Readout, TokenLayout
+
+
+class TimmTnt(TimmAdapter):
+    """The outer attention, among patches; the inner one stays within each patch."""
+
+    kinds = ("TNT",)
+
+    def attention_layers(self) -> dict[str, nn.Module]:
+        return {f"blocks.{i}.attn_out": block.attn_out for i, block in enumerate(self.timm.blocks)}
+
+    def projections(self) -> Mapping[str, Projections]:
+        layers: dict[str, Any] = self.attention_layers()
+        return {
+            name: Projections(
+                (layer.qk, layer.v), partial(split_pair_and_one, layer.num_heads), layer.proj, layer.scale
+            )
+            for name, layer in layers.items()
+        }
+
+    def token_layout(self, image_size: tuple[int, int], arguments: Mapping[str, Any]) -> TokenLayout:
+        embed = self.timm.pixel_embed
+        require_size(image_size, embed.img_size, "img_size")
+        rows, cols = embed.grid_size
+        return TokenLayout((rows, cols), 1, (image_size[0] / rows, image_size[1] / cols), self.readout or CLASS)
+
+    @property
+    def readout(self) -> Readout | None:
+        return {"token": CLASS, "avg": PATCHES}.get(self.timm.global_pool) if self.as_made else None

@@ -1,0 +1,114 @@
+"""From a model to its adapter, and from the names of layers to layers."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+
+import torch
+from torch import nn
+
+from .errors import LayerNotFoundError, UnsupportedModelError
+from .layers import Adapter, Layer, NestedAdapter
+
+ADAPTERS = (
+    "captum_vit.adapters"  # entry-point group; a name is the package that has to be imported, as `timm` or `timm.vit`
+)
+
+
+def adapt(model: nn.Module) -> Adapter:
+    """The adapter of a model: its own, that of the module it wraps, or that of the one supported ViT inside it.
+
+    Raises:
+        UnsupportedModelError: not a module, traced or scripted, or no supported ViT (or several) inside.
+    """
+    if isinstance(model, torch.jit.ScriptModule):
+        raise UnsupportedModelError("a traced or scripted model hides its attention: pass the model before torch.jit")
+    if not isinstance(model, nn.Module):
+        raise UnsupportedModelError(
+            f"expected the model itself, a torch.nn.Module, got {type(model).__name__}: no name, weights or function "
+            f"around it; logits are taken out of Hugging Face outputs for you"
+        )
+    model = unwrap(model)
+    found = list({id(inner.model): (name, inner) for name, inner in _find(model, "", adapter_classes())}.values())
+    if len(found) > 1:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} holds {len(found)} Vision Transformers ({', '.join(name for name, _ in found)}): "
+            f"pass the one to explain"
+        )
+    if not found:
+        known = ", ".join(sorted({f"{a.__name__} ({a.__module__})" for a in adapter_classes()})) or "none"
+        raise UnsupportedModelError(
+            f"{type(model).__qualname__} is not supported: no adapter knows {type(model).__module__}."
+            f"{type(model).__qualname__}, nor anything inside it. Adapters for the imported packages: {known}. To add "
+            f"one, subclass captum_vit.Adapter and register it under the entry-point group {ADAPTERS!r}; "
+            f"CONTRIBUTING.md shows how"
+        )
+    name, inner = found[0]
+    return NestedAdapter(model, name, inner) if name else inner
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The module inside DataParallel, DistributedDataParallel and torch.compile."""
+    while True:
+        parallel = isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel))
+        inner = getattr(model, "module" if parallel else "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def adapter_classes() -> list[type[Adapter]]:
+    """The registered adapters of every package that is imported already."""
+    return [point.load() for point in _entry_points() if point.name.split(".")[0] in sys.modules]
+
+
+@cache
+def _entry_points() -> tuple[EntryPoint, ...]:
+    return tuple(entry_points(group=ADAPTERS))
+
+
+def _find(module: nn.Module, name: str, classes: Sequence[type[Adapter]]) -> Iterator[tuple[str, Adapter]]:
+    """The outermost supported modules under `module`, with their names."""
+    for adapter in classes:
+        if adapter.matches(module):
+            yield name, adapter(module)
+            return
+    for child_name, child in module.named_children():
+        yield from _find(child, f"{name}.{child_name}" if name else child_name, classes)
+
+
+def select_layers(adapter: Adapter, layer: Layer | Sequence[Layer] | None, *, every: bool = False) -> list[str]:
+    """Names of the chosen layers in execution order; None chooses all.
+
+    The choice is among the layers that read for the score, or with `every` among all.
+
+    Raises:
+        LayerNotFoundError: a name, index or module that is not one of the model's attention layers.
+    """
+    layers = adapter.attention_layers()
+    if not every:
+        layers = {name: layers[name] for name in adapter.reading_layers()}
+    names = list(layers)
+    if layer is None:
+        return names
+    wanted = list(layer) if isinstance(layer, (list, tuple)) else [layer]
+    chosen = {_layer_name(item, layers) for item in wanted}
+    if not chosen:
+        raise LayerNotFoundError(f"at least one layer is needed; this model has {', '.join(names)}")
+    return [name for name in names if name in chosen]
+
+
+def _layer_name(layer: object, layers: dict[str, nn.Module]) -> str:
+    names = list(layers)
+    if isinstance(layer, str) and layer in layers:
+        return layer
+    if isinstance(layer, int) and not isinstance(layer, bool) and -len(names) <= layer < len(names):
+        return names[layer]
+    for name, module in layers.items():
+        if module is layer:
+            return name
+    what = f"like the given {type(layer).__name__}" if isinstance(layer, nn.Module) else repr(layer)
+    raise LayerNotFoundError(
+        f"no attention layer {what}; this model has {len(names)}, counted from 0 or named: {', '.join(names)}"
+    )

@@ -1,0 +1,145 @@
+"""Where a model's tokens lie on the image, and which of them its score is read from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .errors import TokenLayoutError
+
+Grid = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Readout:
+    """The tokens that the score is read from: some of the prefix tokens, the patches, or both.
+
+    even: every token that is read weighs the same, as in a mean over all tokens; otherwise each prefix token weighs as
+        much as the patches together, as where a class token and the mean of the patches stand side by side.
+    latents: where an attention pool reads those tokens, the queries of it that the score is read from in turn.
+    declared: known from the head, not measured. A measurement shows the rows that receive gradient; only a known head
+        is sure not to use the values of others.
+    """
+
+    prefix: tuple[int, ...] = (0,)
+    patches: bool = False
+    even: bool = False
+    latents: tuple[int, ...] = ()
+    declared: bool = field(default=True, compare=False)
+
+    @property
+    def only_prefix(self) -> bool:
+        """Whether nothing but prefix tokens matters to the score once attention is over."""
+        return self.declared and not self.patches and not self.latents
+
+    def weights(self, prefix: int, tokens: int) -> Tensor:
+        """What each token contributes, (tokens,), with sum 1."""
+        weights = torch.zeros(tokens, dtype=torch.float64)
+        if self.even:
+            rows = [*self.prefix, *(range(prefix, tokens) if self.patches else ())]
+            weights[rows] = 1 / len(rows)
+            return weights
+        share = 1 / (len(self.prefix) + self.patches)
+        weights[list(self.prefix)] = share
+        if self.patches:
+            weights[prefix:] = share / (tokens - prefix)
+        return weights
+
+
+CLASS = Readout((0,))
+CLASS_AND_DISTILLATION = Readout((0, 1))
+PATCHES = Readout((), patches=True)
+CLASS_AND_PATCHES = Readout((0,), patches=True)
+
+
+def all_tokens(prefix: int) -> Readout:
+    """The mean over `prefix` tokens and the patches."""
+    return Readout(tuple(range(prefix)), patches=True, even=True)
+
+
+@dataclass(frozen=True)
+class LayerLayout:
+    """How the queries and keys of one attention layer lie on the image.
+
+    prefix, grid: the keys are `prefix` tokens, then the patches as (rows, columns).
+    share: what each query contributes to the readout, (queries,), with sum 1; all 0 if the score reads none of them.
+    skip: whether a skip connection leads past the attention. The queries are then the first of the keys, or all;
+        otherwise they are the latents of an attention pool.
+    map_grid: the grid of the maps, which differs from `grid` where a model pools its patches on the way.
+    """
+
+    prefix: int
+    grid: Grid
+    share: Tensor
+    skip: bool
+    map_grid: Grid
+
+    @property
+    def keys(self) -> int:
+        return self.prefix + self.grid[0] * self.grid[1]
+
+    @cached_property
+    def read_rows(self) -> list[int]:
+        """The queries that the score is read from."""
+        return self.share.nonzero().flatten().tolist()
+
+    def to_map(self, keys: Tensor) -> Tensor:
+        """What belongs to the patches, on the grid of the maps: (..., keys) -> (..., rows*cols)."""
+        patches = keys[..., self.prefix :]
+        if self.grid == self.map_grid:
+            return patches
+        coarse = patches.reshape(-1, 1, *self.grid)
+        fine = F.interpolate(coarse, self.map_grid, mode="bilinear", align_corners=False)
+        return fine.reshape(*patches.shape[:-1], -1)
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """How a model's tokens lie on the image.
+
+    grid: patches as (rows, columns).  prefix: tokens before the patches.  patch: (height, width) in pixels that each
+    stands for.  readout: the tokens that the score is read from.  grids: of layers, by name, whose grid is another,
+    as where patches are pooled on the way.  image_size: (height, width) of the images that reach the ViT, which its
+    owner may have resized.
+    """
+
+    grid: Grid
+    prefix: int
+    patch: tuple[float, float]
+    readout: Readout = CLASS
+    grids: Mapping[str, Grid] = field(default_factory=dict)
+    image_size: Grid | None = None
+
+    @property
+    def tokens(self) -> int:
+        return self.prefix + self.grid[0] * self.grid[1]
+
+    def to_grid(self, patches: Tensor) -> Tensor:
+        """(..., rows*cols) -> (..., rows, cols)."""
+        return patches.unflatten(-1, self.grid)
+
+    def of_layer(self, name: str, queries: int, keys: int, *, pool: bool = False) -> LayerLayout:
+        """The layout of the layer whose attention has so many queries and keys; `pool` if it is the attention pool.
+
+        Raises:
+            TokenLayoutError: the keys are not the patches, with the prefix tokens or without; or the queries are not
+                the tokens.
+        """
+        rows, cols = grid = self.grids.get(name, self.grid)
+        prefix = keys - rows * cols
+        if prefix not in (0, self.prefix):
+            raise TokenLayoutError(
+                f"expected prefix + rows*cols = {self.prefix} + {rows}*{cols} tokens in {name}, got {keys}: the "
+                f"adapter's grid does not fit this input, or the model drops patches in train mode"
+            )
+        if pool:
+            share = torch.zeros(queries, dtype=torch.float64)
+            share[list(self.readout.latents)] = 1 / max(1, len(self.readout.latents))
+            return LayerLayout(prefix, grid, share, skip=False, map_grid=self.grid)
+        if queries != keys and not 0 < queries <= prefix:
+            raise TokenLayoutError(f"expected as many queries as keys in {name}, {keys}, or less: got {queries}")
+        share = self.readout.weights(self.prefix, self.prefix + rows * cols)[self.prefix - prefix :][:queries]
+        return LayerLayout(prefix, grid, share / (share.sum() or 1), skip=True, map_grid=self.grid)
