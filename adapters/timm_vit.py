@@ -13,7 +13,7 @@ ATTENTION = ("Attention", "AttentionRope", "RelPosAttention", "EvaAttention", "P
 
 
 class TimmViT(TimmAdapter):
-    """Blocks with one attention, or several side by side; the tokens are [class, distillation or registers, patches]."""
+    """Blocks with one attention or several side by side; the tokens are [class, distillation or registers, patches]."""
 
     kinds = ("VisionTransformer", "VisionTransformerRelPos", "Beit", "Eva")
 

@@ -11,7 +11,7 @@ from captum_vit.layers import CLASS, Projections, Readout, TokenLayout
 
 
 class TimmVolo(TimmAdapter):
-    """The class token's blocks; the score's other part, the maximum over its auxiliary head, is read from no attention."""
+    """The class token's blocks. Of the score, what the auxiliary head reads from patches passes none of them."""
 
     kinds = ("VOLO",)
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from torch import nn
-from torchvision.models import VisionTransformer
+from torchvision.models import VisionTransformer  # type: ignore[import-untyped]
 
 from captum_vit.errors import TokenLayoutError
 from captum_vit.layers import CLASS, Adapter, Readout, TokenLayout, unaltered

@@ -106,7 +106,7 @@ def rollout_step(
         skip: whether a skip connection leads past the attention. Without one, as in an attention pool, the state is
             (B, V, queries) and the step is `r <- r rownorm(F)`.
     Returns:
-        (B, V, keys). Rows that sum to one before sum to one after.
+        (B, V, keys). Rows that sum to one before sum to one after, unless a row of a pool's F is 0.
     Source: Abnar & Zuidema 2020 (arXiv:2005.00928), section 3; read from the output down, so that no N x N
         product is ever formed.
     """

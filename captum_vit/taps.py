@@ -124,7 +124,7 @@ class Tap(TorchFunctionMode):
         query, key, value = (x.transpose(0, 1) for x in (a["query"], a["key"], a["value"]))
         weight, bias, heads = a["in_proj_weight"], a["in_proj_bias"], a["num_heads"]
         if a["query"] is a["key"] and a["key"] is a["value"] and not a["use_separate_proj_weight"]:
-            parts = self.linear(query, weight, bias).chunk(3, -1)
+            parts = list(self.linear(query, weight, bias).chunk(3, -1))
         else:
             own = [a[f"{letter}_proj_weight"] for letter in "qkv"]
             weights = own if a["use_separate_proj_weight"] else weight.detach().chunk(3)

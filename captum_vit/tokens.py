@@ -140,6 +140,9 @@ class TokenLayout:
             share[list(self.readout.latents)] = 1 / max(1, len(self.readout.latents))
             return LayerLayout(prefix, grid, share, skip=False, map_grid=self.grid)
         if queries != keys and not 0 < queries <= prefix:
-            raise TokenLayoutError(f"expected as many queries as keys in {name}, {keys}, or less: got {queries}")
+            raise TokenLayoutError(
+                f"expected as many queries as keys in {name}, {keys}, or no more than the {prefix} before the patches: "
+                f"got {queries}"
+            )
         share = self.readout.weights(self.prefix, self.prefix + rows * cols)[self.prefix - prefix :][:queries]
         return LayerLayout(prefix, grid, share / (share.sum() or 1), skip=True, map_grid=self.grid)

@@ -23,7 +23,7 @@ class AGCAM(GradientViTAttribution):
 
     sum_l sum_h sum_i relu(dy_c/dA_lh[i, patches]) * sigmoid(S_lh[i, patches]) over the rows i that the score is read
     from, where gradients flow through skip connections and MLPs only: every attention layer's input is a constant. An
-    attention pool has no skip connection; there the queries and keys are constants, and gradients pass its values to the
+    attention pool has no skip connection: there queries and keys are constants, and gradients pass its values to the
     tokens, as they pass a mean over them.
 
     Where the score is read from prefix tokens, that gradient lives on them alone, and after one forward the model is

@@ -114,6 +114,8 @@ class ViTAttribution(LayerAttribution):
     ) -> Images:
         """The map as it stands after each block: (N, layers, rows, cols), or (N, layers, H, W) for "spatial".
 
+        The layers are the chosen ones among which the score is read.
+
         The arguments are those of `attribute`, and the last slice is its result.
         """
         if output_shape == "input":
@@ -181,9 +183,10 @@ class ViTAttribution(LayerAttribution):
         if readout is None:
             readout = self._measured = measure_readout(self.adapter, inputs)
         names = [name for name in self.layer_names if readout.latents or name != self.adapter.pool]
-        if not names:
+        read = [name for name in self.adapter.reading_layers() if readout.latents or name != self.adapter.pool]
+        if not set(read).intersection(names):
             raise LayerNotFoundError(
-                f"the score is not read from the attention pool {self.adapter.pool!r} that was chosen"
+                f"the score is not read in {', '.join(self.layer_names)}: choose at least one of {', '.join(read)}"
             )
         return readout, names
 
@@ -248,8 +251,8 @@ def _similarity(features: Tensor, target: Tensor) -> Tensor:
         1, len(features)
     ):  # fmt: skip
         raise TargetError(
-            f"an embedding to compare with must be ({features.shape[1]},) or one an image, {tuple(features.shape)}, got "
-            f"{tuple(target.shape)}"
+            f"an embedding to compare with must be ({features.shape[1]},) or one an image, {tuple(features.shape)}, "
+            f"got {tuple(target.shape)}"
         )
     target = ops.widen(target.detach().to(features.device))
     return F.cosine_similarity(ops.widen(features), target.reshape(-1, features.shape[1]), dim=1)

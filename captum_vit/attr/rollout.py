@@ -87,31 +87,29 @@ class GradientRollout(GradientViTAttribution):
 
 
 def _roll(
-    calls: list[AttentionCall],
-    fused: FusedRows,
-    *,
-    flow: bool,
-    discard_ratio: float,
-    keep_first: bool,
+    calls: list[AttentionCall], fused: FusedRows, *, flow: bool, discard_ratio: float, keep_first: bool
 ) -> Tensor:
-    """The readout carried from the last layer down, (B, 1, patches); for a flow, one that starts at each layer."""
-    state: Tensor | None = None
+    """The readout carried from the last layer down, (B, 1, patches); for a flow, one that starts at each layer in
+    which the score is read."""
+    while not calls[-1].layout.read_rows:
+        calls = calls[:-1]
+    state = torch.empty(0)
     for call in reversed(calls):
         layout = call.layout
         start = layout.share.to(ops.widen(call.k)).expand(len(call.k), 1, -1)
         if layout.skip:
             start = F.pad(start, (0, layout.keys - start.shape[2]))
-        if state is None:
+        if call is calls[-1]:
             state = start
         else:
             state = _with_prefix(state, layout)
-            state = torch.cat([start, state], 1) if flow else state
+            state = torch.cat([start, state], 1) if flow and layout.read_rows else state
         queries = len(layout.share)
         state = ops.rollout_step(
             state, partial(fused, call), call.heads, queries, layout.keys, discard_ratio,
             keep_first=keep_first and layout.skip, skip=layout.skip,
         )  # fmt: skip
-    return layout.to_map(state)
+    return calls[0].layout.to_map(state)
 
 
 def _with_prefix(state: Tensor, layout: LayerLayout) -> Tensor:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from captum_vit import AttentionCall
+from captum_vit.layers import LayerLayout
 from tests.helpers import relative_error
 from tests.properties.broken import caught, unshrunk
 from tests.properties.test_ops import budgets, chunks_of, seeds
@@ -41,7 +42,8 @@ def calls(draw, biases=any_bias) -> AttentionCall:
     }[draw(biases)]()
     scale = draw(st.floats(0.1, 2))
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
-    return AttentionCall("layer", q, k, v, scale, bias, out)
+    layout = LayerLayout(0, (1, n), torch.full((m,), 1 / m, dtype=torch.float64), skip=False, map_grid=(1, n))
+    return AttentionCall("layer", q, k, v, scale, bias, out, layout)
 
 
 def explicit(call: AttentionCall) -> Tensor:

@@ -94,8 +94,8 @@ class FirstHead(RawAttention):
     """Looks at one head only."""
 
     def _maps(self, inputs, target, *, flow, kind="class"):
-        found, layout = self._per_head(inputs, self.layer_names, kind)
-        return torch.stack([heads[:, 0] for heads in found[-1:]], 1), layout
+        found, layout = self._per_head(inputs, kind, flow=False)
+        return torch.stack([heads[:, 0] for heads in found], 1), layout
 
 
 class Centred(DAAM):

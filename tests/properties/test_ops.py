@@ -48,13 +48,15 @@ def close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-12) -> None:
     assert relative_error(ours, theirs) <= tolerance
 
 
-def streamed(step, a: Tensor, state: Tensor, ratio: float = 0.0, fusion: str = "mean", budget: int = 1 << 20) -> Tensor:
+def streamed(
+    step, a: Tensor, state: Tensor, ratio: float = 0.0, fusion: str = "mean", budget: int = 1 << 20, **options: bool
+) -> Tensor:
     with chunks_of(budget):
-        return step(state, lambda rows: ops.fuse_heads(a[:, :, rows], fusion), a.shape[1], ratio)
+        return step(state, lambda rows: ops.fuse_heads(a[:, :, rows], fusion), *a.shape[1:], ratio, **options)
 
 
-def forgets_the_last_chunk(state, fused_rows, heads, ratio=0.0, **options):
-    batch, _, tokens = state.shape
+def forgets_the_last_chunk(state, fused_rows, heads, tokens, *rest, **options):
+    batch = len(state)
     carried = torch.zeros_like(state)
     for rows in list(ops.row_chunks(tokens, tokens, batch * heads))[:-1] or [slice(0, tokens)]:
         fused = fused_rows(rows)
@@ -64,7 +66,7 @@ def forgets_the_last_chunk(state, fused_rows, heads, ratio=0.0, **options):
     return carried
 
 
-def normalises_columns(state, fused_rows, heads, ratio=0.0, **options):
+def normalises_columns(state, fused_rows, *rest, **options):
     step = fused_rows(slice(None)) + torch.eye(state.shape[-1], dtype=state.dtype)
     return state @ (step / step.sum(-2, keepdim=True))
 
@@ -120,6 +122,137 @@ def test_the_carried_rows_do_not_meet(a, ratio, fusion):
     both = states(a, 3)
     one = streamed(ops.rollout_step, a, both[:, 1:2], ratio, fusion)
     close(streamed(ops.rollout_step, a, both, ratio, fusion)[:, 1:2], one)
+
+
+# Rollout through class attention, where only the first tokens attend, and through a pool without a skip connection
+
+
+@st.composite
+def class_attentions(draw) -> Tensor:
+    """Attention weights (B, H, M, N) of the first M of N tokens."""
+    a = draw(attentions())
+    return a[:, :, : draw(st.integers(1, a.shape[-1] - 1))]
+
+
+@st.composite
+def pools(draw) -> Tensor:
+    """Attention weights (B, H, M, N) of M latents, fewer than the N tokens or more."""
+    shape = (draw(small), draw(small), draw(st.integers(1, 9)), draw(st.integers(2, 9)))
+    generator = torch.Generator().manual_seed(draw(seeds))
+    return (2 * torch.randn(shape, generator=generator, dtype=torch.float64)).softmax(-1)
+
+
+def fused_of(a, ratio, fusion, keep_first):
+    return ops.discard_lowest(ops.fuse_heads(a, fusion), ratio, keep_first=keep_first)
+
+
+def drops_the_other_tokens(state, fused_rows, heads, queries, *rest, **options):
+    carried = ops.rollout_step(state, fused_rows, heads, queries, *rest, **options)
+    carried[:, :, queries:] -= state[:, :, queries:]
+    return carried
+
+
+def discards_of_the_square(state, fused_rows, heads, queries, keys, ratio, **options):
+    """Counts the entries of tokens that do not attend."""
+    return ops.rollout_step(state, fused_rows, heads, queries, keys, min(ratio * keys / queries, 0.99), **options)
+
+
+def halves_the_pool(*args, **options):
+    """As if a skip connection took the other half."""
+    return ops.rollout_step(*args, **options) / 2
+
+
+def pools_without_dividing(state, fused_rows, heads, queries, keys, ratio, *, keep_first, skip):
+    return state @ ops.discard_lowest(fused_rows(slice(None)), ratio, keep_first=keep_first)
+
+
+def check_class_attention(step, a, budget, ratio, fusion, keep_first):
+    queries, keys = a.shape[2:]
+    dense = torch.eye(keys, dtype=a.dtype).repeat(len(a), 1, 1)
+    mixed = (fused_of(a, ratio, fusion, keep_first) + dense[:, :queries]) / 2
+    dense[:, :queries] = mixed / mixed.sum(-1, keepdim=True)
+    close(streamed(step, a, states(a), ratio, fusion, budget, keep_first=keep_first), states(a) @ dense)
+
+
+@given(class_attentions(), budgets, ratios, fusions, st.booleans())
+def test_class_attention_is_a_matrix_whose_other_rows_are_identity(a, budget, ratio, fusion, keep_first):
+    check_class_attention(ops.rollout_step, a, budget, ratio, fusion, keep_first)
+
+
+@caught
+@unshrunk
+@given(class_attentions(), budgets, fusions, st.booleans())
+def test_class_attention_that_drops_the_other_tokens(a, budget, fusion, keep_first):
+    check_class_attention(drops_the_other_tokens, a, budget, 0.0, fusion, keep_first)
+
+
+@caught
+@unshrunk
+@given(class_attentions(), budgets, ratios, fusions, st.booleans())
+def test_class_attention_that_discards_of_the_square(a, budget, ratio, fusion, keep_first):
+    check_class_attention(discards_of_the_square, a, budget, ratio, fusion, keep_first)
+
+
+def check_pool(step, a, budget, ratio, fusion, keep_first):
+    fused = fused_of(a, ratio, fusion, keep_first)
+    total = fused.sum(-1, keepdim=True)
+    dense = (fused / total).where(total > 0, 0)  # a latent all of whose entries are discarded carries nothing
+    state = states(a.mT)
+    close(streamed(step, a, state, ratio, fusion, budget, keep_first=keep_first, skip=False), state @ dense)
+
+
+@given(pools(), budgets, st.one_of(st.just(0.0), ratios), fusions, st.booleans())
+def test_a_pool_is_its_matrix_without_identity(a, budget, ratio, fusion, keep_first):
+    check_pool(ops.rollout_step, a, budget, ratio, fusion, keep_first)
+
+
+@caught
+@unshrunk
+@given(pools(), budgets, fusions, st.booleans())
+def test_a_pool_that_keeps_room_for_a_skip_connection(a, budget, fusion, keep_first):
+    check_pool(halves_the_pool, a, budget, 0.0, fusion, keep_first)
+
+
+@caught
+@unshrunk
+@given(pools(), budgets, ratios, fusions, st.booleans())
+def test_a_pool_that_does_not_divide(a, budget, ratio, fusion, keep_first):
+    check_pool(pools_without_dividing, a, budget, ratio, fusion, keep_first)
+
+
+@given(class_attentions(), ratios, fusions)
+def test_rows_through_class_attention_sum_to_one(a, ratio, fusion):
+    check_rows(ops.rollout_step, a, ratio, fusion)
+
+
+@caught
+@unshrunk
+@given(class_attentions(), ratios, fusions)
+def test_rows_through_class_attention_that_drops_the_other_tokens(a, ratio, fusion):
+    check_rows(drops_the_other_tokens, a, ratio, fusion)
+
+
+def check_pool_rows(step, a, ratio, fusion):
+    """What a latent brings arrives, unless all of its entries are discarded."""
+    state = states(a.mT)
+    out = streamed(step, a, state, ratio, fusion, keep_first=False, skip=False)
+    alive = fused_of(a, ratio, fusion, False).sum(-1) > 0
+    close(out.sum(-1), (state * alive.unsqueeze(1)).sum(-1))
+    if alive.all():
+        close(out.sum(-1), torch.ones(out.shape[:2], dtype=out.dtype))
+    assert (out >= 0).all()
+
+
+@given(pools(), st.one_of(st.just(0.0), ratios), fusions)
+def test_rows_through_a_pool_sum_to_one(a, ratio, fusion):
+    check_pool_rows(ops.rollout_step, a, ratio, fusion)
+
+
+@caught
+@unshrunk
+@given(pools(), ratios, fusions)
+def test_rows_through_a_pool_that_does_not_divide(a, ratio, fusion):
+    check_pool_rows(pools_without_dividing, a, ratio, fusion)
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 40), budgets)
@@ -254,7 +387,7 @@ def test_readout_weights(prefix, patches, reads_patches, data):
     readout = Readout(tuple(sorted(chosen)), patches=reads_patches)
     weights = readout.weights(prefix, prefix + patches)
     assert abs(weights.sum() - 1) < 1e-6
-    assert weights.nonzero().flatten().tolist() == readout.rows(prefix, prefix + patches)
+    assert weights.nonzero().flatten().tolist() == [*sorted(chosen), *range(prefix, prefix + patches * reads_patches)]
 
 
 def check_targets(select, scores, target):

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from captum_vit import AGCAM, capture
+from captum_vit import AGCAM, taps
 from tests.fingerprint import changes, fingerprint
 from tests.helpers import METHODS, explain, images, relative_error, timm_vit
 from tests.robustness.test_untouched import eager_hf, unfused_timm
@@ -70,7 +70,7 @@ class NotThreadLocal:
 
 
 def test_a_shared_variable_would_be_caught(monkeypatch):
-    monkeypatch.setattr(capture, "_active", NotThreadLocal())
+    monkeypatch.setattr(taps, "_active", NotThreadLocal())
     model = timm_vit()
     assert any(wrong_maps(model, [AGCAM(model)]) for _ in range(10))
 

@@ -1,0 +1,33 @@
+"""What the table of families says of each model."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of models by its smallest member.
+
+    name, library, models: as the README's table has them.
+    build: the model in eval mode with random weights.  size: the images it is given, (height, width).
+    layers: how many attention layers are recorded.
+    other_size: another size that it takes, with `kwargs` for its forward.
+    without: methods that do not apply.
+    unfuse: makes a model compute its attention by explicit softmax; None where it cannot, or always does.
+    explicit: it always computes its attention step by step.
+    """
+
+    name: str
+    library: str
+    models: str
+    build: Callable[[], nn.Module]
+    layers: int
+    size: tuple[int, int] = (32, 32)
+    other_size: tuple[int, int] | None = None
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
+    unfuse: Callable[[nn.Module], object] | None = None
+    explicit: bool = False

@@ -1,0 +1,121 @@
+"""Attention by explicit softmax, as a model itself computes it, and the methods' maps from its matrices.
+
+Nothing here is the library's: a mode notes the softmax and the product with the values in every attention layer.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+
+@dataclass
+class Step:
+    """Scores S, weights A (B, H, M, N), values V (B, H, N, d), output O (B, H, M, d); `skip` unless it is a pool."""
+
+    s: Tensor
+    a: Tensor
+    v: Tensor
+    o: Tensor
+    skip: bool
+
+
+class Notebook(TorchFunctionMode):
+    """Notes the steps of each layer; with `constant`, the input of every attention counts as a constant."""
+
+    def __init__(self, layers: dict[str, nn.Module], pool: str | None, constant: bool) -> None:
+        super().__init__()
+        self.layers, self.pool, self.constant = layers, pool, constant
+        self.inside: list[str] = []
+        self.softmaxed: Tensor | None = None
+        self.steps: dict[str, Step] = {}
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        name = getattr(func, "__name__", "")
+        kwargs = kwargs or {}
+        if not self.inside or name not in ("softmax", "matmul", "__matmul__"):
+            return func(*args, **kwargs)
+        if name == "softmax":
+            if self.softmaxed is None:
+                self.softmaxed = args[0]
+            return func(*args, **kwargs)
+        left, right = args
+        if self.softmaxed is None:  # q and k
+            return func(left.detach(), right.detach()) if self.constant else func(left, right)
+        skip = self.inside[-1] != self.pool
+        if self.constant:
+            left, right = left.detach().requires_grad_(), right.detach() if skip else right
+        out = func(left, right)
+        self.steps[self.inside[-1]] = Step(self.softmaxed, left, right, out, skip)
+        self.softmaxed = None
+        return out
+
+    def run(self, model: nn.Module, x: Tensor, scores: Callable, target: int) -> tuple[Tensor, dict[str, Step]]:
+        """The target's score (B,) and the steps by layer."""
+        hooks = []
+        for name, layer in self.layers.items():
+            hooks.append(layer.register_forward_pre_hook(lambda *_, name=name: self.inside.append(name)))
+            hooks.append(layer.register_forward_hook(lambda *_: self.inside.pop() and None))
+        try:
+            with torch.enable_grad(), self:
+                output = model(x.clone().requires_grad_())
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return scores(output)[:, target], self.steps
+
+
+def gradients(score: Tensor, steps: list[Step]) -> list[tuple[Tensor, Tensor]]:
+    """dy/dA and dy/dO of each step."""
+    leaves = [t for step in steps for t in (step.a, step.o)]
+    found = torch.autograd.grad(score.sum(), leaves, materialize_grads=True)
+    return list(zip(found[::2], found[1::2], strict=True))
+
+
+def rows_of(step: Step, tokens: list[int]) -> list[int]:
+    """The queries of a step that are read: the given tokens, or all where the queries are a class token or latents."""
+    return tokens if step.a.shape[2] == step.a.shape[3] else list(range(step.a.shape[2]))
+
+
+def agcam(steps: list[Step], grads: list, tokens: list[int], patches: int) -> Tensor:
+    maps = 0
+    for step, (grad, _) in zip(steps, grads, strict=True):
+        rows = rows_of(step, tokens)
+        maps = maps + (grad[:, :, rows].clamp(min=0) * torch.sigmoid(step.s[:, :, rows])).sum((1, 2))[:, -patches:]
+    return maps
+
+
+def daam(steps: list[Step], grads: list, tokens: list[int], patches: int) -> Tensor:
+    maps = 0
+    for step, (_, grad) in zip(steps, grads, strict=True):
+        rows = rows_of(step, tokens)
+        weighted = step.a[:, :, rows, :, None] * step.v[:, :, None] * grad[:, :, rows, None].clamp(min=0)
+        maps = maps + weighted.sum((1, 2, 4))[:, -patches:].clamp(min=0)
+    return maps
+
+
+def rollout(fused: list[Tensor], skips: list[bool], start: Tensor, patches: int) -> Tensor:
+    """start . step_L ... step_1, each step a full matrix over its keys: rownorm(F + I), or rownorm(F) of a pool."""
+    state = start[None, None].expand(len(fused[0]), 1, -1)
+    for matrix, skip in zip(reversed(fused), reversed(skips), strict=True):
+        queries, keys = matrix.shape[1:]
+        if skip:
+            state = F.pad(state, (keys - state.shape[2], 0)) if state.shape[2] != queries or queries == keys else (
+                F.pad(state, (0, keys - queries))
+            )  # fmt: skip
+            step = F.pad(matrix, (0, 0, 0, keys - queries)) + torch.eye(keys, dtype=matrix.dtype)
+        else:
+            step = matrix
+        state = state @ (step / step.sum(-1, keepdim=True))
+    return state[:, 0, -patches:]
+
+
+def discard(fused: Tensor, ratio: float) -> Tensor:
+    """The lowest share of each image's entries set to zero, by sorting."""
+    flat = fused.detach().flatten(1).clone()
+    for row in flat:
+        row[row.argsort()[: int(row.numel() * ratio)]] = 0
+    return flat.view_as(fused)

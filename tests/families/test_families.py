@@ -1,0 +1,209 @@
+"""What holds for the smallest model of every family."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from captum_vit import AGCAM, DAAM, AttentionRollout, GradientRollout, adapt
+from captum_vit.attr import METHODS
+from captum_vit.capture import Inputs, differentiate, measure_readout, record
+from captum_vit.errors import UnsupportedModelError
+from captum_vit.layers import Adapter, AttentionCall
+from captum_vit.untouched import untouched
+from tests.families import stepwise
+from tests.families.family import Family
+from tests.families.table import FAMILIES
+from tests.fingerprint import changes, fingerprint
+from tests.helpers import assert_close, explain, images, relative_error
+
+NAMED = {f"{family.library}: {family.name}": family for family in FAMILIES}
+STEPWISE = [name for name, family in NAMED.items() if family.unfuse is not None or family.explicit]
+
+
+@pytest.fixture(params=NAMED)
+def family(request) -> Family:
+    return NAMED[request.param]
+
+
+@pytest.fixture
+def model(family) -> nn.Module:
+    return family.build()
+
+
+def batch(family: Family, count: int = 2) -> Tensor:
+    return images(count, family.size)
+
+
+def recorded(model: nn.Module, x: Tensor) -> tuple[Adapter, dict[str, AttentionCall]]:
+    adapter = adapt(model)
+    with untouched(adapter):
+        return adapter, record(adapter, Inputs(x), lambda call: call).kept
+
+
+def test_every_layer_is_recorded(family, model):
+    adapter, kept = recorded(model, batch(family))
+    assert len(kept) == family.layers
+    assert list(kept) == list(adapter.attention_layers())
+    modules = dict(model.named_modules())
+    assert all(modules[name] is layer for name, layer in adapter.attention_layers().items())
+    assert set(adapter.reading_layers()) <= set(kept)
+
+
+def test_recomputed_attention_is_the_output(family, model):
+    for call in recorded(model, batch(family))[1].values():
+        again = call.weights(slice(None)) @ call.v
+        assert_close(again, call.out)
+        wrong = call.weights(slice(None)).roll(1, -1) @ call.v
+        assert relative_error(wrong, call.out) > 1e-3
+
+
+def test_which_methods_apply(family, model):
+    x = batch(family)
+    for name, method in METHODS.items():
+        if name in family.without:
+            with pytest.raises(
+                UnsupportedModelError, match=f"{method.__name__} does not apply to {type(model).__name__}"
+            ):
+                method(model)
+            continue
+        ours = method(model)
+        maps = explain(ours, x)
+        assert maps.shape[:2] == (2, 1)
+        assert torch.isfinite(maps).all()
+        assert maps.abs().max() > 0
+        flow = ours.attribute_flow(x, 1 if method.class_specific else None)
+        assert_close(flow[:, -1:], maps)
+        assert flow.shape[1] == len(adapt(model).reading_layers())
+        assert (flow.abs().amax((0, 2, 3)) > 0).all(), "a layer without a share in the map"
+        singles = torch.cat([explain(ours, x[i : i + 1]) for i in range(2)])
+        assert_close(singles, maps, 1e-4)
+
+
+def test_the_readout_is_the_measured_one(family, model):
+    adapter = adapt(model)
+    with untouched(adapter):
+        assert adapter.readout in (None, measure_readout(adapter, Inputs(batch(family))))
+
+
+def test_replay_is_the_general_path(family, model):
+    x = batch(family)
+    assert_close(AGCAM(model).attribute(x, [1, 4]), AGCAM(model).attribute(x, [1, 4], replay=False))
+
+
+def test_other_sizes(family, model):
+    height, width = family.other_size or family.size
+    if height == width:
+        pytest.skip("takes images of one square size")
+    maps = AGCAM(model).attribute(images(2, (height, width)), 1, forward_kwargs=family.kwargs)
+    rows, cols = maps.shape[2:]
+    assert rows < cols
+    assert maps.abs().max() > 0
+    layout = adapt(model).token_layout((height, width), family.kwargs)
+    assert layout.grid == (rows, cols)
+    assert abs(rows * layout.patch[0] - height) < layout.patch[0]
+    assert abs(cols * layout.patch[1] - width) < layout.patch[1]
+
+
+def test_the_model_is_left_as_it_was(family, model):
+    x = batch(family)
+    model(x)  # some keep what they computed for a size
+    before = fingerprint(model, x)
+    for name, method in METHODS.items():
+        if name not in family.without:
+            explain(method(model), x)
+            assert changes(before, fingerprint(model, x)) == []
+
+
+class Stepwise:
+    """A family's model in float64, and its attention by explicit softmax."""
+
+    def __init__(self, family: Family) -> None:
+        self.model = family.build().double()
+        self.x = batch(family).double()
+        self.adapter = adapt(self.model)
+        self.patches = None
+        self.plain = copy.deepcopy(self.model)
+        if family.unfuse is not None:
+            family.unfuse(self.plain)
+
+    def steps(self, *, constant: bool, target: int = 1) -> tuple[dict[str, stepwise.Step], dict]:
+        modules = dict(self.plain.named_modules())
+        layers = {name: modules[name] for name in self.adapter.attention_layers()}
+        notebook = stepwise.Notebook(layers, self.adapter.pool, constant)
+        score, steps = notebook.run(self.plain, self.x, self.adapter.scores, target)
+        assert list(steps) == list(layers)
+        return steps, dict(zip(steps, stepwise.gradients(score, list(steps.values())), strict=True))
+
+    def tokens(self, grads: dict) -> list[int]:
+        """The tokens read: the queries of the last layer, but for a pool, that have a gradient."""
+        *_, last = (name for name in grads if name != self.adapter.pool)
+        return grads[last][1].abs().sum((0, 1, 3)).nonzero().flatten().tolist()
+
+    def chosen(self, steps: dict, grads: dict) -> tuple[list, list]:
+        names = self.adapter.reading_layers()
+        return [steps[name] for name in names], [grads[name] for name in names]
+
+
+@pytest.fixture(params=STEPWISE)
+def explicit(request) -> Stepwise:
+    return Stepwise(NAMED[request.param])
+
+
+def flat(maps: Tensor) -> Tensor:
+    return maps.flatten(1)
+
+
+def test_gradient_of_the_weights_is_the_explicit_one(explicit):
+    steps, grads = explicit.steps(constant=False)
+    with untouched(explicit.adapter):
+        run = differentiate(explicit.adapter, Inputs(explicit.x), list(steps))
+        ours = run.gradients(lambda scores: scores[:, 1])
+    for name, call in run.calls.items():
+        assert_close(call.weights(slice(None)), steps[name].a.detach(), 1e-6)
+        if grads[name][1].abs().max() > 0:
+            assert_close(call.weight_grad(slice(None), ours[name]), grads[name][0], 1e-5)
+
+
+def test_agcam_is_the_explicit_one(explicit):
+    steps, grads = explicit.steps(constant=True)
+    ours = AGCAM(explicit.model).attribute(explicit.x, 1)
+    tokens = explicit.tokens(explicit.steps(constant=False)[1])
+    chosen = explicit.chosen(steps, grads)
+    same_grid(explicit)
+    assert_close(flat(ours), stepwise.agcam(*chosen, tokens, ours[0].numel()).detach(), 1e-6)
+
+
+def test_daam_is_the_explicit_one(explicit):
+    steps, grads = explicit.steps(constant=False)
+    ours = DAAM(explicit.model).attribute(explicit.x, 1)
+    same_grid(explicit)
+    theirs = stepwise.daam(*explicit.chosen(steps, grads), explicit.tokens(grads), ours[0].numel()).detach()
+    assert_close(flat(ours), theirs, 1e-6)
+
+
+def same_grid(explicit: Stepwise) -> None:
+    if explicit.adapter.token_layout(tuple(explicit.x.shape[2:]), {}).grids:
+        pytest.skip("layers of several grids are compared layer by layer")
+
+
+@pytest.mark.parametrize("method", [AttentionRollout, GradientRollout])
+def test_rollouts_are_the_explicit_ones(explicit, method):
+    if method.unsuited(explicit.adapter):
+        pytest.skip("does not apply")
+    steps, grads = explicit.steps(constant=False)
+    ours = explain(method(explicit.model), explicit.x)
+    fused = [step.a.mean(1) for step in steps.values()]
+    if method is GradientRollout:
+        products = [(step.a * grads[name][0]).mean(1).clamp(min=0) for name, step in steps.items()]
+        fused = [stepwise.discard(matrix, 0.9) for matrix in products]
+    readout, last = explicit.adapter.readout, list(steps.values())[-1]
+    queries, keys = last.a.shape[2:]
+    if not last.skip:
+        start = torch.full((queries,), 1 / queries, dtype=torch.float64)
+    else:
+        prefix = keys - ours[0].numel()
+        start = readout.weights(prefix, keys)[:queries]
+    theirs = stepwise.rollout([m.detach() for m in fused], [s.skip for s in steps.values()], start, ours[0].numel())
+    assert_close(flat(ours), theirs, 1e-6)
