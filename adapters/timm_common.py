@@ -29,6 +29,18 @@ class TimmAdapter(Adapter):
         return is_timm(type(self.model)) and unaltered(self.model, "timm", (h for h in heads if h is not None))
 
     @property
+    def image_size(self) -> Grid | None:
+        embed = getattr(self.timm, "patch_embed", None) or self.timm.pixel_embed
+        built = getattr(embed, "img_size", None) or (self.timm.pretrained_cfg or {}).get("input_size", (0, 0, 0))[1:]
+        return (built[0], built[1]) if built[0] else None
+
+    @property
+    def prefix_tokens(self) -> tuple[str, ...]:
+        known = {"cls_token": "class", "dist_token": "distillation", "reg_token": "register"}
+        tokens = {name: getattr(self.timm, part, None) for part, name in known.items()}
+        return tuple(name for name, token in tokens.items() if token is not None for _ in range(token.shape[1]))
+
+    @property
     def headless(self) -> bool:
         return self.timm.num_classes == 0
 

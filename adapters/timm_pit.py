@@ -23,6 +23,10 @@ class TimmPit(TimmAdapter):
         }
 
     @property
+    def prefix_tokens(self) -> tuple[str, ...]:
+        return ("class", "distillation")[: self.timm.num_tokens]
+
+    @property
     def gap(self) -> str | None:
         return "it pools its patches by convolutions between the stages"
 

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from captum_vit.adapters.timm_common import TimmAdapter, require_size, split_pair_and_one
-from captum_vit.layers import CLASS, Projections, Readout, TokenLayout
+from captum_vit.layers import CLASS, Grid, Projections, Readout, TokenLayout
 
 
 class TimmVolo(TimmAdapter):
@@ -30,10 +30,15 @@ class TimmVolo(TimmAdapter):
         }
 
     def token_layout(self, image_size: tuple[int, int], arguments: Mapping[str, Any]) -> TokenLayout:
+        require_size(image_size, self.image_size, "img_size")
+        _, rows, cols, _ = self.timm.pos_embed.shape
+        return TokenLayout((rows, cols), 1, (image_size[0] // rows, image_size[1] // cols), CLASS)
+
+    @property
+    def image_size(self) -> Grid:
         _, rows, cols, _ = self.timm.pos_embed.shape
         stride = 2 * self.timm.patch_embed.proj.stride[0] * self.timm.patch_embed.conv[0].stride[0]
-        require_size(image_size, (rows * stride, cols * stride), "img_size")
-        return TokenLayout((rows, cols), 1, (stride, stride), CLASS)
+        return rows * stride, cols * stride
 
     @property
     def readout(self) -> Readout | None:

@@ -7,7 +7,7 @@ from torch import nn
 from torchvision.models import VisionTransformer  # type: ignore[import-untyped]
 
 from captum_vit.errors import TokenLayoutError
-from captum_vit.layers import CLASS, Adapter, Readout, TokenLayout, unaltered
+from captum_vit.layers import CLASS, Adapter, Grid, Readout, TokenLayout, unaltered
 
 
 class TorchvisionViT(Adapter):
@@ -33,6 +33,14 @@ class TorchvisionViT(Adapter):
                 f"the model with image_size=... and interpolate its weights by torchvision's interpolate_embeddings"
             )
         return TokenLayout((side // patch, side // patch), 1, (patch, patch), self.readout or CLASS)
+
+    @property
+    def image_size(self) -> Grid:
+        return self.torchvision.image_size, self.torchvision.image_size
+
+    @property
+    def prefix_tokens(self) -> tuple[str, ...]:
+        return ("class",)
 
     @property
     def readout(self) -> Readout | None:

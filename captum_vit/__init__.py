@@ -11,6 +11,7 @@ from ._version import __version__
 if TYPE_CHECKING:
     from .attr import AGCAM, DAAM, AttentionRollout, FeatureImportance, GradientRollout, RawAttention
     from .errors import CaptumViTError
+    from .inspection import Inspection, inspect
     from .layers import Adapter, AttentionCall, Readout, TokenLayout
     from .models import load_model
     from .registry import adapt
@@ -24,10 +25,12 @@ _HOMES = {
     "CaptumViTError": "errors",
     "FeatureImportance": "attr",
     "GradientRollout": "attr",
+    "Inspection": "inspection",
     "RawAttention": "attr",
     "Readout": "layers",
     "TokenLayout": "layers",
     "adapt": "registry",
+    "inspect": "inspection",
     "load_model": "models",
 }
 
@@ -51,10 +54,12 @@ __all__ = [
     "CaptumViTError",
     "FeatureImportance",
     "GradientRollout",
+    "Inspection",
     "RawAttention",
     "Readout",
     "TokenLayout",
     "__version__",
     "adapt",
+    "inspect",
     "load_model",
 ]

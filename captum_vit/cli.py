@@ -133,6 +133,31 @@ def explain(
     raise typer.Exit(code)
 
 
+@app.command()
+def inspect(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="timm/NAME, hf/ID, hf/FOLDER or sample.")] = "sample",
+    checkpoint: Checkpoint = None,
+    weights: Annotated[
+        bool, typer.Option("--weights/--no-weights", help="Load the pretrained weights; the view is the same without.")
+    ] = False,
+) -> None:
+    """Show what is seen of a model: layers, heads, grid, tokens, readout, and the methods that apply.
+
+    Exit code: 0 shown; 2 the model is not supported or cannot be had, with the reason.
+    """
+    try:
+        from .inspection import inspect as look
+        from .models import load_model
+
+        options = {} if checkpoint else {"pretrained": weights}
+        view = look(load_model(model, checkpoint=checkpoint, **options).model)
+    except CaptumViTError as error:
+        _complain(f"Error: {error}")
+        raise typer.Exit(BAD_USE) from None
+    for line in str(view).splitlines():
+        _say(_plain(line))
+
+
 def _explain_all(images: list[Path], options: "Options", top_k: int, out: Path) -> int:
     """Every image, whatever happens to the others; returns the exit code."""
     from . import _run

@@ -164,6 +164,16 @@ class Adapter(ABC):
         """
         return None
 
+    @property
+    def image_size(self) -> Grid | None:
+        """(height, width) of the images that the model was built for; None if it does not say."""
+        return None
+
+    @property
+    def prefix_tokens(self) -> tuple[str, ...]:
+        """What each token before the patches is."""
+        return ()
+
     def patch_arguments(self) -> Mapping[nn.Module, str]:
         """Blocks with the name of an argument that holds a row for each patch, as rotary embeddings do."""
         return {}
@@ -254,6 +264,14 @@ class NestedAdapter(Adapter):
     @property
     def first_block(self) -> nn.Module | None:
         return self.inner.first_block
+
+    @property
+    def image_size(self) -> Grid | None:
+        return self.inner.image_size
+
+    @property
+    def prefix_tokens(self) -> tuple[str, ...]:
+        return self.inner.prefix_tokens
 
     def patch_arguments(self) -> Mapping[nn.Module, str]:
         return self.inner.patch_arguments()

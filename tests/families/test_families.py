@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from captum_vit import AGCAM, DAAM, AttentionRollout, GradientRollout, adapt

@@ -37,7 +37,7 @@ def timm_family(name: str, models: str, build: Callable[[], nn.Module], layers: 
 DYNAMIC = {"dynamic_img_size": True}
 TIMM = [
     timm_family(
-        "ViT, DeiT, DINO, CLIP vision",
+        "ViT, DeiT, DINO",
         "vit_*, deit_*",
         small("vit_tiny_patch16_224", patch_size=8, **DYNAMIC),
         other_size=WIDE,
@@ -86,7 +86,7 @@ TIMM = [
     ),
     timm_family(
         "attention and MLP in parallel",
-        "vit_22b-like blocks",
+        "VisionTransformer(block_fn=ParallelScalingBlock)",
         small(
             "vit_tiny_patch16_224",
             patch_size=8,
@@ -211,5 +211,5 @@ def torchvision_vit() -> nn.Module:
 
 
 TORCHVISION = [
-    Family(name="ViT", library="torchvision", models="vit_b_16, ...", build=torchvision_vit, layers=2),
+    Family(name="ViT", library="torchvision", models="vit_b_16, vit_l_32, vit_h_14", build=torchvision_vit, layers=2),
 ]

@@ -1,0 +1,121 @@
+"""What the library sees of a model: layers, tokens, readout, and the methods that apply."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from .attr import METHODS
+from .capture import Inputs, measure_readout, record
+from .errors import InputError
+from .layers import Adapter, LayerLayout, Readout, TokenLayout
+from .registry import adapt
+from .untouched import untouched
+
+
+@dataclass(frozen=True)
+class SeenLayer:
+    """One attention layer: its name, module class, heads, and where its queries and keys lie."""
+
+    name: str
+    kind: str
+    heads: int
+    layout: LayerLayout
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """The layer-access view of a model; `print` shows it.
+
+    model, adapter: names of the classes.  layers: in execution order.  layout: tokens of an image of `image_size`.
+    prefix_tokens: what each token before the patches is.  measured: whether the readout was, for want of a known head.
+    methods: name -> None if it applies, else the reason why not.
+    """
+
+    model: str
+    adapter: str
+    image_size: tuple[int, int]
+    layout: TokenLayout
+    prefix_tokens: tuple[str, ...]
+    measured: bool
+    headless: bool
+    layers: tuple[SeenLayer, ...]
+    methods: Mapping[str, str | None]
+
+    def __str__(self) -> str:
+        rows, cols = self.layout.grid
+        scores = (
+            "features: a target is an embedding or one of them; DAAM takes importance=" if self.headless else "classes"
+        )
+        lines = [
+            f"{self.model} by {self.adapter}",
+            f"image    {self.image_size[0]} x {self.image_size[1]} pixels, {rows} x {cols} patches",
+            f"tokens   {', '.join((*self.prefix_tokens, f'{rows * cols} patches'))}",
+            f"readout  {describe(self.layout.readout, self.prefix_tokens)}{' (measured)' if self.measured else ''}",
+            f"scores   {scores}",
+            f"layers   {len(self.layers)}",
+        ]
+        width = max(len(layer.name) for layer in self.layers)
+        for index, layer in enumerate(self.layers):
+            queries, keys = len(layer.layout.share), layer.layout.keys
+            lines.append(f"  {index:3d}  {layer.name:{width}}  {layer.kind}, {layer.heads} heads, {queries} x {keys}")
+        lines.append("methods")
+        width = max(map(len, self.methods))
+        lines += [f"  {name:{width}}  {'yes' if why is None else f'no: {why}'}" for name, why in self.methods.items()]
+        return "\n".join(lines)
+
+
+def inspect(model: nn.Module, image_size: tuple[int, int] | None = None) -> Inspection:
+    """Look at a model through its adapter, by one forward of an image of noise (two where the readout is measured).
+
+    Args:
+        model: any supported model.
+        image_size: (height, width) of the image; by default what the model was built for.
+    Raises:
+        UnsupportedModelError: no adapter knows the model, with the reason where there is one.
+        InputError: the model does not say for which size it was built, and none was given.
+    """
+    adapter = adapt(model)
+    size = image_size or adapter.image_size
+    if size is None:
+        raise InputError(f"{type(model).__name__} does not say for which images it was built: pass image_size")
+    weight = next((p for p in adapter.vit.parameters() if p.is_floating_point()), torch.zeros(()))
+    draw = torch.Generator().manual_seed(0)  # of a blank image a measured score can be flat
+    image = torch.randn(1, adapter.in_channels, *size, generator=draw).to(weight)
+    inputs = Inputs(image)
+    with untouched(adapter):
+        declared = adapter.readout
+        readout = declared or measure_readout(adapter, inputs)
+        recording = record(adapter, inputs, lambda call: (call.heads, call.layout), readout)
+    modules = adapter.attention_layers()
+    return Inspection(
+        type(adapter.model).__name__,
+        type(adapter).__name__,
+        size,
+        recording.layout,
+        _prefix_tokens(adapter, recording.layout),
+        declared is None,
+        adapter.headless,
+        tuple(SeenLayer(n, type(modules[n]).__name__, *seen) for n, seen in recording.kept.items()),
+        {name: method.unsuited(adapter) for name, method in METHODS.items()},
+    )
+
+
+def describe(readout: Readout, prefix_tokens: tuple[str, ...]) -> str:
+    """The readout in words."""
+    names = [prefix_tokens[i] if i < len(prefix_tokens) else f"token {i}" for i in readout.prefix]
+    named = [f"{name} token" for name in dict.fromkeys(names)]
+    if readout.even and readout.patches:
+        text = "all tokens"
+    else:
+        text = " and ".join([*named, *(["mean of patches"] if readout.patches else [])])
+    if readout.latents:
+        return f"attention pool over {'all tokens' if readout.prefix else 'patches'}"
+    return text
+
+
+def _prefix_tokens(adapter: Adapter, layout: TokenLayout) -> tuple[str, ...]:
+    """The adapter's names, or numbers where it has none."""
+    names = adapter.prefix_tokens
+    return names if len(names) == layout.prefix else tuple(f"token {i}" for i in range(layout.prefix))

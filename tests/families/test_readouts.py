@@ -1,0 +1,88 @@
+"""Scores that are read in other ways than from a class token: embeddings, attention pools, an owner's own head."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from captum_vit import AGCAM, DAAM, AttentionRollout, GradientRollout, RawAttention, adapt
+from captum_vit.capture import Inputs, measure_readout
+from captum_vit.untouched import untouched
+from tests.families.timm_models import small
+from tests.helpers import CLASSES, METHODS, assert_close, explain, images, randomise, relative_error, timm_vit
+
+siglip = small("vit_base_patch16_siglip_224", patch_size=8)
+
+
+class Similarity(nn.Module):
+    """An image's similarity to one text, with the text encoded before."""
+
+    def __init__(self, vision: nn.Module, text: Tensor) -> None:
+        super().__init__()
+        self.vision, self.text = vision, text
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.normalize(self.vision(x), dim=1) @ F.normalize(self.text, dim=0)
+
+
+@pytest.mark.parametrize("vision", [lambda: timm_vit(num_classes=0), small("vit_base_patch16_siglip_224", num_classes=0,
+                                                                            patch_size=8)])  # fmt: skip
+@pytest.mark.parametrize("method", [AGCAM, DAAM, GradientRollout])
+def test_an_embedding_is_a_target(vision, method):
+    model, x, text = vision(), images(), torch.randn(24)
+    whole = Similarity(model, text).eval()
+    maps = method(model).attribute(x, text)
+    assert_close(maps, method(whole).attribute(x))
+    assert_close(maps, method(model).attribute(x, 3 * torch.stack([text, text])))
+    assert relative_error(maps, method(model).attribute(x, -text)) > 1e-2
+
+
+def test_each_image_with_an_embedding_of_its_own():
+    model, x, texts = timm_vit(num_classes=0), images(), torch.randn(2, 24)
+    both = DAAM(model).attribute(x, texts)
+    assert_close(both, torch.cat([DAAM(model).attribute(x[i : i + 1], texts[i]) for i in range(2)]))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_attention_pool_inside_another_module_is_found(method):
+    model, x = siglip(), images()
+    owner = nn.Sequential(model, nn.Identity()).eval()
+    with untouched(adapt(owner)):
+        assert measure_readout(adapt(owner), Inputs(x)) == adapt(model).readout
+    assert_close(explain(method(owner), x), explain(method(model), x))
+
+
+class WithoutPool(nn.Module):
+    """Reads the mean of the patches, past the pool."""
+
+    def __init__(self, *, runs_pool: bool) -> None:
+        super().__init__()
+        self.vision, self.head = siglip(), randomise(nn.Linear(24, CLASSES), 5)
+        self.runs_pool = runs_pool
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.vision.forward_features(x)
+        if self.runs_pool:
+            self.vision.forward_head(tokens)
+        return self.head(tokens.mean(1))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_attention_pool_that_is_not_read_has_no_part(method):
+    x = images()
+    maps = [explain(method(WithoutPool(runs_pool=runs)), x) for runs in (True, False)]
+    assert torch.equal(*maps)
+    blocks = ["vision.blocks.0.attn", "vision.blocks.1.attn"]
+    assert torch.equal(maps[0], explain(method(WithoutPool(runs_pool=True), blocks), x))
+
+
+def test_the_pool_is_a_layer_of_its_own():
+    model, x = siglip(), images()
+    flow = AGCAM(model).attribute_flow(x, 1)
+    assert flow.shape[1] == 3
+    assert_close(flow[:, 2:] - flow[:, 1:2], AGCAM(model, "attn_pool").attribute(x, 1))
+    last = RawAttention(model).attribute(x)
+    assert_close(last.sum((2, 3)), torch.ones(2, 1))
+    rolled = AttentionRollout(model, "attn_pool").attribute(x)
+    assert_close(rolled, last)

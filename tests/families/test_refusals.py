@@ -1,0 +1,67 @@
+"""Models without a map over the patches of the whole image say why."""
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from captum_vit import AGCAM, DAAM, AttentionRollout
+from captum_vit.errors import LayerNotFoundError, TargetError, UnsupportedModelError
+from tests.helpers import images, timm_vit
+
+WINDOWS, POOLED = "attention runs in windows of the image", "keys are pooled or projected patches"
+REFUSED = {
+    "swin_tiny_patch4_window7_224": WINDOWS,
+    "swinv2_tiny_window8_256": WINDOWS,
+    "swinv2_cr_tiny_224": WINDOWS,
+    "nest_tiny": WINDOWS,
+    "hiera_tiny_224": WINDOWS,
+    "samvit_base_patch16": WINDOWS,
+    "maxvit_tiny_tf_224": WINDOWS,
+    "gcvit_xxtiny": WINDOWS,
+    "davit_tiny": WINDOWS,
+    "mvitv2_tiny": POOLED,
+    "twins_svt_small": POOLED,
+    "pvt_v2_b0": POOLED,
+    "coat_tiny": POOLED,
+    "levit_128s": "patches meet in convolutions",
+    "edgenext_xx_small": "attention is among channels",
+    "crossvit_9_240": "two branches cut the image into patches of different sizes",
+    "naflexvit_base_patch16_gap": "its patches come as a sequence of any shape",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_the_reason_is_said(name):
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    with pytest.raises(UnsupportedModelError, match=f"^{type(model).__name__} is not supported: .*{REFUSED[name]}"):
+        AGCAM(model)
+    with pytest.raises(UnsupportedModelError, match=REFUSED[name]):
+        AGCAM(nn.Sequential(model, nn.Flatten()))
+
+
+def test_attention_that_is_no_softmax_of_scores_is_named():
+    from timm.models.vision_transformer import DiffParallelScalingBlock
+
+    model = timm_vit(block_fn=DiffParallelScalingBlock)
+    with pytest.raises(UnsupportedModelError, match=r"blocks\.0 computes its attention in DiffParallelScalingBlock"):
+        AGCAM(model)
+
+
+def test_layers_that_the_score_is_not_read_in():
+    model = timm.create_model("cait_xxs24_224", depth=2, img_size=32).eval()
+    with pytest.raises(LayerNotFoundError, match="no attention layer 'blocks.0.attn'; this model has 2"):
+        DAAM(model, "blocks.0.attn")
+    ours = AttentionRollout(model, ["blocks.0.attn", "blocks.1.attn"])
+    with pytest.raises(LayerNotFoundError, match=r"not read in blocks.0.attn, blocks.1.attn: choose at least one of block"):
+        ours.attribute(images())
+
+
+def test_an_embedding_needs_features_and_their_size():
+    with pytest.raises(TargetError, match="target must hold integers, got torch.float32: the model gives scores"):
+        AGCAM(timm_vit()).attribute(images(), torch.randn(7))
+    with pytest.raises(TargetError, match=r"must be \(24,\) or one an image, \(2, 24\), got \(5,\)"):
+        AGCAM(timm_vit(num_classes=0)).attribute(images(), torch.randn(5))
+    with pytest.raises(TargetError, match=r"got \(3, 24\)"):
+        AGCAM(timm_vit(num_classes=0)).attribute(images(), torch.randn(3, 24))

@@ -1,0 +1,42 @@
+"""The README's table of support is the one that the table of families gives."""
+
+import pytest
+
+from captum_vit import inspect
+from tests.families import support
+from tests.families.table import FAMILIES
+
+checkout = pytest.mark.skipif(not support.README.exists(), reason="runs from a checkout only")
+
+
+@checkout
+def test_the_readme_is_not_stale():
+    found = support.in_readme(support.README.read_text())
+    assert found == support.table(), "run `python -m tests.families.support`"
+
+
+@checkout
+def test_a_renamed_layer_would_be_seen():
+    family = FAMILIES[0]
+    assert support.row(family) in support.README.read_text()
+    assert support.row(family).replace("blocks.*", "layers.*") not in support.README.read_text()
+
+
+def test_families_have_names_of_their_own():
+    names = [(family.library, family.name) for family in FAMILIES]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: f"{family.library}: {family.name}")
+def test_inspection_shows_layers_tokens_and_methods(family):
+    seen = inspect(family.build(), family.size)
+    text = str(seen)
+    assert len(seen.layers) == family.layers
+    assert seen.image_size == family.size
+    for layer in seen.layers:
+        assert layer.name in text
+    assert len(seen.prefix_tokens) == seen.layout.prefix
+    assert f"{seen.layout.grid[0]} x {seen.layout.grid[1]} patches" in text
+    refused = [name for name, why in seen.methods.items() if why is not None]
+    assert tuple(refused) == family.without
+    assert all(f"{name:16}  no: " in text for name in refused)
