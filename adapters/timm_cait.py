@@ -7,7 +7,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from captum_vit.adapters.timm_common import TimmAdapter, split_qkv
+from captum_vit.adapters.timm_common import TimmAdapter
+from captum_vit.adapters.timm_tokens import embedded, split_qkv
 from captum_vit.layers import CLASS, Projections, Readout, TokenLayout
 
 
@@ -38,7 +39,7 @@ class TimmCait(TimmAdapter):
         }  # fmt: skip
 
     def token_layout(self, image_size: tuple[int, int], arguments: Mapping[str, Any]) -> TokenLayout:
-        return self.embedded(image_size, 1, CLASS)
+        return embedded(self.timm.patch_embed, image_size, 1, CLASS)
 
     @property
     def readout(self) -> Readout | None:

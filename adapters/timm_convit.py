@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_vit.adapters.timm_common import TimmAdapter, split_pair_and_one, split_qkv
+from captum_vit.adapters.timm_common import TimmAdapter
+from captum_vit.adapters.timm_tokens import embedded, split_pair_and_one, split_qkv
 from captum_vit.layers import CLASS, Projections, Readout, Rows, TokenLayout
 
 
@@ -27,7 +28,7 @@ class TimmConvit(TimmAdapter):
         return {name: _gated(layer) if hasattr(layer, "qk") else _plain(layer) for name, layer in layers.items()}
 
     def token_layout(self, image_size: tuple[int, int], arguments: Mapping[str, Any]) -> TokenLayout:
-        return self.embedded(image_size, 1, CLASS)
+        return embedded(self.timm.patch_embed, image_size, 1, CLASS)
 
     @property
     def readout(self) -> Readout | None:

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from captum_vit.adapters.timm_common import TimmAdapter, is_timm
+from captum_vit.adapters.timm_tokens import embedded
 from captum_vit.errors import UnsupportedModelError
 from captum_vit.layers import CLASS, CLASS_AND_DISTILLATION, PATCHES, Readout, TokenLayout, all_tokens
 
@@ -44,7 +45,7 @@ class TimmViT(TimmAdapter):
         return None if getattr(self.timm, "attn_pool", None) is None else "attn_pool"
 
     def token_layout(self, image_size: tuple[int, int], arguments: Mapping[str, Any]) -> TokenLayout:
-        return self.embedded(image_size, self.timm.num_prefix_tokens, self.readout or CLASS)
+        return embedded(self.timm.patch_embed, image_size, self.timm.num_prefix_tokens, self.readout or CLASS)
 
     @property
     def readout(self) -> Readout | None:
@@ -54,14 +55,10 @@ class TimmViT(TimmAdapter):
         average = all_tokens(prefix) if getattr(self.timm, "pool_include_prefix", False) else PATCHES
         if hasattr(self.timm, "head_dist"):
             return CLASS_AND_DISTILLATION
-        if self.pool is not None:
-            return pooled(self.timm.attn_pool, PATCHES if self._drops_prefix else all_tokens(prefix))
-        known = {"token": None if self.timm.cls_token is None else CLASS, "avg": average}
-        return known.get(pooling)
-
-    @property
-    def _drops_prefix(self) -> bool:
-        return not getattr(self.timm, "pool_include_prefix", True)  # Eva has no such choice: it keeps them
+        if self.pool is not None:  # Eva's has no choice: it reads the prefix tokens too
+            drops_prefix = not getattr(self.timm, "pool_include_prefix", True)
+            return pooled(self.timm.attn_pool, PATCHES if drops_prefix else all_tokens(prefix))
+        return {"token": None if self.timm.cls_token is None else CLASS, "avg": average}.get(pooling)
 
     @property
     def first_block(self) -> nn.Module | None:

@@ -82,7 +82,7 @@ def inspect(model: nn.Module, image_size: tuple[int, int] | None = None) -> Insp
         raise InputError(f"{type(model).__name__} does not say for which images it was built: pass image_size")
     weight = next((p for p in adapter.vit.parameters() if p.is_floating_point()), torch.zeros(()))
     draw = torch.Generator().manual_seed(0)  # of a blank image a measured score can be flat
-    image = torch.randn(1, adapter.in_channels, *size, generator=draw).to(weight)
+    image = torch.randn(1, adapter.in_channels or 3, *size, generator=draw).to(weight)
     inputs = Inputs(image)
     with untouched(adapter):
         declared = adapter.readout

@@ -210,9 +210,9 @@ class Adapter(ABC):
         return any(module.training for module in self.model.modules())
 
     @property
-    def in_channels(self) -> int:
-        """Channels that the patch embedding expects."""
-        return next(m.in_channels for m in self.vit.modules() if isinstance(m, nn.Conv2d))
+    def in_channels(self) -> int | None:
+        """Channels that the patch embedding expects; None if it is no convolution."""
+        return next((m.in_channels for m in self.vit.modules() if isinstance(m, nn.Conv2d)), None)
 
     @property
     def headless(self) -> bool:

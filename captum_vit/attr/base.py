@@ -151,7 +151,7 @@ class ViTAttribution(LayerAttribution):
     def _inputs(self, inputs: Images, args: Any, kwargs: Mapping[str, Any] | None) -> Inputs:
         """The model's call, checked."""
         images = inputs[0] if isinstance(inputs, tuple) and len(inputs) == 1 else inputs
-        channels = self.adapter.in_channels
+        channels = self.adapter.in_channels or "C"
         if not isinstance(images, Tensor) or images.dim() != 4:
             got = f"shape {tuple(images.shape)}" if isinstance(images, Tensor) else f"{type(images).__name__}"
             raise InputError(
@@ -165,7 +165,7 @@ class ViTAttribution(LayerAttribution):
         if not torch.isfinite(images).all():
             bad = (~torch.isfinite(images)).flatten(1).any(1).nonzero().flatten().tolist()
             raise InputError(f"NaN or infinite values in image {', '.join(map(str, bad))} of the batch")
-        if images.shape[1] != channels and self.adapter.vit is self.adapter.model:
+        if channels not in ("C", images.shape[1]) and self.adapter.vit is self.adapter.model:
             raise InputError(f"the model takes {channels} channels, got images of shape {tuple(images.shape)}")
         if args is None:
             args = ()

@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from captum_vit import AGCAM, DAAM, AttentionRollout, GradientRollout, adapt
@@ -199,7 +198,9 @@ def test_rollouts_are_the_explicit_ones(explicit, method):
     if method is GradientRollout:
         products = [(step.a * grads[name][0]).mean(1).clamp(min=0) for name, step in steps.items()]
         fused = [stepwise.discard(matrix, 0.9) for matrix in products]
-    readout, last = explicit.adapter.readout, list(steps.values())[-1]
+    with untouched(explicit.adapter):
+        readout = explicit.adapter.readout or measure_readout(explicit.adapter, Inputs(explicit.x))
+    last = list(steps.values())[-1]
     queries, keys = last.a.shape[2:]
     if not last.skip:
         start = torch.full((queries,), 1 / queries, dtype=torch.float64)

@@ -51,15 +51,17 @@ def test_attention_that_is_no_softmax_of_scores_is_named():
 
 def test_layers_that_the_score_is_not_read_in():
     model = timm.create_model("cait_xxs24_224", depth=2, img_size=32).eval()
-    with pytest.raises(LayerNotFoundError, match="no attention layer 'blocks.0.attn'; this model has 2"):
+    with pytest.raises(LayerNotFoundError, match=r"no attention layer 'blocks\.0\.attn'; this model has 2"):
         DAAM(model, "blocks.0.attn")
     ours = AttentionRollout(model, ["blocks.0.attn", "blocks.1.attn"])
-    with pytest.raises(LayerNotFoundError, match=r"not read in blocks.0.attn, blocks.1.attn: choose at least one of block"):
+    with pytest.raises(
+        LayerNotFoundError, match=r"not read in blocks.0.attn, blocks.1.attn: choose at least one of block"
+    ):
         ours.attribute(images())
 
 
 def test_an_embedding_needs_features_and_their_size():
-    with pytest.raises(TargetError, match="target must hold integers, got torch.float32: the model gives scores"):
+    with pytest.raises(TargetError, match=r"target must hold integers, got torch\.float32: the model gives scores"):
         AGCAM(timm_vit()).attribute(images(), torch.randn(7))
     with pytest.raises(TargetError, match=r"must be \(24,\) or one an image, \(2, 24\), got \(5,\)"):
         AGCAM(timm_vit(num_classes=0)).attribute(images(), torch.randn(5))

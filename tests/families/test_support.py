@@ -1,8 +1,13 @@
 """The README's table of support is the one that the table of families gives."""
 
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+
 import pytest
 
 from captum_vit import inspect
+from captum_vit.registry import ADAPTERS
 from tests.families import support
 from tests.families.table import FAMILIES
 
@@ -40,3 +45,14 @@ def test_inspection_shows_layers_tokens_and_methods(family):
     refused = [name for name, why in seen.methods.items() if why is not None]
     assert tuple(refused) == family.without
     assert all(f"{name:16}  no: " in text for name in refused)
+
+
+@checkout
+def test_no_adapter_is_long():
+    lines = {
+        point.name: len(Path(sys.modules[point.load().__module__].__file__).read_text().splitlines())
+        for point in entry_points(group=ADAPTERS)
+        if point.value.startswith("captum_vit.")
+    }
+    assert len(lines) > 10
+    assert {name: count for name, count in lines.items() if count > 80} == {}

@@ -1,0 +1,47 @@
+"""Hugging Face's BEiT and Data2Vec Vision, whose relative positions are a bias on the attention scores."""
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor, nn
+
+from captum_vit.adapters.hf_common import HFAdapter
+from captum_vit.layers import CLASS, PATCHES, Readout, Switch
+
+READOUTS = {
+    "BeitForImageClassification": PATCHES,
+    "BeitModel": PATCHES,
+    "Data2VecVisionForImageClassification": PATCHES,
+    "Data2VecVisionModel": PATCHES,
+}
+
+
+class HFBeit(HFAdapter):
+    """Images of any size; read from the mean of the patches, or from the class token where configured so."""
+
+    readouts = READOUTS
+    any_size = True
+
+    def attention_of(self, block: Any) -> nn.Module:
+        return getattr(block.attention, "attention", block.attention)
+
+    @property
+    def readout(self) -> Readout | None:
+        averaged = self.backbone.config.use_mean_pooling
+        return CLASS if super().readout and not averaged else super().readout
+
+    def features(self, output: Any) -> Tensor:
+        """What the pooler gives; without one, what it would read."""
+        if self.backbone.pooler is not None:
+            return output[1]
+        return output[0][:, 1:].mean(1) if self.backbone.config.use_mean_pooling else super().features(output)
+
+    def capturing(self) -> Iterable[Switch]:
+        yield from super().capturing()
+        for layer in self.attention_layers().values():
+            module = sys.modules[type(layer).__module__]
+            # Data2Vec chooses the class when it is built, and asks no configuration after
+            classes = getattr(module, "DATA2VEC_VISION_SELF_ATTENTION_CLASSES", {})
+            if type(layer) in classes.values():
+                yield layer, "__class__", classes["sdpa"]

@@ -1,0 +1,86 @@
+"""What the adapters of Hugging Face's models share."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from captum_vit.adapters.hf_tokens import patch_grid, patch_size, prefix_tokens
+from captum_vit.layers import CLASS, Adapter, Grid, Readout, Switch, TokenLayout, unaltered
+
+
+class HFAdapter(Adapter):
+    """A stack of layers with one attention each; the tokens are [class, distillation or registers, patches]."""
+
+    readouts: Mapping[str, Readout] = {}  # of the classes in transformers that the adapter serves, subclasses too
+    heads: tuple[str, ...] = ("classifier",)  # what stands behind the readout, and may be anybody's own
+    any_size = False  # whether images of any size are taken without being asked for
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self.hf = cast(Any, model)
+        self.backbone: Any = next(m for m in model.modules() if hasattr(m, "embeddings"))
+        self.blocks: Any = next(m for m in self.backbone.modules() if isinstance(m, nn.ModuleList))
+        self.prefix = len(self.prefix_tokens)
+
+    @classmethod
+    def matches(cls, model: nn.Module) -> bool:
+        return any(is_hf(kind) and kind.__name__ in cls.readouts for kind in type(model).__mro__)
+
+    def attention_of(self, block: Any) -> nn.Module:
+        """The attention of one layer."""
+        return block.attention
+
+    def attention_layers(self) -> dict[str, nn.Module]:
+        names: dict[nn.Module, str] = {module: name for name, module in self.hf.named_modules()}
+        return {names[attention]: attention for attention in map(self.attention_of, self.blocks)}
+
+    def token_layout(self, image_size: tuple[int, int], arguments: Mapping[str, Any]) -> TokenLayout:
+        any_size = self.any_size or bool(arguments.get("interpolate_pos_encoding"))
+        grid = patch_grid(self.backbone.embeddings, image_size, any_size=any_size)
+        return TokenLayout(grid, self.prefix, patch_size(self.backbone.embeddings), self.readout or CLASS)
+
+    @property
+    def image_size(self) -> Grid:
+        size = self.backbone.config.image_size
+        return (size, size) if isinstance(size, int) else tuple(size)
+
+    @property
+    def prefix_tokens(self) -> tuple[str, ...]:
+        return prefix_tokens(self.backbone.embeddings)
+
+    @property
+    def readout(self) -> Readout | None:
+        heads = [head for name in self.heads if isinstance(head := getattr(self.hf, name, None), nn.Module)]
+        # a subclass may pool in its own way
+        return self.readouts.get(type(self.hf).__name__) if unaltered(self.hf, "transformers", heads) else None
+
+    @property
+    def first_block(self) -> nn.Module:
+        return self.blocks[0]
+
+    @property
+    def headless(self) -> bool:
+        return self.model is self.backbone or getattr(self.hf.config, "num_labels", 1) == 0
+
+    @property
+    def class_names(self) -> Mapping[int, str]:
+        return {} if self.headless else dict(self.hf.config.id2label)
+
+    def features(self, output: Any) -> Tensor:
+        """What a bare backbone is read by, (B, D), out of its outputs: the class token."""
+        return output[0][:, 0]  # of last_hidden_state, as a tuple too
+
+    def scores(self, output: Any) -> Tensor:
+        return self.features(output) if self.model is self.backbone else super().scores(output)
+
+    def capturing(self) -> Iterable[Switch]:
+        for config in {id(m.config): m.config for m in self.hf.modules() if hasattr(m, "config")}.values():
+            yield config, "_attn_implementation_internal", "sdpa"
+        for block in self.blocks:
+            yield block, "gradient_checkpointing", False
+
+
+def is_hf(kind: type) -> bool:
+    """Whether the class is one of transformers' own."""
+    return kind.__module__.split(".")[0] == "transformers"

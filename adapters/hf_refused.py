@@ -1,0 +1,56 @@
+"""Hugging Face's models with attention that has no map over the patches of the whole image, and why."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from captum_vit.adapters.hf_common import HFAdapter, is_hf
+from captum_vit.errors import UnsupportedModelError
+from captum_vit.layers import TokenLayout
+
+WINDOWS = "attention runs in windows of the image, so that no query sees all patches"
+POOLED = "keys are pooled or projected patches, so that attention does not tell one patch from its neighbours"
+CONVOLUTIONS = "patches meet in convolutions as well, on several grids"
+REASONS = {
+    "Swin": WINDOWS,
+    "Swinv2": WINDOWS,
+    "DonutSwin": WINDOWS,
+    "MaskFormerSwin": WINDOWS,
+    "Hiera": WINDOWS,
+    "Dinat": WINDOWS,
+    "Pvt": POOLED,
+    "PvtV2": POOLED,
+    "Segformer": POOLED,
+    "GLPN": POOLED,
+    "Cvt": POOLED,
+    "Levit": CONVOLUTIONS,
+    "MobileViT": CONVOLUTIONS,
+    "MobileViTV2": CONVOLUTIONS,
+    "ViTMAE": "patches are shuffled and dropped at random, so that a token's place on the image is not known",
+    "Siglip2": "patches come as a sequence of any shape, and the grid is not known from the image's size",
+}
+
+
+class HFRefused(HFAdapter):
+    """No adapter: says why there is none."""
+
+    def __init__(self, model: nn.Module) -> None:
+        raise UnsupportedModelError(f"{_family(model)} is not supported: {REASONS[_family(model)]}")
+
+    @classmethod
+    def matches(cls, model: nn.Module) -> bool:
+        return _family(model) in REASONS
+
+    def attention_layers(self) -> dict[str, nn.Module]:
+        return {}
+
+    def token_layout(self, image_size: tuple[int, int], arguments: Mapping[str, Any]) -> TokenLayout:
+        return TokenLayout((1, 1), 0, (1, 1))
+
+
+def _family(model: nn.Module) -> str:
+    """The first part of the names of a family's classes, as its base class has it; empty for other modules."""
+    bases = (kind.__name__ for kind in type(model).__mro__ if is_hf(kind))
+    names = (name.removesuffix("PreTrainedModel") for name in bases if name.endswith("PreTrainedModel"))
+    return next(names, "")

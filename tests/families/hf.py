@@ -1,0 +1,117 @@
+"""The smallest members of Hugging Face's families."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import transformers
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from tests.families.family import Family
+from tests.helpers import CLASSES, DEPTH, HEADS, PATCH, SIZE, WIDE, WIDTH, randomise
+
+SMALL = {
+    "hidden_size": WIDTH, "num_hidden_layers": DEPTH, "num_attention_heads": HEADS, "intermediate_size": 4 * WIDTH,
+    "image_size": SIZE, "patch_size": PATCH,
+}  # fmt: skip
+SMALL_TIMM = {
+    "img_size": SIZE, "patch_size": PATCH, "embed_dim": WIDTH, "depth": DEPTH, "num_heads": HEADS,
+    "dynamic_img_size": True,
+}  # fmt: skip
+TEXT = {"bos_token_id": 0, "eos_token_id": 1}  # SigLIP's own are outside its vocabulary
+RELATIVE = {"use_relative_position_bias": True, "use_shared_relative_position_bias": True}
+REGISTERS = {"num_register_tokens": 4}
+
+
+def unfuse(model: nn.Module) -> None:
+    """Explicit softmax in all attention of a Hugging Face model."""
+    for module in model.modules():
+        if hasattr(module, "config"):
+            module.config._attn_implementation_internal = "eager"
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = False
+        if type(module).__name__ == "Data2VecVisionSdpaSelfAttention":
+            module.__class__ = type(module).__base__
+        if isinstance(module, nn.MultiheadAttention):
+            module.forward = partial(multi_head, module)
+
+
+def multi_head(module: nn.MultiheadAttention, *tokens: Tensor) -> tuple[Tensor, None]:
+    """What nn.MultiheadAttention computes for query, key and value, where a mode can see it."""
+    projections = zip(tokens, module.in_proj_weight.chunk(3), module.in_proj_bias.chunk(3), strict=True)
+    q, k, v = (linear(*part).unflatten(-1, (module.num_heads, -1)).transpose(1, 2) for part in projections)
+    attention = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
+    return module.out_proj((attention @ v).transpose(1, 2).flatten(2)), None
+
+
+def small(model: str, config: str, **changes: Any) -> Callable[[], nn.Module]:
+    """The model class of that name, from the configuration class of that name."""
+
+    def build() -> nn.Module:
+        settings = getattr(transformers, config)(**({"num_labels": CLASSES} | SMALL | changes))
+        return randomise(getattr(transformers, model)(settings))
+
+    return build
+
+
+def of_image_side(model: str, config: str) -> Callable[[], nn.Module]:
+    """The same where one configuration holds those of images and of text."""
+    return small(model, config, vision_config=SMALL, text_config=TEXT)
+
+
+def timm_wrapper(model: str) -> Callable[[], nn.Module]:
+    def build() -> nn.Module:
+        config = transformers.TimmWrapperConfig(
+            architecture="vit_tiny_patch16_224", model_args=SMALL_TIMM, num_labels=CLASSES, do_pooling=True
+        )
+        return randomise(getattr(transformers, model)(config))
+
+    return build
+
+
+def hf_family(name: str, model: str, build: Callable[[], nn.Module], **more: Any) -> Family:
+    facts = {"layers": DEPTH, "other_size": WIDE, "unfuse": unfuse} | more
+    return Family(name=name, library="transformers", models=model, build=build, **facts)
+
+
+def pair(name: str, stem: str, more: dict[str, Any], **changes: Any) -> list[Family]:
+    """The classifier and the bare backbone."""
+    classes = {name: f"{stem}ForImageClassification", f"{name}, backbone": f"{stem}Model"}
+    return [hf_family(n, model, small(model, f"{stem}Config", **changes), **more) for n, model in classes.items()]
+
+
+FLAG = {"kwargs": {"interpolate_pos_encoding": True}}
+TEACHER, PROJECTION = "DeiTForImageClassificationWithTeacher", "CLIPVisionModelWithProjection"
+HF: list[Family] = [
+    *pair("ViT, DINO", "ViT", FLAG),
+    *pair("DeiT", "DeiT", FLAG),
+    hf_family("distilled DeiT", TEACHER, small(TEACHER, "DeiTConfig"), **FLAG),
+    *pair("ViT-MSN", "ViTMSN", FLAG),
+    *pair("I-JEPA", "IJepa", FLAG),
+    *pair("DINOv2", "Dinov2", {}),
+    *pair("DINOv2 with registers", "Dinov2WithRegisters", {}, **REGISTERS),
+    hf_family("DINOv3", "DINOv3ViTModel", small("DINOv3ViTModel", "DINOv3ViTConfig", **REGISTERS)),
+    *pair("BEiT", "Beit", {}, **RELATIVE),
+    *pair("BEiT by its class token", "Beit", {}, use_mean_pooling=False, **RELATIVE),
+    *pair("Data2Vec vision", "Data2VecVision", {}, **RELATIVE),
+    hf_family("CLIP vision", "CLIPVisionModel", small("CLIPVisionModel", "CLIPVisionConfig"), **FLAG),
+    hf_family("CLIP vision, projected", PROJECTION, small(PROJECTION, "CLIPVisionConfig", projection_dim=16), **FLAG),
+    hf_family(
+        "CLIP classifier", "CLIPForImageClassification", of_image_side("CLIPForImageClassification", "CLIPConfig"),
+        **FLAG,
+    ),
+    hf_family(
+        "SigLIP vision", "SiglipVisionModel", small("SiglipVisionModel", "SiglipVisionConfig"), layers=DEPTH + 1, **FLAG
+    ),
+    hf_family(
+        "SigLIP classifier", "SiglipForImageClassification",
+        of_image_side("SiglipForImageClassification", "SiglipConfig"), **FLAG,
+    ),
+    *(
+        hf_family(name, model, timm_wrapper(model))
+        for name, model in (
+            ("timm's models", "TimmWrapperForImageClassification"), ("timm's models, backbone", "TimmWrapperModel")
+        )
+    ),
+]  # fmt: skip
