@@ -31,10 +31,18 @@ REFUSED = {
 }
 
 
+def without_weights(name: str) -> nn.Module:
+    """The model, quickly; older versions of timm cannot build all of them on no device."""
+    try:
+        with torch.device("meta"):
+            return timm.create_model(name)
+    except (NotImplementedError, RuntimeError):
+        return timm.create_model(name)
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_the_reason_is_said(name):
-    with torch.device("meta"):
-        model = timm.create_model(name)
+    model = without_weights(name)
     with pytest.raises(UnsupportedModelError, match=f"^{type(model).__name__} is not supported: .*{REFUSED[name]}"):
         AGCAM(model)
     with pytest.raises(UnsupportedModelError, match=REFUSED[name]):
@@ -42,9 +50,10 @@ def test_the_reason_is_said(name):
 
 
 def test_attention_that_is_no_softmax_of_scores_is_named():
-    from timm.models.vision_transformer import DiffParallelScalingBlock
-
-    model = timm_vit(block_fn=DiffParallelScalingBlock)
+    block = getattr(timm.models.vision_transformer, "DiffParallelScalingBlock", None)
+    if block is None:
+        pytest.skip("came to timm later")
+    model = timm_vit(block_fn=block)
     with pytest.raises(UnsupportedModelError, match=r"blocks\.0 computes its attention in DiffParallelScalingBlock"):
         AGCAM(model)
 

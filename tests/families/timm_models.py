@@ -5,6 +5,7 @@ from typing import Any
 
 import timm
 import torchvision
+from timm.models.convit import GPSA
 from torch import nn
 
 from tests.families.family import Family
@@ -198,7 +199,8 @@ TIMM = [
         ),
         layers=3,
         size=(64, 64),
-        explicit=True,
+        explicit=hasattr(GPSA, "init_non_persistent_buffers"),  # before, its positions stayed in float32
+        unfuse=None,
     ),
 ]
 
