@@ -1,13 +1,12 @@
 """The smallest members of Hugging Face's families."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import transformers
-from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch import nn
 
+from tests.families import stepwise
 from tests.families.family import Family
 from tests.helpers import CLASSES, DEPTH, HEADS, PATCH, SIZE, WIDE, WIDTH, randomise
 
@@ -26,6 +25,7 @@ REGISTERS = {"num_register_tokens": 4}
 
 def unfuse(model: nn.Module) -> None:
     """Explicit softmax in all attention of a Hugging Face model."""
+    stepwise.unfuse_multi_head(model)
     for module in model.modules():
         if hasattr(module, "config"):
             module.config._attn_implementation_internal = "eager"
@@ -33,16 +33,6 @@ def unfuse(model: nn.Module) -> None:
             module.fused_attn = False
         if type(module).__name__ == "Data2VecVisionSdpaSelfAttention":
             module.__class__ = type(module).__base__
-        if isinstance(module, nn.MultiheadAttention):
-            module.forward = partial(multi_head, module)
-
-
-def multi_head(module: nn.MultiheadAttention, *tokens: Tensor) -> tuple[Tensor, None]:
-    """What nn.MultiheadAttention computes for query, key and value, where a mode can see it."""
-    projections = zip(tokens, module.in_proj_weight.chunk(3), module.in_proj_bias.chunk(3), strict=True)
-    q, k, v = (linear(*part).unflatten(-1, (module.num_heads, -1)).transpose(1, 2) for part in projections)
-    attention = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
-    return module.out_proj((attention @ v).transpose(1, 2).flatten(2)), None
 
 
 def small(model: str, config: str, **changes: Any) -> Callable[[], nn.Module]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from tests.families import stepwise
 from tests.families.family import Family
 from tests.helpers import randomise
 
@@ -23,15 +24,16 @@ def tower(**changes: Any) -> Callable[[], nn.Module]:
     return build
 
 
-def tower_family(name: str, models: str, layers: int = 2, **changes: Any) -> Family:
+def tower_family(name: str, models: str, layers: int = 2, unfuse: Callable | None = None, **changes: Any) -> Family:
     return Family(
-        name=name, library="open_clip", models=models, build=tower(**changes), size=(32, 48), layers=layers
+        name=name, library="open_clip", models=models, build=tower(**changes), layers=layers, size=(32, 48),
+        unfuse=unfuse,
     )  # fmt: skip
 
 
 POOL = {"attentional_pool": True, "attn_pooler_queries": 4, "attn_pooler_heads": 2, "output_tokens": True}
 OPEN_CLIP = [
-    tower_family("CLIP", "ViT-*, model.visual"),
+    tower_family("CLIP", "ViT-*, model.visual", unfuse=stepwise.unfuse_multi_head),
     tower_family("mean of patches", "ViT-*-CLIPA*, model.visual", pool_type="avg", final_ln_after_pool=True),
     tower_family("own attention with normalised queries", "block_type custom", qk_norm=True, scale_heads=True,
                  scale_attn_inner=True, scale_attn=True, scale_fc=True),

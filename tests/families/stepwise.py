@@ -5,6 +5,8 @@ Nothing here is the library's: a mode notes the softmax and the product with the
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -119,3 +121,18 @@ def discard(fused: Tensor, ratio: float) -> Tensor:
     for row in flat:
         row[row.argsort()[: int(row.numel() * ratio)]] = 0
     return flat.view_as(fused)
+
+
+def unfuse_multi_head(model: nn.Module) -> None:
+    """nn.MultiheadAttention step by step, where a mode can see it."""
+    for module in model.modules():
+        if isinstance(module, nn.MultiheadAttention):
+            module.forward = partial(multi_head, module)
+
+
+def multi_head(module: nn.MultiheadAttention, *tokens: Tensor, **_: Any) -> tuple[Tensor, None]:
+    """What nn.MultiheadAttention computes for query, key and value, (B, N, D) each."""
+    projections = zip(tokens, module.in_proj_weight.chunk(3), module.in_proj_bias.chunk(3), strict=True)
+    q, k, v = (F.linear(*part).unflatten(-1, (module.num_heads, -1)).transpose(1, 2) for part in projections)
+    attention = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
+    return module.out_proj((attention @ v).transpose(1, 2).flatten(2)), None

@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+import transformers
 from torch import nn
 
 from captum_vit import AGCAM, DAAM, AttentionRollout
@@ -76,3 +77,17 @@ def test_an_embedding_needs_features_and_their_size():
         AGCAM(timm_vit(num_classes=0)).attribute(images(), torch.randn(5))
     with pytest.raises(TargetError, match=r"got \(3, 24\)"):
         AGCAM(timm_vit(num_classes=0)).attribute(images(), torch.randn(3, 24))
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("Swin", WINDOWS), ("Swinv2", WINDOWS), ("Hiera", WINDOWS), ("Pvt", POOLED), ("Segformer", POOLED),
+        ("Cvt", POOLED),
+        ("ViTMAE", "patches are shuffled and dropped at random"), ("MobileViT", "patches meet in convolutions"),
+    ],
+)  # fmt: skip
+def test_the_reason_is_said_of_hugging_face_models(name, reason):
+    model = getattr(transformers, f"{name}Model")(getattr(transformers, f"{name}Config")())
+    with pytest.raises(UnsupportedModelError, match=f"^{name} is not supported: {reason}"):
+        AGCAM(model)

@@ -8,6 +8,7 @@ import torchvision
 from timm.models.convit import GPSA
 from torch import nn
 
+from tests.families import stepwise
 from tests.families.family import Family
 from tests.helpers import CLASSES, randomise
 
@@ -169,6 +170,7 @@ TIMM = [
         size=(64, 64),
         without=PLAIN,
         unfuse=None,
+        explicit=True,
     ),
     timm_family(
         "PiT",
@@ -213,5 +215,12 @@ def torchvision_vit() -> nn.Module:
 
 
 TORCHVISION = [
-    Family(name="ViT", library="torchvision", models="vit_b_16, vit_l_32, vit_h_14", build=torchvision_vit, layers=2),
+    Family(
+        name="ViT",
+        library="torchvision",
+        models="vit_b_16, vit_l_32, vit_h_14",
+        build=torchvision_vit,
+        layers=2,
+        unfuse=stepwise.unfuse_multi_head,
+    ),
 ]
