@@ -78,8 +78,15 @@ class Differentiable:
         """`dy/dO` of every call for y = score(scores), (B, H, M, d) each; frees the graph."""
         outs = [call.out for call in self.calls.values()]
         with torch.enable_grad():
-            gradients = torch.autograd.grad(score(self.scores).sum(), outs, materialize_grads=True)
-        return dict(zip(self.calls, gradients, strict=True))
+            gradients = torch.autograd.grad(score(self.scores).sum(), outs, allow_unused=True)
+        found = dict(zip(self.calls, gradients, strict=True))
+        cut = [name for name, gradient in found.items() if gradient is None and self.calls[name].layout.skip]
+        if cut:
+            raise UnsupportedModelError(
+                f"the scores are cut off from {', '.join(cut)}, as by checkpointing with use_reentrant=True or by "
+                f".detach(): no gradient can be taken"
+            )
+        return {n: torch.zeros_like(self.calls[n].out) if g is None else g for n, g in found.items()}
 
     def class_gradients(self, classes: Tensor) -> dict[str, Tensor]:
         """`dy_c/dO` for each of the classes (K,), (K, B, H, M, d) each, in one batched backward."""
@@ -186,6 +193,7 @@ def _result(tap: GraphTap, scores: Tensor) -> Differentiable:
     if not scores.requires_grad:
         raise UnsupportedModelError(
             f"the scores of {type(tap.adapter.model).__name__} are cut off from its attention layers, "
-            f"as by .detach() or .numpy() in its forward: no gradient can be taken"
+            f"as by .detach() or .numpy() in its forward, or by checkpointing with use_reentrant=True: no gradient can "
+            f"be taken"
         )
     return Differentiable(scores, tap.layout, tap.calls)

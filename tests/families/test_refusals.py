@@ -1,10 +1,13 @@
 """Models without a map over the patches of the whole image say why."""
 
+from functools import partial
+
 import pytest
 import timm
 import torch
 import transformers
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from captum_vit import AGCAM, DAAM, AttentionRollout
 from captum_vit.errors import LayerNotFoundError, TargetError, UnsupportedModelError
@@ -91,3 +94,14 @@ def test_the_reason_is_said_of_hugging_face_models(name, reason):
     model = getattr(transformers, f"{name}Model")(getattr(transformers, f"{name}Config")())
     with pytest.raises(UnsupportedModelError, match=f"^{name} is not supported: {reason}"):
         AGCAM(model)
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad:UserWarning")
+@pytest.mark.parametrize("blocks", [(0,), (0, 1, 2)])
+@pytest.mark.parametrize("train", [False, True])
+def test_reentrant_checkpointing_is_refused(blocks, train):
+    model = timm_vit().train(train)
+    for index in blocks:
+        model.blocks[index].forward = partial(checkpoint, model.blocks[index].forward, use_reentrant=True)
+    with pytest.raises(UnsupportedModelError, match=r"cut off from .*checkpointing with use_reentrant=True"):
+        DAAM(model).attribute(images(), 1)
