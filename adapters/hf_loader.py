@@ -1,19 +1,18 @@
 """Models of Hugging Face transformers, by folder or by id on the hub, with their image processors."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-from PIL import Image
-from torch import Tensor
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
 from transformers.utils import logging
 
 from captum_vit.adapters import hub
 from captum_vit.errors import ModelLoadError
-from captum_vit.models import Box, LoadedModel, Size, load_weights, read_checkpoint
+from captum_vit.models import LoadedModel, load_weights, read_checkpoint
+from captum_vit.preprocessing import read_preprocessing
 
 
 def load(name: str, *, checkpoint: str | Path | None = None, pretrained: bool = True) -> LoadedModel:
@@ -31,7 +30,7 @@ def load(name: str, *, checkpoint: str | Path | None = None, pretrained: bool = 
     with _quiet():
         config = _from_source(AutoConfig, source, name, trust_remote_code=False)
         processor = _from_source(AutoImageProcessor, source, name, trust_remote_code=False)
-        seen = seen_by(processor, name, getattr(config, "patch_size", None) or 1)
+        preprocess = read_preprocessing(processor)
         kind = _kind(config)
         if checkpoint is None and pretrained:
             model, info = _from_source(kind, source, name, output_loading_info=True, trust_remote_code=False)
@@ -42,50 +41,10 @@ def load(name: str, *, checkpoint: str | Path | None = None, pretrained: bool = 
         load_weights(model, read_checkpoint(checkpoint))
     return LoadedModel(
         model.eval(),
-        lambda image: _pixels(processor, image),
-        seen,
+        preprocess,
         {} if kind is AutoModel else {int(index): str(label) for index, label in config.id2label.items()},
         multi_label=getattr(config, "problem_type", None) == "multi_label_classification",
     )
-
-
-def seen_by(processor: Any, name: str, patch: int = 1) -> Callable[[Size], Box]:
-    """What an image processor, and then a model of whole patches, let through, as a function of the image's size.
-
-    Raises:
-        ModelLoadError: it resizes in a way that is not known here.
-    """
-    size = {key: value for key, value in dict(processor.size or {}).items() if value is not None}
-    resizes, crops = getattr(processor, "do_resize", False), getattr(processor, "do_center_crop", False)
-    if resizes and set(size) not in ({"height", "width"}, {"shortest_edge"}):
-        raise ModelLoadError(f"the image processor of 'hf/{name}' resizes to {size}, which cannot be followed back")
-    crop = dict(processor.crop_size) if crops else {}
-
-    def resized(w: int, h: int) -> Size:
-        if not resizes:
-            return w, h
-        if "height" in size:
-            return size["width"], size["height"]
-        short = size["shortest_edge"]
-        return (short, int(short * h / w)) if w <= h else (int(short * w / h), short)
-
-    def seen(image: Size) -> Box:
-        (w, h), (rw, rh) = image, resized(*image)
-        width, height = crop.get("width", rw), crop.get("height", rh)
-        left, top = _offset(rw, width), _offset(rh, height)
-        width, height = width // patch * patch, height // patch * patch
-        return left * w / rw, top * h / rh, (left + width) * w / rw, (top + height) * h / rh
-
-    return seen
-
-
-def _offset(side: int, crop: int) -> int:
-    """Where a centre crop begins; before 0 if it pads."""
-    return -((crop - side) // 2) if crop > side else (side - crop) // 2
-
-
-def _pixels(processor: Any, image: Image.Image) -> Tensor:
-    return processor(images=image, return_tensors="pt")["pixel_values"][0]
 
 
 def _source(name: str) -> str:

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from captum_vit import sample
 from captum_vit.errors import ModelLoadError
+from captum_vit.geometry import View
 from captum_vit.models import LoadedModel, load_weights, nearest, read_checkpoint
+from captum_vit.preprocessing import Preprocessing
 
 
 def build(library: Literal["timm", "transformers"] = "timm", pretrained: bool = True) -> nn.Module:
@@ -67,11 +69,14 @@ def load(name: str, *, checkpoint: str | Path | None = None, pretrained: bool = 
     if checkpoint is not None:
         load_weights(model, read_checkpoint(checkpoint))
     names = dict(enumerate(sample.CLASSES))
-    return LoadedModel(model, _preprocess, lambda size: (0, 0, *size), names, multi_label=True)
+    return LoadedModel(model, PREPROCESSING, names, multi_label=True)
 
 
-def _preprocess(image: Image.Image) -> Tensor:
-    side = sample.CONFIG["img_size"]
-    small = image.resize((side, side), Image.Resampling.BOX)  # nearest to a scene drawn at this size
+def _prepare(image: Image.Image) -> Tensor:
+    small = image.resize((_SIDE, _SIDE), Image.Resampling.BOX)  # nearest to a scene drawn at this size
     pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1).float() / 255  # (3, side, side)
     return (pixels - torch.tensor(sample.MEAN).view(3, 1, 1)) / torch.tensor(sample.STD).view(3, 1, 1)
+
+
+_SIDE = sample.CONFIG["img_size"]
+PREPROCESSING = Preprocessing(_prepare, lambda size: View.of(size).resized(_SIDE, _SIDE), sample.MEAN, sample.STD)

@@ -1,7 +1,6 @@
 """Models by timm's names, with timm's preprocessing."""
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ from torch import Tensor, nn
 
 from captum_vit.adapters import hub
 from captum_vit.errors import ModelLoadError
-from captum_vit.models import Box, LoadedModel, Size, load_weights, nearest, read_checkpoint
+from captum_vit.models import LoadedModel, load_weights, nearest, read_checkpoint
+from captum_vit.preprocessing import Preprocessing, read_preprocessing
 
 _FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
@@ -41,37 +41,14 @@ def load(name: str, *, checkpoint: str | Path | None = None, pretrained: bool = 
     else:
         model = _create(name)
     model.eval()
-    config = resolve_data_config({}, model=model)
-    return LoadedModel(model, create_transform(**config), seen_by(config), _class_names(model))
+    return LoadedModel(model, read_preprocessing(model), _class_names(model))
 
 
-def seen_by(config: Mapping[str, Any]) -> Callable[[Size], Box]:
-    """What timm's evaluation transform of a data config lets through, as a function of the image's size."""
-    height, width = config["input_size"][1:]
-    scaled_height, scaled_width = (math.floor(side / config["crop_pct"]) for side in (height, width))
-    mode = config.get("crop_mode") or "center"
-
-    def resized(w: int, h: int) -> Size:
-        if mode == "squash":
-            return scaled_width, scaled_height
-        if mode == "center" and scaled_height == scaled_width:  # torchvision's Resize by the shortest side
-            short = scaled_height
-            return (short, int(short * h / w)) if w <= h else (int(short * w / h), short)
-        ratios = h / scaled_height, w / scaled_width
-        ratio = max(ratios) if mode == "border" else min(ratios)
-        return round(w / ratio), round(h / ratio)
-
-    def seen(size: Size) -> Box:
-        (w, h), (rw, rh) = size, resized(*size)
-        left, top = _offset(rw, width), _offset(rh, height)
-        return left * w / rw, top * h / rh, (left + width) * w / rw, (top + height) * h / rh
-
-    return seen
-
-
-def _offset(side: int, crop: int) -> int:
-    """Where a centre crop begins; before 0 if it pads."""
-    return -((crop - side) // 2) if crop > side else round((side - crop) / 2)
+def preprocessing_of(model: Any) -> Preprocessing | None:
+    """What a timm model carries, its evaluation transform; None of anything else."""
+    if not isinstance(model, nn.Module) or not hasattr(model, "pretrained_cfg"):
+        return None
+    return read_preprocessing(create_transform(**resolve_data_config({}, model=model)))
 
 
 def _create(name: str, **options: Any) -> nn.Module:

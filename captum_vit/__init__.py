@@ -11,9 +11,12 @@ from ._version import __version__
 if TYPE_CHECKING:
     from .attr import AGCAM, DAAM, AttentionRollout, FeatureImportance, GradientRollout, RawAttention
     from .errors import CaptumViTError
+    from .explainer import Explainer, explain
+    from .explanation import Explanation
     from .inspection import Inspection, inspect
     from .layers import Adapter, AttentionCall, Readout, TokenLayout
     from .models import load_model
+    from .preprocessing import Preprocessing
     from .registry import adapt
 
 _HOMES = {
@@ -23,13 +26,17 @@ _HOMES = {
     "AttentionCall": "layers",
     "AttentionRollout": "attr",
     "CaptumViTError": "errors",
+    "Explainer": "explainer",
+    "Explanation": "explanation",
     "FeatureImportance": "attr",
     "GradientRollout": "attr",
     "Inspection": "inspection",
+    "Preprocessing": "preprocessing",
     "RawAttention": "attr",
     "Readout": "layers",
     "TokenLayout": "layers",
     "adapt": "registry",
+    "explain": "explainer",
     "inspect": "inspection",
     "load_model": "models",
 }
@@ -52,14 +59,18 @@ __all__ = [
     "AttentionCall",
     "AttentionRollout",
     "CaptumViTError",
+    "Explainer",
+    "Explanation",
     "FeatureImportance",
     "GradientRollout",
     "Inspection",
+    "Preprocessing",
     "RawAttention",
     "Readout",
     "TokenLayout",
     "__version__",
     "adapt",
+    "explain",
     "inspect",
     "load_model",
 ]

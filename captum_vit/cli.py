@@ -11,7 +11,8 @@ from ._version import __version__
 from .errors import CaptumViTError, ImageLoadError, InputError
 
 if TYPE_CHECKING:
-    from ._run import Options, Prediction
+    from ._run import Options
+    from .explanation import Explanation
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -116,12 +117,13 @@ def explain(
     """
     try:
         from . import _run
+        from .explainer import check_methods
 
-        methods = _run.check_methods(method) if method else None
+        methods = check_methods(method) if method else None
         if not images and model.split("/")[0] != "sample":
             raise InputError("no images: name files or folders (only the sample model brings a scene of its own)")
         if not images and methods is None:
-            methods = _run.check_methods(["all"])
+            methods = check_methods(["all"])
         options = _run.Options(model, checkpoint, methods, target or [], layer or [], device, max_side)
         code = _explain_all(images or [], options, top_k, out)
     except CaptumViTError as error:
@@ -172,31 +174,33 @@ def _explain_all(images: list[Path], options: "Options", top_k: int, out: Path) 
         try:
             image = _run.picture(file)
             if explainer is None:  # loading takes seconds, a bad file is found at once
-                explainer = _run.Explainer(options)
+                explainer, notes = _run.load(options)
                 if file is not None and options.model.split("/")[0] == "sample" and options.checkpoint is None:
                     _complain("Note: the sample model knows drawn shapes alone; name a --model for photographs")
-                for note in explainer.notes:
+                for note in notes:
                     _complain(f"Note: {note}")
-            result = explainer.explain(image, top_k)
+            explanation = _run.explained(explainer, image, options, top_k)
+            drawn = _run.pictures(explanation, options.max_side)
         except (ImageLoadError, InputError) as error:
             failed += 1
             _complain(f"Failed: {error}")
             continue
-        _run.save(result.pictures, out / name)
-        _say(_report(str(file or "embedded scene"), result.predictions, len(result.pictures), out / name))
+        _run.save(drawn, out / name)
+        _say(_report(str(file or "embedded scene"), explanation, len(drawn), out / name))
     if failed:
         _complain(f"{failed} of {len(files)} images failed" + ("" if failed == len(files) else "; the others are done"))
     return BAD_IMAGES if failed else 0
 
 
-def _report(image: str, predictions: "list[Prediction]", pictures: int, folder: Path) -> str:
+def _report(image: str, explanation: "Explanation", pictures: int, folder: Path) -> str:
     """What is printed of one image."""
-    labels = [_plain(p.name or f"class {p.index}") for p in predictions]
+    labels = [_plain(label.name or f"class {label.index}") for label in explanation.labels]
+    explained = {label.index for label in explanation.targets}
     width = min(max(map(len, labels), default=0), 50)
     lines = [_plain(image)]
-    for label, p in zip(labels, predictions, strict=True):
+    for label, p in zip(labels, explanation.labels, strict=True):
         short = label if len(label) <= width else label[: width - 3] + "..."
-        lines.append(f"  {p.index:5d}  {short:{width}}  {p.score:6.1%}{'  explained' if p.explained else ''}")
+        lines.append(f"  {p.index:5d}  {short:{width}}  {p.score:6.1%}{'  explained' if p.index in explained else ''}")
     overlays = "1 overlay" if pictures == 2 else f"{pictures - 1} overlays"
     lines.append(f"  written: {_plain(str(folder / 'overview.png'))} and {overlays} beside it")
     return "\n".join(lines)

@@ -33,12 +33,20 @@ class OptionError(CaptumViTError, ValueError):
     """An option outside its range, or a name that does not exist."""
 
 
+class PreprocessingError(CaptumViTError, TypeError):
+    """A preprocessing that a map cannot be led back through."""
+
+
 class ModelLoadError(CaptumViTError, ValueError):
     """A model or checkpoint that could not be loaded."""
 
 
 class ImageLoadError(CaptumViTError, OSError):
     """A file that is not a readable image."""
+
+
+class ExplanationLoadError(CaptumViTError, ValueError):
+    """A folder that does not hold a whole explanation."""
 
 
 class OutputError(CaptumViTError, OSError):

@@ -1,13 +1,18 @@
-"""Reading images from files and folders that nobody has checked."""
+"""Reading images in any form, also from files and folders that nobody has checked."""
 
 import warnings
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
 
-from .errors import ImageLoadError
+from .errors import ImageLoadError, InputError
+
+Picture = str | Path | Image.Image | np.ndarray | Tensor
 
 SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # Pillow would run Ghostscript for others
@@ -44,6 +49,30 @@ def open_image(path: str | Path) -> Image.Image:
                 raise
             except Exception as error:
                 raise ImageLoadError(_damaged(path, error)) from error
+
+
+def to_image(picture: Picture) -> Image.Image:
+    """A picture in any form as an upright RGB image.
+
+    Raises:
+        ImageLoadError: a file that is none.
+        InputError: an array or tensor of another shape or type.
+    """
+    if isinstance(picture, (str, Path)):
+        return open_image(picture)
+    if isinstance(picture, Image.Image):
+        return ImageOps.exif_transpose(picture).convert("RGB")
+    if isinstance(picture, Tensor) and picture.dtype == torch.uint8 and picture.dim() == 3:
+        picture = picture.permute(1, 2, 0).cpu().numpy()  # (H, W, 3)
+    if isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and (
+        picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] in (1, 3, 4))
+    ):  # fmt: skip
+        return Image.fromarray(picture.squeeze(2) if picture.shape[2:] == (1,) else picture).convert("RGB")
+    got = f"{picture.dtype} of shape {tuple(picture.shape)}" if hasattr(picture, "dtype") else type(picture).__name__
+    raise InputError(
+        f"an image is a path, a PIL image, a uint8 array (H, W, 3), a uint8 tensor (3, H, W) or a preprocessed tensor "
+        f"of floats (C, H, W), got {got}"
+    )
 
 
 def find_images(paths: Iterable[str | Path]) -> list[Path]:

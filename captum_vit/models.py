@@ -5,7 +5,7 @@ the loader. So the core knows no framework, and a package can bring loaders of i
 """
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib.metadata import entry_points
@@ -14,31 +14,25 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from .errors import ModelLoadError
+from .preprocessing import Preprocessing
 
 LOADERS = "captum_vit.loaders"
-
-Size = tuple[int, int]
-Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
 class LoadedModel:
     """A model in eval mode with what belongs to it.
 
-    preprocess: RGB image -> model input (C, H, W), normalised.
-    seen: size (width, height) of an image -> the part of it that `preprocess` lets through, (left, top, right,
-        bottom) in pixels of the image.
+    preprocess: RGB image -> model input (C, H, W), normalised; and the way back. None if nobody knows.
     class_names: index -> name; empty if nobody knows.
     multi_label: whether every class is scored by itself (sigmoid), instead of against the others (softmax).
     """
 
     model: nn.Module
-    preprocess: Callable[[Image.Image], Tensor]
-    seen: Callable[[Size], Box]
+    preprocess: Preprocessing | None = None
     class_names: Mapping[int, str] = field(default_factory=dict)
     multi_label: bool = False
 

@@ -1,6 +1,5 @@
 """Maps as pictures: pure functions on tensors, arrays and PIL images."""
 
-import math
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -13,60 +12,77 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from .errors import InputError, OptionError
+from .geometry import Map, View
 
 CMAP = "plasma"  # even steps, and its lowest colour is a clear blue: no evidence still looks coloured
 ALPHA = 0.6
 
-Map = Tensor | np.ndarray  # (rows, cols)
-Box = tuple[float, float, float, float]  # left, top, right, bottom
 Cell = tuple[str, Image.Image] | None  # title and picture
 
 
-def heatmap(grid: Map, size: tuple[int, int], *, cmap: str = CMAP) -> Image.Image:
-    """A map (rows, cols) in colours, its least value to its greatest, enlarged to `size` (width, height) as RGB.
+def heatmap(
+    grid: Map,
+    size: tuple[int, int] | None = None,
+    view: View | None = None,
+    *,
+    cmap: str = CMAP,
+    smooth: bool = True,
+    span: tuple[float, float] | None = None,
+) -> Image.Image:
+    """A map (rows, cols) in colours as a layer for the image, RGBA, transparent where the model saw nothing.
 
-    A map that is the same everywhere is drawn in the lowest colour.
-
+    Args:
+        grid: the map, its least value in the lowest colour, its greatest in the highest; one that is the same
+            everywhere in the lowest.
+        size: (width, height) of the picture; by default that of the image that `view` belongs to.
+        view: how the model looked at the image; None if it saw all of it, squashed to its input.
+        cmap: name of a matplotlib colour map.
+        smooth: bilinear between the patches; otherwise each patch is a rectangle.
+        span: (low, high), the values of the lowest and the highest colour instead of the map's own.
     Raises:
-        InputError: not one map, or NaN or infinite values in it.
+        InputError: not one map, NaN or infinite values in it, or neither size nor view.
         OptionError: matplotlib has no such colour map.
     """
-    values = _normalised(grid)
-    return _coloured(values, size, (0, 0, values.width, values.height), cmap)
+    if view is None:
+        if size is None:
+            raise InputError("a heat map needs the size of its picture, or a view")
+        view = View.of(size)
+    placed = view.place(grid, size, smooth=smooth)
+    seen = np.isfinite(placed)
+    low, high = span or (float(torch.as_tensor(grid).min()), float(torch.as_tensor(grid).max()))
+    levels = np.where(seen, placed - low, 0) / ((high - low) if high > low else np.inf)
+    colours = _palette(cmap)[(255 * levels.clip(0, 1) + 0.5).astype(np.uint8)]  # (height, width, 3)
+    return Image.fromarray(np.dstack([colours, np.where(seen, 255, 0).astype(np.uint8)]))
 
 
 def overlay(
-    image: Image.Image, grid: Map, box: Box | None = None, *, alpha: float = ALPHA, cmap: str = CMAP
+    image: Image.Image,
+    grid: Map,
+    view: View | None = None,
+    *,
+    alpha: float = ALPHA,
+    cmap: str = CMAP,
+    smooth: bool = True,
+    span: tuple[float, float] | None = None,
 ) -> Image.Image:
     """A map (rows, cols) drawn over the part of an image that the model saw, the image itself in grey.
 
     Args:
-        image: the original image.
-        grid: its map.
-        box: what the model saw, (left, top, right, bottom) in pixels of `image`, the map's outer edges; it may reach
-            beyond the image where the model saw padding. None for all of it.
+        image: the original, or a smaller copy of it.
         alpha: opacity of the colours, 0 to 1.
-        cmap: name of a matplotlib colour map.
+        grid, view, cmap, smooth, span: as for `heatmap`.
     Returns:
         RGB of the image's size. Pixels that the model never saw stay grey and pale, which no colour of the map is.
     Raises:
-        InputError, OptionError: as `heatmap`; or the box lies outside the image.
+        InputError, OptionError: as `heatmap`.
     """
     if not 0 <= alpha <= 1:
         raise OptionError(f"alpha must be between 0 and 1, got {alpha}")
-    values = _normalised(grid)
-    left, top, right, bottom = (0, 0, *image.size) if box is None else box
-    x0, x1 = _pixels(left, right, image.width)
-    y0, y1 = _pixels(top, bottom, image.height)
-    if x0 >= x1 or y0 >= y1:
-        raise InputError(f"the box {box} holds no pixel of the image, which is {image.width}x{image.height}")
-    across, down = values.width / (right - left), values.height / (bottom - top)
-    part = ((x0 - left) * across, (y0 - top) * down, (x1 - left) * across, (y1 - top) * down)
-    colours = _coloured(values, (x1 - x0, y1 - y0), part, cmap)
+    layer = heatmap(grid, image.size, view, cmap=cmap, smooth=smooth, span=span)
     grey = image.convert("L")
-    drawn = grey.point(lambda value: 110 + value // 3).convert("RGB")  # flat and light: what was not seen
-    drawn.paste(Image.blend(grey.crop((x0, y0, x1, y1)).convert("RGB"), colours, alpha), (x0, y0))
-    return drawn
+    pale = grey.point(lambda value: 110 + value // 3).convert("RGB")  # flat and light: what was not seen
+    drawn = Image.blend(grey.convert("RGB"), layer.convert("RGB"), alpha)
+    return Image.composite(drawn, pale, layer.getchannel("A"))
 
 
 def flow_display(flow: Tensor, *, size: tuple[int, int] | None = None, block_norm: bool = False) -> Tensor:
@@ -124,41 +140,17 @@ def sheet(rows: Sequence[Sequence[Cell]], *, side: int = 320) -> Image.Image:
     return drawn
 
 
-def _normalised(grid: Map) -> Image.Image:
-    """The map stretched to 0..1, as an image of floats."""
-    values = torch.as_tensor(grid).detach().float().cpu()
-    if values.dim() != 2 or not values.numel():
-        raise InputError(f"expected one map of shape (rows, cols), got {tuple(values.shape)}")
-    if not torch.isfinite(values).all():
-        raise InputError("the map holds NaN or infinite values: the model's weights or its input do")
-    return Image.fromarray(_stretched(values[None, None])[0, 0].numpy())
-
-
 def _stretched(maps: Tensor) -> Tensor:
     """Each map of (N, L, rows, cols) to 0..1; a constant one to 0."""
     low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
     return (maps - low) / (high - low).where(high > low, 1)
 
 
-def _pixels(start: float, end: float, limit: int) -> tuple[int, int]:
-    """First and last + 1 of the pixels whose centre lies between two edges."""
-    return max(0, math.ceil(start - 0.5)), min(limit, math.ceil(end - 0.5))
-
-
-def _coloured(values: Image.Image, size: tuple[int, int], part: Box, cmap: str) -> Image.Image:
-    """The `part` of a map of 0..1 enlarged to `size` and coloured."""
-    part = (max(part[0], 0), max(part[1], 0), min(part[2], values.width), min(part[3], values.height))
-    enlarged = values.resize(size, Image.Resampling.BILINEAR, part)
-    levels = enlarged.point(lambda value: value * 255 + 0.5).convert("L")
-    levels.putpalette(_palette(cmap))
-    return levels.convert("RGB")
-
-
 @cache
-def _palette(cmap: str) -> bytes:
+def _palette(cmap: str) -> np.ndarray:
     if cmap not in matplotlib.colormaps:
         raise OptionError(f"matplotlib has no colour map {cmap!r}; perceptually even ones: plasma, viridis, cividis")
-    return matplotlib.colormaps[cmap](np.arange(256), bytes=True)[:, :3].tobytes()
+    return matplotlib.colormaps[cmap](np.linspace(0, 1, 256), bytes=True)[:, :3]
 
 
 def _fitted(image: Image.Image, side: int) -> Image.Image:

@@ -123,6 +123,12 @@ class ViTAttribution(LayerAttribution):
         flow = self._run(inputs, target, additional_forward_args, forward_kwargs, output_shape, True, options)
         return (flow,) if isinstance(inputs, tuple) else flow
 
+    def flow_layers(self) -> list[str]:
+        """Names of the layers that the slices of a flow belong to; where the readout is measured, known after a map."""
+        readout = self.adapter.readout or self._measured
+        pool = None if readout is None or readout.latents else self.adapter.pool
+        return [name for name in self.adapter.reading_layers() if name in self.layer_names and name != pool]
+
     @abstractmethod
     def _maps(self, *args: Any, **kwargs: Any) -> tuple[Tensor, TokenLayout]:
         """The method itself: `_maps(inputs, target, *, flow, ...)`, what follows being the options of `attribute`.

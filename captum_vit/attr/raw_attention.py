@@ -40,6 +40,30 @@ class RawAttention(ViTAttribution):
             maps, layout = self._per_head(call, kind)
             return layout.to_grid(torch.stack(maps, 1))
 
+    @log_usage()
+    def attention(
+        self, inputs: Images, additional_forward_args: Any = None, *, forward_kwargs: Mapping[str, Any] | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The attention itself, by layer and on the grid of the maps.
+
+        Returns:
+            What the readout looks at, (N, heads, rows, cols), and what each patch looks at, (N, rows*cols, rows*cols),
+            the mean over heads; the latter of the layers in which patches look at patches of that grid.
+        """
+        call = self._inputs(inputs, additional_forward_args, forward_kwargs)
+        readout, names = self._read(call)
+
+        def keep(recorded: AttentionCall) -> tuple[Tensor, Tensor | None]:
+            if recorded.name not in names:
+                return recorded.q.new_empty(0), None
+            return recorded.layout.to_map(_class_attention(recorded)), _between_patches(recorded)
+
+        with untouched(self.adapter), torch.no_grad():
+            recording = record(self.adapter, call, keep, readout)
+        kept = {name: recording.kept[name] for name in names}
+        heads = {name: recording.layout.to_grid(maps) for name, (maps, _) in kept.items()}
+        return heads, {name: patches for name, (_, patches) in kept.items() if patches is not None}
+
     def _maps(self, inputs: Inputs, target: Any, *, flow: bool, kind: str = "class") -> tuple[Tensor, TokenLayout]:
         maps, layout = self._per_head(inputs, kind, flow=flow)
         return torch.stack([heads.mean(1) for heads in maps], 1), layout
@@ -71,6 +95,15 @@ def _peak_attention(call: AttentionCall) -> Tensor:
     queries = call.q.shape[2]
     rows = range(call.layout.prefix if queries == call.layout.keys else 0, queries)
     return torch.stack([a.amax(2) for _, a in _weights(call, rows)]).amax(0)
+
+
+def _between_patches(call: AttentionCall) -> Tensor | None:
+    """Attention from patches to patches, the mean over heads, (B, P, P); None where the queries are other tokens."""
+    layout = call.layout
+    if call.q.shape[2] != layout.keys or layout.grid != layout.map_grid:
+        return None
+    rows = range(layout.prefix, layout.keys)
+    return torch.cat([a[..., layout.prefix :].mean(1) for _, a in _weights(call, rows)], 1)
 
 
 def _weights(call: AttentionCall, rows: Sequence[int]) -> Iterator[tuple[list[int], Tensor]]:

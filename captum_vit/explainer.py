@@ -1,0 +1,365 @@
+"""From a model and an image to an Explanation: preprocessing, predictions, targets by name, and the methods."""
+
+import platform
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, overload
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from .attr import DAAM, METHODS, FeatureImportance, RawAttention, ViTAttribution
+from .attr.base import options_of
+from .errors import InputError, OptionError, PreprocessingError, TargetError
+from .explanation import AttentionRecord, Attribution, Explanation, Label
+from .geometry import View
+from .images import Picture, to_image
+from .models import LoadedModel, load_model, nearest
+from .preprocessing import Preprocessing, read_preprocessing
+from .registry import adapt, unwrap
+
+Target = int | str
+PACKAGES = ("captum-vit", "captum", "torch", "timm", "transformers", "torchvision", "open-clip-torch")
+
+
+@overload
+def explain(images: Picture, model: str | nn.Module = ..., **options: Any) -> Explanation: ...
+@overload
+def explain(images: Sequence[Picture], model: str | nn.Module = ..., **options: Any) -> list[Explanation]: ...
+def explain(
+    images: Picture | Sequence[Picture],
+    model: str | nn.Module = "sample",
+    method: str | Sequence[str] | None = None,
+    target: Target | Sequence[Target] | None = None,
+    *,
+    preprocess: Any = None,
+    class_names: Sequence[str] | Mapping[int, str] | None = None,
+    layer: Any = None,
+    device: str | torch.device | None = None,
+    top_k: int = 5,
+    attention: bool = False,
+    **options: Any,
+) -> Explanation | list[Explanation]:
+    """Explain images: what the model looked at for each class, laid back on the original.
+
+    Args:
+        images: a path, a PIL image, an array (H, W), (H, W, 3) of uint8, a tensor, or a list of these. A uint8 tensor
+            (3, H, W) is an image; one of floats, (C, H, W) or (1, C, H, W), is taken as preprocessed already.
+        model: `timm/NAME`, `hf/ID`, `hf/FOLDER`, `sample`, or the model itself.
+        method: agcam, daam, rollout, gradient_rollout, raw_attention, several of them, or all. By default agcam, and
+            daam for a model without classes.
+        target: class by number or name, or several. By default the predicted one; of a multi-label model all of the
+            `top_k` with a score above one half.
+        preprocess: for a model itself: torchvision transforms, an image processor of Hugging Face, or a Preprocessing.
+            Models of timm carry their own.
+        class_names: for a model itself that carries none.
+        layer: attention layers to read, as for the methods; all by default.
+        device: where to compute; by default where the model is, or for a model by name, cuda if there is one.
+        top_k: how many predicted classes to name.
+        attention: keep the attention itself, of heads and between patches, for the figures and the report.
+        options: of the methods, each of which is given those that it knows: discard_ratio=0.9.
+    Returns:
+        An Explanation, or for a list of images a list of them.
+    Raises:
+        CaptumViTError: what was passed does not hold; the message says which and what to do.
+    """
+    explainer = Explainer(model, preprocess=preprocess, class_names=class_names, layer=layer, device=device)
+    ask = {"method": method, "target": target, "top_k": top_k, "attention": attention, **options}
+    if isinstance(images, (list, tuple)):
+        return [explainer(image, **ask) for image in images]
+    return explainer(images, **ask)  # type: ignore[arg-type]
+
+
+class Explainer:
+    """A model that is ready to explain images: loaded once, asked many times.
+
+    Args: as those of `explain`.
+
+    Attributes:
+        headless: whether the model gives features, not classes.
+        names: index -> name of the class.
+    """
+
+    def __init__(
+        self, model: str | nn.Module = "sample", *, preprocess: Any = None,
+        class_names: Sequence[str] | Mapping[int, str] | None = None, layer: Any = None,
+        device: str | torch.device | None = None, checkpoint: str | Path | None = None,
+    ) -> None:  # fmt: skip
+        self.loaded, self._preprocess = _loaded(model, class_names, checkpoint), preprocess
+        self.model_name = model if isinstance(model, str) else type(unwrap(model)).__name__
+        if device is not None or isinstance(model, str):
+            self.loaded.model.to(_device(device))
+        self.layer = layer
+        self.adapter = DAAM(self.loaded.model, layer).adapter
+        self.headless = self.adapter.headless
+        self.names = dict(self.loaded.class_names or self.adapter.class_names)
+        self._methods: dict[str, ViTAttribution] = {}
+
+    @cached_property
+    def preprocess(self) -> Preprocessing:
+        """The way into the model and back: the one that was given, or its own.
+
+        Raises:
+            PreprocessingError: neither is known.
+        """
+        if self._preprocess is not None:
+            return read_preprocessing(self._preprocess)
+        return self.loaded.preprocess or read_preprocessing(unwrap(self.loaded.model))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next((p.device for p in self.loaded.model.parameters()), torch.device("cpu"))
+
+    def __call__(
+        self, image: Picture, *, method: str | Sequence[str] | None = None,
+        target: Target | Sequence[Target] | None = None, top_k: int = 5, attention: bool = False, **options: Any,
+    ) -> Explanation:  # fmt: skip
+        """Explain one image; the arguments are those of `explain`."""
+        chosen = self.choose(method, target)
+        given = _options(chosen, options)
+        original, inputs, view = self._see(image)
+        scores = None if self.headless else self._scores(inputs)
+        classes: list[Label] = []
+        if scores is not None and any(METHODS[name].class_specific for name in chosen):
+            classes = [self._label(index, scores) for index in self._targets(target, scores, top_k)]
+        kept = self._attention(inputs) if attention else None
+        return Explanation(
+            original,
+            view,
+            tuple(self._attributions(inputs, chosen, classes, given)),
+            self._labels(scores, classes, top_k),
+            self.model_name,
+            Path(image).name if isinstance(image, (str, Path)) else "",
+            _versions(),
+            kept,
+        )
+
+    def choose(self, method: str | Sequence[str] | None, target: Any = None) -> list[str]:
+        """The methods that were asked for, of all those that apply, or one that suits the model.
+
+        Raises:
+            OptionError, TargetError: an unknown method, or one that needs classes where the model has none.
+        """
+        if self.headless and target not in (None, [], ()):
+            raise TargetError(f"a target needs a classifier, and {self.model_name!r} gives features, not classes")
+        if method is None:
+            return ["daam" if self.headless else "agcam"]
+        asked = [method] if isinstance(method, str) else list(method)
+        chosen = check_methods(asked)
+        if "all" in asked:
+            return [name for name in chosen if self.unfit(name) is None]
+        unfit = [name for name in chosen if self.headless and METHODS[name].class_specific and name != "daam"]
+        if unfit:
+            others = [name for name in METHODS if self.unfit(name) is None]
+            raise OptionError(
+                f"{' and '.join(unfit)} cannot be drawn: {self.unfit(unfit[0])}; choose among {', '.join(others)}"
+            )
+        return chosen
+
+    def unfit(self, method: str) -> str | None:
+        """Why a method does not apply to the model; None if it does."""
+        if self.headless and METHODS[method].class_specific and method != "daam":
+            return f"explaining a class needs a classifier, and {self.model_name!r} gives features, not classes"
+        return METHODS[method].unsuited(self.adapter)
+
+    def method(self, name: str) -> ViTAttribution:
+        """The method of this name on the model."""
+        if name not in self._methods:
+            self._methods[name] = METHODS[name](self.loaded.model, self.layer)
+        return self._methods[name]
+
+    def index(self, target: Target, classes: int) -> int:
+        """The number of a class.
+
+        Raises:
+            TargetError: out of range, unknown (with the nearest names), or a name of several.
+        """
+        number = int(target) if isinstance(target, int) or re.fullmatch("-?[0-9]{1,9}", target) else None
+        if number is not None:
+            if not 0 <= number < classes:
+                raise TargetError(f"target {target} is out of range: {self.model_name!r} has 0 to {classes - 1}")
+            return number
+        wanted = str(target).strip().casefold()
+        known: dict[str, set[int]] = {}
+        for index, name in self.names.items():
+            for part in {name, *name.split(",")}:  # ImageNet's names are lists of synonyms
+                known.setdefault(part.strip().casefold(), set()).add(index)
+        found = sorted(known.get(wanted, ()))
+        if not found:
+            raise TargetError(f"no class {target!r} in {self.model_name!r}{self._hint(wanted, list(known))}")
+        if len(found) > 1:
+            raise TargetError(f"class {target!r} is not unique: give one of the numbers {', '.join(map(str, found))}")
+        return found[0]
+
+    def _hint(self, wanted: str, known: list[str]) -> str:
+        containing = [name for name in known if wanted and wanted in name]
+        if not known:
+            hint = "; its classes have no names, give a number"
+        elif len(self.names) <= 20:
+            hint = f"; it has {', '.join(self.names.values())}{nearest(wanted, known)}"
+        else:
+            hint = f"; nearest: {', '.join(containing[:3])}" if containing else nearest(wanted, known)
+        return hint + ("; for several, name each by itself" if "," in wanted else "")
+
+    def _see(self, image: Picture) -> tuple[Image.Image, Tensor, View]:
+        """The original image, the model's input (1, C, H, W), and how it looks at the original."""
+        if isinstance(image, Tensor) and image.is_floating_point():
+            inputs = image if image.dim() == 4 else image.unsqueeze(0)
+            if inputs.dim() != 4 or len(inputs) != 1:
+                raise InputError(f"expected one image (C, H, W) or (1, C, H, W), got {tuple(image.shape)}: pass a list")
+            original = _shown(inputs[0], self._normalisation())
+            view = View.of(original.size)
+        else:
+            original = to_image(image)
+            inputs = self.preprocess(original).unsqueeze(0)
+            view = self.preprocess.view(original.size)
+            if view.size != (inputs.shape[3], inputs.shape[2]):
+                raise InputError(
+                    f"the preprocessing made {inputs.shape[3]}x{inputs.shape[2]} pixels where its description gives "
+                    f"{view.size[0]}x{view.size[1]}: the way back is not known"
+                )
+        weight = next((p for p in self.loaded.model.parameters() if p.is_floating_point()), torch.zeros(()))
+        inputs = inputs.to(weight.device, weight.dtype)
+        return original, inputs, covered(view, self.adapter, (inputs.shape[2], inputs.shape[3]))
+
+    def _normalisation(self) -> Preprocessing | None:
+        """For showing a preprocessed tensor, which needs no preprocessing that is known."""
+        try:
+            return self.preprocess
+        except PreprocessingError:
+            return None
+
+    def _scores(self, inputs: Tensor) -> Tensor:
+        """Scores of the classes in 0..1, (classes,)."""
+        with torch.no_grad():
+            logits = self.adapter.scores(self.loaded.model(inputs))[0]
+        return self.loaded.probabilities(logits.float()).cpu()
+
+    def _targets(self, target: Any, scores: Tensor, top_k: int) -> list[int]:
+        """The asked classes; else those predicted: the best, and of a multi-label model others above one half."""
+        wanted = [target] if isinstance(target, (int, str)) else list(target or ())
+        if wanted:
+            return list(dict.fromkeys(self.index(each, len(scores)) for each in wanted))
+        best, *others = scores.argsort(descending=True)[:top_k].tolist()
+        return [best, *(i for i in others if self.loaded.multi_label and scores[i] > 0.5)]
+
+    def _label(self, index: int, scores: Tensor) -> Label:
+        return Label(index, self.names.get(index, ""), scores[index].item())
+
+    def _labels(self, scores: Tensor | None, explained: list[Label], top_k: int) -> tuple[Label, ...]:
+        """The best classes and the explained ones, best first."""
+        if scores is None:
+            return ()
+        wanted = {label.index for label in explained}
+        ranked = scores.argsort(descending=True).tolist()
+        return tuple(self._label(i, scores) for rank, i in enumerate(ranked) if rank < top_k or i in wanted)
+
+    def _attributions(
+        self, inputs: Tensor, methods: list[str], classes: list[Label], options: Mapping[str, dict[str, Any]]
+    ) -> Iterable[Attribution]:
+        """Class by class; methods that show none come last, once."""
+        for label in classes:
+            for name in methods:
+                if METHODS[name].class_specific:
+                    yield self._attribution(inputs, name, label, options[name])
+        for name in methods:
+            if self.headless or not METHODS[name].class_specific:
+                yield self._attribution(inputs, name, None, options[name])
+
+    def _attribution(self, inputs: Tensor, name: str, label: Label | None, options: dict[str, Any]) -> Attribution:
+        method = self.method(name)
+        if label is None and method.class_specific:
+            options = {"importance": FeatureImportance(), **options}
+        flow = method.attribute_flow(inputs, target=label and label.index, **options)[0].float().cpu()
+        return Attribution(name, label, flow, tuple(method.flow_layers()), options)
+
+    def _attention(self, inputs: Tensor) -> AttentionRecord:
+        method = self.method("raw_attention")
+        assert isinstance(method, RawAttention)
+        heads, patches = method.attention(inputs)
+        return AttentionRecord({n: h[0].cpu() for n, h in heads.items()}, {n: p[0].cpu() for n, p in patches.items()})
+
+
+def check_methods(names: Sequence[str]) -> list[str]:
+    """The methods that the names stand for, each once.
+
+    Raises:
+        OptionError: an unknown name.
+    """
+    for name in names:
+        if name != "all" and name not in METHODS:
+            raise OptionError(f"no method {name!r}; there are all, {', '.join(METHODS)}{nearest(name, list(METHODS))}")
+    return list(METHODS) if "all" in names else list(dict.fromkeys(names))
+
+
+def covered(view: View, adapter: Any, input_size: tuple[int, int]) -> View:
+    """The view of the model's patches: without what is left over beside the last whole one."""
+    layout = adapter.token_layout(input_size, {})
+    seen = layout.image_size or input_size  # the ViT's owner may have resized
+    height = round(layout.grid[0] * layout.patch[0] * input_size[0] / seen[0])
+    width = round(layout.grid[1] * layout.patch[1] * input_size[1] / seen[1])
+    return view if (width, height) == view.size else view.cropped(0, 0, width, height)
+
+
+def _loaded(model: str | nn.Module, class_names: Any, checkpoint: str | Path | None) -> LoadedModel:
+    if isinstance(model, str):
+        found = load_model(model, checkpoint=checkpoint)
+    else:
+        config = getattr(unwrap(model), "config", None)
+        several = getattr(config, "problem_type", None) == "multi_label_classification"
+        found = LoadedModel(model, class_names=adapt(model).class_names, multi_label=several)
+    if class_names is None:
+        return found
+    return replace(found, class_names=dict(class_names if isinstance(class_names, Mapping) else enumerate(class_names)))
+
+
+def _device(name: str | torch.device | None) -> torch.device:
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device).cpu()  # a device may have a name and not be there
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise OptionError(f"no device {str(name)!r} here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def _options(methods: Sequence[str], options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What of the options each method knows."""
+    known = {name: options_of(METHODS[name]) for name in methods}
+    for option in options:
+        if not any(option in those for those in known.values()):
+            there = {f"{o} ({name})": None for name, those in known.items() for o in those}
+            raise OptionError(
+                f"{' and '.join(methods)} {'has' if len(methods) == 1 else 'have'} no option {option!r}; there is: "
+                f"{', '.join(there) or 'none'}"
+            )
+    return {name: {o: value for o, value in options.items() if o in those} for name, those in known.items()}
+
+
+def _shown(inputs: Tensor, preprocess: Preprocessing | None) -> Image.Image:
+    """A preprocessed image as a person would see it: normalisation undone, or where nobody knows it, stretched."""
+    pixels = inputs.detach().float().cpu()
+    if preprocess is not None and preprocess.mean is not None and preprocess.std is not None:
+        mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (preprocess.mean, preprocess.std))
+        pixels = pixels * std + mean
+    else:
+        pixels = (pixels - pixels.min()) / (pixels.max() - pixels.min()).clamp_min(1e-12)
+    shown = (255 * pixels.clamp(0, 1)).round().byte().permute(1, 2, 0).numpy()
+    return to_image(shown)
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
