@@ -62,8 +62,8 @@ def _step(transform: Any) -> Step | None:
 
 
 _POINTWISE = {
-    "ConvertImageDtype", "Grayscale", "Identity", "MaybePILToTensor", "MaybeToTensor", "Normalize", "PILToTensor",
-    "RGB", "ToDtype", "ToImage", "ToNumpy", "ToPureTensor", "ToTensor", "_convert_to_rgb",
+    "ConvertImageDtype", "Grayscale", "Identity", "MaybeConvertMode", "MaybePILToTensor", "MaybeToTensor", "Normalize",
+    "PILToTensor", "RGB", "ToDtype", "ToImage", "ToNumpy", "ToPureTensor", "ToTensor", "_convert_to_rgb",
 }  # fmt: skip
 
 
