@@ -339,6 +339,10 @@ class ReplayTap(GraphTap):
         self.recorded, self.full, self.layers, self.copies = recording.kept, recording.layout, layers, copies
         self.linears = {key: (weight, iter(rows)) for key, (weight, rows) in recording.linears.items()}
 
+    def _set_layout(self, images: Tensor, arguments: Mapping[str, Any]) -> TokenLayout:
+        self._layout = self.full  # as in the recording: to ask the adapter again takes some milliseconds
+        return self._layout
+
     def layer_layout(self, name: str, q: Tensor, k: Tensor) -> LayerLayout:
         return self.recorded[name].layout
 
