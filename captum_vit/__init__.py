@@ -3,6 +3,7 @@
 The names below are imported when first used, so that the command line can answer before torch is loaded.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -74,3 +75,6 @@ __all__ = [
     "inspect",
     "load_model",
 ]
+
+if "transformers" in sys.modules:  # then the task `image-attribution` is expected to be there
+    import_module(".pipelines", __name__)

@@ -57,9 +57,11 @@ def load(options: Options) -> tuple[Explainer, list[str]]:
     for name in chosen:
         explainer.method(name)  # a method or layer that does not fit is found before the first image
     notes = []
-    missing = [name for name in METHODS if name not in chosen] if _asked(options) == "all" else []
-    for name in missing:
-        notes.append(f"{name} cannot be drawn: {explainer.unfit(name)}")
+    reasons: dict[str | None, list[str]] = {}
+    for name in METHODS:
+        if _asked(options) == "all" and name not in chosen:
+            reasons.setdefault(explainer.unfit(name), []).append(name)
+    notes += [f"{' and '.join(names)} cannot be drawn: {reason}" for reason, names in reasons.items()]
     if options.targets and not any(METHODS[name].class_specific for name in chosen):
         notes.append(f"--target is not used: {', '.join(chosen)} gives one map for all classes")
     return explainer, notes

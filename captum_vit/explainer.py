@@ -1,7 +1,6 @@
 """From a model and an image to an Explanation: preprocessing, predictions, targets by name, and the methods."""
 
 import platform
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from .attr import DAAM, METHODS, FeatureImportance, RawAttention, ViTAttribution
 from .attr.base import options_of
+from .classes import class_index
 from .errors import InputError, OptionError, PreprocessingError, TargetError
 from .explanation import AttentionRecord, Attribution, Explanation, Label
 from .geometry import View
@@ -174,39 +174,6 @@ class Explainer:
             self._methods[name] = METHODS[name](self.loaded.model, self.layer)
         return self._methods[name]
 
-    def index(self, target: Target, classes: int) -> int:
-        """The number of a class.
-
-        Raises:
-            TargetError: out of range, unknown (with the nearest names), or a name of several.
-        """
-        number = int(target) if isinstance(target, int) or re.fullmatch("-?[0-9]{1,9}", target) else None
-        if number is not None:
-            if not 0 <= number < classes:
-                raise TargetError(f"target {target} is out of range: {self.model_name!r} has 0 to {classes - 1}")
-            return number
-        wanted = str(target).strip().casefold()
-        known: dict[str, set[int]] = {}
-        for index, name in self.names.items():
-            for part in {name, *name.split(",")}:  # ImageNet's names are lists of synonyms
-                known.setdefault(part.strip().casefold(), set()).add(index)
-        found = sorted(known.get(wanted, ()))
-        if not found:
-            raise TargetError(f"no class {target!r} in {self.model_name!r}{self._hint(wanted, list(known))}")
-        if len(found) > 1:
-            raise TargetError(f"class {target!r} is not unique: give one of the numbers {', '.join(map(str, found))}")
-        return found[0]
-
-    def _hint(self, wanted: str, known: list[str]) -> str:
-        containing = [name for name in known if wanted and wanted in name]
-        if not known:
-            hint = "; its classes have no names, give a number"
-        elif len(self.names) <= 20:
-            hint = f"; it has {', '.join(self.names.values())}{nearest(wanted, known)}"
-        else:
-            hint = f"; nearest: {', '.join(containing[:3])}" if containing else nearest(wanted, known)
-        return hint + ("; for several, name each by itself" if "," in wanted else "")
-
     def _see(self, image: Picture) -> tuple[Image.Image, Tensor, View]:
         """The original image, the model's input (1, C, H, W), and how it looks at the original."""
         if isinstance(image, Tensor) and image.is_floating_point():
@@ -245,7 +212,7 @@ class Explainer:
         """The asked classes; else those predicted: the best, and of a multi-label model others above one half."""
         wanted = [target] if isinstance(target, (int, str)) else list(target or ())
         if wanted:
-            return list(dict.fromkeys(self.index(each, len(scores)) for each in wanted))
+            return list(dict.fromkeys(class_index(each, self.names, len(scores), self.model_name) for each in wanted))
         best, *others = scores.argsort(descending=True)[:top_k].tolist()
         return [best, *(i for i in others if self.loaded.multi_label and scores[i] > 0.5)]
 

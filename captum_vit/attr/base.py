@@ -142,13 +142,7 @@ class ViTAttribution(LayerAttribution):
         options: Mapping[str, Any],
     ) -> Tensor:  # fmt: skip
         check_output_shape(output_shape)
-        known = options_of(type(self))
-        for name in options:
-            if name not in known:
-                raise OptionError(
-                    f"{self.get_name()} has no option {name!r}; it has: {', '.join(known)}. Keyword arguments of the "
-                    f"model go through forward_kwargs={{...}}"
-                )
+        check_options(type(self), options)
         call = self._inputs(inputs, args, kwargs)
         with untouched(self.adapter), torch.no_grad():
             maps, layout = self._maps(call, target, flow=flow, **options)
@@ -215,6 +209,17 @@ def options_of(method: type[ViTAttribution]) -> dict[str, Any]:
     """The options of a method's `attribute` with their defaults."""
     parameters = inspect.signature(method._maps).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "flow"}
+
+
+def check_options(method: type[ViTAttribution], options: Mapping[str, Any]) -> None:
+    """Raise OptionError unless the method has all these options."""
+    known = options_of(method)
+    for name in options:
+        if name not in known:
+            raise OptionError(
+                f"{method.get_name()} has no option {name!r}; it has: {', '.join(known)}. Keyword arguments of the "
+                f"model go through forward_kwargs={{...}}"
+            )
 
 
 def check_output_shape(output_shape: str) -> None:

@@ -203,7 +203,7 @@ def test_the_sample_names_what_is_in_a_scene(spec: str):
     assert set(scores.topk(2).indices.tolist()) == set(scene.labels)
     assert loaded.multi_label
     assert loaded.class_names[scene.labels[0]] == sample.CLASSES[scene.labels[0]]
-    assert loaded.seen((512, 300)) == (0, 0, 512, 300)
+    assert loaded.preprocess.view((512, 300)).window == (0, 0, 512, 300)
 
 
 def test_the_sample_with_random_weights_or_a_checkpoint():
@@ -214,11 +214,8 @@ def test_the_sample_with_random_weights_or_a_checkpoint():
 
 
 def test_softmax_and_sigmoid():
-    def preprocess(image: Image.Image) -> torch.Tensor:
-        raise NotImplementedError
-
     logits = torch.tensor([0.0, 0.0])
-    single = LoadedModel(nn.Identity(), preprocess, lambda size: (0, 0, *size))
-    several = LoadedModel(nn.Identity(), preprocess, lambda size: (0, 0, *size), multi_label=True)
+    single = LoadedModel(nn.Identity())
+    several = LoadedModel(nn.Identity(), multi_label=True)
     assert single.probabilities(logits).tolist() == [0.5, 0.5]
     assert several.probabilities(logits + 30).tolist() == pytest.approx([1, 1])
