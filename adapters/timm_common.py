@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
+from timm.data import ImageNetInfo, infer_imagenet_subset
 from torch import Tensor, nn
 
 from captum_vit.layers import Adapter, Grid, Switch, unaltered
@@ -45,8 +46,7 @@ class TimmAdapter(Adapter):
 
     @property
     def class_names(self) -> Mapping[int, str]:
-        names = (getattr(self.timm, "pretrained_cfg", None) or {}).get("label_names")
-        return dict(enumerate(names or ()))
+        return class_names(self.model)
 
     def scores(self, output: Any) -> Tensor:
         if isinstance(output, Tensor) and output.dim() == 3:
@@ -65,3 +65,15 @@ class TimmAdapter(Adapter):
 def is_timm(kind: type) -> bool:
     """Whether the class is one of timm's own."""
     return kind.__module__.split(".")[0] == "timm"
+
+
+def class_names(model: Any) -> dict[int, str]:
+    """The names that come with the weights, else those of ImageNet where the number of classes says so."""
+    names = (getattr(model, "pretrained_cfg", None) or {}).get("label_names") or ()
+    if len(names) and len(names) == model.num_classes:
+        return dict(enumerate(names))
+    subset = infer_imagenet_subset(model)
+    if subset is None:
+        return {}
+    info = ImageNetInfo(subset)
+    return {index: info.index_to_description(index) for index in range(info.num_classes())}

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from timm.data import ImageNetInfo, create_transform, infer_imagenet_subset, resolve_data_config
+from timm.data import create_transform, resolve_data_config
 from timm.models import get_pretrained_cfg, is_model
 from torch import Tensor, nn
 
 from captum_vit.adapters import hub
+from captum_vit.adapters.timm_common import class_names
 from captum_vit.errors import ModelLoadError
 from captum_vit.models import LoadedModel, load_weights, nearest, read_checkpoint
 from captum_vit.preprocessing import Preprocessing, read_preprocessing
@@ -41,7 +42,7 @@ def load(name: str, *, checkpoint: str | Path | None = None, pretrained: bool = 
     else:
         model = _create(name)
     model.eval()
-    return LoadedModel(model, read_preprocessing(model), _class_names(model))
+    return LoadedModel(model, read_preprocessing(model), class_names(model))
 
 
 def preprocessing_of(model: Any) -> Preprocessing | None:
@@ -83,15 +84,3 @@ def _classes(weights: Mapping[str, Tensor], name: str) -> int:
     classifier = (config.classifier if config else None) or "head"
     head = weights.get(f"{classifier if isinstance(classifier, str) else classifier[0]}.weight")
     return 0 if head is None else len(head)
-
-
-def _class_names(model: nn.Module) -> dict[int, str]:
-    """The names that come with the weights, else those of ImageNet where the number of classes says so."""
-    names = (getattr(model, "pretrained_cfg", None) or {}).get("label_names") or ()
-    if len(names) and len(names) == model.num_classes:
-        return dict(enumerate(names))
-    subset = infer_imagenet_subset(model)
-    if subset is None:
-        return {}
-    info = ImageNetInfo(subset)
-    return {index: info.index_to_description(index) for index in range(info.num_classes())}

@@ -12,11 +12,12 @@ from ._version import __version__
 if TYPE_CHECKING:
     from .attr import AGCAM, DAAM, AttentionRollout, FeatureImportance, GradientRollout, RawAttention
     from .errors import CaptumViTError
-    from .explainer import Explainer, explain
+    from .explaining import Explainer, explain
     from .explanation import Explanation
     from .inspection import Inspection, inspect
     from .layers import Adapter, AttentionCall, Readout, TokenLayout
     from .models import load_model
+    from .pipelines import explainer as explainer
     from .preprocessing import Preprocessing
     from .registry import adapt
 
@@ -27,7 +28,7 @@ _HOMES = {
     "AttentionCall": "layers",
     "AttentionRollout": "attr",
     "CaptumViTError": "errors",
-    "Explainer": "explainer",
+    "Explainer": "explaining",
     "Explanation": "explanation",
     "FeatureImportance": "attr",
     "GradientRollout": "attr",
@@ -37,7 +38,8 @@ _HOMES = {
     "Readout": "layers",
     "TokenLayout": "layers",
     "adapt": "registry",
-    "explain": "explainer",
+    "explain": "explaining",
+    "explainer": "pipelines",  # not in __all__: it needs transformers
     "inspect": "inspection",
     "load_model": "models",
 }

@@ -12,7 +12,7 @@ from PIL import Image
 
 from .attr import METHODS
 from .errors import OutputError, TargetError
-from .explainer import Explainer
+from .explaining import Explainer
 from .explanation import Attribution, Explanation, write_atomically
 from .images import open_image
 from .sample import draw_scene

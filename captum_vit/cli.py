@@ -117,7 +117,7 @@ def explain(
     """
     try:
         from . import _run
-        from .explainer import check_methods
+        from .explaining import check_methods
 
         methods = check_methods(method) if method else None
         if not images and model.split("/")[0] != "sample":

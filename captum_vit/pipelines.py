@@ -19,7 +19,7 @@ from .attr import METHODS, ViTAttribution
 from .attr.base import check_options
 from .classes import class_index
 from .errors import OptionError
-from .explainer import covered
+from .explaining import covered
 from .images import to_image
 from .models import nearest
 from .preprocessing import read_preprocessing
@@ -140,7 +140,7 @@ def _register() -> None:
     PIPELINE_REGISTRY.register_pipeline(
         TASK, pipeline_class=ImageAttributionPipeline, pt_model=AutoModelForImageClassification, type="image"
     )
-    delattr(ImageAttributionPipeline, "_registered_impl")  # with it, save_pretrained would write this class beside the model
+    delattr(ImageAttributionPipeline, "_registered_impl")  # save_pretrained would write a copy of this class
 
 
 _register()

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from captum_vit import _run, cli, explainer, sample
+from captum_vit import _run, cli, explaining, sample
 from tests.cli.helpers import explain, photo, pixels, refused, run, written
 
 NOTE = "Note: the sample model knows drawn shapes alone; name a --model for photographs"
@@ -51,7 +51,7 @@ def test_bad_checkpoints():
 
 
 def test_folders_that_cannot_be_written_are_found_before_the_work(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(explainer, "load_model", lambda *_, **__: pytest.fail("worked"))
+    monkeypatch.setattr(explaining, "load_model", lambda *_, **__: pytest.fail("worked"))
     photo("a.png")
     refused("cannot write to 'a.png': it is a file", "--out", "a.png")
     refused("cannot write to the folder 'a.png/under': Not a directory", "--out", "a.png/under")
@@ -95,7 +95,7 @@ def test_one_bad_image_among_several(content: bytes | None, message: str):
 
 
 def test_only_bad_images(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(explainer, "load_model", lambda *_, **__: pytest.fail("loaded a model for nothing"))
+    monkeypatch.setattr(explaining, "load_model", lambda *_, **__: pytest.fail("loaded a model for nothing"))
     result = explain("nothing.png", "more\nnothing.png", code=1)
     assert result.stderr.splitlines() == [
         "Failed: no such file: 'nothing.png'", "Failed: no such file: 'more\\nnothing.png'", "2 of 2 images failed",

@@ -1,0 +1,307 @@
+"""`explain`: from any picture and any model to maps on the original."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torchvision import transforms
+from transformers import AutoModel, ViTConfig, ViTForImageClassification, ViTImageProcessor, ViTModel
+
+from captum_vit import Explainer, Explanation, Preprocessing, explain, sample
+from captum_vit.adapters.sample_vit import PREPROCESSING, build
+from captum_vit.attr import METHODS, FeatureImportance
+from captum_vit.errors import CaptumViTError, InputError, OptionError, PreprocessingError, TargetError
+from captum_vit.geometry import View
+from tests.fingerprint import fingerprint
+
+CLASSES = {name: index for index, name in enumerate(sample.CLASSES)}
+
+
+def scene(size: tuple[int, int] = (300, 300)) -> Image.Image:
+    """A triangle and a cross."""
+    return Image.fromarray(sample.draw_scene(15, objects=2, size=300).image).resize(size)
+
+
+def as_file(image: Image.Image, path: Path, orientation: int | None = None) -> Path:
+    exif = Image.Exif()
+    if orientation is not None:
+        exif[0x0112] = orientation
+    image.save(path, exif=exif)
+    return path
+
+
+def test_one_line():
+    found = explain(scene((280, 200)))
+    assert isinstance(found, Explanation)
+    assert [label.name for label in found.targets] == ["triangle", "cross"]
+    assert found.methods == ("agcam",)
+    assert found.maps.shape == (2, 1, 8, 8)
+    assert found.image.size == found.view.original == (280, 200)
+    assert found.scores["triangle"] > 0.9
+    assert len(found.labels) == 5
+    assert found.model == "sample"
+    assert {"captum-vit", "torch", "captum", "python"} <= set(found.versions)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_maps_and_flows_are_those_of_the_method(method: str):
+    model = build()
+    found = explain(scene(), model, method, ["cross"], preprocess=PREPROCESSING)
+    inputs = PREPROCESSING(scene())[None]
+    for attribution in found:
+        target = attribution.target and attribution.target.index
+        assert target in (None, CLASSES["cross"])
+        assert (target is None) != METHODS[method].class_specific
+        expected = METHODS[method](model).attribute_flow(inputs, target=CLASSES["cross"])[0]
+        torch.testing.assert_close(attribution.flow, expected)
+        assert attribution.layers == tuple(f"blocks.{i}.attn" for i in range(6))
+    torch.testing.assert_close(found.maps[:, 0], torch.stack([a.flow[-1] for a in found]))
+
+
+def test_several_methods_and_classes():
+    found = explain(scene(), method="all", target=["cross", 0], discard_ratio=0.5, kind="peak")
+    assert [a.title for a in found] == [
+        "agcam: cross", "daam: cross", "gradient_rollout: cross",
+        "agcam: disc", "daam: disc", "gradient_rollout: disc", "rollout", "raw_attention",
+    ]  # fmt: skip
+    assert found.options["rollout"] == {"discard_ratio": 0.5}
+    assert found.options["raw_attention"] == {"kind": "peak"}
+    assert found.options["agcam"] == {}
+    only = found.only("daam", "disc")
+    assert [a.title for a in only] == ["daam: disc"]
+    assert len(found.only(target="cross")) == 5
+    assert len(found.only(target=0)) == 5
+
+
+PICTURES: dict[str, Any] = {
+    "PIL": lambda image, folder: image,
+    "path": lambda image, folder: as_file(image, folder / "a.png"),
+    "text": lambda image, folder: str(as_file(image, folder / "a.png")),
+    "array": lambda image, folder: np.asarray(image),
+    "tensor of bytes": lambda image, folder: torch.from_numpy(np.array(image)).permute(2, 0, 1),
+    "with alpha": lambda image, folder: image.convert("RGBA"),
+}
+
+
+@pytest.mark.parametrize("make", PICTURES.values(), ids=PICTURES)
+def test_pictures_in_any_form(make: Any, tmp_path: Path):
+    image = scene((90, 60))
+    found = explain(make(image, tmp_path), target="cross")
+    np.testing.assert_array_equal(np.asarray(found.image), np.asarray(image))
+    torch.testing.assert_close(found.maps, explain(image, target="cross").maps)
+
+
+def test_a_preprocessed_tensor_is_shown_as_it_was():
+    inputs = PREPROCESSING(scene())
+    for tensor in (inputs, inputs[None]):
+        found = explain(tensor, target="cross")
+        torch.testing.assert_close(found.maps, explain(scene(), target="cross").maps)
+        shown = scene().resize((64, 64), Image.Resampling.BOX)
+        assert np.abs(np.asarray(found.image).astype(int) - np.asarray(shown)).max() <= 1
+    bare = explain(inputs, build("transformers"), target="cross")  # whose normalisation nobody knows
+    assert np.ptp(np.asarray(bare.image)) == 255
+
+
+def test_a_list_gives_a_list():
+    several = explain([scene(), scene((60, 90))], target="cross")
+    assert [e.image.size for e in several] == [(300, 300), (60, 90)]
+    torch.testing.assert_close(several[1].maps, explain(scene((60, 90)), target="cross").maps)
+    assert explain([]) == []
+
+
+def corner(mark: tuple[int, int]) -> Image.Image:
+    """Noise with a bright quarter, so that what is where can be told."""
+    pixels = np.random.default_rng(0).integers(0, 60, (120, 180, 3), np.uint8)
+    rows, cols = np.indices((120, 180))
+    pixels[(rows // 60 == mark[0]) & (cols // 90 == mark[1])] = 255
+    return Image.fromarray(pixels)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_orientation_that_a_camera_noted(orientation: int, tmp_path: Path):
+    """A photograph stored on its side or mirrored is explained, and shown, as a person sees it."""
+    upright = corner((0, 1))
+    inverse = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }  # fmt: skip
+    stored = upright if orientation == 1 else upright.transpose(inverse[orientation])
+    path = as_file(stored, tmp_path / "photo.png", orientation)
+    for picture in (path, Image.open(path)):
+        found = explain(picture, target="cross")
+        np.testing.assert_array_equal(np.asarray(found.image), np.asarray(upright))
+        torch.testing.assert_close(found.maps, explain(upright, target="cross").maps)
+
+
+def small(**options: Any) -> nn.Module:
+    return timm.create_model("test_vit", **options).eval()
+
+
+def test_a_timm_model_brings_its_preprocessing_and_imagenets_names():
+    model = small(num_classes=1000)
+    found = explain(scene((200, 90)), model, target="tabby cat")
+    assert found.targets[0].title == "tabby"
+    left, _, right, _ = found.view.window
+    assert right - left == pytest.approx(86, abs=1)  # the middle square, but for the crop
+    assert found.model == "VisionTransformer"
+
+
+def test_names_near_the_one_that_was_asked_for():
+    with pytest.raises(TargetError, match="no class 'tabyb cat' in .*; nearest: .*tabby cat"):
+        explain(scene(), small(num_classes=1000), target="tabyb cat")
+
+
+def test_class_names_of_ones_own():
+    names = [f"kind {i}" for i in range(10)]
+    found = explain(scene(), small(num_classes=10), target="kind 3", class_names=names)
+    assert found.targets[0].index == 3
+    same = explain(scene(), small(num_classes=10), target="KIND 3", class_names=dict(enumerate(names)))
+    assert same.targets == found.targets or same.targets[0].name == "kind 3"
+
+
+def test_a_hugging_face_model_needs_its_processor():
+    config = ViTConfig(**{**sample.hf_config(), "problem_type": None})
+    model = ViTForImageClassification(config).eval()
+    with pytest.raises(
+        PreprocessingError, match="no preprocessing is known for ViTForImageClassification: pass prepro"
+    ):
+        explain(scene(), model)
+    processor = ViTImageProcessor(size={"height": 64, "width": 64})
+    found = explain(scene(), model, preprocess=processor)
+    assert len(found.targets) == 1  # one class against the others
+    assert sum(label.score for label in explain(scene(), model, preprocess=processor, top_k=8).labels) == pytest.approx(
+        1
+    )
+
+
+def test_what_is_left_beside_the_last_patch_was_not_seen():
+    processor = ViTImageProcessor(size={"height": 70, "width": 100})
+    model = ViTModel(ViTConfig(**{**sample.hf_config(), "image_size": [70, 100], "patch_size": 16})).eval()
+    found = explain(scene((200, 140)), model, preprocess=processor)
+    assert found.view.window == pytest.approx((0, 0, 192, 128))
+    assert found.grid == (4, 6)
+
+
+@pytest.mark.parametrize(
+    "model", [lambda: small(num_classes=0), lambda: AutoModel.from_config(ViTConfig(**sample.hf_config()))]
+)
+def test_a_model_of_features(model: Any):
+    found = explain(
+        scene(), model().eval(), method="all", preprocess=PREPROCESSING if "ViTModel" in str(model()) else None
+    )
+    assert found.methods == ("daam", "rollout", "raw_attention")
+    assert found.labels == found.targets == ()
+    assert isinstance(found.attributions[0].options["importance"], FeatureImportance)
+    with pytest.raises(
+        OptionError, match="agcam cannot be drawn: explaining a class needs a classifier.*choose among daam"
+    ):
+        explain(scene(), small(num_classes=0), method="agcam")
+    with pytest.raises(TargetError, match="a target needs a classifier"):
+        explain(scene(), small(num_classes=0), target=3)
+
+
+def test_attention_is_kept_on_request():
+    found = explain(scene(), target="cross", attention=True)
+    assert found.attention is not None
+    heads, patches = found.attention.heads, found.attention.patches
+    assert list(heads) == list(patches) == [f"blocks.{i}.attn" for i in range(6)]
+    raw = METHODS["raw_attention"](build())
+    every = raw.attribute_heads(PREPROCESSING(scene())[None])[0]
+    torch.testing.assert_close(torch.stack(list(heads.values())), every)
+    assert all(p.shape == (64, 64) for p in patches.values())
+    peak = raw.attribute(PREPROCESSING(scene())[None], kind="peak")[0, 0]
+    assert (patches["blocks.5.attn"].amax(0).view(8, 8) <= peak + 1e-6).all()  # the mean of heads, of the largest row
+    rows = patches["blocks.0.attn"].sum(1)
+    assert ((rows > 0.5) & (rows <= 1)).all()  # the rest goes to the class token
+    assert explain(scene(), target="cross").attention is None
+
+
+def by_hand(model: nn.Module, inputs: Tensor) -> Tensor:
+    """Attention between patches in the first block, from the weights."""
+    tokens = model.norm_pre(model._pos_embed(model.patch_embed(inputs)))
+    block = model.blocks[0]
+    q, k, _ = block.attn.qkv(block.norm1(tokens)).unflatten(-1, (3, 4, 24)).permute(2, 0, 3, 1, 4)
+    return (q @ k.mT * 24**-0.5).softmax(-1).mean(1)[0, 1:, 1:]
+
+
+def test_attention_between_patches_is_the_softmax():
+    with torch.no_grad():
+        expected = by_hand(build(), PREPROCESSING(scene())[None])
+    found = explain(scene(), target="cross", attention=True)
+    torch.testing.assert_close(found.attention.patches["blocks.0.attn"], expected, rtol=1e-5, atol=1e-7)
+
+
+def test_class_attention_has_none_between_patches():
+    model = timm.create_model("cait_xxs24_224", depth=2, img_size=32, num_classes=10).eval()
+    found = explain(torch.randn(3, 32, 32), model, target=1, attention=True)
+    assert list(found.attention.heads) == ["blocks_token_only.0.attn", "blocks_token_only.1.attn"]
+    assert not found.attention.patches
+
+
+def test_the_model_is_left_as_it_was():
+    model = build()
+    before = fingerprint(model)
+    explain(scene(), model, "all", preprocess=PREPROCESSING, attention=True)
+    assert fingerprint(model) == before
+
+
+def test_an_explainer_keeps_its_model():
+    explainer = Explainer(small(num_classes=10), layer=[-1])
+    found = [explainer(scene(size), method="daam", target=1) for size in ((90, 60), (60, 90))]
+    assert [e.attributions[0].layers for e in found] == [("blocks.5.attn",)] * 2
+    assert explainer.method("daam") is explainer.method("daam")
+
+
+@pytest.mark.parametrize(
+    ("ask", "error", "message"),
+    [
+        ({"method": "agcm"}, OptionError, "no method 'agcm'; there are all, agcam.*nearest: agcam"),
+        (
+            {"method": "rollout", "fussion": "max"},
+            OptionError,
+            r"rollout has no option 'fussion'; .*fusion \(rollout\)",
+        ),
+        ({"target": "crss"}, TargetError, "no class 'crss' in 'sample'.*nearest: cross"),
+        ({"target": 8}, TargetError, "target 8 is out of range: 'sample' has 0 to 7"),
+        ({"images": np.zeros((4, 4))}, InputError, r"an image is a path.*got float64 of shape \(4, 4\)"),
+        ({"images": torch.zeros(2, 3, 64, 64)}, InputError, r"expected one image .*pass a list"),
+        ({"images": 7}, InputError, "an image is a path.*got int"),
+        ({"model": nn.Linear(2, 2)}, CaptumViTError, "Linear is not supported"),
+        ({"device": "cuda:9"}, OptionError, "no device 'cuda:9' here"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_had(ask: dict[str, Any], error: type, message: str):
+    with pytest.raises(error, match=message):
+        explain(**{"images": scene(), **ask})
+
+
+def test_a_preprocessing_that_says_otherwise_than_it_does():
+    lying = Preprocessing(PREPROCESSING.prepare, lambda size: View.of(size).resized(32, 32))
+    with pytest.raises(InputError, match="made 64x64 pixels where its description gives 32x32"):
+        explain(scene(), build(), preprocess=lying)
+
+
+def test_what_is_not_in_an_explanation():
+    found = explain(scene(), target="cross")
+    with pytest.raises(OptionError, match="no method 'daam' in this explanation; it has agcam"):
+        found.only("daam")
+    with pytest.raises(TargetError, match="class 'crss' was not explained; explained: cross; nearest: cross"):
+        found.only(target="crss")
+
+
+def test_overlays_are_as_large_as_the_original():
+    steps = transforms.Compose([transforms.Resize(64), transforms.CenterCrop(64), transforms.ToTensor()])
+    found = explain(scene((200, 100)), build(), target="cross", preprocess=steps)
+    drawn = np.asarray(found.overlay()).astype(int)
+    assert drawn.shape == (100, 200, 3)
+    grey = (drawn.max(-1) == drawn.min(-1)).all(0)
+    assert grey[:48].all()
+    assert not grey[52:148].any()
+    assert grey[152:].all()
