@@ -11,16 +11,14 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from .errors import OptionError
-from .explanation import Attribution, Explanation, Label
-from .flow import SPANS, block_names, displayed, thinned
+from .explanation import Attribution, Explanation
+from .flow import SPANS, displayed, thinned
 from .panels import PIXELS, Bar, Layout, Look, Panel, draw, picture_size
+from .titles import Line, block_names, heading, lines, three_digits, unit
 from .visualization import ALPHA, CMAP, _fitted
 from .visualization import overlay as drawn_over
 
 Span = tuple[float, float]
-Title = tuple[tuple[str, str], ...]
-NAMES = {"agcam": "AGCAM", "daam": "DAAM"}
-OF_ATTENTION = ("rollout", "raw_attention")  # their maps are shares of attention, not evidence for a class
 FINE = Look(CMAP, ALPHA)
 
 
@@ -78,20 +76,22 @@ def layers(
         OptionError: `adds` for a map that is no growing sum.
     """
     a = explanation.attributions[0]
-    maps, what = a.flow, "after each block"
+    maps, what = a.flow, "of each block by itself" if a.method == "raw_attention" else "after each block"
     if adds:
         maps, what = a.flow.diff(dim=0, prepend=a.flow.new_zeros(1, *a.flow.shape[1:])), "added by each block"
         if maps.min() < -1e-5 * a.flow.abs().max():
             raise OptionError(f"the maps of {a.method!r} are no sum over blocks: there is nothing that each adds")
-    heading = f"{_name(a.method)}{_for(a.target)}, {what}"
-    return _series(explanation, maps, block_names(a.layers), heading, _unit(a), ax, Look(cmap, alpha), shared)
+    name, score = heading(a)
+    return _series(
+        explanation, maps, block_names(a.layers), (name, f"{score}, {what}"), unit(a), ax, Look(cmap, alpha), shared
+    )
 
 
 def heads(
     explanation: Explanation, layer: int | str = -1, ax: Axes | None = None, *, shared: bool = False,
     cmap: str = CMAP, alpha: float = ALPHA,
 ) -> Figure:  # fmt: skip
-    """What each head of a layer looks at for the score, that is the attention of the tokens that the score is read from.
+    """What each head of a layer looks at: the attention of the tokens that the score is read from.
 
     Args:
         layer: by position (negative too) or name.
@@ -105,11 +105,11 @@ def heads(
     names = list(kept)
     if isinstance(layer, int) and -len(names) <= layer < len(names):
         layer = names[layer]
-    if layer not in kept:
+    if not isinstance(layer, str) or layer not in kept:
         raise OptionError(f"no layer {layer!r}; there are 0 to {len(names) - 1}: {', '.join(names)}")
     titles = [f"head {i}" for i in range(len(kept[layer]))]
-    heading = f"Attention of the heads, {dict(zip(names, block_names(names), strict=True))[layer]}"
-    return _series(explanation, kept[layer], titles, heading, "attention", ax, Look(cmap, alpha), shared)
+    above = (f"Attention of the heads, {block_names(names)[names.index(layer)]}", "")
+    return _series(explanation, kept[layer], titles, above, "attention per patch", ax, Look(cmap, alpha), shared)
 
 
 def flow(
@@ -130,8 +130,9 @@ def flow(
         names, maps = block_names(a.layers), displayed(a)
         rows.append([_panel(explanation, maps[i], ((names[i], ""),), side, look, SPANS["daam"]) for i in picked])
     size = picture_size(explanation.image.size, side)
-    headings = tuple(_name(a.method) + _for(a.target) for a in explanation)
-    layout = Layout(size, max(size[0], 0.75), 7, 1, False, headings, Bar("within each block; the faint lifted"))
+    headings = tuple(map(heading, explanation))
+    layout = Layout(size, max(size[0], 0.75), 7, 1, False, headings, Bar("within each block, faint values raised"))
+    layout = layout.readable(ax, len(rows), max(map(len, rows)))
     return draw(rows, layout, look, explanation.image.size, ax)
 
 
@@ -143,15 +144,16 @@ def _figure(
     every = [a for row in rows for a in row]
     span = _span([a.map for a in every]) if shared else None
     size = picture_size(explanation.image.size, side)
-    legend = Bar(_unit(every[0]) + ", one scale", span) if shared else None
-    lines = max(len(_title(a)) for a in every)
-    layout = Layout(size, max(size[0], 1.6), 9, lines, not shared, (), legend)
-    if len(rows) == 1:
-        across = layout.columns(len(every), 2.4)
+    legend = Bar(unit(every[0]) + ", one scale", span) if shared else None
+    layout = Layout(size, max(size[0], 1.6), 9, max(len(lines(a)) for a in every), not shared, (), legend)
+    if len(rows) > 1:
+        layout = layout.readable(ax, len(rows), max(map(len, rows)))
+    else:
+        layout, across = layout.within(ax, len(every), 2.4)
         rows = [every[i : i + across] for i in range(0, len(every), across)]
     panels = [
         [
-            _panel(explanation, a.map, _title(a), side, look, span, None if shared else Bar(_unit(a), _span([a.map])))
+            _panel(explanation, a.map, lines(a), side, look, span, None if shared else Bar(unit(a), _span([a.map])))
             for a in row
         ]
         for row in rows
@@ -160,16 +162,16 @@ def _figure(
 
 
 def _series(
-    explanation: Explanation, maps: Tensor, titles: Sequence[str], heading: str, unit: str, ax: Axes | None,
+    explanation: Explanation, maps: Tensor, titles: Sequence[str], above: Line, counted: str, ax: Axes | None,
     look: Look, shared: bool,
 ) -> Figure:  # fmt: skip
     """Many maps of one kind with one colour bar."""
     side, span = 1.3, _span(list(maps)) if shared else None
-    highest = [("", "") if shared else ("", f"to {m.max():.3g}") for m in maps]
+    highest = [("", "") if shared else ("", f"max {three_digits(m.max().item())}") for m in maps]
     size = picture_size(explanation.image.size, side)
-    legend = Bar(unit + ", one scale" if shared else f"{unit} in its own scale", span)
-    layout = Layout(size, max(size[0], 0.9), 8, 1 if shared else 2, False, (heading,), legend)
-    across = layout.columns(len(maps), 1.6)
+    legend = Bar(f"{counted}, {'one scale' if shared else 'each in its own scale'}", span)
+    layout = Layout(size, max(size[0], 0.9), 8, 1 if shared else 2, False, (above,), legend)
+    layout, across = layout.within(ax, len(maps), 1.6)
     panels = [
         _panel(explanation, m, ((title, ""),) if shared else ((title, ""), top), side, look, span)
         for m, title, top in zip(maps, titles, highest, strict=True)
@@ -179,34 +181,12 @@ def _series(
 
 
 def _panel(
-    explanation: Explanation, shown: Tensor, title: Title, side: float, look: Look, span: Span | None,
+    explanation: Explanation, shown: Tensor, title: tuple[Line, ...], side: float, look: Look, span: Span | None,
     bar: Bar | None = None,
 ) -> Panel:  # fmt: skip
     """A map on a copy of the photograph as small, or as large, as it will be seen."""
     image = _fitted(explanation.image, round(PIXELS * max(picture_size(explanation.image.size, side))))
     return Panel(drawn_over(image, shown, explanation.view, alpha=look.alpha, cmap=look.cmap, span=span), title, bar)
-
-
-def _title(a: Attribution) -> Title:
-    """Class with score, and method."""
-    method = (_name(a.method), "")
-    return (method,) if a.target is None else ((a.target.title, f", score {_score(a.target)}"), method)
-
-
-def _for(target: Label | None) -> str:
-    return "" if target is None else f" for {target.title}, score {_score(target)}"
-
-
-def _score(label: Label) -> str:
-    return "<0.01" if 0 < label.score < 0.005 else f"{label.score:.2f}"
-
-
-def _name(method: str) -> str:
-    return NAMES.get(method, method.replace("_", " "))
-
-
-def _unit(a: Attribution) -> str:
-    return f"{'attention' if a.method in OF_ATTENTION else 'evidence'} per patch"
 
 
 def _span(maps: Sequence[Tensor]) -> Span:

@@ -1,6 +1,5 @@
 """The way from block to block: an explanation as an animation."""
 
-import re
 from base64 import b64encode
 from collections.abc import Sequence
 from functools import cached_property
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from .errors import OptionError
 from .explanation import Attribution, Explanation, write_atomically
+from .titles import block_names, method_name
 from .visualization import _fitted, _font, _shortened, flow_display, overlay, sheet
 
 if TYPE_CHECKING:
@@ -61,13 +61,13 @@ class Flow:
         image = _fitted(self.explanation.image, max_side)
         shown = [(a, displayed(a, display)) for a in self.explanation]
         names = block_names(self.layers)
-        across = _columns(len(shown), image.size)
+        across = self._columns(image.size)
         frames = []
         for number, layer in enumerate(self.layers):
-            cells = [(a.title, self._picture(image, maps[self._position(a, layer)], display)) for a, maps in shown]
+            cells = [(_title(a), self._picture(image, maps[self._position(a, layer)], display)) for a, maps in shown]
             rows = [cells[i : i + across] for i in range(0, len(cells), across)]
             body = sheet(rows, side=max(max_side, max(rows[0][0][1].size)))
-            frames.append(_headed(body, names[number], number, len(names)))
+            frames.append(_headed(body, names[number], (number, len(names)), max(12, max_side // 20)))
         return frames
 
     def save(
@@ -105,6 +105,14 @@ class Flow:
         wide = Image.new("RGB", (NARROWEST, drawn.height), "white")
         wide.paste(drawn, ((NARROWEST - drawn.width) // 2, 0))
         return wide
+
+    def _columns(self, size: tuple[int, int]) -> int:
+        """A row for each class where there are several methods; otherwise side by side, while it is not too wide."""
+        count, first = len(self.explanation), self.explanation.attributions[0].target
+        of_class = sum(a.target is not None and a.target == first for a in self.explanation)
+        if len(self.explanation.targets) > 1 and of_class > 1:
+            return of_class
+        return max(1, min(count, round(4 * size[1] / max(size[0], NARROWEST))))
 
     def _position(self, attribution: Attribution, layer: str) -> int:
         """Where an attribution stands at a layer; one that lacks it, at its last one before."""
@@ -151,30 +159,21 @@ def displayed(attribution: Attribution, display: str = "daam") -> Tensor:
     return flow_display(attribution.flow.unsqueeze(0))[0] if display == "daam" else attribution.flow
 
 
-def block_names(layers: Sequence[str]) -> list[str]:
-    """Short names by the numbers in the layers' own ones, "block 3" of blocks.3.attn; where that is ambiguous these."""
-    numbers = [".".join(re.findall(r"(?<![^.])\d+(?![^.])", name)) for name in layers]
-    if all(numbers) and len(set(numbers)) == len(numbers):
-        return [f"block {number}" for number in numbers]
-    return list(layers)
+def _title(a: Attribution) -> str:
+    return method_name(a.method) + (f": {a.target.title}" if a.target else "")
 
 
-def _columns(count: int, size: tuple[int, int]) -> int:
-    """Side by side, as long as the whole stays below three times as wide as it is high."""
-    return max(1, min(count, int(max(3, count**0.5 * 1.6) * size[1] / max(size[0], NARROWEST) + 0.5)))
-
-
-def _headed(body: Image.Image, title: str, number: int, count: int) -> Image.Image:
-    """A frame with its block's name and how far the way has come."""
-    font = _font(13)
-    frame = Image.new("RGB", (body.width, body.height + 28), "white")
-    frame.paste(body, (0, 28))
-    pen = ImageDraw.Draw(frame)
-    edge, room = 8, frame.width - 16
-    pen.text((edge, 12), _shortened(title, font, room), "black", font, anchor="lm")
+def _headed(body: Image.Image, title: str, progress: tuple[int, int], type: int) -> Image.Image:
+    """A frame with its block's name, in type of so many pixels, and how far the way has come."""
+    (number, count), height = progress, 2 * type
+    frame = Image.new("RGB", (body.width, body.height + height), "white")
+    frame.paste(body, (0, height))
+    pen, font, edge = ImageDraw.Draw(frame), _font(type), max(4, type // 2)
+    room = frame.width - 2 * edge
+    pen.text((edge, height // 2 - 2), _shortened(title, font, room), "black", font, anchor="lm")
     for i in range(count):
         left, right = edge + room * i / count, edge + room * (i + 1) / count - (2 if room > 5 * count else 0)
-        pen.rectangle((round(left), 23, round(right) - 1, 26), fill=BEHIND if i <= number else AHEAD)
+        pen.rectangle((round(left), height - 4, round(right) - 1, height - 1), fill=BEHIND if i <= number else AHEAD)
     return frame
 
 

@@ -1,9 +1,8 @@
 """Pictures in rows, with titles and colour bars, on a figure of their own or within somebody's axes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
-from itertools import zip_longest
 from math import ceil, log, sqrt
 from typing import Any
 
@@ -15,11 +14,13 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 from PIL import Image
 
+from .titles import Line, ends
 from .visualization import _font, _palette, _shortened
 
 # All lengths are in inches; type in points.
 GAP, BAR, PAD = 0.12, 0.09, 3.0
-LINE = 1.35 / 72  # height of a line for each point of type
+LINE = 1.28 / 72  # height of a line for each point of type
+WIDER = 1.06  # than its outline says may type be that is fitted to few pixels
 PIXELS = 200  # of a picture, for each inch
 
 
@@ -41,18 +42,15 @@ class Bar:
     @property
     def ends(self) -> tuple[str, str]:
         """What stands at the lowest and at the highest colour."""
-        if self.span is None:
-            return "lowest", "highest"
-        low, high = self.span
-        return ("0" if abs(low) < abs(high) / 1000 else f"{low:.3g}"), f"{high:.3g}"
+        return ("lowest", "highest") if self.span is None else ends(*self.span)
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A picture; a title of lines, each of which is a part that may be cut and one that may not; its own bar."""
+    """A picture under the lines of its title, over its own bar."""
 
     picture: Image.Image
-    title: tuple[tuple[str, str], ...] = ()
+    title: tuple[Line, ...] = ()
     bar: Bar | None = None
 
 
@@ -74,7 +72,7 @@ class Layout:
     type: size of the titles in points.
     lines: of a title.
     own_bars: whether each picture has one.
-    headings: of the rows, one line above each; "" and beyond the last for none.
+    headings: of the rows, one line above each from the first on.
     legend: one colour bar below all.
     """
 
@@ -83,7 +81,7 @@ class Layout:
     type: float
     lines: int
     own_bars: bool = False
-    headings: tuple[str, ...] = ()
+    headings: tuple[Line, ...] = ()
     legend: Bar | None = None
 
     @property
@@ -99,8 +97,7 @@ class Layout:
 
     def top(self, row: int) -> float:
         """Where a row begins, heading and all."""
-        above = sum(bool(heading) for heading in self.headings[:row])
-        return GAP + row * self.pitch[1] + above * self.heading
+        return GAP + row * self.pitch[1] + min(row, len(self.headings)) * self.heading
 
     @property
     def heading(self) -> float:
@@ -109,7 +106,22 @@ class Layout:
 
     def size(self, rows: int, columns: int) -> tuple[float, float]:
         """Of the whole, (width, height)."""
-        return GAP + columns * self.pitch[0], self.top(rows) + (self.bar + GAP if self.legend else 0)
+        return GAP + columns * self.pitch[0], self.top(rows) + (self.bar if self.legend else 0)
+
+    def within(self, ax: Axes | None, count: int, proportion: float) -> tuple["Layout", int]:
+        """For so many panels the columns, and in axes that are given the layout with type that can still be read."""
+        if ax is None:
+            return self, self.columns(count, proportion)
+        proportion = ax.bbox.width / ax.bbox.height
+        columns = self.columns(count, proportion)
+        layout = self.readable(ax, ceil(count / columns), columns)
+        return layout, layout.columns(count, proportion)
+
+    def readable(self, ax: Axes | None, rows: int, columns: int) -> "Layout":
+        """With larger type where the axes are so small that all will shrink."""
+        if ax is None:
+            return self
+        return replace(self, type=self.type * min(max(1 / zoom(self.size(rows, columns), ax), 1), 2))
 
     def columns(self, count: int, proportion: float) -> int:
         """For so many panels, that the whole gets about this proportion of width to height, with few places empty."""
@@ -130,28 +142,30 @@ class Canvas:
         if ax is None:
             self.figure: Any = NotebookFigure(figsize=size)
             return
-        self.figure = ax.figure
-        dpi = ax.figure.dpi
-        self.zoom = min(ax.bbox.width / dpi / size[0], ax.bbox.height / dpi / size[1], 1.5)
-        ax.set(xlim=(0, size[0]), ylim=(0, size[1]), aspect="equal")
+        self.figure, self.zoom = ax.figure, zoom(size, ax)
+        ax.set_box_aspect(size[1] / size[0])
         ax.set_axis_off()
 
     def axes(self, x: float, y: float, width: float, height: float) -> Axes:
         """Axes with this upper left corner."""
-        bottom = self.size[1] - y - height
-        if self.host is not None:
-            return self.host.inset_axes((x, bottom, width, height), transform=self.host.transData)
         across, down = self.size
-        made: Axes = self.figure.add_axes((x / across, bottom / down, width / across, height / down))
+        place = (x / across, 1 - (y + height) / down, width / across, height / down)
+        made: Axes = self.figure.add_axes(place) if self.host is None else self.host.inset_axes(place)
         return made
 
     def text(self, x: float, y: float, text: str, type: float) -> None:
         """Text with this upper left corner."""
-        plain: dict[str, Any] = {"va": "top", "fontsize": type * self.zoom, "parse_math": False, "usetex": False}
-        if self.host is not None:
-            self.host.text(x, self.size[1] - y, text, **plain)
-        else:
-            self.figure.text(x / self.size[0], 1 - y / self.size[1], text, **plain)
+        where = self.figure.transSubfigure if self.host is None else self.host.transAxes
+        (self.host or self.figure).text(
+            x / self.size[0], 1 - y / self.size[1], text, transform=where, va="top", fontsize=type * self.zoom,
+            parse_math=False, usetex=False,
+        )  # fmt: skip
+
+
+def zoom(size: tuple[float, float], ax: Axes) -> float:
+    """How much of this size fits in the axes."""
+    dpi = ax.figure.dpi
+    return min(ax.bbox.width / dpi / size[0], ax.bbox.height / dpi / size[1], 1.5)
 
 
 def picture_size(image: tuple[int, int], side: float) -> tuple[float, float]:
@@ -163,9 +177,9 @@ def picture_size(image: tuple[int, int], side: float) -> tuple[float, float]:
 
 
 def draw(
-    rows: Sequence[Sequence[Panel | None]], layout: Layout, look: Look, image: tuple[int, int], ax: Axes | None = None
+    rows: Sequence[Sequence[Panel]], layout: Layout, look: Look, image: tuple[int, int], ax: Axes | None = None
 ) -> Figure:
-    """The panels in their rows, None leaving a place empty.
+    """The panels in their rows.
 
     Args:
         image: (width, height) of the photograph, whose pixels are the coordinates of each panel.
@@ -175,16 +189,14 @@ def draw(
     canvas = Canvas(size, ax)
     across, down = layout.pitch
     title = down - GAP - layout.picture[1] - (layout.bar if layout.own_bars else 0)
-    for i, (row, heading) in enumerate(zip_longest(rows, layout.headings, fillvalue="")):
+    for i, row in enumerate(rows):
         y = layout.top(i)
-        if heading:
-            type = layout.type + 1
-            canvas.text(GAP, y, cut(heading, "", size[0] - 2 * GAP, type), type)
+        if i < len(layout.headings):
+            canvas.text(GAP, y, cut(*layout.headings[i], size[0] - 2 * GAP, layout.type + 1), layout.type + 1)
             y += layout.heading
         for j, panel in enumerate(row):
-            if panel:
-                x = GAP + j * across + (layout.slot - layout.picture[0]) / 2
-                _draw_panel(canvas, panel, layout, look, image, (x, y + title))
+            x = GAP + j * across + (layout.slot - layout.picture[0]) / 2
+            _draw_panel(canvas, panel, layout, look, image, (x, y + title))
     if layout.legend is not None:
         width = min(size[0] - 2 * GAP, 3.2)
         _draw_bar(canvas, layout.legend, look, ((size[0] - width) / 2, layout.top(len(rows)), width), layout.type)
@@ -224,9 +236,10 @@ def _draw_bar(canvas: Canvas, bar: Bar, look: Look, place: tuple[float, float, f
     drawn.outline.set_visible(False)  # type: ignore[operator]
     drawn.set_ticks([] if flat else [low, high], labels=[] if flat else bar.ends)
     axes.tick_params(length=0, pad=PAD * canvas.zoom, labelsize=size)
-    for text, side in zip_longest(axes.get_xticklabels(), ("left", "right")):
-        if text is not None:
-            text.set_horizontalalignment(side)
+    if not flat:
+        left, right = axes.get_xticklabels()
+        left.set_horizontalalignment("left")
+        right.set_horizontalalignment("right")
     room = place[2] - sum(_width(end, type - 1) for end in ([] if flat else bar.ends)) - 0.1
     drawn.set_label(cut(label, "", room, type - 1), fontsize=size, parse_math=False, usetex=False)
     below = ScaledTranslation(0, -PAD * canvas.zoom / 72, canvas.figure.dpi_scale_trans)
@@ -235,10 +248,10 @@ def _draw_bar(canvas: Canvas, bar: Bar, look: Look, place: tuple[float, float, f
 
 def cut(name: str, rest: str, room: float, type: float) -> str:
     """`name` and `rest` on one line of `room` inches, where need be less of the name."""
-    left = room - _width(rest, type)
+    left = (room - _width(rest, type)) / WIDER
     return _shortened(name, _font(100), int(left * 72 * 100 / type)) + rest
 
 
 def _width(text: str, type: float) -> float:
     """In inches."""
-    return _font(100).getlength(text) * type / 100 / 72
+    return WIDER * _font(100).getlength(text) * type / 100 / 72
