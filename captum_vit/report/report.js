@@ -26,7 +26,7 @@ function say(text) {
 
 class Viewer {
   constructor(section) {
-    this.data = JSON.parse(section.querySelector("script").textContent);
+    this.data = JSON.parse(section.querySelector('script[type="application/json"]').textContent);
     this.part = {};
     for (const element of section.querySelectorAll("[data-part]")) this.part[element.dataset.part] = element;
     const { part, data } = this;
