@@ -78,8 +78,10 @@ def _asked(options: Options) -> Sequence[str] | str | None:
 
 def explained(explainer: Explainer, image: Image.Image, name: str, options: Options) -> Explanation:
     """The explanation of one image from the file of this name."""
-    ask = {"method": _asked(options), "top_k": options.top_k, "attention": options.attention}
-    return replace(explainer(image, target=options.targets, **ask), source=name)
+    explanation = explainer(
+        image, method=_asked(options), target=options.targets, top_k=options.top_k, attention=options.attention
+    )
+    return replace(explanation, source=name)
 
 
 def write(explanation: Explanation, folder: Path, options: Options) -> list[str]:
