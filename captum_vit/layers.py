@@ -188,9 +188,14 @@ class Adapter(ABC):
         """The one among the attention layers that pools the tokens, its queries being latents; it is the last."""
         return None
 
-    def reading_layers(self) -> list[str]:
-        """The attention layers among whose queries are tokens that the score is read from; the last, if not all."""
-        return list(self.attention_layers())
+    def reading_layers(self, readout: Readout) -> list[str]:
+        """The attention layers among whose queries are tokens of the readout, in execution order."""
+        return [name for name in self.attention_layers() if readout.latents or name != self.pool]
+
+    @property
+    def bypass(self) -> tuple[nn.Module, ...]:
+        """Modules that read patches past every attention layer; maps leave their part of the score out."""
+        return ()
 
     @property
     def gap(self) -> str | None:
@@ -280,8 +285,12 @@ class NestedAdapter(Adapter):
     def pool(self) -> str | None:
         return self.inner.pool and self._outer(self.inner.pool)
 
-    def reading_layers(self) -> list[str]:
-        return [self._outer(name) for name in self.inner.reading_layers()]
+    def reading_layers(self, readout: Readout) -> list[str]:
+        return [self._outer(name) for name in self.inner.reading_layers(readout)]
+
+    @property
+    def bypass(self) -> tuple[nn.Module, ...]:
+        return self.inner.bypass
 
     @property
     def gap(self) -> str | None:

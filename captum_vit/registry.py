@@ -78,17 +78,13 @@ def _find(module: nn.Module, name: str, classes: Sequence[type[Adapter]]) -> Ite
         yield from _find(child, f"{name}.{child_name}" if name else child_name, classes)
 
 
-def select_layers(adapter: Adapter, layer: Layer | Sequence[Layer] | None, *, every: bool = False) -> list[str]:
+def select_layers(adapter: Adapter, layer: Layer | Sequence[Layer] | None) -> list[str]:
     """Names of the chosen layers in execution order; None chooses all.
-
-    The choice is among the layers that read for the score, or with `every` among all.
 
     Raises:
         LayerNotFoundError: a name, index or module that is not one of the model's attention layers.
     """
     layers = adapter.attention_layers()
-    if not every:
-        layers = {name: layers[name] for name in adapter.reading_layers()}
     names = list(layers)
     if layer is None:
         return names

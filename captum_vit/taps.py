@@ -11,7 +11,7 @@ shared model at once. There are three routes to an attention, and all of them en
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -298,6 +298,18 @@ class GraphTap(Tap):
         args = tuple(map(_constant, args))
         kwargs = {key: _constant(value) for key, value in kwargs.items()} if kwargs else kwargs
         return func(*args, **kwargs)
+
+    @contextmanager
+    def cutting(self, modules: Iterable[nn.Module]) -> Iterator[None]:
+        """The outputs of these modules count as constants."""
+
+        def hook(module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
+            return output.detach() if _active.get() is self else None
+
+        with ExitStack() as stack:
+            for module in modules:
+                stack.callback(module.register_forward_hook(hook).remove)
+            yield
 
     def leaf(self, call: AttentionCall, out: Tensor) -> Tensor:
         """The output as the place where the gradient is taken."""

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from captum_vit import AGCAM, DAAM, AttentionRollout
 from captum_vit.errors import LayerNotFoundError, TargetError, UnsupportedModelError
-from tests.helpers import images, timm_vit
+from tests.helpers import images, randomise, timm_vit
 
 WINDOWS, POOLED = "attention runs in windows of the image", "keys are pooled or projected patches"
 REFUSED = {
@@ -64,13 +64,35 @@ def test_attention_that_is_no_softmax_of_scores_is_named():
 
 def test_layers_that_the_score_is_not_read_in():
     model = timm.create_model("cait_xxs24_224", depth=2, img_size=32).eval()
-    with pytest.raises(LayerNotFoundError, match=r"no attention layer 'blocks\.0\.attn'; this model has 2"):
-        DAAM(model, "blocks.0.attn")
-    ours = AttentionRollout(model, ["blocks.0.attn", "blocks.1.attn"])
-    with pytest.raises(
-        LayerNotFoundError, match=r"not read in blocks.0.attn, blocks.1.attn: choose at least one of block"
-    ):
-        ours.attribute(images())
+    own = "blocks_token_only.0.attn, blocks_token_only.1.attn"
+    for layer in ("blocks.0.attn", 0, -4, model.blocks[0].attn):  # the same layer to every method
+        with pytest.raises(LayerNotFoundError, match=rf"^blocks.0.attn: no query .* is read from.* one of {own}$"):
+            DAAM(model, layer)
+    with pytest.raises(LayerNotFoundError, match=rf"^blocks.0.attn, blocks.1.attn: no query .* one of {own}$"):
+        AttentionRollout(model, ["blocks.0.attn", "blocks.1.attn"])
+    assert DAAM(model, [0, 2]).layer_names == AttentionRollout(model, [0, 2]).layer_names
+    measured = DAAM(nn.Sequential(model, nn.Identity()), 0)
+    with pytest.raises(LayerNotFoundError, match=r"^0.blocks.0.attn: no query .* one of 0.blocks_token_only.0.attn"):
+        measured.attribute(images())
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("xcit_nano_12_p16_224", {"depth": 1, "num_classes": 3}), ("volo_d1_224", {"img_size": 64, "num_classes": 3}),
+        ("volo_d1_224", {"img_size": 64, "num_classes": 3, "use_aux_head": False}),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("wrap", [nn.Identity, nn.Sequential])
+def test_patches_that_are_read_past_all_attention(name, settings, wrap):
+    x = images(2, (64, 64))
+    model = randomise(timm.create_model(name, global_pool="avg", **settings))
+    ours = AGCAM(model if wrap is nn.Identity else wrap(model))
+    with pytest.raises(UnsupportedModelError, match=r"is read from the patches, and patches are queries in none"):
+        ours.attribute(x, 1)
+    by_class = randomise(timm.create_model(name, **settings))
+    expected = AGCAM(by_class).attribute(x, 1)
+    assert torch.equal(AGCAM(nn.Sequential(by_class)).attribute(x, 1), expected)
 
 
 def test_an_embedding_needs_features_and_their_size():
