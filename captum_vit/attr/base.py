@@ -89,9 +89,9 @@ class ViTAttribution(LayerAttribution):
 
         Args:
             inputs: images, (N, C, H, W), normalised as the model expects; a tuple of one gives a tuple of one.
-            target: class of each image, as captum takes it: int, (N,) tensor or list. For a model that gives features,
-                an embedding (D,) or one an image (N, D), as of a text: the score is the cosine of the feature with it.
-                Unused where the class attribute `class_specific` is False.
+            target: class of each image, as captum takes it: int, (N,) tensor or list. Or, where the output is a
+                feature, an embedding in floating point to compare it with, as of a text, (D,) or one an image (N, D):
+                the score is the cosine of both. Unused where the class attribute `class_specific` is False.
             additional_forward_args: further positional arguments of the model's forward.
             forward_kwargs: keyword arguments of the model's forward, as `interpolate_pos_encoding=True`.
             output_shape: "grid" (N, 1, rows, cols), "spatial" (N, 1, H, W; bilinear), or "input" (N, C, H, W;
@@ -239,8 +239,6 @@ def select_scores(scores: Tensor, target: Any, *, headless: bool = False) -> Ten
     """
     count, classes = scores.shape
     if isinstance(target, Tensor) and target.is_floating_point():
-        if not headless:
-            raise TargetError(f"target must hold integers, got {target.dtype}: the model gives scores of classes")
         return _similarity(scores, target)
     if target is None:
         if classes == 1:
@@ -261,15 +259,16 @@ def select_scores(scores: Tensor, target: Any, *, headless: bool = False) -> Ten
 
 def _similarity(features: Tensor, target: Tensor) -> Tensor:
     """Cosine of each feature (N, D) with an embedding (D,), (1, D) or (N, D): (N,)."""
-    if target.dim() not in (1, 2) or target.shape[-1] != features.shape[1] or target[..., 0].numel() not in (
-        1, len(features)
-    ):  # fmt: skip
+    count, width = features.shape
+    fits = target.shape in ((width,), (1, width), (count, width))
+    if not fits or width == 1:  # the cosine with a single number is but its sign
+        shapes = f"({width},) or one an image, ({count}, {width})" if width > 1 else "for an output of several numbers"
         raise TargetError(
-            f"an embedding to compare with must be ({features.shape[1]},) or one an image, {tuple(features.shape)}, "
-            f"got {tuple(target.shape)}"
+            f"a class must be an integer, an embedding to compare with must be {shapes}: got {target.dtype} of shape "
+            f"{tuple(target.shape)}"
         )
     target = ops.widen(target.detach().to(features.device))
-    return F.cosine_similarity(ops.widen(features), target.reshape(-1, features.shape[1]), dim=1)
+    return F.cosine_similarity(ops.widen(features), target.reshape(-1, width), dim=1)
 
 
 def target_indices(target: Any, count: int, classes: int) -> Tensor:

@@ -27,12 +27,39 @@ class Similarity(nn.Module):
         return F.normalize(self.vision(x), dim=1) @ F.normalize(self.text, dim=0)
 
 
-@pytest.mark.parametrize("vision", [lambda: timm_vit(num_classes=0), small("vit_base_patch16_siglip_224", num_classes=0,
-                                                                            patch_size=8)])  # fmt: skip
+def open_clip_whole() -> nn.Module:
+    model = pytest.importorskip("open_clip").model
+    tower = model.CLIPVisionCfg(layers=2, width=24, head_width=8, patch_size=8, image_size=32)
+    text = model.CLIPTextCfg(context_length=8, vocab_size=16, width=16, heads=2, layers=1)
+    return randomise(model.CLIP(24, tower, text))
+
+
+class ImageSide(nn.Module):
+    """The features out of what a whole CLIP returns."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.model(x)
+        return out[0] if isinstance(out, tuple) else out
+
+
+EMBEDDING = {
+    "headless": lambda: timm_vit(num_classes=0),
+    "siglip": small("vit_base_patch16_siglip_224", num_classes=0, patch_size=8),
+    "projection": small("vit_base_patch16_clip_224", num_classes=24, patch_size=8),  # counts as classes in timm
+    "nested": lambda: nn.Sequential(timm_vit(num_classes=0), randomise(nn.Linear(24, 24), 4)).eval(),
+    "open_clip": open_clip_whole,
+}
+
+
+@pytest.mark.parametrize("vision", EMBEDDING.values(), ids=EMBEDDING)
 @pytest.mark.parametrize("method", [AGCAM, DAAM, GradientRollout])
 def test_an_embedding_is_a_target(vision, method):
     model, x, text = vision(), images(), torch.randn(24)
-    whole = Similarity(model, text).eval()
+    whole = Similarity(ImageSide(model), text).eval()
     maps = method(model).attribute(x, text)
     assert_close(maps, method(whole).attribute(x))
     assert_close(maps, method(model).attribute(x, 3 * torch.stack([text, text])))
