@@ -8,13 +8,15 @@ After the last attention tokens no longer meet. So where a known head reads the 
 layers that follow are computed for these alone, forwards and backwards.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointError
 
 from .errors import CaptumViTError, InputError, UnsupportedModelError
 from .layers import Adapter, AttentionCall, Readout, TokenLayout
@@ -80,7 +82,7 @@ class Differentiable:
         It is 0 for a call that the score does not depend on, which only a pool or one of `optional` may be.
         """
         outs = [call.out for call in self.calls.values()]
-        with torch.enable_grad():
+        with torch.enable_grad(), _no_recomputation():
             gradients = torch.autograd.grad(score(self.scores).sum(), outs, allow_unused=True)
         found = dict(zip(self.calls, gradients, strict=True))
         needed = (name for name, call in self.calls.items() if call.layout.skip and name not in optional)
@@ -96,10 +98,23 @@ class Differentiable:
         """`dy_c/dO` for each of the classes (K,), (K, B, H, M, d) each, in one batched backward."""
         picks = F.one_hot(classes, self.scores.shape[1]).to(self.scores).unsqueeze(1).expand(-1, len(self.scores), -1)
         outs = [call.out for call in self.calls.values()]
-        gradients = torch.autograd.grad(
-            self.scores, outs, picks, retain_graph=True, is_grads_batched=True, materialize_grads=True
-        )
+        with _no_recomputation():
+            gradients = torch.autograd.grad(
+                self.scores, outs, picks, retain_graph=True, is_grads_batched=True, materialize_grads=True
+            )
         return dict(zip(self.calls, gradients, strict=True))
+
+
+@contextmanager
+def _no_recomputation() -> Iterator[None]:
+    """Raise UnsupportedModelError where a backward runs parts of the forward again, which nothing listens to."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise UnsupportedModelError(
+            "a part of the model runs under torch.utils.checkpoint, which computes it again in the backward, where its "
+            "attention is not seen: call the part itself, without checkpoint, while the model is explained"
+        ) from error
 
 
 def record(

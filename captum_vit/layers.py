@@ -82,12 +82,18 @@ class AttentionCall:
         if bias is not None and bias.shape[-2] > 1:
             bias = bias[..., rows, :]
         scores = ops.attention_scores(self.q[:, :, rows], self.k, self.scale, bias)
-        return scores if self.mix_scores is None else self.mix_scores(scores)
+        if self.mix_scores is None:
+            return scores
+        with ops.full_precision(scores.device):
+            return self.mix_scores(scores)
 
     def weights(self, rows: Rows) -> Tensor:
         """Attention after the softmax, (B, H, R, N)."""
         weights = self.scores(rows).softmax(-1)
-        return weights if self.mix is None else self.mix(weights, rows)
+        if self.mix is None:
+            return weights
+        with ops.full_precision(weights.device):
+            return self.mix(weights, rows)
 
     def weight_grad(self, rows: Rows, out_grad: Tensor) -> Tensor:
         """`dy/dA[rows] = (dy/dO[rows]) v^T`, (B, H, R, N), from the gradient at the output (B, H, M, d)."""
@@ -143,6 +149,11 @@ class Adapter(ABC):
     @abstractmethod
     def matches(cls, model: nn.Module) -> bool:
         """Whether this adapter serves the module."""
+
+    @classmethod
+    def refusal(cls, model: nn.Module) -> str | None:
+        """Why a module that matches is not supported; None if it is."""
+        return None
 
     @abstractmethod
     def attention_layers(self) -> dict[str, nn.Module]:
@@ -273,6 +284,10 @@ class NestedAdapter(Adapter):
     @property
     def image_size(self) -> Grid | None:
         return self.inner.image_size
+
+    @property
+    def in_channels(self) -> int | None:
+        return self.inner.in_channels
 
     @property
     def prefix_tokens(self) -> tuple[str, ...]:
