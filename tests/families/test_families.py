@@ -105,6 +105,17 @@ def test_other_sizes(family, model):
     assert abs(cols * layout.patch[1] - width) < layout.patch[1]
 
 
+def test_autocast_is_near(family, model):
+    x = batch(family, 1)
+    for name, method in METHODS.items():
+        if name not in family.without:
+            expected = explain(method(model), x)
+            with torch.autocast("cpu", torch.bfloat16):
+                maps = explain(method(model), x)
+            assert maps.dtype == torch.float32
+            assert relative_error(maps, expected) < 0.9
+
+
 def test_the_model_is_left_as_it_was(family, model):
     x = batch(family)
     model(x)  # some keep what they computed for a size
