@@ -108,8 +108,8 @@ def heads(
     if not isinstance(layer, str) or layer not in kept:
         raise OptionError(f"no layer {layer!r}; there are 0 to {len(names) - 1}: {', '.join(names)}")
     titles = [f"head {i}" for i in range(len(kept[layer]))]
-    above = (f"Attention of the heads, {block_names(names)[names.index(layer)]}", "")
-    return _series(explanation, kept[layer], titles, above, "attention per patch", ax, Look(cmap, alpha), shared)
+    above = ("Attention of the heads", f", {block_names(names)[names.index(layer)]}")
+    return _series(explanation, kept[layer], titles, above, ("attention", " per patch"), ax, Look(cmap, alpha), shared)
 
 
 def flow(
@@ -131,7 +131,9 @@ def flow(
         rows.append([_panel(explanation, maps[i], ((names[i], ""),), side, look, SPANS["daam"]) for i in picked])
     size = picture_size(explanation.image.size, side)
     headings = tuple(map(heading, explanation))
-    layout = Layout(size, max(size[0], 0.75), 7, 1, False, headings, Bar("within each block, faint values raised"))
+    layout = Layout(
+        size, max(size[0], 0.75), 7, 1, False, headings, Bar(("within each block", ", faint values raised"))
+    )
     layout = layout.readable(ax, len(rows), max(map(len, rows)))
     return draw(rows, layout, look, explanation.image.size, ax)
 
@@ -144,7 +146,8 @@ def _figure(
     every = [a for row in rows for a in row]
     span = _span([a.map for a in every]) if shared else None
     size = picture_size(explanation.image.size, side)
-    legend = Bar(unit(every[0]) + ", one scale", span) if shared else None
+    counted, per = unit(every[0])
+    legend = Bar((counted, f"{per}, one scale"), span) if shared else None
     layout = Layout(size, max(size[0], 1.6), 9, max(len(lines(a)) for a in every), not shared, (), legend)
     if len(rows) > 1:
         layout = layout.readable(ax, len(rows), max(map(len, rows)))
@@ -162,14 +165,14 @@ def _figure(
 
 
 def _series(
-    explanation: Explanation, maps: Tensor, titles: Sequence[str], above: Line, counted: str, ax: Axes | None,
+    explanation: Explanation, maps: Tensor, titles: Sequence[str], above: Line, counted: Line, ax: Axes | None,
     look: Look, shared: bool,
 ) -> Figure:  # fmt: skip
     """Many maps of one kind with one colour bar."""
     side, span = 1.3, _span(list(maps)) if shared else None
     highest = [("", "") if shared else ("", f"max {three_digits(m.max().item())}") for m in maps]
     size = picture_size(explanation.image.size, side)
-    legend = Bar(f"{counted}, {'one scale' if shared else 'each in its own scale'}", span)
+    legend = Bar((counted[0], f"{counted[1]}, {'one scale' if shared else 'each in its own scale'}"), span)
     layout = Layout(size, max(size[0], 0.9), 8, 1 if shared else 2, False, (above,), legend)
     layout, across = layout.within(ax, len(maps), 1.6)
     panels = [
