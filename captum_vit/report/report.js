@@ -184,7 +184,9 @@ class Viewer {
       const value = shown?.[name];
       part[name].textContent = Number.isFinite(value) ? (between ? percent(value) : number(value)) : "";
     }
-    part.unit.textContent = between ? "share of the patch’s attention" : "evidence per patch, in the method’s units";
+    part.unit.textContent = between
+      ? "share of the patch’s attention"
+      : `evidence per patch in the method’s units, ${part.own.checked ? "linear" : "DAAM display"}`;
     part.canvas.setAttribute("aria-label", `Photograph under the map. ${this.title()}, ${this.where()}`);
     this.outline(part.cursor, this.patch);
     this.outline(part.query, between ? this.asked : null);

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 import captum_vit
 from captum_vit.explanation import Explanation
 from captum_vit.sample import draw_scene
-from tests.report.helpers import Opened
+from tests.report.helpers import Opened, watch
 
 
 @pytest.fixture(scope="session")
@@ -26,25 +26,6 @@ def browser():
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield browser
         browser.close()
-
-
-def watch(page: Page, own: str) -> list[str]:
-    """What goes wrong on a page, filled as it happens."""
-    wrong: list[str] = []
-
-    def refuse(dialog):
-        wrong.append(f"dialog: {dialog.message}")
-        dialog.dismiss()
-
-    def requested(request):
-        if request.url != own and not request.url.startswith("data:"):
-            wrong.append(f"request: {request.url}")
-
-    page.on("console", lambda message: wrong.append(f"console: {message.text}"))
-    page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
-    page.on("dialog", refuse)
-    page.on("request", requested)
-    return wrong
 
 
 @pytest.fixture

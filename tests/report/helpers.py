@@ -99,5 +99,24 @@ def readout(page: Page) -> Locator:
     return page.locator("[data-part=readout]").first
 
 
+def watch(page: Page, own: str) -> list[str]:
+    """What goes wrong on a page, filled as it happens."""
+    wrong: list[str] = []
+
+    def refuse(dialog):
+        wrong.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
+    def requested(request):
+        if request.url != own and not request.url.startswith("data:"):
+            wrong.append(f"request: {request.url}")
+
+    page.on("console", lambda message: wrong.append(f"console: {message.text}"))
+    page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
+    page.on("dialog", refuse)
+    page.on("request", requested)
+    return wrong
+
+
 def _hash(script: str) -> str:
     return b64encode(sha256(script.encode()).digest()).decode()

@@ -78,9 +78,9 @@ def focused(page: Page) -> tuple[str, float]:
     )
 
 
-def test_by_keyboard_alone(opened: Opened):
+def test_the_keyboard_reaches_everything_in_order(opened: Opened):
     page = opened(render([explained(attention=True)]))
-    before = drawn(page)
+    drawn(page)
     page.keyboard.press("Tab")
     stops = []
     while focused(page)[0] != "BODY":
@@ -102,6 +102,11 @@ def test_by_keyboard_alone(opened: Opened):
         "download",
     ]
     assert all(width >= 1 for _, width in stops)
+
+
+def test_every_control_answers_to_the_keyboard(opened: Opened):
+    page = opened(render([explained(attention=True)]))
+    before = drawn(page)
 
     def reach(name: str) -> None:
         for _ in range(14):

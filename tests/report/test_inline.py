@@ -20,7 +20,7 @@ def test_overlays_side_by_side_and_the_labels(opened: Opened):
     assert len({area["y"] for area in areas}) == 1
     assert all(area["width"] == area["height"] == 192 for area in areas)
     expect(page.get_by_role("row", name="tusker")).to_contain_text("81.2 %")
-    assert page.get_by_text("zoo.jpg by timm/vit_tiny").is_visible()
+    assert page.get_by_text("zoo.jpg (timm/vit_tiny)").is_visible()
 
 
 def test_no_scripts_and_nothing_from_elsewhere(scene: Explanation):

@@ -15,8 +15,7 @@ from captum_vit.explanation import AttentionRecord, Attribution, Explanation, La
 from captum_vit.geometry import View
 from captum_vit.report import render
 from captum_vit.report.encoding import json_block
-from tests.report.conftest import watch
-from tests.report.helpers import EVIL, Opened, drawn, explained, noise, renamed
+from tests.report.helpers import EVIL, Opened, drawn, explained, noise, renamed, watch
 
 
 def test_it_is_one_page_with_a_title_and_a_language(opened: Opened):
