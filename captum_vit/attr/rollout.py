@@ -11,7 +11,7 @@ from torch import Tensor
 from .. import ops
 from ..capture import Inputs, differentiate, record
 from ..layers import AttentionCall, LayerLayout, TokenLayout
-from ..taps import Shelf
+from ..shelf import Shelf
 from .base import GradientViTAttribution, ViTAttribution
 
 FusedRows = Callable[[AttentionCall, slice], Tensor]  # rows of a layer's fused matrix F_l, (B, R, N)
