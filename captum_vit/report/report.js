@@ -147,7 +147,7 @@ class Viewer {
 
   where() {
     const { layers } = this.attribution;
-    return `block ${this.block + 1} of ${layers.length}, ${layers[this.block]}`;
+    return `${layers[this.block]}, ${this.block + 1} of ${layers.length}`;
   }
 
   place(patch) {
@@ -213,7 +213,7 @@ class Viewer {
   }
 
   download() {
-    const words = [this.data.name, this.title(), `block ${this.block + 1}`].join(" ");
+    const words = [this.data.name, this.title(), this.attribution.layers[this.block]].join(" ");
     const download = `${words.replace(/[^\p{L}\p{N}.]+/gu, "-").slice(0, 120)}.png`;
     const href = this.picture.toPNG(this.part.between.checked ? this.asked : null);
     Object.assign(document.createElement("a"), { href, download }).click();

@@ -196,7 +196,7 @@ def test_nothing_is_told_while_it_plays(opened: Opened):
     while page.get_by_role("button", name="Pause").count():
         heard.add(spoken.inner_text())
     assert heard == {""}
-    expect(spoken).to_have_text("block 4 of 4, blocks.3.attn")
+    expect(spoken).to_have_text("blocks.3.attn, 4 of 4")
 
 
 def test_on_paper(opened: Opened):

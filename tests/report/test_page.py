@@ -76,7 +76,7 @@ def test_names_from_outside_stay_text(opened: Opened):
     expect(page.get_by_role("heading", level=2).first).to_have_text(EVIL)
     expect(page.get_by_role("tablist", name="Class").first.get_by_role("tab").first).to_have_text(EVIL)
     expect(page.get_by_role("tablist", name="Method").first.get_by_role("tab").last).to_have_text(EVIL + "rollout")
-    expect(page.locator("[data-part=layer]").first).to_have_text(f"block 4 of 4, {EVIL}")
+    expect(page.locator("[data-part=layer]").first).to_have_text(f"{EVIL}, 4 of 4")
     expect(page.locator("dl").first).to_contain_text(f"{EVIL}={EVIL}")
     expect(page.locator("dl").first).to_contain_text(f"{EVIL} {EVIL}")
     assert page.title() == f"2 images: what {EVIL} looked at"

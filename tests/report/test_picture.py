@@ -107,7 +107,7 @@ def test_each_block_looks_different(scene_page: Page):
     pictures = []
     for block in range(1, 7):
         slider.fill(str(block))
-        assert scene_page.get_by_text(f"block {block} of 6, blocks.{block - 1}.attn", exact=True).is_visible()
+        assert scene_page.get_by_text(f"blocks.{block - 1}.attn, {block} of 6", exact=True).is_visible()
         pictures.append(drawn(scene_page))
     assert all(np.abs(one - next).mean() > 0.1 for one, next in pairwise(pictures))
 
@@ -135,7 +135,7 @@ def test_the_picture_can_be_downloaded(opened: Opened, tmp_path: Path):
     shown = drawn(page)
     with page.expect_download() as download:
         page.get_by_role("button", name="Download picture").click()
-    assert download.value.suggested_filename == "a-b-c-daam-tusker-block-4.png"
+    assert download.value.suggested_filename == "a-b-c-daam-tusker-blocks.3.attn.png"
     download.value.save_as(tmp_path / "picture.png")
     image = Image.open(BytesIO((tmp_path / "picture.png").read_bytes()))
     assert image.format == "PNG"

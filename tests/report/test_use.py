@@ -34,10 +34,10 @@ def test_keys_move_the_slider(scene_page: Page):
     for key, block in {"ArrowLeft": 5, "ArrowDown": 4, "Home": 1, "ArrowRight": 2, "ArrowUp": 3, "End": 6}.items():
         scene_page.keyboard.press(key)
         assert slider(scene_page).input_value() == str(block)
-        words = f"block {block} of 6, blocks.{block - 1}.attn"
+        words = f"blocks.{block - 1}.attn, {block} of 6"
         assert slider(scene_page).get_attribute("aria-valuetext") == words
         assert np.array_equal(drawn(scene_page), last) == (block == 6)
-    spoken(scene_page, "block 6 of 6, blocks.5.attn")
+    spoken(scene_page, "blocks.5.attn, 6 of 6")
 
 
 def test_play_runs_from_the_first_block_to_the_last(scene_page: Page):
@@ -52,9 +52,9 @@ def test_play_runs_from_the_first_block_to_the_last(scene_page: Page):
     assert not np.array_equal(drawn(scene_page), first)
     pause.click()
     stopped = slider(scene_page).input_value()
-    spoken(scene_page, f"block {stopped} of 6, blocks.{int(stopped) - 1}.attn")
+    spoken(scene_page, f"blocks.{int(stopped) - 1}.attn, {stopped} of 6")
     play.click()
-    assert scene_page.locator("[aria-live=polite]").inner_text().startswith(f"block {stopped} ")
+    assert scene_page.locator("[aria-live=polite]").inner_text().endswith(f", {stopped} of 6")
     expect(slider(scene_page)).to_have_value("6")
     expect(play).to_be_visible()
 
@@ -89,7 +89,7 @@ def test_tabs_choose_class_and_method(opened: Opened):
     shows(1, "daam: zebra")
     page.get_by_role("tab", name="rollout").click()
     shows(2, "rollout: same for all classes")
-    spoken(page, "rollout: same for all classes, block 4 of 4, blocks.3.attn")
+    spoken(page, "rollout: same for all classes, blocks.3.attn, 4 of 4")
     page.get_by_role("tab", name="tusker").click()
     shows(2, "rollout: same for all classes")
     page.get_by_role("tab", name="daam").click()
