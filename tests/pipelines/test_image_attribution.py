@@ -212,3 +212,34 @@ def test_maps_are_plain_arrays(pipe: ImageAttributionPipeline):
     assert set(result) == {"label", "score", "map", "grid", "overlay"}
     assert result["map"].dtype == result["grid"].dtype == np.float32
     assert not torch.is_tensor(result["grid"])
+
+
+def saturated(problem: str | None, logits: list[float], names: dict[int, str]) -> ImageAttributionPipeline:
+    """A model whose logits are constants, but for a small share of the image."""
+    options = {**sample.hf_config(), "problem_type": problem, "id2label": names, "label2id": {}}
+    model = ViTForImageClassification(ViTConfig(**options, num_labels=len(logits))).eval()
+    with torch.no_grad():
+        model.classifier.weight.mul_(1e-3)
+        model.classifier.bias.copy_(torch.tensor(logits))
+    return pipeline("image-attribution", model=model, image_processor=processor())
+
+
+@pytest.mark.parametrize(
+    ("problem", "logits"), [("multi_label_classification", [20.0, 30.0, 1.0]), (None, [-110.0, -105.0, 10.0])]
+)
+def test_labels_stay_with_their_maps_where_scores_tie(problem: str | None, logits: list[float]):
+    pipe = saturated(problem, logits, {0: "a", 1: "b", 2: "c"})
+    assert [pipe(scene(), target=i)[0]["label"] for i in range(3)] == ["a", "b", "c"]
+
+
+def test_labels_that_have_the_same_name():
+    pipe = saturated("multi_label_classification", [2.0, -2.0, 0.0], {0: "crane", 1: "crane", 2: "c"})
+    scores = [pipe(scene(), target=i)[0]["score"] for i in range(3)]
+    assert scores == pytest.approx([0.88, 0.12, 0.5], abs=0.02)
+
+
+def test_smaller_maps_and_overlays(pipe: ImageAttributionPipeline):
+    small = pipe(scene(size=(280, 200)), max_side=70, top_k=2, method="rollout")
+    assert small[0]["overlay"].size == (70, 50)
+    assert small[0]["map"].shape == (50, 70)
+    assert small[0]["map"] is small[1]["map"]  # one for all classes
