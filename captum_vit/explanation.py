@@ -10,6 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -169,6 +170,16 @@ class Explanation:
         from .visualization import CMAP, overlay
 
         return overlay(self.image, self.attributions[0].map, self.view, alpha=alpha, cmap=cmap or CMAP)
+
+    def for_captum(self) -> tuple[np.ndarray, np.ndarray]:
+        """The first map and the photograph as Captum's `visualize_image_attr` takes them, alone and `_multiple`.
+
+        Returns:
+            The map laid on the photograph, float32 (height, width, 1), 0 where the model saw nothing; and the
+            photograph, uint8 (height, width, 3).
+        """
+        placed = self.view.place(self.attributions[0].map, self.image.size)
+        return np.nan_to_num(placed, nan=0.0)[..., None], np.array(self.image)
 
     def plot(self, ax: "Axes | None" = None) -> "Figure":
         """The figure that suits: one overlay, or a row of them for each class."""

@@ -1,0 +1,193 @@
+"""Figures of an explanation, by matplotlib.
+
+Each function returns its figure, which pyplot does not know of: save it by `savefig`, let a notebook show it, or give
+`ax`, axes of yours, to be drawn in. Titles are set as they are, cut to fit.
+"""
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from .errors import OptionError
+from .explanation import Attribution, Explanation
+from .flow import SPANS, displayed, thinned
+from .panels import PIXELS, Bar, Layout, Look, Panel, draw, picture_size
+from .titles import Line, block_names, heading, lines, three_digits, unit
+from .visualization import ALPHA, CMAP, _fitted
+from .visualization import overlay as drawn_over
+
+Span = tuple[float, float]
+FINE = Look(CMAP, ALPHA)
+
+
+def plot(explanation: Explanation, ax: Axes | None = None) -> Figure:
+    """What suits: one overlay, classes or methods side by side, or methods by classes."""
+    if len(explanation) == 1:
+        return overlay(explanation, ax)
+    if len(explanation.methods) == 1:
+        return classes(explanation, ax)
+    if len(explanation.targets) <= 1:
+        return methods(explanation, ax)
+    of_classes = [a for a in explanation if a.target is not None]
+    rows = [[a for a in of_classes if a.method == m] for m in dict.fromkeys(a.method for a in of_classes)]
+    others, columns = [a for a in explanation if a.target is None], len(explanation.targets)
+    rows += [others[i : i + columns] for i in range(0, len(others), columns)]  # their maps are of no class
+    return _figure(explanation, rows, ax, FINE)
+
+
+def overlay(explanation: Explanation, ax: Axes | None = None, *, cmap: str = CMAP, alpha: float = ALPHA) -> Figure:
+    """One attribution on the photograph, of several the first (see `Explanation.only`), with its colour bar."""
+    return _figure(explanation, [explanation.attributions[:1]], ax, Look(cmap, alpha), side=3.2)
+
+
+def classes(
+    explanation: Explanation, ax: Axes | None = None, *, shared: bool = False, cmap: str = CMAP, alpha: float = ALPHA
+) -> Figure:
+    """The classes side by side, of several methods the first.
+
+    Args:
+        shared: all in one scale of colours; otherwise each from its own lowest to its highest value, which its colour
+            bar names.
+    """
+    of_classes = [a for a in explanation if a.target is not None] or list(explanation)
+    chosen = [a for a in of_classes if a.method == of_classes[0].method]
+    return _figure(explanation, [chosen], ax, Look(cmap, alpha), shared=shared)
+
+
+def methods(explanation: Explanation, ax: Axes | None = None, *, cmap: str = CMAP, alpha: float = ALPHA) -> Figure:
+    """The methods side by side, of several classes for the first; each in its own scale, as their units differ."""
+    first = explanation.targets[0] if explanation.targets else None
+    part = explanation.only(target=first.index) if first else explanation
+    return _figure(explanation, [part.attributions], ax, Look(cmap, alpha))
+
+
+def layers(
+    explanation: Explanation, ax: Axes | None = None, *, adds: bool = False, shared: bool = False,
+    cmap: str = CMAP, alpha: float = ALPHA,
+) -> Figure:  # fmt: skip
+    """The map after each block of one attribution, of several the first; blocks are numbered as the model does.
+
+    Args:
+        adds: what each block adds instead, for methods whose maps are sums over blocks.
+        shared: all in one scale of colours; otherwise each in its own, its highest value in its title.
+    Raises:
+        OptionError: `adds` for a map that is no growing sum.
+    """
+    a = explanation.attributions[0]
+    maps, what = a.flow, "of each block by itself" if a.method == "raw_attention" else "after each block"
+    if adds:
+        maps, what = a.flow.diff(dim=0, prepend=a.flow.new_zeros(1, *a.flow.shape[1:])), "added by each block"
+        if maps.min() < -1e-5 * a.flow.abs().max():
+            raise OptionError(f"the maps of {a.method!r} are no sum over blocks: there is nothing that each adds")
+    name, score = heading(a)
+    return _series(
+        explanation, maps, block_names(a.layers), (name, f"{score}, {what}"), unit(a), ax, Look(cmap, alpha), shared
+    )
+
+
+def heads(
+    explanation: Explanation, layer: int | str = -1, ax: Axes | None = None, *, shared: bool = False,
+    cmap: str = CMAP, alpha: float = ALPHA,
+) -> Figure:  # fmt: skip
+    """What each head of a layer looks at: the attention of the tokens that the score is read from.
+
+    Args:
+        layer: by position (negative too) or name.
+        shared: as for `layers`.
+    Raises:
+        OptionError: the attention was not kept, or no such layer.
+    """
+    if explanation.attention is None:
+        raise OptionError("this explanation kept no attention: pass attention=True to explain()")
+    kept = explanation.attention.heads
+    names = list(kept)
+    if isinstance(layer, int) and -len(names) <= layer < len(names):
+        layer = names[layer]
+    if not isinstance(layer, str) or layer not in kept:
+        raise OptionError(f"no layer {layer!r}; there are 0 to {len(names) - 1}: {', '.join(names)}")
+    titles = [f"head {i}" for i in range(len(kept[layer]))]
+    above = (f"Attention of the heads, {block_names(names)[names.index(layer)]}", "")
+    return _series(explanation, kept[layer], titles, above, "attention per patch", ax, Look(cmap, alpha), shared)
+
+
+def flow(
+    explanation: Explanation, ax: Axes | None = None, *, count: int | None = None, cmap: str = CMAP,
+    alpha: float = ALPHA,
+) -> Figure:  # fmt: skip
+    """The way from the first block to the last, a strip for each attribution, as DAAM's authors show it.
+
+    Args:
+        count: so many of the blocks at even distance, the first and the last among them.
+    Raises:
+        OptionError: `count` below 1.
+    """
+    look, side = Look(cmap, alpha), 1.0
+    rows = []
+    for a in explanation:
+        picked = thinned(len(a.layers), count)
+        names, maps = block_names(a.layers), displayed(a)
+        rows.append([_panel(explanation, maps[i], ((names[i], ""),), side, look, SPANS["daam"]) for i in picked])
+    size = picture_size(explanation.image.size, side)
+    headings = tuple(map(heading, explanation))
+    layout = Layout(size, max(size[0], 0.75), 7, 1, False, headings, Bar("within each block, faint values raised"))
+    layout = layout.readable(ax, len(rows), max(map(len, rows)))
+    return draw(rows, layout, look, explanation.image.size, ax)
+
+
+def _figure(
+    explanation: Explanation, rows: Sequence[Sequence[Attribution]], ax: Axes | None, look: Look, *,
+    side: float = 2.2, shared: bool = False,
+) -> Figure:  # fmt: skip
+    """Final maps with titles and colour bars."""
+    every = [a for row in rows for a in row]
+    span = _span([a.map for a in every]) if shared else None
+    size = picture_size(explanation.image.size, side)
+    legend = Bar(unit(every[0]) + ", one scale", span) if shared else None
+    layout = Layout(size, max(size[0], 1.6), 9, max(len(lines(a)) for a in every), not shared, (), legend)
+    if len(rows) > 1:
+        layout = layout.readable(ax, len(rows), max(map(len, rows)))
+    else:
+        layout, across = layout.within(ax, len(every), 2.4)
+        rows = [every[i : i + across] for i in range(0, len(every), across)]
+    panels = [
+        [
+            _panel(explanation, a.map, lines(a), side, look, span, None if shared else Bar(unit(a), _span([a.map])))
+            for a in row
+        ]
+        for row in rows
+    ]
+    return draw(panels, layout, look, explanation.image.size, ax)
+
+
+def _series(
+    explanation: Explanation, maps: Tensor, titles: Sequence[str], above: Line, counted: str, ax: Axes | None,
+    look: Look, shared: bool,
+) -> Figure:  # fmt: skip
+    """Many maps of one kind with one colour bar."""
+    side, span = 1.3, _span(list(maps)) if shared else None
+    highest = [("", "") if shared else ("", f"max {three_digits(m.max().item())}") for m in maps]
+    size = picture_size(explanation.image.size, side)
+    legend = Bar(f"{counted}, {'one scale' if shared else 'each in its own scale'}", span)
+    layout = Layout(size, max(size[0], 0.9), 8, 1 if shared else 2, False, (above,), legend)
+    layout, across = layout.within(ax, len(maps), 1.6)
+    panels = [
+        _panel(explanation, m, ((title, ""),) if shared else ((title, ""), top), side, look, span)
+        for m, title, top in zip(maps, titles, highest, strict=True)
+    ]
+    rows = [panels[i : i + across] for i in range(0, len(panels), across)]
+    return draw(rows, layout, look, explanation.image.size, ax)
+
+
+def _panel(
+    explanation: Explanation, shown: Tensor, title: tuple[Line, ...], side: float, look: Look, span: Span | None,
+    bar: Bar | None = None,
+) -> Panel:  # fmt: skip
+    """A map on a copy of the photograph as small, or as large, as it will be seen."""
+    image = _fitted(explanation.image, round(PIXELS * max(picture_size(explanation.image.size, side))))
+    return Panel(drawn_over(image, shown, explanation.view, alpha=look.alpha, cmap=look.cmap, span=span), title, bar)
+
+
+def _span(maps: Sequence[Tensor]) -> Span:
+    return min(m.min().item() for m in maps), max(m.max().item() for m in maps)

@@ -1,0 +1,214 @@
+"""The way from block to block: an explanation as an animation."""
+
+from base64 import b64encode
+from collections.abc import Sequence
+from functools import cached_property
+from html import escape
+from io import BytesIO
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image, ImageDraw, features
+from torch import Tensor
+
+from .errors import OptionError
+from .explanation import Attribution, Explanation, write_atomically
+from .titles import block_names, method_name
+from .visualization import _fitted, _font, _shortened, flow_display, overlay, sheet
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DISPLAYS = ("daam", "own")
+HOLD = 3  # the last frame stays as long as so many others
+NARROWEST = 150  # pixels for a title, however narrow the picture
+AHEAD, BEHIND = (225, 225, 225), (70, 70, 70)  # the progress mark
+
+
+class Flow:
+    """The maps of an explanation from block to block, all its attributions side by side.
+
+    A notebook shows it as an animation. Blocks are numbered as the model numbers them.
+    """
+
+    def __init__(self, explanation: Explanation) -> None:
+        self.explanation = explanation
+
+    @property
+    def values(self) -> list[Tensor]:
+        """Of each attribution the map as it stands after each of its blocks, (layers, rows, cols), in patch units."""
+        return [a.flow for a in self.explanation]
+
+    @cached_property
+    def layers(self) -> tuple[str, ...]:
+        """The blocks that a frame each is drawn of: those of the attribution that has most."""
+        return max((a.layers for a in self.explanation), key=len)
+
+    def frames(self, max_side: int = 320, display: str = "daam") -> list[Image.Image]:
+        """A picture for each block, first to last, RGB and all of one size.
+
+        Args:
+            max_side: longest side of each attribution's picture, in pixels.
+            display: "daam", in which early and faint blocks can be seen beside the last (see
+                `visualization.flow_display`), or "own", each block's map from its own lowest to its highest value.
+        Raises:
+            OptionError: no such display, or a side below 16 pixels.
+        """
+        if max_side < 16:
+            raise OptionError(f"max_side must be at least 16 pixels, got {max_side}")
+        image = _fitted(self.explanation.image, max_side)
+        shown = [(a, displayed(a, display)) for a in self.explanation]
+        names = block_names(self.layers)
+        across = self._columns(image.size)
+        frames = []
+        for number, layer in enumerate(self.layers):
+            cells = [(_title(a), self._picture(image, maps[self._position(a, layer)], display)) for a, maps in shown]
+            rows = [cells[i : i + across] for i in range(0, len(cells), across)]
+            body = sheet(rows, side=max(max_side, max(rows[0][0][1].size)))
+            frames.append(_headed(body, names[number], (number, len(names)), max(12, max_side // 20)))
+        return frames
+
+    def save(
+        self, path: str | Path, *, seconds: float = 4.0, fps: float | None = None, max_side: int = 320,
+        display: str = "daam",
+    ) -> None:  # fmt: skip
+        """Write the animation, which starts again for ever, as GIF or animated WebP by the name's ending.
+
+        Args:
+            path: ending in .gif or .webp.
+            seconds: for one run through, in which the last block stays three times as long as each other.
+            fps: blocks a second instead.
+            max_side, display: as for `frames`.
+        Raises:
+            OptionError: another ending, a speed that no animation has, or as `frames`.
+            OutputError: the file cannot be written; there is then none, or the one that was there before.
+        """
+        path = Path(path)
+        kind = path.suffix.lower()
+        if kind not in WRITERS:
+            raise OptionError(f"an animation ends in {' or '.join(WRITERS)}, got {path.name!r}")
+        durations = self._durations(seconds, fps)
+        write_atomically(path, WRITERS[kind](self.frames(max_side, display), durations))
+
+    def plot(self, ax: "Axes | None" = None) -> "Figure":
+        """The blocks as a strip, first to last."""
+        from . import figures
+
+        return figures.flow(self.explanation, ax=ax)
+
+    def _picture(self, image: Image.Image, slice_: Tensor, display: str) -> Image.Image:
+        drawn = overlay(image, slice_, self.explanation.view, span=SPANS[display])
+        if drawn.width >= NARROWEST:
+            return drawn
+        wide = Image.new("RGB", (NARROWEST, drawn.height), "white")
+        wide.paste(drawn, ((NARROWEST - drawn.width) // 2, 0))
+        return wide
+
+    def _columns(self, size: tuple[int, int]) -> int:
+        """A row for each class where there are several methods; otherwise side by side, while it is not too wide."""
+        count, first = len(self.explanation), self.explanation.attributions[0].target
+        of_class = sum(a.target is not None and a.target == first for a in self.explanation)
+        if len(self.explanation.targets) > 1 and of_class > 1:
+            return of_class
+        return max(1, min(count, round(4 * size[1] / max(size[0], NARROWEST))))
+
+    def _position(self, attribution: Attribution, layer: str) -> int:
+        """Where an attribution stands at a layer; one that lacks it, at its last one before."""
+        until = self.layers[: self.layers.index(layer) + 1]
+        return max(sum(name in until for name in attribution.layers) - 1, 0)
+
+    def _durations(self, seconds: float, fps: float | None) -> list[int]:
+        """Of each frame in milliseconds, in the hundredths of a second that a GIF counts in."""
+        count = len(self.layers)
+        each = seconds / (count - 1 + HOLD) if fps is None else 1 / fps if fps > 0 else 0
+        if not isfinite(each) or not 0.02 <= each <= 60:  # browsers slow down what is shorter
+            asked = f"seconds={seconds}" if fps is None else f"fps={fps}"
+            raise OptionError(f"a frame must last 0.02 to 60 seconds; {asked} for {count} blocks does not give that")
+        step = 10 * round(100 * each)
+        return [step] * (count - 1) + [HOLD * step]
+
+    def _repr_html_(self) -> str:
+        kind = "webp" if features.check("webp") else "gif"
+        data = b64encode(WRITERS[f".{kind}"](self.frames(), self._durations(4.0, None))).decode()
+        names = block_names(self.layers)
+        alt = f"From {names[0]} to {names[-1]}: {', '.join(a.title for a in self.explanation)}"
+        return f'<img src="data:image/{kind};base64,{data}" alt="{escape(alt)}" style="max-width: 100%">'
+
+    def _repr_png_(self) -> bytes:
+        png = BytesIO()
+        self.plot().savefig(png, format="png")
+        return png.getvalue()
+
+    def __repr__(self) -> str:
+        return f"Flow({len(self.layers)} blocks of {self.explanation!r})"
+
+
+SPANS = {"daam": (0.0, 255.0), "own": None}
+
+
+def displayed(attribution: Attribution, display: str = "daam") -> Tensor:
+    """The flow as it is drawn, (layers, rows, cols).
+
+    Raises:
+        OptionError: no such display.
+    """
+    if display not in DISPLAYS:
+        raise OptionError(f"display must be one of {', '.join(DISPLAYS)}, got {display!r}")
+    return flow_display(attribution.flow.unsqueeze(0))[0] if display == "daam" else attribution.flow
+
+
+def _title(a: Attribution) -> str:
+    return method_name(a.method) + (f": {a.target.title}" if a.target else "")
+
+
+def _headed(body: Image.Image, title: str, progress: tuple[int, int], type: int) -> Image.Image:
+    """A frame with its block's name, in type of so many pixels, and how far the way has come."""
+    (number, count), height = progress, 2 * type
+    frame = Image.new("RGB", (body.width, body.height + height), "white")
+    frame.paste(body, (0, height))
+    pen, font, edge = ImageDraw.Draw(frame), _font(type), max(4, type // 2)
+    room = frame.width - 2 * edge
+    pen.text((edge, height // 2 - 2), _shortened(title, font, room), "black", font, anchor="lm")
+    for i in range(count):
+        left, right = edge + room * i / count, edge + room * (i + 1) / count - (2 if room > 5 * count else 0)
+        pen.rectangle((round(left), height - 4, round(right) - 1, height - 1), fill=BEHIND if i <= number else AHEAD)
+    return frame
+
+
+def _gif(frames: Sequence[Image.Image], durations: list[int]) -> bytes:
+    """One palette for all frames and no dither, so that what stands still in the picture does not flicker."""
+    together = Image.new("RGB", (frames[0].width, sum(frame.height for frame in frames)))
+    for i, frame in enumerate(frames):
+        together.paste(frame, (0, i * frame.height))
+    palette = together.quantize(255, Image.Quantize.MEDIANCUT)  # and one for what does not change
+    drawn = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    return _encoded(drawn, durations, "GIF", optimize=False)
+
+
+def _webp(frames: Sequence[Image.Image], durations: list[int]) -> bytes:
+    if not features.check("webp"):
+        raise OptionError("this Pillow writes no WebP: save as .gif")
+    return _encoded(frames, durations, "WEBP", quality=85, method=4)
+
+
+def _encoded(frames: Sequence[Image.Image], durations: list[int], kind: str, **options: object) -> bytes:
+    data = BytesIO()
+    first, *others = frames
+    first.save(data, kind, save_all=True, append_images=others, duration=durations, loop=0, **options)
+    return data.getvalue()
+
+
+WRITERS = {".gif": _gif, ".webp": _webp}
+
+
+def thinned(length: int, count: int | None) -> list[int]:
+    """At most `count` positions at even distance, first and last among them; one alone is the last."""
+    if count is not None and count < 1:
+        raise OptionError(f"count must be at least 1, got {count}")
+    if count is None or count >= length:
+        return list(range(length))
+    if count == 1:
+        return [length - 1]
+    return [round(i * (length - 1) / (count - 1)) for i in range(count)]

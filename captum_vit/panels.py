@@ -1,0 +1,257 @@
+"""Pictures in rows, with titles and colour bars, on a figure of their own or within somebody's axes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from io import BytesIO
+from math import ceil, log, sqrt
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
+from PIL import Image
+
+from .titles import Line, ends
+from .visualization import _font, _palette, _shortened
+
+# All lengths are in inches; type in points.
+GAP, BAR, PAD = 0.12, 0.09, 3.0
+LINE = 1.28 / 72  # height of a line for each point of type
+WIDER = 1.06  # than its outline says may type be that is fitted to few pixels
+PIXELS = 200  # of a picture, for each inch
+
+
+@dataclass(frozen=True)
+class Look:
+    """How maps are coloured: a matplotlib colour map, and how opaque it lies on the photograph."""
+
+    cmap: str
+    alpha: float
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What the colours mean; span: values of the lowest and the highest, None where each picture has its own."""
+
+    label: str
+    span: tuple[float, float] | None = None
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """What stands at the lowest and at the highest colour."""
+        return ("lowest", "highest") if self.span is None else ends(*self.span)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A picture under the lines of its title, over its own bar."""
+
+    picture: Image.Image
+    title: tuple[Line, ...] = ()
+    bar: Bar | None = None
+
+
+class NotebookFigure(Figure):
+    """A figure that pyplot does not know of, so that nothing piles up, and that a notebook shows all the same."""
+
+    def _repr_png_(self) -> bytes:
+        png = BytesIO()
+        self.savefig(png, format="png")
+        return png.getvalue()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things are: pictures within slots, in rows and columns.
+
+    picture: (width, height).
+    slot: width that a picture, its title and its bar may take.
+    type: size of the titles in points.
+    lines: of a title.
+    own_bars: whether each picture has one.
+    headings: of the rows, one line above each from the first on.
+    legend: one colour bar below all.
+    """
+
+    picture: tuple[float, float]
+    slot: float
+    type: float
+    lines: int
+    own_bars: bool = False
+    headings: tuple[Line, ...] = ()
+    legend: Bar | None = None
+
+    @property
+    def pitch(self) -> tuple[float, float]:
+        """From one slot to the next, (across, down)."""
+        title = self.lines * self.type * LINE + (PAD / 72 if self.lines else 0)
+        return self.slot + GAP, title + self.picture[1] + (self.bar if self.own_bars else 0) + GAP
+
+    @property
+    def bar(self) -> float:
+        """Height of a colour bar with its numbers."""
+        return 0.06 + BAR + PAD / 72 + self.type * LINE
+
+    def top(self, row: int) -> float:
+        """Where a row begins, heading and all."""
+        return GAP + row * self.pitch[1] + min(row, len(self.headings)) * self.heading
+
+    @property
+    def heading(self) -> float:
+        """Height of a row's heading."""
+        return (self.type + 1) * LINE + 0.04
+
+    def size(self, rows: int, columns: int) -> tuple[float, float]:
+        """Of the whole, (width, height)."""
+        return GAP + columns * self.pitch[0], self.top(rows) + (self.bar if self.legend else 0)
+
+    def within(self, ax: Axes | None, count: int, proportion: float) -> tuple["Layout", int]:
+        """For so many panels the columns, and in axes that are given the layout with type that can still be read."""
+        if ax is None:
+            return self, self.columns(count, proportion)
+        proportion = ax.bbox.width / ax.bbox.height
+        columns = self.columns(count, proportion)
+        layout = self.readable(ax, ceil(count / columns), columns)
+        return layout, layout.columns(count, proportion)
+
+    def readable(self, ax: Axes | None, rows: int, columns: int) -> "Layout":
+        """With larger type where the axes are so small that all will shrink."""
+        if ax is None:
+            return self
+        return replace(self, type=self.type * min(max(1 / zoom(self.size(rows, columns), ax), 1), 2))
+
+    def columns(self, count: int, proportion: float) -> int:
+        """For so many panels, that the whole gets about this proportion of width to height, with few places empty."""
+
+        def badness(columns: int) -> float:
+            rows = ceil(count / columns)
+            width, height = self.size(rows, columns)
+            return abs(log(width / height / proportion)) + 1.5 * (rows * columns - count) / count
+
+        return min(range(1, count + 1), key=badness)
+
+
+class Canvas:
+    """Somewhere to put axes and text in inches from the upper left corner: a new figure, or axes that are given."""
+
+    def __init__(self, size: tuple[float, float], ax: Axes | None) -> None:
+        self.size, self.host, self.zoom = size, ax, 1.0
+        if ax is None:
+            self.figure: Any = NotebookFigure(figsize=size)
+            return
+        self.figure, self.zoom = ax.figure, zoom(size, ax)
+        ax.set_box_aspect(size[1] / size[0])
+        ax.set_axis_off()
+
+    def axes(self, x: float, y: float, width: float, height: float) -> Axes:
+        """Axes with this upper left corner."""
+        across, down = self.size
+        place = (x / across, 1 - (y + height) / down, width / across, height / down)
+        made: Axes = self.figure.add_axes(place) if self.host is None else self.host.inset_axes(place)
+        return made
+
+    def text(self, x: float, y: float, text: str, type: float) -> None:
+        """Text with this upper left corner."""
+        where = self.figure.transSubfigure if self.host is None else self.host.transAxes
+        (self.host or self.figure).text(
+            x / self.size[0], 1 - y / self.size[1], text, transform=where, va="top", fontsize=type * self.zoom,
+            parse_math=False, usetex=False,
+        )  # fmt: skip
+
+
+def zoom(size: tuple[float, float], ax: Axes) -> float:
+    """How much of this size fits in the axes."""
+    dpi = ax.figure.dpi
+    return min(ax.bbox.width / dpi / size[0], ax.bbox.height / dpi / size[1], 1.5)
+
+
+def picture_size(image: tuple[int, int], side: float) -> tuple[float, float]:
+    """Of an image in inches: the area of a square of this side, the longer side at most 1.6 times as long."""
+    root = sqrt(image[0] / image[1])
+    width, height = side * root, side / root
+    fit = min(1.0, 1.6 * side / max(width, height))
+    return width * fit, height * fit
+
+
+def draw(
+    rows: Sequence[Sequence[Panel]], layout: Layout, look: Look, image: tuple[int, int], ax: Axes | None = None
+) -> Figure:
+    """The panels in their rows.
+
+    Args:
+        image: (width, height) of the photograph, whose pixels are the coordinates of each panel.
+        ax: axes to draw in.
+    """
+    size = layout.size(len(rows), max(map(len, rows)))
+    canvas = Canvas(size, ax)
+    across, down = layout.pitch
+    title = down - GAP - layout.picture[1] - (layout.bar if layout.own_bars else 0)
+    for i, row in enumerate(rows):
+        y = layout.top(i)
+        if i < len(layout.headings):
+            canvas.text(GAP, y, cut(*layout.headings[i], size[0] - 2 * GAP, layout.type + 1), layout.type + 1)
+            y += layout.heading
+        for j, panel in enumerate(row):
+            x = GAP + j * across + (layout.slot - layout.picture[0]) / 2
+            _draw_panel(canvas, panel, layout, look, image, (x, y + title))
+    if layout.legend is not None:
+        width = min(size[0] - 2 * GAP, 3.2)
+        _draw_bar(canvas, layout.legend, look, ((size[0] - width) / 2, layout.top(len(rows)), width), layout.type)
+    found: Figure = canvas.figure.canvas.figure  # of a subfigure, the whole
+    return found
+
+
+def _draw_panel(
+    canvas: Canvas, panel: Panel, layout: Layout, look: Look, image: tuple[int, int], corner: tuple[float, float]
+) -> None:
+    (x, y), (width, height) = corner, layout.picture
+    axes = canvas.axes(x, y, width, height)
+    axes.imshow(np.asarray(panel.picture), extent=(-0.5, image[0] - 0.5, image[1] - 0.5, -0.5))
+    axes.set_axis_off()
+    if panel.title:
+        lines = [cut(name, rest, layout.slot, layout.type) for name, rest in panel.title]
+        axes.set_title(
+            "\n".join(lines), fontsize=layout.type * canvas.zoom, pad=PAD * canvas.zoom,
+            parse_math=False, usetex=False, linespacing=1.15,
+        )  # fmt: skip
+    if panel.bar is not None:
+        wide = max(width, layout.slot * 0.9)  # a narrow picture would leave no room for its numbers
+        _draw_bar(canvas, panel.bar, look, (x + (width - wide) / 2, y + height + 0.06, wide), layout.type)
+
+
+def _draw_bar(canvas: Canvas, bar: Bar, look: Look, place: tuple[float, float, float], type: float) -> None:
+    """A colour bar in the colours as they look on mid grey, its ends and its label below on one line."""
+    axes = canvas.axes(*place, BAR)
+    low, high = bar.span or (0.0, 1.0)
+    label, size = bar.label, (type - 1) * canvas.zoom
+    colours = look.alpha * _palette(look.cmap) / 255 + (1 - look.alpha) * 0.5
+    flat = not high > low
+    if flat:
+        label, colours, low, high = f"{label}: {low:.3g} everywhere", colours[:1], 0.0, 1.0
+    shown = ScalarMappable(Normalize(low, high), ListedColormap(colours))
+    drawn = axes.figure.colorbar(shown, cax=axes, orientation="horizontal")
+    drawn.outline.set_visible(False)  # type: ignore[operator]
+    drawn.set_ticks([] if flat else [low, high], labels=[] if flat else bar.ends)
+    axes.tick_params(length=0, pad=PAD * canvas.zoom, labelsize=size)
+    if not flat:
+        left, right = axes.get_xticklabels()
+        left.set_horizontalalignment("left")
+        right.set_horizontalalignment("right")
+    room = place[2] - sum(_width(end, type - 1) for end in ([] if flat else bar.ends)) - 0.1
+    drawn.set_label(cut(label, "", room, type - 1), fontsize=size, parse_math=False, usetex=False)
+    below = ScaledTranslation(0, -PAD * canvas.zoom / 72, canvas.figure.dpi_scale_trans)
+    axes.xaxis.set_label_coords(0.5, 0, transform=axes.transAxes + below)
+
+
+def cut(name: str, rest: str, room: float, type: float) -> str:
+    """`name` and `rest` on one line of `room` inches, where need be less of the name."""
+    left = (room - _width(rest, type)) / WIDER
+    return _shortened(name, _font(100), int(left * 72 * 100 / type)) + rest
+
+
+def _width(text: str, type: float) -> float:
+    """In inches."""
+    return WIDER * _font(100).getlength(text) * type / 100 / 72

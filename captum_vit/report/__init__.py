@@ -1,0 +1,6 @@
+"""Explanations as HTML: a page that needs nothing but itself, and a piece for a notebook."""
+
+from .inline import render_inline
+from .page import render
+
+__all__ = ["render", "render_inline"]

@@ -1,0 +1,53 @@
+"""What goes into HTML: text that stays text, pictures as data URLs, arrays as base64."""
+
+import html
+import json
+from base64 import b64encode
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from ..explanation import Attribution, Explanation
+from ..visualization import overlay
+
+_ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
+
+
+def text(value: Any) -> str:
+    """Anything as HTML text or as the value of an attribute in quotes."""
+    whole = str(value).encode("utf-8", "replace").decode()  # names of files may hold halves of characters
+    return html.escape(whole)
+
+
+def json_block(data: Any) -> str:
+    """JSON that no content of it can end or change the script element around it."""
+    return json.dumps(data, allow_nan=False, separators=(",", ":")).translate(_ESCAPES)
+
+
+def base64(values: np.ndarray | Tensor, dtype: str) -> str:
+    """The numbers in a row as little-endian bytes; `dtype` is one of numpy's, such as "<f4"."""
+    return b64encode(np.ascontiguousarray(np.asarray(values), dtype).tobytes()).decode()
+
+
+def data_url(image: Image.Image, *, lossless: bool) -> str:
+    """A picture as the source of an `<img>`: PNG, or of photographs much smaller, JPEG."""
+    kind, options = ("png", {"optimize": True}) if lossless else ("jpeg", {"quality": 88})
+    data = BytesIO()
+    image.convert("RGB").save(data, kind, **options)
+    return f"data:image/{kind};base64,{b64encode(data.getvalue()).decode()}"
+
+
+def shrunk(image: Image.Image, side: int) -> Image.Image:
+    """A copy with no side longer than `side`; a small image stays as it is."""
+    copy = image.convert("RGB")
+    copy.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return copy
+
+
+def thumbnail(explanation: Explanation, attribution: Attribution, side: int) -> str:
+    """A small overlay as a data URL."""
+    drawn = overlay(shrunk(explanation.image, side), attribution.map, explanation.view)
+    return data_url(drawn, lossless=False)

@@ -1,0 +1,79 @@
+"""What the report says in words and numbers: predicted classes, and what was computed from what."""
+
+from collections.abc import Iterable, Mapping
+
+from ..explanation import Explanation
+from ..geometry import View
+from .encoding import text
+
+
+def label_rows(explanation: Explanation) -> str:
+    """The table of predicted classes with bars, or why there is none."""
+    if not explanation.labels:
+        return '<p class="quiet">The model gives features, not classes.</p>'
+    explained = {label.index for label in explanation.targets}
+    rows = "".join(
+        f"<tr{' class=explained' if label.index in explained else ''}>"
+        f'<th scope="row">{text(label.title)}</th>'
+        f'<td class="bar"><svg aria-hidden="true"><rect width="{100 * min(max(label.score, 0), 1):.1f}%"/></svg></td>'
+        f'<td class="number">{percent(label.score)}</td></tr>'
+        for label in explanation.labels
+    )
+    return (
+        '<table class="labels"><thead class="unseen"><tr><th scope="col">Class</th><td></td>'
+        f'<th scope="col">Score</th></tr></thead><tbody>{rows}</tbody></table>'
+    )
+
+
+def facts(explanation: Explanation) -> str:
+    """Terms and descriptions."""
+    rows, cols = explanation.grid
+    width, height = explanation.view.size
+    known = [
+        ("Model", text(explanation.model or "unnamed")),
+        ("Image", text(" × ".join(map(str, explanation.view.original)) + " pixels")),
+        ("Seen by the model", text(seen(explanation.view))),
+        ("Input", text(f"{width} × {height} pixels, {rows} × {cols} patches (rows × columns)")),
+        ("Methods", _listed(name + _options(given) for name, given in explanation.options.items())),
+        ("Versions", _listed(f"{name} {version}" for name, version in explanation.versions.items())),
+    ]
+    return "".join(f"<div><dt>{term}</dt><dd>{said}</dd></div>" for term, said in known if said)
+
+
+def seen(view: View) -> str:
+    """What part of the image was in the model's input."""
+    left, top, right, bottom = view.window
+    width, height = view.original
+    share = (right - left) * (bottom - top) / (width * height)
+    outer = view.box
+    padded = (
+        ", with padding around it"
+        if outer[0] < -0.5 or outer[1] < -0.5 or outer[2] > width + 0.5 or outer[3] > height + 0.5
+        else ""
+    )
+    if round(share, 3) == 1:
+        return f"all of the image{padded}"
+    return (
+        f"{percent(share)} of the image: x from {left:.0f} to {right:.0f}, y from {top:.0f} to {bottom:.0f} "
+        f"(pixels){padded}"
+    )
+
+
+def percent(share: float) -> str:
+    """A share in 0..1 in words, without a false zero."""
+    return "< 0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
+
+
+def _options(given: Mapping[str, object]) -> str:
+    said = ", ".join(f"{name}={_shown(value)}" for name, value in given.items())
+    return f" ({said})" if said else ""
+
+
+def _shown(value: object) -> str:
+    plain = isinstance(value, (str, int, float, bool, list, tuple, type(None)))
+    return str(value) if plain else type(value).__name__
+
+
+def _listed(entries: Iterable[str]) -> str:
+    """With no break inside an entry, as far as there is room."""
+    return ", ".join(f'<span class="entry">{text(entry)}</span>' for entry in entries)

@@ -1,0 +1,104 @@
+"use strict";
+// The photograph under a map, drawn as `captum_vit.visualization.overlay` draws it.
+
+const SMALLEST = 512; // pixels of the picture's longer side; smaller photographs are enlarged by a whole factor
+
+const bytes = (text) => Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
+const floats = (text) => new Float32Array(bytes(text).buffer);
+const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+
+/** For each pixel along an axis: the two cells it lies between, the second's share, and whether the model saw it. */
+function axis(pixels, original, [begin, end], [from, to], cells) {
+  const low = new Uint16Array(pixels), high = new Uint16Array(pixels);
+  const share = new Float32Array(pixels), seen = new Uint8Array(pixels);
+  for (let i = 0; i < pixels; i++) {
+    const at = ((i + 0.5) * original) / pixels;
+    const position = clamp(((at - begin) / (end - begin)) * cells - 0.5, 0, cells - 1);
+    low[i] = Math.min(Math.floor(position), Math.max(cells - 2, 0));
+    high[i] = Math.min(low[i] + 1, cells - 1);
+    share[i] = position - low[i];
+    seen[i] = at >= from && at < to;
+  }
+  return { low, high, share, seen };
+}
+
+class Picture {
+  /** `view` says how the model looked at the photograph: original, box, window (see View), grid. */
+  constructor(photo, canvas, palette, { original, box, window: seen, grid }) {
+    Object.assign(this, { photo, canvas, palette, original, box, seen, rows: grid[0], cols: grid[1] });
+  }
+
+  /** Read the photograph, in colour and in grey, and where its pixels lie among the patches. */
+  async prepare() {
+    const { photo, canvas, original, box, seen } = this;
+    await photo.decode();
+    const { naturalWidth: width, naturalHeight: height } = photo;
+    const factor = Math.max(1, Math.ceil(SMALLEST / Math.max(width, height)));
+    Object.assign(canvas, { width: width * factor, height: height * factor });
+    this.context = canvas.getContext("2d", { willReadFrequently: true });
+    this.context.imageSmoothingEnabled = false;
+    this.context.drawImage(photo, 0, 0, canvas.width, canvas.height);
+    this.colour = this.context.getImageData(0, 0, canvas.width, canvas.height);
+    this.grey = new Uint8Array(canvas.width * canvas.height);
+    const rgb = this.colour.data;
+    for (let i = 0; i < this.grey.length; i++) {
+      this.grey[i] = (rgb[4 * i] * 19595 + rgb[4 * i + 1] * 38470 + rgb[4 * i + 2] * 7471 + 32768) >> 16; // as Pillow
+    }
+    this.across = axis(canvas.width, original[0], [box[0], box[2]], [seen[0], seen[2]], this.cols);
+    this.down = axis(canvas.height, original[1], [box[1], box[3]], [seen[1], seen[3]], this.rows);
+  }
+
+  /** Grey under the colours, bilinear between patches, pale where nothing was seen; without levels as it is. */
+  paint(levels, opacity) {
+    if (!levels || !opacity) return this.context.putImageData(this.colour, 0, 0);
+    const { grey, palette, cols, across, down } = this, width = this.canvas.width;
+    const drawn = new ImageData(width, this.canvas.height), pixels = drawn.data, line = new Float32Array(cols);
+    for (let y = 0, i = 0; y < drawn.height; y++) {
+      const above = down.low[y] * cols, below = down.high[y] * cols, step = down.share[y];
+      for (let c = 0; c < cols; c++) line[c] = levels[above + c] * (1 - step) + levels[below + c] * step;
+      for (let x = 0; x < width; x++, i++) {
+        const level = line[across.low[x]] * (1 - across.share[x]) + line[across.high[x]] * across.share[x];
+        const at = 3 * Math.floor(255 * clamp(level, 0, 1) + 0.5), pale = 110 + Math.floor(grey[i] / 3);
+        const seen = across.seen[x] && down.seen[y], under = grey[i] * (1 - opacity);
+        for (let k = 0; k < 3; k++) pixels[4 * i + k] = seen ? under + palette[at + k] * opacity : pale;
+        pixels[4 * i + 3] = 255;
+      }
+    }
+    return this.context.putImageData(drawn, 0, 0);
+  }
+
+  /** The edges of a patch that lie in the photograph, as shares of its sides: left, top, width, height. */
+  frame(patch) {
+    const { box, seen, original } = this, counts = [this.cols, this.rows];
+    const cell = [patch % this.cols, Math.floor(patch / this.cols)];
+    const edge = (k, step) => {
+      const at = box[k] + ((box[k + 2] - box[k]) * (cell[k] + step)) / counts[k];
+      return clamp(at, seen[k], seen[k + 2]) / original[k];
+    };
+    return [edge(0, 0), edge(1, 0), edge(0, 1) - edge(0, 0), edge(1, 1) - edge(1, 0)];
+  }
+
+  /** The patch at a point, given as shares of the photograph's sides; null where the model saw nothing. */
+  patchAt(...point) {
+    const { box, seen, original } = this, counts = [this.cols, this.rows];
+    const [x, y] = point.map((share, k) => share * original[k]);
+    if (x < seen[0] || x >= seen[2] || y < seen[1] || y >= seen[3]) return null;
+    const cell = [x, y].map((at, k) => Math.floor(((at - box[k]) / (box[k + 2] - box[k])) * counts[k]));
+    return clamp(cell[1], 0, this.rows - 1) * this.cols + clamp(cell[0], 0, this.cols - 1);
+  }
+
+  /** What is drawn as a data URL, with a frame around a patch if one is given. */
+  toPNG(patch) {
+    const copy = document.createElement("canvas"), context = copy.getContext("2d");
+    Object.assign(copy, { width: this.canvas.width, height: this.canvas.height });
+    context.drawImage(this.canvas, 0, 0);
+    if (patch !== null) {
+      const frame = this.frame(patch).map((share, i) => share * (i % 2 ? copy.height : copy.width));
+      for (const [lineWidth, strokeStyle] of [[5, "#000"], [2, "#fff"]]) {
+        Object.assign(context, { lineWidth, strokeStyle });
+        context.strokeRect(...frame);
+      }
+    }
+    return copy.toDataURL("image/png");
+  }
+}

@@ -1,0 +1,281 @@
+// A Viewer for each explanation on the page. Whatever comes from outside is set as text, never as HTML.
+// Rows, columns and blocks count from 0 in here, from 1 in words.
+
+const STEP = 600; // milliseconds that a block is shown for while playing
+const REST = 400; // milliseconds without a change before a screen reader is told
+
+const number = (value) => {
+  const size = Math.abs(value);
+  return size > 0 && (size < 1e-3 || size >= 1e5) ? value.toExponential(2) : String(Number(value.toPrecision(3)));
+};
+const percent = (share) => (share > 0 && share < 5e-5 ? "< 0.01 %" : `${(100 * share).toFixed(2)} %`);
+const least = (values) => values.reduce((a, b) => Math.min(a, b));
+const greatest = (values) => values.reduce((a, b) => Math.max(a, b));
+
+/** Values to 0..1, linearly from the least to the greatest; the same everywhere is 0. */
+function stretched(values) {
+  const low = least(values), span = greatest(values) - low;
+  return values.map((value) => (span > 0 ? (value - low) / span : 0));
+}
+
+let resting;
+function say(text) {
+  clearTimeout(resting);
+  resting = setTimeout(() => { document.getElementById("spoken").textContent = text; }, REST);
+}
+
+class Viewer {
+  constructor(section) {
+    this.data = JSON.parse(section.querySelector("script").textContent);
+    this.part = {};
+    for (const element of section.querySelectorAll("[data-part]")) this.part[element.dataset.part] = element;
+    const { part, data } = this;
+    [this.rows, this.cols] = data.grid;
+    this.size = this.rows * this.cols;
+    this.palette = bytes(data.colours);
+    this.picture = new Picture(part.photo, part.canvas, this.palette, data);
+    this.methods = [...new Set(data.attributions.map((a) => a.method))];
+    this.attribution = data.attributions[0];
+    this.block = this.attribution.layers.length - 1;
+    this.patch = this.pinned = this.asked = null; // pointed at; chosen by click or key; whose attention is shown
+    this.attention = {}; // decoded when first shown
+    this.listen();
+    this.choose(0, this.attribution.method);
+  }
+
+  listen() {
+    const { part, data } = this;
+    const on = (name, event, answer) => part[name].addEventListener(event, answer);
+    const chosen = (classIndex, method) => {
+      this.choose(classIndex, method);
+      say(`${this.title()}, ${this.where()}`);
+    };
+    const titles = data.classes.map((each) => each.title);
+    this.classTabs = new Tabs(part.classes, part.panel, titles, (i) => chosen(i, this.attribution.method));
+    this.methodTabs = new Tabs(part.methods, part.panel, this.methods, (i) => chosen(this.classIndex, this.methods[i]));
+    part["classes-row"].hidden = !titles.length;
+    part.attention.hidden = !Object.keys(data.attention).length;
+    part.opacity.value = 100 * data.opacity;
+    for (const [name, value] of Object.entries({
+      tabindex: 0, role: "application", "aria-describedby": part.readout.id,
+      "aria-label": "Picture: arrow keys move from patch to patch",
+    })) part.picture.setAttribute(name, value);
+    on("block", "input", () => { this.stop(); this.show(Number(part.block.value) - 1); say(this.where()); });
+    on("play", "click", () => (this.timer ? this.stop() : this.play()));
+    for (const name of ["opacity", "alone", "colours"]) on(name, "input", () => this.update());
+    on("between", "change", () => this.ask(this.asked ?? this.pinned ?? this.strongest()));
+    on("download", "click", () => this.download());
+    on("picture", "pointermove", (event) => this.point(this.patchAt(event)));
+    on("picture", "pointerleave", () => this.point(this.pinned));
+    on("picture", "click", (event) => this.pin(this.patchAt(event), true));
+    on("picture", "keydown", (event) => this.key(event));
+  }
+
+  /** The attribution of a method for a class, or the one that it gives for all. */
+  find(classIndex, method) {
+    const target = this.data.classes[classIndex]?.index;
+    const found = this.data.attributions.filter((a) => a.method === method);
+    return found.find((a) => a.target === target) ?? found.find((a) => a.target === null);
+  }
+
+  choose(classIndex, method) {
+    const { part } = this, there = this.methods.map((name) => this.find(classIndex, name));
+    const atEnd = this.block === this.attribution.layers.length - 1;
+    this.classIndex = classIndex;
+    this.attribution = this.find(classIndex, method) ?? there.find(Boolean) ?? this.data.attributions[0];
+    this.flow = floats(this.attribution.flow);
+    this.classTabs.mark(classIndex);
+    this.methodTabs.mark(this.methods.indexOf(this.attribution.method));
+    this.methodTabs.tabs.forEach((tab, i) => { tab.hidden = !there[i]; });
+    const tabs = [this.classTabs, this.methodTabs].map(({ tabs, chosen }) => tabs[chosen]?.id ?? "");
+    part.panel.setAttribute("aria-labelledby", tabs.join(" ").trim());
+    const { length } = this.attribution.layers;
+    part.block.max = length;
+    part.blocks.hidden = length < 2;
+    this.show(atEnd ? length - 1 : Math.min(this.block, length - 1));
+  }
+
+  show(block) {
+    this.block = block;
+    this.part.block.value = block + 1;
+    this.update();
+  }
+
+  play() {
+    const end = this.attribution.layers.length - 1;
+    const next = () => {
+      if (this.block < this.attribution.layers.length - 1) this.show(this.block + 1);
+      else this.stop();
+    };
+    this.timer = setInterval(next, STEP);
+    this.part.play.textContent = "Pause";
+    if (this.block === end) this.show(0);
+  }
+
+  stop() {
+    if (!this.timer) return;
+    clearInterval(this.timer);
+    this.timer = null;
+    this.part.play.textContent = "Play";
+    say(this.where());
+  }
+
+  slice(block) {
+    return this.flow.subarray(block * this.size, (block + 1) * this.size);
+  }
+
+  /** What is shown: values on the patches, their levels 0..1 in the colours, and values along the colour bar. */
+  shown() {
+    if (this.part.between.checked) return this.attended();
+    const values = this.slice(this.block), low = least(values), high = greatest(values);
+    if (this.part.own.checked) return { values, low, high, middle: (low + high) / 2, levels: stretched(values) };
+    const last = greatest(this.slice(this.attribution.layers.length - 1)), scale = 2.5 / (last > 0 ? last : 1);
+    const levels = values.map((value) => Math.tanh(scale * value)); // twice DAAM's sigmoid(5 x) - 1/2
+    const middle = Math.atanh((Math.tanh(scale * low) + Math.tanh(scale * high)) / 2) / scale;
+    return { values, low, high, middle, levels: stretched(levels) };
+  }
+
+  /** The same for what the asked patch looks at; null where that was not kept. */
+  attended() {
+    const layer = this.attribution.layers[this.block], kept = this.data.attention[layer];
+    if (!kept) return null;
+    const { tops, parts } = (this.attention[layer] ??= { tops: floats(kept.tops), parts: bytes(kept.parts) });
+    const high = tops[this.asked], row = parts.subarray(this.asked * this.size, (this.asked + 1) * this.size);
+    const levels = Float32Array.from(row, (part) => part / 255);
+    return { values: levels.map((level) => level * high), low: 0, high, middle: high / 2, levels };
+  }
+
+  where() {
+    const { layers } = this.attribution;
+    return `block ${this.block + 1} of ${layers.length}, ${layers[this.block]}`;
+  }
+
+  place(patch) {
+    return `row ${Math.floor(patch / this.cols) + 1}, column ${(patch % this.cols) + 1}`;
+  }
+
+  title() {
+    const { method, target } = this.attribution;
+    if (this.part.between.checked) return `Attention of the patch in ${this.place(this.asked)}, mean of the heads`;
+    if (target !== null) return `${method}: ${this.data.classes[this.classIndex].title}`;
+    return `${method}: ${this.data.features ? "one map, of the features" : "same for all classes"}`;
+  }
+
+  readout(shown) {
+    if (this.patch === null) return "Point at a patch, or focus the picture and use the arrow keys.";
+    const where = `Patch in ${this.place(this.patch)} of ${this.rows} × ${this.cols}: `;
+    if (!shown) return `${where}nothing was kept in this layer.`;
+    const value = shown.values[this.patch], total = shown.values.reduce((sum, each) => sum + Math.abs(each), 0);
+    if (this.part.between.checked) return `${where}gets ${percent(value)} of the attention.`;
+    if (!total) return `${where}no patch has evidence in this block.`;
+    return `${where}${percent(value / total)} of the map’s evidence (value ${number(value)}).`;
+  }
+
+  update() {
+    const { part } = this, shown = this.shown(), between = part.between.checked;
+    part.note.textContent = this.title() + (shown ? "" : " (not kept in this layer)");
+    part.layer.textContent = this.where();
+    part.block.setAttribute("aria-valuetext", this.where());
+    part.percent.textContent = `${part.opacity.value} %`;
+    part.readout.textContent = this.readout(shown);
+    part.colours.hidden = between;
+    part.scale.hidden = !shown;
+    for (const name of ["low", "middle", "high"]) {
+      const value = shown?.[name];
+      part[name].textContent = Number.isFinite(value) ? (between ? percent(value) : number(value)) : "";
+    }
+    part.unit.textContent = between ? "share of the patch’s attention" : "evidence per patch, in the method’s units";
+    part.canvas.setAttribute("aria-label", `Photograph under the map. ${this.title()}, ${this.where()}`);
+    this.outline(part.cursor, this.patch);
+    this.outline(part.query, between ? this.asked : null);
+    if (this.prepared) this.picture.paint(part.alone.checked ? null : shown?.levels, part.opacity.value / 100);
+  }
+
+  /** Once the picture is about to be seen. */
+  async prepare() {
+    const { photo, canvas, panel, bar } = this.part, ramp = new ImageData(256, 1);
+    await this.picture.prepare();
+    panel.style.setProperty("--ratio", canvas.width / canvas.height);
+    for (let i = 0; i < 256; i++) ramp.data.set([...this.palette.subarray(3 * i, 3 * i + 3), 255], 4 * i);
+    bar.getContext("2d").putImageData(ramp, 0, 0);
+    photo.hidden = this.prepared = true;
+    canvas.hidden = false;
+    this.update();
+  }
+
+  outline(element, patch) {
+    element.hidden = patch === null;
+    if (patch === null) return;
+    const [left, top, width, height] = this.picture.frame(patch).map((share) => `${100 * share}%`);
+    Object.assign(element.style, { left, top, width, height });
+  }
+
+  download() {
+    const words = [this.data.name, this.title(), `block ${this.block + 1}`].join(" ");
+    const download = `${words.replace(/[^\p{L}\p{N}.]+/gu, "-").slice(0, 120)}.png`;
+    const href = this.picture.toPNG(this.part.between.checked ? this.asked : null);
+    Object.assign(document.createElement("a"), { href, download }).click();
+  }
+
+  patchAt(event) {
+    const area = this.part.picture.getBoundingClientRect();
+    return this.picture.patchAt((event.clientX - area.left) / area.width, (event.clientY - area.top) / area.height);
+  }
+
+  point(patch) {
+    if (patch === this.patch) return;
+    this.patch = patch;
+    this.part.readout.textContent = this.readout(this.shown());
+    this.outline(this.part.cursor, patch);
+    say(this.part.readout.textContent);
+  }
+
+  pin(patch, asking) {
+    this.pinned = patch;
+    this.point(patch);
+    if (asking && patch !== null && this.part.between.checked) this.ask(patch);
+  }
+
+  /** Show what a patch looks at. */
+  ask(patch) {
+    this.asked = patch;
+    this.update();
+    say(this.part.note.textContent);
+  }
+
+  strongest() {
+    const values = this.slice(this.block);
+    return values.indexOf(greatest(values));
+  }
+
+  key(event) {
+    const at = this.pinned ?? this.strongest(), row = Math.floor(at / this.cols), column = at % this.cols;
+    const asking = event.key === "Enter" || event.key === " ";
+    const to = {
+      ArrowUp: [row - 1, column], ArrowDown: [row + 1, column],
+      ArrowLeft: [row, column - 1], ArrowRight: [row, column + 1],
+      Home: [row, 0], End: [row, this.cols - 1], Enter: [row, column], " ": [row, column],
+    }[event.key];
+    if (event.key === "Escape") this.pin(null, false);
+    if (!to) return;
+    event.preventDefault();
+    const next = clamp(to[0], 0, this.rows - 1) * this.cols + clamp(to[1], 0, this.cols - 1);
+    this.pin(this.pinned === null ? at : next, asking); // the first key shows where one is
+  }
+}
+
+document.documentElement.classList.add("script");
+const viewers = new Map();
+for (const section of document.querySelectorAll(".explanation")) viewers.set(section, new Viewer(section));
+
+/** The picture of a section, once. */
+function prepare(section) {
+  const viewer = viewers.get(section);
+  viewer.ready ??= viewer.prepare();
+}
+const watcher = new IntersectionObserver(
+  (entries) => entries.filter((entry) => entry.isIntersecting).forEach((entry) => prepare(entry.target)),
+  { rootMargin: "50%" },
+);
+for (const section of viewers.keys()) watcher.observe(section);
+window.addEventListener("beforeprint", () => { for (const section of viewers.keys()) prepare(section); });
