@@ -68,5 +68,5 @@ def test_a_cell_that_runs_again_replaces_its_adapter():
 
 @pytest.mark.parametrize("wrong", [Shell, TimmViT.matches, "timm"])
 def test_nothing_else_is_registered(wrong):
-    with pytest.raises(OptionError, match="expected a subclass of captum_vit.Adapter"):
+    with pytest.raises(OptionError, match=r"expected a subclass of captum_vit\.Adapter"):
         captum_vit.register(wrong)
