@@ -1,15 +1,12 @@
 """Hugging Face's models with attention that has no map over the patches of the whole image, and why."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from torch import nn
 
-from captum_vit.adapters.hf_common import HFAdapter, is_hf
-from captum_vit.errors import UnsupportedModelError
-from captum_vit.layers import TokenLayout
+from captum_vit.adapters.hf_common import is_hf
+from captum_vit.layers import Adapter
 
 WINDOWS = "attention runs in windows of the image, so that no query sees all patches"
+SOME_WINDOWS = "in a part of its layers attention runs in windows of the image, where no query sees all patches"
 POOLED = "keys are pooled or projected patches, so that attention does not tell one patch from its neighbours"
 CONVOLUTIONS = "patches meet in convolutions as well, on several grids"
 REASONS = {
@@ -17,7 +14,7 @@ REASONS = {
     "Swinv2": WINDOWS,
     "DonutSwin": WINDOWS,
     "MaskFormerSwin": WINDOWS,
-    "Hiera": WINDOWS,
+    "Hiera": SOME_WINDOWS,
     "Dinat": WINDOWS,
     "Pvt": POOLED,
     "PvtV2": POOLED,
@@ -32,21 +29,16 @@ REASONS = {
 }
 
 
-class HFRefused(HFAdapter):
+class HFRefused(Adapter):
     """No adapter: says why there is none."""
-
-    def __init__(self, model: nn.Module) -> None:
-        raise UnsupportedModelError(f"{_family(model)} is not supported: {REASONS[_family(model)]}")
 
     @classmethod
     def matches(cls, model: nn.Module) -> bool:
         return _family(model) in REASONS
 
-    def attention_layers(self) -> dict[str, nn.Module]:
-        return {}
-
-    def token_layout(self, image_size: tuple[int, int], arguments: Mapping[str, Any]) -> TokenLayout:
-        return TokenLayout((1, 1), 0, (1, 1))
+    @classmethod
+    def refusal(cls, model: nn.Module) -> str:
+        return f"{_family(model)} is not supported: {REASONS[_family(model)]}"
 
 
 def _family(model: nn.Module) -> str:

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from captum_vit.adapters.timm_common import TimmAdapter
 from captum_vit.adapters.timm_tokens import embedded, split_qkv
-from captum_vit.layers import CLASS, Projections, Readout, TokenLayout
+from captum_vit.layers import CLASS, PATCHES, Projections, Readout, TokenLayout
 
 
 class TimmCait(TimmAdapter):
-    """The class token's blocks are those that the score is read from; a rollout goes on through the patch blocks."""
+    """A class token is read in its own blocks alone; a rollout goes on through those of the patches."""
 
     kinds = ("Cait",)
 
@@ -26,8 +26,8 @@ class TimmCait(TimmAdapter):
     def attention_layers(self) -> dict[str, nn.Module]:
         return {**self._patch_layers(), **self._class_layers()}
 
-    def reading_layers(self) -> list[str]:
-        return list(self._class_layers())
+    def reading_layers(self, readout: Readout) -> list[str]:
+        return [*(self._patch_layers() if readout.patches else ()), *(self._class_layers() if readout.prefix else ())]
 
     def projections(self) -> Mapping[str, Projections]:
         return {
@@ -39,11 +39,11 @@ class TimmCait(TimmAdapter):
         }  # fmt: skip
 
     def token_layout(self, image_size: tuple[int, int], arguments: Mapping[str, Any]) -> TokenLayout:
-        return embedded(self.timm.patch_embed, image_size, 1, CLASS)
+        return embedded(self.timm.patch_embed, image_size, 1, self.readout or CLASS)
 
     @property
     def readout(self) -> Readout | None:
-        return CLASS if self.as_made and self.timm.global_pool == "token" else None
+        return {"token": CLASS, "avg": PATCHES}.get(self.timm.global_pool) if self.as_made else None
 
 
 def _talk(linear: nn.Linear, attention: Tensor, rows: Any = None) -> Tensor:

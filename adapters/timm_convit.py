@@ -9,30 +9,30 @@ from torch import Tensor, nn
 
 from captum_vit.adapters.timm_common import TimmAdapter
 from captum_vit.adapters.timm_tokens import embedded, split_pair_and_one, split_qkv
-from captum_vit.layers import CLASS, Projections, Readout, Rows, TokenLayout
+from captum_vit.layers import CLASS, PATCHES, Projections, Readout, Rows, TokenLayout
 
 
 class TimmConvit(TimmAdapter):
-    """The blocks with the class token are those that the score is read from; a rollout goes on through the others."""
+    """A class token is read in the last blocks alone, which it joins; a rollout goes on through the others."""
 
     kinds = ("ConVit",)
 
     def attention_layers(self) -> dict[str, nn.Module]:
         return {f"blocks.{i}.attn": block.attn for i, block in enumerate(self.timm.blocks)}
 
-    def reading_layers(self) -> list[str]:
-        return list(self.attention_layers())[self.timm.local_up_to_layer :]
+    def reading_layers(self, readout: Readout) -> list[str]:
+        return list(self.attention_layers())[0 if readout.patches else self.timm.local_up_to_layer :]
 
     def projections(self) -> Mapping[str, Projections]:
         layers: dict[str, Any] = self.attention_layers()
         return {name: _gated(layer) if hasattr(layer, "qk") else _plain(layer) for name, layer in layers.items()}
 
     def token_layout(self, image_size: tuple[int, int], arguments: Mapping[str, Any]) -> TokenLayout:
-        return embedded(self.timm.patch_embed, image_size, 1, CLASS)
+        return embedded(self.timm.patch_embed, image_size, 1, self.readout or CLASS)
 
     @property
     def readout(self) -> Readout | None:
-        return CLASS if self.as_made and self.timm.global_pool == "token" else None
+        return {"token": CLASS, "avg": PATCHES}.get(self.timm.global_pool) if self.as_made else None
 
 
 def _plain(layer: Any) -> Projections:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from captum_vit.adapters.timm_common import TimmAdapter, is_timm
 from captum_vit.adapters.timm_tokens import embedded
@@ -21,11 +21,12 @@ class TimmViT(TimmAdapter):
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
         for name, layer in self.attention_layers().items():
-            if not (is_timm(type(layer)) and type(layer).__name__ in (*ATTENTION, "AttentionPoolLatent")):
-                block, kind = name.removesuffix(".attn"), type(layer).__name__
-                raise UnsupportedModelError(
-                    f"{block} computes its attention in {kind}, which is not one softmax of scores times values"
-                )
+            own, kind = is_timm(type(layer)), type(layer).__name__
+            if not (own and kind in (*ATTENTION, "AttentionPoolLatent")):
+                unknown = "no class of timm's: what it computes is not known"
+                why = "not one softmax of scores times values" if own else unknown
+                block = name.removesuffix(".attn")
+                raise UnsupportedModelError(f"{block} computes its attention in {kind}, which is {why}")
 
     def _in_blocks(self) -> Iterator[tuple[str, nn.Module]]:
         for index, block in enumerate(self.timm.blocks):
@@ -66,11 +67,6 @@ class TimmViT(TimmAdapter):
 
     def patch_arguments(self) -> Mapping[nn.Module, str]:
         return dict.fromkeys(self.timm.blocks, "rope") if getattr(self.timm, "rope", None) is not None else {}
-
-    def scores(self, output: Any) -> Tensor:
-        if isinstance(output, tuple) and hasattr(self.timm, "head_dist"):
-            return (output[0] + output[1]) / 2  # in distilled training the two heads come separately
-        return super().scores(output)
 
 
 def pooled(pool: Any, tokens: Readout) -> Readout | None:

@@ -20,6 +20,10 @@ class TimmVolo(TimmAdapter):
         return {f"post_network.{i}.attn": block.attn for i, block in enumerate(self.timm.post_network or ())}
 
     @property
+    def bypass(self) -> tuple[nn.Module, ...]:
+        return () if self.timm.aux_head is None else (self.timm.aux_head,)
+
+    @property
     def gap(self) -> str | None:
         return "in its first stage patches meet by outlook attention, whose weights come from no queries and keys"
 

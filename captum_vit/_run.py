@@ -4,21 +4,22 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
 
 from .attr import METHODS
-from .errors import OutputError, TargetError
+from .errors import ExplanationLoadError, OutputError, TargetError
 from .explaining import Explainer
-from .explanation import Attribution, Explanation, write_atomically
+from .explanation import MANIFEST, Attribution, Explanation, write_atomically
 from .images import open_image
 from .sample import draw_scene
 from .visualization import Cell, overlay, sheet
 
 SCENE = "scene"
+FLOW, REPORT = "flow.gif", "report.html"
 _SCENE_SEED = 15
 _SCENE_SIDE = 512
 
@@ -34,6 +35,10 @@ class Options:
     layers: Sequence[str]
     device: str | None
     max_side: int
+    top_k: int
+    attention: bool
+    report: bool
+    flow: bool
 
 
 def picture(path: Path | None) -> Image.Image:
@@ -71,9 +76,45 @@ def _asked(options: Options) -> Sequence[str] | str | None:
     return "all" if options.methods is not None and len(options.methods) == len(METHODS) else options.methods
 
 
-def explained(explainer: Explainer, image: Image.Image, options: Options, top_k: int) -> Explanation:
-    """The explanation of one image."""
-    return explainer(image, method=_asked(options), target=list(options.targets), top_k=top_k)
+def explained(explainer: Explainer, image: Image.Image, name: str, options: Options) -> Explanation:
+    """The explanation of one image from the file of this name."""
+    explanation = explainer(
+        image, method=_asked(options), target=options.targets, top_k=options.top_k, attention=options.attention
+    )
+    return replace(explanation, source=name)
+
+
+def write(explanation: Explanation, folder: Path, options: Options) -> list[str]:
+    """Write all that was asked for, and name the files, the overview first.
+
+    Raises:
+        OutputError: the folder or a file cannot be written.
+    """
+    drawn = pictures(explanation, options.max_side)
+    save(drawn, folder)
+    names = ["overview.png", *sorted(name for name in drawn if name != "overview.png")]
+    if options.flow:
+        explanation.flow.save(folder / FLOW)
+        names.append(FLOW)
+    if options.report:
+        explanation.to_html(folder / REPORT)
+        explanation.save(folder)
+        names.append(REPORT)
+    return names
+
+
+def find_explanations(folders: Sequence[Path]) -> list[Path]:
+    """The folders with a saved explanation, among these and all in them, sorted by name.
+
+    Raises:
+        ExplanationLoadError: there is none.
+    """
+    found = sorted({path.parent for folder in folders for path in Path(folder).rglob(MANIFEST)})
+    if not found:
+        raise ExplanationLoadError(
+            f"no saved explanation in {', '.join(repr(str(f)) for f in folders)}: captum-vit explain writes them"
+        )
+    return found
 
 
 def pictures(explanation: Explanation, max_side: int) -> dict[str, Image.Image]:

@@ -8,13 +8,15 @@ After the last attention tokens no longer meet. So where a known head reads the 
 layers that follow are computed for these alone, forwards and backwards.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointError
 
 from .errors import CaptumViTError, InputError, UnsupportedModelError
 from .layers import Adapter, AttentionCall, Readout, TokenLayout
@@ -74,13 +76,17 @@ class Differentiable:
     layout: TokenLayout
     calls: dict[str, AttentionCall]
 
-    def gradients(self, score: Score) -> dict[str, Tensor]:
-        """`dy/dO` of every call for y = score(scores), (B, H, M, d) each; frees the graph."""
+    def gradients(self, score: Score, *, optional: Iterable[str] = ()) -> dict[str, Tensor]:
+        """`dy/dO` of every call for y = score(scores), (B, H, M, d) each; frees the graph.
+
+        It is 0 for a call that the score does not depend on, which only a pool or one of `optional` may be.
+        """
         outs = [call.out for call in self.calls.values()]
-        with torch.enable_grad():
+        with torch.enable_grad(), _no_recomputation():
             gradients = torch.autograd.grad(score(self.scores).sum(), outs, allow_unused=True)
         found = dict(zip(self.calls, gradients, strict=True))
-        cut = [name for name, gradient in found.items() if gradient is None and self.calls[name].layout.skip]
+        needed = (name for name, call in self.calls.items() if call.layout.skip and name not in optional)
+        cut = [name for name in needed if found[name] is None]
         if cut:
             raise UnsupportedModelError(
                 f"the scores are cut off from {', '.join(cut)}, as by checkpointing with use_reentrant=True or by "
@@ -92,10 +98,23 @@ class Differentiable:
         """`dy_c/dO` for each of the classes (K,), (K, B, H, M, d) each, in one batched backward."""
         picks = F.one_hot(classes, self.scores.shape[1]).to(self.scores).unsqueeze(1).expand(-1, len(self.scores), -1)
         outs = [call.out for call in self.calls.values()]
-        gradients = torch.autograd.grad(
-            self.scores, outs, picks, retain_graph=True, is_grads_batched=True, materialize_grads=True
-        )
+        with _no_recomputation():
+            gradients = torch.autograd.grad(
+                self.scores, outs, picks, retain_graph=True, is_grads_batched=True, materialize_grads=True
+            )
         return dict(zip(self.calls, gradients, strict=True))
+
+
+@contextmanager
+def _no_recomputation() -> Iterator[None]:
+    """Raise UnsupportedModelError where a backward runs parts of the forward again, which nothing listens to."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise UnsupportedModelError(
+            "a part of the model runs under torch.utils.checkpoint, which computes it again in the backward, where its "
+            "attention is not seen: call the part itself, without checkpoint, while the model is explained"
+        ) from error
 
 
 def record(
@@ -154,16 +173,25 @@ def replay(
 
 
 def measure_readout(adapter: Adapter, inputs: Inputs) -> Readout:
-    """The readout as the query rows that receive gradient from the scores, in the last attention layer.
+    """The readout as the query rows that receive gradient from the scores while attention inputs are constants.
 
-    Where an attention pool reads the tokens, those are its latents, and the tokens are the rows of the layer before.
-    The scores are weighed at random (from a generator of its own), so that sums that are constant, as those of a
-    softmax, hide nothing. Needs a forward of the first image; in train mode of all, for the sake of batch norms.
+    Prefix tokens are found in the last attention layer, patches in the last that has them among its queries; where an
+    attention pool reads the tokens, its rows are the latents. The scores are weighed at random (from a generator of
+    its own), so that sums that are constant, as those of a softmax, hide nothing. Needs a forward of the first image;
+    in train mode of all, for the sake of batch norms.
+
+    Raises:
+        UnsupportedModelError: the score reads patches that are queries nowhere, or nothing at all.
     """
     for part in (inputs,) if adapter.training or len(inputs.images) == 1 else (inputs.first(), inputs):
-        sizes, prefix = _row_gradients(adapter, part)
-        size, *pool = sizes
-        read, patches = size[:prefix].nonzero().flatten().tolist(), size[prefix:]
+        prefix, patches, pool = _row_gradients(adapter, part)
+        read = prefix.nonzero().flatten().tolist()
+        if not len(patches) and _reads_past_attention(adapter, part):
+            raise UnsupportedModelError(
+                f"the score of {type(adapter.model).__name__} is read from the patches, and patches are queries in "
+                f"none of its attention layers that are seen ({', '.join(adapter.attention_layers())}): there is no "
+                f"attention to explain it by. Let it be read from the class token, as with global_pool='token'"
+            )
         if read or patches.any():
             break  # the score of a single image can be flat, as behind a ReLU
     else:
@@ -172,21 +200,45 @@ def measure_readout(adapter: Adapter, inputs: Inputs) -> Readout:
             f"not depend on it, or is flat for these images"
         )
     # between a mean over all tokens (ratio 1) and a class token beside the mean of n patches (ratio n)
-    even = bool(read and patches.any() and size[read].mean() < len(patches) ** 0.5 * patches.mean())
-    latents = tuple(pool[0].nonzero().flatten().tolist()) if pool else ()
+    even = bool(read and patches.any() and prefix[read].mean() < len(patches) ** 0.5 * patches.mean())
+    latents = tuple(pool.nonzero().flatten().tolist())
     return Readout(tuple(read), bool(patches.any()), even, latents, declared=False)
 
 
-def _row_gradients(adapter: Adapter, inputs: Inputs) -> tuple[list[Tensor], int]:
-    """Mean size of the gradient at each query row of the last attention over the tokens, (M,), and of the pool if
-    there is one; and the number of prefix tokens."""
-    layers = list(adapter.attention_layers())
-    run = differentiate(adapter, inputs, layers)  # the graph of all, so that an owner's backward hooks find theirs
-    *_, last = (name for name in layers if name != adapter.pool)
-    run = replace(run, calls={name: run.calls[name] for name in (last, adapter.pool) if name in run.calls})
-    weights = torch.rand(run.scores.shape[1], generator=torch.Generator().manual_seed(0)).to(run.scores)
-    gradients = run.gradients(lambda scores: scores @ weights).values()
-    return [gradient.abs().mean((0, 1, 3)) for gradient in gradients], run.layout.prefix
+def _row_gradients(adapter: Adapter, inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean size of the gradient at each prefix token, at each patch and at each latent of an attention pool; empty
+    where there are none among the queries."""
+    # of all layers, so that an owner's backward hooks find theirs; with their inputs constant, since patches of an
+    # earlier layer also reach the score through the attention of a later one
+    run = differentiate(adapter, inputs, adapter.attention_layers(), detach_attention=True)
+    tokens = {name: call for name, call in run.calls.items() if name != adapter.pool}
+    *_, last = tokens
+    seen = next((name for name, call in reversed(tokens.items()) if call.q.shape[2] > call.layout.prefix), None)
+    run = replace(run, calls={n: call for n, call in run.calls.items() if n in (seen, last, adapter.pool)})
+    weights = _weights(run.scores)
+    gradients = run.gradients(lambda scores: scores @ weights, optional=[n for n in run.calls if n != last])
+    sizes = {name: gradient.abs().mean((0, 1, 3)) for name, gradient in gradients.items()}
+    none = weights.new_empty(0)
+    patches = none if seen is None else sizes[seen][tokens[seen].layout.prefix :]
+    return sizes[last][: tokens[last].layout.prefix], patches, sizes.get(adapter.pool or "", none)
+
+
+def _reads_past_attention(adapter: Adapter, inputs: Inputs) -> bool:
+    """Whether the scores depend on the images while attention inputs are constants, but for what adapters name."""
+    images = inputs.images.clone().requires_grad_()
+    tap = GradientTap(adapter, inputs, None, set(), True)
+    with torch.enable_grad(), tap.listening(), tap.cutting(adapter.bypass):
+        scores = adapter.scores(replace(inputs, images=images.clone()).run(adapter.model))
+    if not scores.requires_grad:
+        return False
+    with torch.enable_grad():
+        (gradient,) = torch.autograd.grad((scores @ _weights(scores)).sum(), images, allow_unused=True)
+    return gradient is not None and bool(gradient.any())
+
+
+def _weights(scores: Tensor) -> Tensor:
+    """A random weight for each score, (C,)."""
+    return torch.rand(scores.shape[1], generator=torch.Generator().manual_seed(0)).to(scores)
 
 
 def _result(tap: GraphTap, scores: Tensor) -> Differentiable:

@@ -2,9 +2,31 @@
 
 import re
 from collections.abc import Mapping
+from operator import index
+from typing import Any
 
 from .errors import TargetError
 from .models import nearest
+
+
+def as_targets(target: Any) -> list[int | str]:
+    """The classes in a number, a name, a tensor or array of numbers, or a sequence of any of these; none in None.
+
+    Raises:
+        TargetError: anything else.
+    """
+    if target is None:
+        return []
+    if isinstance(target, str):
+        return [target]
+    try:
+        return [index(target)]  # int, and what numpy and torch have of one
+    except TypeError:
+        pass
+    try:
+        return [each for item in target for each in as_targets(item)]
+    except TypeError as error:
+        raise TargetError(f"a target is a class by number or name, or several, got {target!r}") from error
 
 
 def class_index(target: int | str, names: Mapping[int, str], classes: int, model: str) -> int:
@@ -25,9 +47,9 @@ def class_index(target: int | str, names: Mapping[int, str], classes: int, model
         return int(target)
     wanted = target.strip().casefold()
     known: dict[str, set[int]] = {}
-    for index, name in names.items():
+    for number, name in names.items():
         for part in {name, *name.split(",")}:
-            known.setdefault(part.strip().casefold(), set()).add(index)
+            known.setdefault(part.strip().casefold(), set()).add(number)
     found = sorted(known.get(wanted, ()))
     if not found:
         raise TargetError(f"no class {target!r} in {model!r}{_hint(wanted, names, list(known))}")

@@ -8,7 +8,7 @@ import typer
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from ._version import __version__
-from .errors import CaptumViTError, ImageLoadError, InputError
+from .errors import CaptumViTError, ExplanationLoadError, ImageLoadError, InputError
 
 if TYPE_CHECKING:
     from ._run import Options
@@ -90,6 +90,18 @@ MaxSide = Annotated[
     int,
     typer.Option(metavar="PIXELS", min=16, help="Longest side of the pictures; larger images are shown smaller."),
 ]
+Attention = Annotated[
+    bool,
+    typer.Option(
+        "--attention/--no-attention",
+        help="Keep the attention between patches for the report; it grows with the square of their number.",
+    ),
+]
+Report = Annotated[
+    bool,
+    typer.Option("--report/--no-report", help="Write report.html, and the explanation itself for captum-vit report."),
+]
+Flow = Annotated[bool, typer.Option("--flow/--no-flow", help="Write flow.gif, the maps from block to block.")]
 Device = Annotated[
     str | None,
     typer.Option(metavar="DEVICE", help="Where to compute, as cpu or cuda:1. Default: cuda if there is one."),
@@ -107,11 +119,15 @@ def explain(
     top_k: TopK = 3,
     out: Out = Path("captum-vit-out"),
     max_side: MaxSide = 1024,
+    attention: Attention = False,
+    report: Report = True,
+    flow: Flow = True,
     device: Device = None,
 ) -> None:
     """Draw what the score of each image rests on.
 
-    Overlays go to OUT/IMAGE/METHOD-CLASS.png, with an overview.png that shows them side by side.
+    Overlays go to OUT/IMAGE/METHOD-CLASS.png, with an overview.png that shows them side by side, a report.html to look
+    at them block by block, and a flow.gif.
 
     Exit code: 0 all done; 1 some images failed, the others are done; 2 something that was asked for cannot be had.
     """
@@ -124,8 +140,10 @@ def explain(
             raise InputError("no images: name files or folders (only the sample model brings a scene of its own)")
         if not images and methods is None:
             methods = check_methods(["all"])
-        options = _run.Options(model, checkpoint, methods, target or [], layer or [], device, max_side)
-        code = _explain_all(images or [], options, top_k, out)
+        options = _run.Options(
+            model, checkpoint, methods, target or [], layer or [], device, max_side, top_k, attention, report, flow
+        )
+        code = _explain_all(images or [], options, out)
     except CaptumViTError as error:
         _complain(f"Error: {error}")
         code = BAD_USE
@@ -160,7 +178,41 @@ def inspect(
         _say(_plain(line))
 
 
-def _explain_all(images: list[Path], options: "Options", top_k: int, out: Path) -> int:
+@app.command()
+def report(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="FOLDERS", help="Where captum-vit explain wrote, or Explanation.save.")
+    ],
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Default: report.html in the first folder.")] = None,
+) -> None:
+    """Join saved explanations into one page with an index, that needs no network.
+
+    Exit code: 0 written; 1 some explanations are damaged, the page holds the others; 2 nothing could be written.
+    """
+    try:
+        from ._run import REPORT, find_explanations
+        from .explanation import Explanation, write_atomically
+        from .report import render
+
+        explanations, failed = [], 0
+        for folder in find_explanations(folders):
+            try:
+                explanations.append(Explanation.load(folder))
+            except ExplanationLoadError as error:
+                failed += 1
+                _complain(f"Failed: {error}")
+        if not explanations:
+            raise ExplanationLoadError("none of the explanations could be read")
+        path = out or folders[0] / REPORT
+        write_atomically(path, render(explanations).encode())
+    except CaptumViTError as error:
+        _complain(f"Error: {error}")
+        raise typer.Exit(BAD_USE) from None
+    _say(f"{len(explanations)} explanation{'s' if len(explanations) > 1 else ''}, written: {_plain(str(path))}")
+    raise typer.Exit(BAD_IMAGES if failed else 0)
+
+
+def _explain_all(images: list[Path], options: "Options", out: Path) -> int:
     """Every image, whatever happens to the others; returns the exit code."""
     from . import _run
     from .images import find_images
@@ -179,20 +231,19 @@ def _explain_all(images: list[Path], options: "Options", top_k: int, out: Path) 
                     _complain("Note: the sample model knows drawn shapes alone; name a --model for photographs")
                 for note in notes:
                     _complain(f"Note: {note}")
-            explanation = _run.explained(explainer, image, options, top_k)
-            drawn = _run.pictures(explanation, options.max_side)
+            explanation = _run.explained(explainer, image, file.name if file else "embedded scene", options)
+            files_written = _run.write(explanation, out / name, options)
         except (ImageLoadError, InputError) as error:
             failed += 1
             _complain(f"Failed: {error}")
             continue
-        _run.save(drawn, out / name)
-        _say(_report(str(file or "embedded scene"), explanation, len(drawn), out / name))
+        _say(_summary(str(file or "embedded scene"), explanation, files_written, out / name))
     if failed:
         _complain(f"{failed} of {len(files)} images failed" + ("" if failed == len(files) else "; the others are done"))
     return BAD_IMAGES if failed else 0
 
 
-def _report(image: str, explanation: "Explanation", pictures: int, folder: Path) -> str:
+def _summary(image: str, explanation: "Explanation", written: list[str], folder: Path) -> str:
     """What is printed of one image."""
     labels = [_plain(label.name or f"class {label.index}") for label in explanation.labels]
     explained = {label.index for label in explanation.targets}
@@ -201,8 +252,9 @@ def _report(image: str, explanation: "Explanation", pictures: int, folder: Path)
     for label, p in zip(labels, explanation.labels, strict=True):
         short = label if len(label) <= width else label[: width - 3] + "..."
         lines.append(f"  {p.index:5d}  {short:{width}}  {p.score:6.1%}{'  explained' if p.index in explained else ''}")
-    overlays = "1 overlay" if pictures == 2 else f"{pictures - 1} overlays"
-    lines.append(f"  written: {_plain(str(folder / 'overview.png'))} and {overlays} beside it")
+    overlays = sum(name.endswith(".png") for name in written) - 1
+    others = [f"{overlays} overlay{'s' if overlays > 1 else ''}", *(n for n in written if not n.endswith(".png"))]
+    lines.append(f"  written: {_plain(str(folder / written[0]))} and {', '.join(others)} beside it")
     return "\n".join(lines)
 
 

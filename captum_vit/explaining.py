@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .attr import DAAM, METHODS, FeatureImportance, RawAttention, ViTAttribution
 from .attr.base import options_of
-from .classes import class_index
+from .classes import as_targets, class_index
 from .errors import InputError, OptionError, PreprocessingError, TargetError
 from .explanation import AttentionRecord, Attribution, Explanation, Label
 from .geometry import View
@@ -27,15 +27,23 @@ Target = int | str
 PACKAGES = ("captum-vit", "captum", "torch", "timm", "transformers", "torchvision", "open-clip-torch")
 
 
+Method = str | Sequence[str] | None
+Targets = Target | Sequence[Target] | None
+
+
 @overload
-def explain(images: Picture, model: str | nn.Module = ..., **options: Any) -> Explanation: ...
+def explain(
+    images: Picture, model: str | nn.Module = ..., method: Method = ..., target: Targets = ..., **options: Any
+) -> Explanation: ...
 @overload
-def explain(images: Sequence[Picture], model: str | nn.Module = ..., **options: Any) -> list[Explanation]: ...
+def explain(
+    images: Sequence[Picture], model: str | nn.Module = ..., method: Method = ..., target: Targets = ..., **options: Any
+) -> list[Explanation]: ...
 def explain(
     images: Picture | Sequence[Picture],
     model: str | nn.Module = "sample",
-    method: str | Sequence[str] | None = None,
-    target: Target | Sequence[Target] | None = None,
+    method: Method = None,
+    target: Targets = None,
     *,
     preprocess: Any = None,
     class_names: Sequence[str] | Mapping[int, str] | None = None,
@@ -117,8 +125,8 @@ class Explainer:
         return next((p.device for p in self.loaded.model.parameters()), torch.device("cpu"))
 
     def __call__(
-        self, image: Picture, *, method: str | Sequence[str] | None = None,
-        target: Target | Sequence[Target] | None = None, top_k: int = 5, attention: bool = False, **options: Any,
+        self, image: Picture, *, method: Method = None, target: Targets = None, top_k: int = 5,
+        attention: bool = False, **options: Any,
     ) -> Explanation:  # fmt: skip
         """Explain one image; the arguments are those of `explain`."""
         chosen = self.choose(method, target)
@@ -146,7 +154,7 @@ class Explainer:
         Raises:
             OptionError, TargetError: an unknown method, or one that needs classes where the model has none.
         """
-        if self.headless and target not in (None, [], ()):
+        if self.headless and as_targets(target):
             raise TargetError(f"a target needs a classifier, and {self.model_name!r} gives features, not classes")
         if method is None:
             return ["daam" if self.headless else "agcam"]
@@ -210,7 +218,7 @@ class Explainer:
 
     def _targets(self, target: Any, scores: Tensor, top_k: int) -> list[int]:
         """The asked classes; else those predicted: the best, and of a multi-label model others above one half."""
-        wanted = [target] if isinstance(target, (int, str)) else list(target or ())
+        wanted = as_targets(target)
         if wanted:
             return list(dict.fromkeys(class_index(each, self.names, len(scores), self.model_name) for each in wanted))
         best, *others = scores.argsort(descending=True)[:top_k].tolist()

@@ -5,14 +5,17 @@ Each function returns its figure, which pyplot does not know of: save it by `sav
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
 from .errors import OptionError
 from .explanation import Attribution, Explanation
 from .flow import SPANS, displayed, thinned
+from .geometry import View
 from .panels import PIXELS, Bar, Layout, Look, Panel, draw, picture_size
 from .titles import Line, block_names, heading, lines, three_digits, unit
 from .visualization import ALPHA, CMAP, _fitted
@@ -20,6 +23,26 @@ from .visualization import overlay as drawn_over
 
 Span = tuple[float, float]
 FINE = Look(CMAP, ALPHA)
+
+
+@dataclass(frozen=True)
+class Brush:
+    """Lays maps on a copy of the photograph as small, or as large, as it will be seen."""
+
+    photo: Image.Image
+    view: View
+    look: Look
+
+    @classmethod
+    def of(cls, explanation: Explanation, side: float, look: Look) -> "Brush":
+        """For pictures of this side in inches."""
+        longest = max(picture_size(explanation.image.size, side))
+        return cls(_fitted(explanation.image, round(PIXELS * longest)), explanation.view, look)
+
+    def panel(self, shown: Tensor, title: tuple[Line, ...], span: Span | None, bar: Bar | None = None) -> Panel:
+        """A map with its title, between the values of `span` or its own ones."""
+        alpha, cmap = self.look.alpha, self.look.cmap
+        return Panel(drawn_over(self.photo, shown, self.view, alpha=alpha, cmap=cmap, span=span), title, bar)
 
 
 def plot(explanation: Explanation, ax: Axes | None = None) -> Figure:
@@ -108,8 +131,8 @@ def heads(
     if not isinstance(layer, str) or layer not in kept:
         raise OptionError(f"no layer {layer!r}; there are 0 to {len(names) - 1}: {', '.join(names)}")
     titles = [f"head {i}" for i in range(len(kept[layer]))]
-    above = (f"Attention of the heads, {block_names(names)[names.index(layer)]}", "")
-    return _series(explanation, kept[layer], titles, above, "attention per patch", ax, Look(cmap, alpha), shared)
+    above = ("Attention of the heads", f", {block_names(names)[names.index(layer)]}")
+    return _series(explanation, kept[layer], titles, above, ("attention", " per patch"), ax, Look(cmap, alpha), shared)
 
 
 def flow(
@@ -123,15 +146,17 @@ def flow(
     Raises:
         OptionError: `count` below 1.
     """
-    look, side = Look(cmap, alpha), 1.0
-    rows = []
+    look, side, rows = Look(cmap, alpha), 1.0, []
+    brush = Brush.of(explanation, side, look)
     for a in explanation:
         picked = thinned(len(a.layers), count)
         names, maps = block_names(a.layers), displayed(a)
-        rows.append([_panel(explanation, maps[i], ((names[i], ""),), side, look, SPANS["daam"]) for i in picked])
+        rows.append([brush.panel(maps[i], ((names[i], ""),), SPANS["daam"]) for i in picked])
     size = picture_size(explanation.image.size, side)
     headings = tuple(map(heading, explanation))
-    layout = Layout(size, max(size[0], 0.75), 7, 1, False, headings, Bar("within each block, faint values raised"))
+    layout = Layout(
+        size, max(size[0], 0.75), 7, 1, False, headings, Bar(("within each block", ", faint values raised"))
+    )
     layout = layout.readable(ax, len(rows), max(map(len, rows)))
     return draw(rows, layout, look, explanation.image.size, ax)
 
@@ -144,49 +169,40 @@ def _figure(
     every = [a for row in rows for a in row]
     span = _span([a.map for a in every]) if shared else None
     size = picture_size(explanation.image.size, side)
-    legend = Bar(unit(every[0]) + ", one scale", span) if shared else None
+    counted, per = unit(every[0])
+    legend = Bar((counted, f"{per}, one scale"), span) if shared else None
     layout = Layout(size, max(size[0], 1.6), 9, max(len(lines(a)) for a in every), not shared, (), legend)
     if len(rows) > 1:
         layout = layout.readable(ax, len(rows), max(map(len, rows)))
     else:
         layout, across = layout.within(ax, len(every), 2.4)
         rows = [every[i : i + across] for i in range(0, len(every), across)]
+    brush = Brush.of(explanation, side, look)
     panels = [
-        [
-            _panel(explanation, a.map, lines(a), side, look, span, None if shared else Bar(unit(a), _span([a.map])))
-            for a in row
-        ]
+        [brush.panel(a.map, lines(a), span, None if shared else Bar(unit(a), _span([a.map]))) for a in row]
         for row in rows
     ]
     return draw(panels, layout, look, explanation.image.size, ax)
 
 
 def _series(
-    explanation: Explanation, maps: Tensor, titles: Sequence[str], above: Line, counted: str, ax: Axes | None,
+    explanation: Explanation, maps: Tensor, titles: Sequence[str], above: Line, counted: Line, ax: Axes | None,
     look: Look, shared: bool,
 ) -> Figure:  # fmt: skip
     """Many maps of one kind with one colour bar."""
     side, span = 1.3, _span(list(maps)) if shared else None
     highest = [("", "") if shared else ("", f"max {three_digits(m.max().item())}") for m in maps]
     size = picture_size(explanation.image.size, side)
-    legend = Bar(f"{counted}, {'one scale' if shared else 'each in its own scale'}", span)
+    legend = Bar((counted[0], f"{counted[1]}, {'one scale' if shared else 'each in its own scale'}"), span)
     layout = Layout(size, max(size[0], 0.9), 8, 1 if shared else 2, False, (above,), legend)
     layout, across = layout.within(ax, len(maps), 1.6)
+    brush = Brush.of(explanation, side, look)
     panels = [
-        _panel(explanation, m, ((title, ""),) if shared else ((title, ""), top), side, look, span)
+        brush.panel(m, ((title, ""),) if shared else ((title, ""), top), span)
         for m, title, top in zip(maps, titles, highest, strict=True)
     ]
     rows = [panels[i : i + across] for i in range(0, len(panels), across)]
     return draw(rows, layout, look, explanation.image.size, ax)
-
-
-def _panel(
-    explanation: Explanation, shown: Tensor, title: tuple[Line, ...], side: float, look: Look, span: Span | None,
-    bar: Bar | None = None,
-) -> Panel:  # fmt: skip
-    """A map on a copy of the photograph as small, or as large, as it will be seen."""
-    image = _fitted(explanation.image, round(PIXELS * max(picture_size(explanation.image.size, side))))
-    return Panel(drawn_over(image, shown, explanation.view, alpha=look.alpha, cmap=look.cmap, span=span), title, bar)
 
 
 def _span(maps: Sequence[Tensor]) -> Span:

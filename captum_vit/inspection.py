@@ -75,6 +75,8 @@ def inspect(model: nn.Module, image_size: tuple[int, int] | None = None) -> Insp
     Raises:
         UnsupportedModelError: no adapter knows the model, with the reason where there is one.
         InputError: the model does not say for which size it was built, and none was given.
+        TokenLayoutError: it does not take images of that size.
+        LayerNotRecordedError: it computes attention in a way that its adapter does not see.
     """
     adapter = adapt(model)
     size = image_size or adapter.image_size

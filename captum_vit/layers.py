@@ -82,12 +82,18 @@ class AttentionCall:
         if bias is not None and bias.shape[-2] > 1:
             bias = bias[..., rows, :]
         scores = ops.attention_scores(self.q[:, :, rows], self.k, self.scale, bias)
-        return scores if self.mix_scores is None else self.mix_scores(scores)
+        if self.mix_scores is None:
+            return scores
+        with ops.full_precision(scores.device):
+            return self.mix_scores(scores)
 
     def weights(self, rows: Rows) -> Tensor:
         """Attention after the softmax, (B, H, R, N)."""
         weights = self.scores(rows).softmax(-1)
-        return weights if self.mix is None else self.mix(weights, rows)
+        if self.mix is None:
+            return weights
+        with ops.full_precision(weights.device):
+            return self.mix(weights, rows)
 
     def weight_grad(self, rows: Rows, out_grad: Tensor) -> Tensor:
         """`dy/dA[rows] = (dy/dO[rows]) v^T`, (B, H, R, N), from the gradient at the output (B, H, M, d)."""
@@ -144,6 +150,11 @@ class Adapter(ABC):
     def matches(cls, model: nn.Module) -> bool:
         """Whether this adapter serves the module."""
 
+    @classmethod
+    def refusal(cls, model: nn.Module) -> str | None:
+        """Why a module that matches is not supported; None if it is."""
+        return None
+
     @abstractmethod
     def attention_layers(self) -> dict[str, nn.Module]:
         """The layers whose keys are the image's patches, in execution order, under their module names in `model`."""
@@ -188,9 +199,14 @@ class Adapter(ABC):
         """The one among the attention layers that pools the tokens, its queries being latents; it is the last."""
         return None
 
-    def reading_layers(self) -> list[str]:
-        """The attention layers among whose queries are tokens that the score is read from; the last, if not all."""
-        return list(self.attention_layers())
+    def reading_layers(self, readout: Readout) -> list[str]:
+        """The attention layers among whose queries are tokens of the readout, in execution order."""
+        return [name for name in self.attention_layers() if readout.latents or name != self.pool]
+
+    @property
+    def bypass(self) -> tuple[nn.Module, ...]:
+        """Modules that read patches past every attention layer; maps leave their part of the score out."""
+        return ()
 
     @property
     def gap(self) -> str | None:
@@ -270,6 +286,10 @@ class NestedAdapter(Adapter):
         return self.inner.image_size
 
     @property
+    def in_channels(self) -> int | None:
+        return self.inner.in_channels
+
+    @property
     def prefix_tokens(self) -> tuple[str, ...]:
         return self.inner.prefix_tokens
 
@@ -280,8 +300,12 @@ class NestedAdapter(Adapter):
     def pool(self) -> str | None:
         return self.inner.pool and self._outer(self.inner.pool)
 
-    def reading_layers(self) -> list[str]:
-        return [self._outer(name) for name in self.inner.reading_layers()]
+    def reading_layers(self, readout: Readout) -> list[str]:
+        return [self._outer(name) for name in self.inner.reading_layers(readout)]
+
+    @property
+    def bypass(self) -> tuple[nn.Module, ...]:
+        return self.inner.bypass
 
     @property
     def gap(self) -> str | None:

@@ -20,6 +20,8 @@ from .visualization import _font, _palette, _shortened
 # All lengths are in inches; type in points.
 GAP, BAR, PAD = 0.12, 0.09, 3.0
 LINE = 1.28 / 72  # height of a line for each point of type
+READABLE = 6.5
+STUMP = 8  # letters
 WIDER = 1.06  # than its outline says may type be that is fitted to few pixels
 PIXELS = 200  # of a picture, for each inch
 
@@ -36,7 +38,7 @@ class Look:
 class Bar:
     """What the colours mean; span: values of the lowest and the highest, None where each picture has its own."""
 
-    label: str
+    label: Line
     span: tuple[float, float] | None = None
 
     @property
@@ -121,7 +123,8 @@ class Layout:
         """With larger type where the axes are so small that all will shrink."""
         if ax is None:
             return self
-        return replace(self, type=self.type * min(max(1 / zoom(self.size(rows, columns), ax), 1), 2))
+        shrunk = self.type * zoom(self.size(rows, columns), ax)
+        return replace(self, type=self.type * min(max(READABLE / shrunk, 1), 2))
 
     def columns(self, count: int, proportion: float) -> int:
         """For so many panels, that the whole gets about this proportion of width to height, with few places empty."""
@@ -192,7 +195,7 @@ def draw(
     for i, row in enumerate(rows):
         y = layout.top(i)
         if i < len(layout.headings):
-            canvas.text(GAP, y, cut(*layout.headings[i], size[0] - 2 * GAP, layout.type + 1), layout.type + 1)
+            canvas.text(GAP, y, cut(layout.headings[i], size[0] - 2 * GAP, layout.type + 1), layout.type + 1)
             y += layout.heading
         for j, panel in enumerate(row):
             x = GAP + j * across + (layout.slot - layout.picture[0]) / 2
@@ -212,7 +215,7 @@ def _draw_panel(
     axes.imshow(np.asarray(panel.picture), extent=(-0.5, image[0] - 0.5, image[1] - 0.5, -0.5))
     axes.set_axis_off()
     if panel.title:
-        lines = [cut(name, rest, layout.slot, layout.type) for name, rest in panel.title]
+        lines = [cut(line, layout.slot, layout.type) for line in panel.title]
         axes.set_title(
             "\n".join(lines), fontsize=layout.type * canvas.zoom, pad=PAD * canvas.zoom,
             parse_math=False, usetex=False, linespacing=1.15,
@@ -230,7 +233,7 @@ def _draw_bar(canvas: Canvas, bar: Bar, look: Look, place: tuple[float, float, f
     colours = look.alpha * _palette(look.cmap) / 255 + (1 - look.alpha) * 0.5
     flat = not high > low
     if flat:
-        label, colours, low, high = f"{label}: {low:.3g} everywhere", colours[:1], 0.0, 1.0
+        label, colours, low, high = (f"{low:.3g} everywhere", ""), colours[:1], 0.0, 1.0
     shown = ScalarMappable(Normalize(low, high), ListedColormap(colours))
     drawn = axes.figure.colorbar(shown, cax=axes, orientation="horizontal")
     drawn.outline.set_visible(False)  # type: ignore[operator]
@@ -240,16 +243,24 @@ def _draw_bar(canvas: Canvas, bar: Bar, look: Look, place: tuple[float, float, f
         left, right = axes.get_xticklabels()
         left.set_horizontalalignment("left")
         right.set_horizontalalignment("right")
-    room = place[2] - sum(_width(end, type - 1) for end in ([] if flat else bar.ends)) - 0.1
-    drawn.set_label(cut(label, "", room, type - 1), fontsize=size, parse_math=False, usetex=False)
+    room = place[2] - (0 if flat else 2 * max(_width(end, type - 1) for end in bar.ends) + 0.1)  # the label is centred
+    shown_label = cut(label, room, type - 1)
+    if not shown_label.endswith("…"):  # half a word says less than none
+        drawn.set_label(shown_label, fontsize=size, parse_math=False, usetex=False)
     below = ScaledTranslation(0, -PAD * canvas.zoom / 72, canvas.figure.dpi_scale_trans)
     axes.xaxis.set_label_coords(0.5, 0, transform=axes.transAxes + below)
 
 
-def cut(name: str, rest: str, room: float, type: float) -> str:
-    """`name` and `rest` on one line of `room` inches, where need be less of the name."""
-    left = (room - _width(rest, type)) / WIDER
-    return _shortened(name, _font(100), int(left * 72 * 100 / type)) + rest
+def cut(line: Line, room: float, type: float) -> str:
+    """A line that fits in `room` inches: less of the name where need be, but rather than a stump of it no rest."""
+    name, rest = line
+    whole = " ".join(name.split())
+    for kept in (rest, ""):
+        left = (room - _width(kept, type)) / WIDER
+        shown = _shortened(whole, _font(100), int(left * 72 * 100 / type)) if whole else ""
+        if shown == whole or len(shown) > STUMP:
+            return shown + kept
+    return shown
 
 
 def _width(text: str, type: float) -> float:

@@ -17,7 +17,7 @@ from transformers.pipelines.image_classification import ImageClassificationPipel
 
 from .attr import METHODS, ViTAttribution
 from .attr.base import check_options
-from .classes import class_index
+from .classes import as_targets, class_index
 from .errors import OptionError
 from .explaining import covered
 from .images import to_image
@@ -107,11 +107,10 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
     def _targets(self, logits: Tensor, target: Any, top_k: int | None) -> Tensor:
         """Classes to explain, (B, K)."""
         count = logits.shape[1]
-        if target is None:
+        if not as_targets(target):
             return logits.topk(min(top_k or count, count)).indices
-        wanted = [target] if isinstance(target, (int, str)) else list(target)
         names = {int(index): str(name) for index, name in (self.model.config.id2label or {}).items()}
-        indices = [class_index(each, names, count, type(self.model).__name__) for each in wanted]
+        indices = [class_index(each, names, count, type(self.model).__name__) for each in as_targets(target)]
         return torch.tensor(list(dict.fromkeys(indices)), device=logits.device).expand(len(logits), -1)
 
     @staticmethod

@@ -1,5 +1,6 @@
 """From a model to its adapter, and from the names of layers to layers."""
 
+import inspect
 import sys
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -20,7 +21,8 @@ def adapt(model: nn.Module) -> Adapter:
     """The adapter of a model: its own, that of the module it wraps, or that of the one supported ViT inside it.
 
     Raises:
-        UnsupportedModelError: not a module, traced or scripted, or no supported ViT (or several) inside.
+        UnsupportedModelError: not a module, traced or scripted, no supported ViT (or several) inside, or one beside a
+            text that comes first.
     """
     if isinstance(model, torch.jit.ScriptModule):
         raise UnsupportedModelError("a traced or scripted model hides its attention: pass the model before torch.jit")
@@ -45,6 +47,11 @@ def adapt(model: nn.Module) -> Adapter:
             f"{ADAPTERS!r}; CONTRIBUTING.md shows how"
         )
     name, inner = found[0]
+    if name and next(iter(inspect.signature(model.forward).parameters), "") == "input_ids":
+        raise UnsupportedModelError(
+            f"{type(model).__name__} takes a text first, as input_ids, and images after it: pass the part of it that "
+            f"takes images alone, model.{name}, or a class that does, as CLIPForImageClassification"
+        )
     return NestedAdapter(model, name, inner) if name else inner
 
 
@@ -91,23 +98,22 @@ def _find(module: nn.Module, name: str, classes: Sequence[type[Adapter]]) -> Ite
     """The outermost supported modules under `module`, with their names."""
     for adapter in classes:
         if adapter.matches(module):
+            reason = adapter.refusal(module)
+            if reason is not None:
+                raise UnsupportedModelError(reason)
             yield name, adapter(module)
             return
     for child_name, child in module.named_children():
         yield from _find(child, f"{name}.{child_name}" if name else child_name, classes)
 
 
-def select_layers(adapter: Adapter, layer: Layer | Sequence[Layer] | None, *, every: bool = False) -> list[str]:
+def select_layers(adapter: Adapter, layer: Layer | Sequence[Layer] | None) -> list[str]:
     """Names of the chosen layers in execution order; None chooses all.
-
-    The choice is among the layers that read for the score, or with `every` among all.
 
     Raises:
         LayerNotFoundError: a name, index or module that is not one of the model's attention layers.
     """
     layers = adapter.attention_layers()
-    if not every:
-        layers = {name: layers[name] for name in adapter.reading_layers()}
     names = list(layers)
     if layer is None:
         return names

@@ -4,14 +4,13 @@ The mode is thread-local and the hooks answer only to the tap of their own conte
 shared model at once. There are three routes to an attention, and all of them end in `attend`:
 
 - torch's scaled_dot_product_attention, which the mode sees;
-- torch's multi_head_attention_forward (nn.MultiheadAttention), inside which modes are off: the same steps are taken
-  here, with what it was called with;
-- attention that a layer computes step by step, between the projections that its adapter names.
+- torch's multi_head_attention_forward (nn.MultiheadAttention), inside which modes are off (`routes`);
+- attention that a layer computes step by step, between the projections that its adapter names (`routes`).
 """
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -22,9 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from . import ops
 from .errors import LayerNotRecordedError, TokenLayoutError
-from .layers import Adapter, AttentionCall, LayerLayout, Projections, Readout, TokenLayout
+from .layers import Adapter, AttentionCall, LayerLayout, Readout, TokenLayout
+from .routes import Steps, multi_head
+from .shelf import Shelf
 
 if TYPE_CHECKING:
     from .capture import Inputs, Recording
@@ -33,7 +33,6 @@ Keep = Callable[[AttentionCall], Any]
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 Linears = dict[int, tuple[Tensor, list[Tensor]]]  # id of the weight -> it (so that the id stays its own), outputs
 
-_MULTI_HEAD = inspect.signature(F.multi_head_attention_forward)
 _active: ContextVar["Tap | None"] = ContextVar("captum_vit_active_tap", default=None)
 
 
@@ -47,6 +46,7 @@ class Tap(TorchFunctionMode):
         self.pool = adapter.pool
         self.scope: list[str] = []
         self.seen: Counter[str] = Counter()
+        self.fused = False  # whether torch was asked for the attention of the innermost layer
         self._layout: TokenLayout | None = None
 
     def attend(self, call: AttentionCall, run: Attention) -> Tensor:
@@ -56,6 +56,11 @@ class Tap(TorchFunctionMode):
     def other(self, func: Callable, args: tuple, kwargs: dict) -> Any:
         """Any other torch function."""
         return func(*args, **kwargs)
+
+    @property
+    def active(self) -> bool:
+        """Whether the tap is that of the current context."""
+        return _active.get() is self
 
     @property
     def layout(self) -> TokenLayout:
@@ -69,11 +74,12 @@ class Tap(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         if func is F.scaled_dot_product_attention and self.scope:
-            return self._attend(*args, **(kwargs or {}))
+            self.fused = True
+            return self.fused_attention(*args, **(kwargs or {}))
         if func is F.linear:
             return self.linear(*args, **(kwargs or {}))
         if func is F.multi_head_attention_forward and self.scope:
-            return self._multi_head(_MULTI_HEAD.bind(*args, **(kwargs or {})))
+            return multi_head(self, args, kwargs or {})
         return self.other(func, args, kwargs or {})
 
     def linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -87,7 +93,7 @@ class Tap(TorchFunctionMode):
     def _is_token_sequence(self, x: Tensor) -> bool:
         return x.dim() == 3 and self._layout is not None and x.shape[1] == self._layout.tokens
 
-    def _attend(
+    def fused_attention(
         self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
         is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
     ) -> Tensor:  # fmt: skip
@@ -96,52 +102,19 @@ class Tap(TorchFunctionMode):
         if is_causal:
             attn_mask = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).tril()
         scale = query.shape[-1] ** -0.5 if scale is None else scale
-        call = self._call(query, key, value, scale, attn_mask)
+        call = self.call(query, key, value, scale, attn_mask)
 
         def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             return F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, dropout_p=dropout_p, scale=scale)
 
         return self.attend(call, run)
 
-    def _call(self, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None) -> AttentionCall:
+    def call(self, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None) -> AttentionCall:
         name = self.scope[-1]
         self.seen[name] += 1
         if self.seen[name] > 1:  # before its layout is asked, which may not hold for what comes now
             self._check(name, self.adapter.attention_layers()[name])
         return AttentionCall(name, q, k, v, scale, bias, q.new_empty(0), self.layer_layout(name, q, k))
-
-    def _multi_head(self, bound: inspect.BoundArguments) -> tuple[Tensor, Tensor | None]:
-        """multi_head_attention_forward: (L, B, E) in and out, and the attention if it is asked for."""
-        bound.apply_defaults()
-        a = bound.arguments
-        unusual = ("bias_k", "bias_v", "static_k", "static_v", "key_padding_mask")
-        found = [name for name in unusual if a[name] is not None] + ["add_zero_attn"] * a["add_zero_attn"]
-        if found or a["query"].dim() != 3:
-            raise LayerNotRecordedError(
-                f"layer {self.scope[-1]!r} calls nn.MultiheadAttention with {', '.join(found) or 'unbatched input'}, "
-                f"which leads to attention over other keys than the tokens"
-            )
-        query, key, value = (x.transpose(0, 1) for x in (a["query"], a["key"], a["value"]))
-        weight, bias, heads = a["in_proj_weight"], a["in_proj_bias"], a["num_heads"]
-        if a["query"] is a["key"] and a["key"] is a["value"] and not a["use_separate_proj_weight"]:
-            parts = list(self.linear(query, weight, bias).chunk(3, -1))
-        else:
-            own = [a[f"{letter}_proj_weight"] for letter in "qkv"]
-            weights = own if a["use_separate_proj_weight"] else weight.detach().chunk(3)
-            biases = [None] * 3 if bias is None else bias.detach().chunk(3)
-            parts = [self.linear(*part) for part in zip((query, key, value), weights, biases, strict=True)]
-        q, k, v = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in parts)  # (B, H, N, d)
-        mask = a["attn_mask"]
-        if mask is not None:
-            mask = mask.logical_not() if mask.dtype == torch.bool else mask  # True means "left out" there
-            mask = mask.unflatten(0, (-1, heads)) if mask.dim() == 3 else mask
-        dropout = a["dropout_p"] if a["training"] else 0.0
-        out = self._attend(q, k, v, attn_mask=mask, dropout_p=dropout)
-        out = self.linear(out.transpose(1, 2).flatten(2), a["out_proj_weight"], a["out_proj_bias"]).transpose(0, 1)
-        if not a["need_weights"]:
-            return out, None
-        attention = ops.attention_scores(q, k, q.shape[-1] ** -0.5, mask).softmax(-1).to(out.dtype)
-        return out, attention.mean(1) if a["average_attn_weights"] else attention
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -154,7 +127,7 @@ class Tap(TorchFunctionMode):
                     stack.callback(module.register_forward_pre_hook(self._enter(name)).remove)
                     stack.callback(module.register_forward_hook(self._leave, always_call=True).remove)
                 for projections in self.adapter.projections().values():
-                    _Steps(self, projections).listen(stack)
+                    Steps(self, projections).listen(stack)
                 look = self.adapter.vit.register_forward_pre_hook(self._look_at_images, with_kwargs=True)
                 stack.callback(look.remove)
                 stack.enter_context(self)
@@ -178,18 +151,19 @@ class Tap(TorchFunctionMode):
 
     def _enter(self, name: str) -> Callable[..., None]:
         def hook(*_: Any) -> None:
-            if _active.get() is self:
+            if self.active:
                 self.scope.append(name)
+                self.fused = False
 
         return hook
 
     def _leave(self, *_: Any) -> None:
-        if _active.get() is self and self.scope:
+        if self.active and self.scope:
             self.scope.pop()
 
     # torch calls a hook without kwargs if it is removed after being listed, as happens between threads
     def _look_at_images(self, module: nn.Module, args: tuple, kwargs: dict | None = None) -> None:
-        if _active.get() is not self or kwargs is None:
+        if not self.active or kwargs is None:
             return
         arguments = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
         images = next((x for x in arguments.values() if isinstance(x, Tensor) and x.dim() == 4), None)
@@ -201,58 +175,6 @@ class Tap(TorchFunctionMode):
         layout = self.adapter.token_layout(size, arguments)
         self._layout = replace(layout, readout=self.readout or layout.readout, image_size=size)
         return self._layout
-
-
-class _Steps:
-    """An attention between its projections, computed step by step by the layer itself."""
-
-    CHECKED_ROWS = (0, -1)
-
-    def __init__(self, tap: Tap, projections: Projections) -> None:
-        self.tap, self.projections = tap, projections
-        self.projected: dict[int, Tensor] = {}
-
-    def listen(self, stack: ExitStack) -> None:
-        for index, module in enumerate(self.projections.inputs):
-            stack.callback(module.register_forward_hook(self._after_input(index)).remove)
-        stack.callback(self.projections.output.register_forward_pre_hook(self._before_output).remove)
-
-    def _after_input(self, index: int) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple, output: Tensor) -> None:
-            if _active.get() is self.tap:
-                self.projected[index] = output
-
-        return hook
-
-    def _before_output(self, module: nn.Module, args: tuple) -> tuple | None:
-        if _active.get() is not self.tap or not self.tap.scope:
-            return None
-        p, merged = self.projections, args[0]  # (B, M, H*d)
-        q, k, v = p.split(*(self.projected.pop(index) for index in range(len(p.inputs))))
-        call = replace(self.tap._call(q, k, v, p.scale, None), mix=p.mix, mix_scores=p.mix_scores)
-        own = merged.unflatten(-1, (q.shape[1], -1)).transpose(1, 2)  # (B, H, M, d)
-
-        def run(*inputs: Tensor) -> Tensor:
-            return own if all(x is y for x, y in zip(inputs, (q, k, v), strict=True)) else own.detach()
-
-        out = self.tap.attend(call, run)
-        self._compare(call, own, out)
-        return (out.transpose(1, 2).flatten(2), *args[1:])
-
-    def _compare(self, call: AttentionCall, own: Tensor, out: Tensor) -> None:
-        """The layer must compute what it is taken for."""
-        if self.tap.adapter.training or out.shape != own.shape or out.data_ptr() != own.data_ptr():
-            return  # with dropout, or in a replay, where the attention is given
-        rows = [row % call.q.shape[2] for row in self.CHECKED_ROWS]
-        with torch.no_grad():
-            expected = call.weights(rows) @ ops.widen(call.v)
-            worst = (expected - own[:, :, rows]).abs().max().item()
-            size = own.abs().max().item()
-        if worst > 0.02 * size:  # as far apart as bfloat16 may come
-            raise LayerNotRecordedError(
-                f"layer {call.name!r} computes something else than softmax(scale q k^T) v between its projections: "
-                f"values differ by {worst:.2g}, of at most {size:.2g}"
-            )
 
 
 class RecordTap(Tap):
@@ -298,6 +220,18 @@ class GraphTap(Tap):
         args = tuple(map(_constant, args))
         kwargs = {key: _constant(value) for key, value in kwargs.items()} if kwargs else kwargs
         return func(*args, **kwargs)
+
+    @contextmanager
+    def cutting(self, modules: Iterable[nn.Module]) -> Iterator[None]:
+        """The outputs of these modules count as constants."""
+
+        def hook(module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
+            return output.detach() if self.active else None
+
+        with ExitStack() as stack:
+            for module in modules:
+                stack.callback(module.register_forward_hook(hook).remove)
+            yield
 
     def leaf(self, call: AttentionCall, out: Tensor) -> Tensor:
         """The output as the place where the gradient is taken."""
@@ -382,7 +316,7 @@ class ReplayTap(GraphTap):
         """A hook that changes one argument of a module, by default the first."""
 
         def hook(module: nn.Module, args: tuple, kwargs: dict | None = None) -> tuple[tuple, dict] | None:
-            if _active.get() is not self or kwargs is None:
+            if not self.active or kwargs is None:
                 return None
             bound = inspect.signature(module.forward).bind(*args, **kwargs)
             key = next(iter(bound.arguments)) if name is None else name
@@ -398,33 +332,6 @@ class ReplayTap(GraphTap):
 def _no_rows(x: Any) -> Any:
     """Tensors (..., patches, d) without a patch."""
     return tuple(map(_no_rows, x)) if isinstance(x, tuple) else x[..., :0, :]
-
-
-class Shelf:
-    """Copies of what is kept of each layer, all of a kind in one allocation.
-
-    q, k and v are often views of one larger tensor, which a copy lets go; and small long-lived tensors scattered
-    among a forward's large temporaries would keep the allocator from reusing those.
-    """
-
-    def __init__(self, layers: int) -> None:
-        self.layers = layers
-        self._room: dict[tuple, list[Tensor]] = {}
-
-    def put(self, x: Tensor) -> Tensor:
-        """A copy of `x`."""
-        room = self._room.setdefault((x.shape, x.dtype, x.device), [])
-        if not room:
-            room.extend(x.new_empty(self.layers, *x.shape))
-        return room.pop(0).copy_(x)
-
-    def put_call(self, call: AttentionCall, *fields: str) -> AttentionCall:
-        """The call with copies of these tensors alone; the others are emptied."""
-        tensors: dict[str, Any] = {
-            name: self.put(getattr(call, name)) if name in fields else call.q.new_empty(0)
-            for name in ("q", "k", "v", "out")
-        }
-        return replace(call, **tensors)
 
 
 class _KnownLinear(torch.autograd.Function):

@@ -17,9 +17,9 @@ def method_name(method: str) -> str:
     return NAMES.get(method, method.replace("_", " "))
 
 
-def unit(a: Attribution) -> str:
+def unit(a: Attribution) -> Line:
     """What the numbers of a map count."""
-    return f"{'attention' if a.method in OF_ATTENTION else 'evidence'} per patch"
+    return "attention" if a.method in OF_ATTENTION else "evidence", " per patch"
 
 
 def lines(a: Attribution) -> tuple[Line, ...]:

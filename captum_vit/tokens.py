@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .errors import TokenLayoutError
+from .errors import OptionError, TokenLayoutError
 
 Grid = tuple[int, int]
 
@@ -29,6 +29,13 @@ class Readout:
     even: bool = False
     latents: tuple[int, ...] = ()
     declared: bool = field(default=True, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.prefix and not self.patches:
+            raise OptionError(
+                "a readout holds the tokens that the score is read from, prefix tokens, patches or both; an attention "
+                "pool's too, beside its latents: got none"
+            )
 
     @property
     def only_prefix(self) -> bool:
@@ -66,6 +73,7 @@ class LayerLayout:
 
     prefix, grid: the keys are `prefix` tokens, then the patches as (rows, columns).
     share: what each query contributes to the readout, (queries,), with sum 1; all 0 if the score reads none of them.
+    start: what each token that comes out of the layer contributes, with sum 1: (keys,), of a pool (queries,).
     skip: whether a skip connection leads past the attention. The queries are then the first of the keys, or all;
         otherwise they are the latents of an attention pool.
     map_grid: the grid of the maps, which differs from `grid` where a model pools its patches on the way.
@@ -74,6 +82,7 @@ class LayerLayout:
     prefix: int
     grid: Grid
     share: Tensor
+    start: Tensor
     skip: bool
     map_grid: Grid
 
@@ -138,11 +147,16 @@ class TokenLayout:
         if pool:
             share = torch.zeros(queries, dtype=torch.float64)
             share[list(self.readout.latents)] = 1 / max(1, len(self.readout.latents))
-            return LayerLayout(prefix, grid, share, skip=False, map_grid=self.grid)
+            return LayerLayout(prefix, grid, share, share, skip=False, map_grid=self.grid)
         if queries != keys and not 0 < queries <= prefix:
             raise TokenLayoutError(
                 f"expected as many queries as keys in {name}, {keys}, or no more than the {prefix} before the patches: "
                 f"got {queries}"
             )
-        share = self.readout.weights(self.prefix, self.prefix + rows * cols)[self.prefix - prefix :][:queries]
-        return LayerLayout(prefix, grid, share / (share.sum() or 1), skip=True, map_grid=self.grid)
+        start = _normalised(self.readout.weights(self.prefix, self.prefix + rows * cols)[self.prefix - prefix :])
+        return LayerLayout(prefix, grid, _normalised(start[:queries]), start, skip=True, map_grid=self.grid)
+
+
+def _normalised(weights: Tensor) -> Tensor:
+    """With sum 1, unless all are 0."""
+    return weights / (weights.sum() or 1)

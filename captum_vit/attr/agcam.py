@@ -11,7 +11,7 @@ from .. import ops
 from ..capture import Differentiable, Inputs, Recording, differentiate, record, replay
 from ..errors import InputError, OptionError, TargetError
 from ..layers import AttentionCall, Readout, TokenLayout
-from ..taps import Shelf
+from ..shelf import Shelf
 from ..untouched import untouched
 from .base import GradientViTAttribution, Images, check_output_shape, shape_maps, target_indices
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .. import ops
 from ..capture import Inputs, Score, measure_readout
 from ..errors import InputError, LayerNotFoundError, OptionError, TargetError, UnsupportedModelError
-from ..layers import Adapter, Layer, Readout, TokenLayout
+from ..layers import CLASS, Adapter, Layer, Readout, TokenLayout
 from ..registry import adapt, select_layers
 from ..untouched import untouched
 
@@ -29,10 +29,13 @@ class ViTAttribution(LayerAttribution):
 
     Args:
         model: any timm or Hugging Face ViT, or a module with one inside.
-        layer: attention layers to read, each by name, index (negative too) or module; None reads all.
+        layer: attention layers to read, each by name, index (negative too) or module; None reads all. An index counts
+            all attention layers, as `captum_vit.inspect(model)` lists them. Where a class token joins late, it is read
+            in the last of them alone; those before have a part only in methods that multiply attention through them.
     Raises:
         UnsupportedModelError: no adapter knows the model, or the method does not apply to it.
-        LayerNotFoundError: a layer that the model does not have.
+        LayerNotFoundError: a layer that the model does not have, or none in which the score is read; where the readout
+            is measured, that is known with the first map.
     """
 
     class_specific: ClassVar[bool]  # whether the map depends on the target
@@ -48,7 +51,9 @@ class ViTAttribution(LayerAttribution):
         reason = self.unsuited(self.adapter)
         if reason is not None:
             raise UnsupportedModelError(f"{self.get_name()} does not apply to {type(model).__name__}: {reason}")
-        self.layer_names = select_layers(self.adapter, layer, every=self.multiplies_layers)
+        self.layer_names = select_layers(self.adapter, layer)
+        if self.adapter.readout is not None:
+            self._leading(self.adapter.readout)
         modules = self.adapter.attention_layers()
         LayerAttribution.__init__(self, model, [modules[name] for name in self.layer_names])
         self._measured: Readout | None = None
@@ -84,9 +89,9 @@ class ViTAttribution(LayerAttribution):
 
         Args:
             inputs: images, (N, C, H, W), normalised as the model expects; a tuple of one gives a tuple of one.
-            target: class of each image, as captum takes it: int, (N,) tensor or list. For a model that gives features,
-                an embedding (D,) or one an image (N, D), as of a text: the score is the cosine of the feature with it.
-                Unused where the class attribute `class_specific` is False.
+            target: class of each image, as captum takes it: int, (N,) tensor or list. Or, where the output is a
+                feature, an embedding in floating point to compare it with, as of a text, (D,) or one an image (N, D):
+                the score is the cosine of both. Unused where the class attribute `class_specific` is False.
             additional_forward_args: further positional arguments of the model's forward.
             forward_kwargs: keyword arguments of the model's forward, as `interpolate_pos_encoding=True`.
             output_shape: "grid" (N, 1, rows, cols), "spatial" (N, 1, H, W; bilinear), or "input" (N, C, H, W;
@@ -125,9 +130,8 @@ class ViTAttribution(LayerAttribution):
 
     def flow_layers(self) -> list[str]:
         """Names of the layers that the slices of a flow belong to; where the readout is measured, known after a map."""
-        readout = self.adapter.readout or self._measured
-        pool = None if readout is None or readout.latents else self.adapter.pool
-        return [name for name in self.adapter.reading_layers() if name in self.layer_names and name != pool]
+        reading = self.adapter.reading_layers(self.adapter.readout or self._measured or CLASS)
+        return [name for name in self.layer_names if name in reading]
 
     @abstractmethod
     def _maps(self, *args: Any, **kwargs: Any) -> tuple[Tensor, TokenLayout]:
@@ -177,18 +181,22 @@ class ViTAttribution(LayerAttribution):
         return call
 
     def _read(self, inputs: Inputs) -> tuple[Readout, list[str]]:
-        """The readout that the adapter declares, else the measured one, measured once; and the chosen layers that lead
-        there, without an attention pool that the score is not read from."""
+        """The readout that the adapter declares, else the measured one, measured once; and the layers to read."""
         readout = self.adapter.readout or self._measured
         if readout is None:
             readout = self._measured = measure_readout(self.adapter, inputs)
-        names = [name for name in self.layer_names if readout.latents or name != self.adapter.pool]
-        read = [name for name in self.adapter.reading_layers() if readout.latents or name != self.adapter.pool]
-        if not set(read).intersection(names):
+        return readout, self._leading(readout)
+
+    def _leading(self, readout: Readout) -> list[str]:
+        """The chosen layers in which the score is read; with those before them, if the method multiplies layers."""
+        reading = self.adapter.reading_layers(readout)
+        read = [name for name in self.layer_names if name in reading]
+        if not read:
             raise LayerNotFoundError(
-                f"the score is not read in {', '.join(self.layer_names)}: choose at least one of {', '.join(read)}"
+                f"{', '.join(self.layer_names)}: no query there is a token that the score is read from. Choose at "
+                f"least one of {', '.join(reading)}"
             )
-        return readout, names
+        return self.layer_names[: self.layer_names.index(read[-1]) + 1] if self.multiplies_layers else read
 
 
 class GradientViTAttribution(ViTAttribution, GradientAttribution):
@@ -236,8 +244,6 @@ def select_scores(scores: Tensor, target: Any, *, headless: bool = False) -> Ten
     """
     count, classes = scores.shape
     if isinstance(target, Tensor) and target.is_floating_point():
-        if not headless:
-            raise TargetError(f"target must hold integers, got {target.dtype}: the model gives scores of classes")
         return _similarity(scores, target)
     if target is None:
         if classes == 1:
@@ -258,15 +264,16 @@ def select_scores(scores: Tensor, target: Any, *, headless: bool = False) -> Ten
 
 def _similarity(features: Tensor, target: Tensor) -> Tensor:
     """Cosine of each feature (N, D) with an embedding (D,), (1, D) or (N, D): (N,)."""
-    if target.dim() not in (1, 2) or target.shape[-1] != features.shape[1] or target[..., 0].numel() not in (
-        1, len(features)
-    ):  # fmt: skip
+    count, width = features.shape
+    fits = target.shape in ((width,), (1, width), (count, width))
+    if not fits or width == 1:  # the cosine with a single number is but its sign
+        shapes = f"({width},) or one an image, ({count}, {width})" if width > 1 else "for an output of several numbers"
         raise TargetError(
-            f"an embedding to compare with must be ({features.shape[1]},) or one an image, {tuple(features.shape)}, "
-            f"got {tuple(target.shape)}"
+            f"a class must be an integer, an embedding to compare with must be {shapes}: got {target.dtype} of shape "
+            f"{tuple(target.shape)}"
         )
     target = ops.widen(target.detach().to(features.device))
-    return F.cosine_similarity(ops.widen(features), target.reshape(-1, features.shape[1]), dim=1)
+    return F.cosine_similarity(ops.widen(features), target.reshape(-1, width), dim=1)
 
 
 def target_indices(target: Any, count: int, classes: int) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from .. import ops
 from ..capture import Inputs, differentiate, record
 from ..layers import AttentionCall, LayerLayout, TokenLayout
-from ..taps import Shelf
+from ..shelf import Shelf
 from .base import GradientViTAttribution, ViTAttribution
 
 FusedRows = Callable[[AttentionCall, slice], Tensor]  # rows of a layer's fused matrix F_l, (B, R, N)
@@ -91,14 +91,10 @@ def _roll(
 ) -> Tensor:
     """The readout carried from the last layer down, (B, 1, patches); for a flow, one that starts at each layer in
     which the score is read."""
-    while not calls[-1].layout.read_rows:
-        calls = calls[:-1]
     state = torch.empty(0)
     for call in reversed(calls):
         layout = call.layout
-        start = layout.share.to(ops.widen(call.k)).expand(len(call.k), 1, -1)
-        if layout.skip:
-            start = F.pad(start, (0, layout.keys - start.shape[2]))
+        start = layout.start.to(ops.widen(call.k)).expand(len(call.k), 1, -1)
         if call is calls[-1]:
             state = start
         else:

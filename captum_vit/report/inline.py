@@ -13,7 +13,7 @@ def render_inline(explanation: Explanation) -> str:
     figures = "".join(_figure(explanation, attribution) for attribution in explanation.attributions[:SHOWN])
     more = len(explanation) - SHOWN
     left_out = f"<p>{more} more: see to_html()</p>" if more > 0 else ""
-    heading = " by ".join(filter(None, [explanation.source or "image", explanation.model]))
+    heading = (explanation.source or "Image") + (f" ({explanation.model})" if explanation.model else "")
     return (
         f'<div class="captum-vit"><p><strong>{text(heading)}</strong></p>'
         f'<div style="display:flex;flex-wrap:wrap;gap:16px;align-items:flex-end">{figures}</div>{left_out}'

@@ -31,7 +31,8 @@ def render(explanations: Sequence[Explanation]) -> str:
         raise InputError("expected at least one explanation for the report, got none")
     css, script = _static("report.css"), "".join(map(_static, SCRIPTS))
     budget = ATTENTION_BYTES // len(explanations)
-    titles = [explanation.source or f"Image {i}" for i, explanation in enumerate(explanations, 1)]
+    unnamed = "Image" if len(explanations) == 1 else "Image {}"
+    titles = [explanation.source or unnamed.format(i) for i, explanation in enumerate(explanations, 1)]
     return Template(_static("page.html")).substitute(
         title=text(titles[0] if len(titles) == 1 else f"{len(titles)} images"),
         models=text(", ".join(dict.fromkeys(e.model or "a model" for e in explanations))),

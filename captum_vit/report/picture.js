@@ -31,7 +31,7 @@ class Picture {
   /** Read the photograph, in colour and in grey, and where its pixels lie among the patches. */
   async prepare() {
     const { photo, canvas, original, box, seen } = this;
-    await photo.decode();
+    if (!photo.complete) await photo.decode();
     const { naturalWidth: width, naturalHeight: height } = photo;
     const factor = Math.max(1, Math.ceil(SMALLEST / Math.max(width, height)));
     Object.assign(canvas, { width: width * factor, height: height * factor });

@@ -26,7 +26,7 @@ function say(text) {
 
 class Viewer {
   constructor(section) {
-    this.data = JSON.parse(section.querySelector("script").textContent);
+    this.data = JSON.parse(section.querySelector('script[type="application/json"]').textContent);
     this.part = {};
     for (const element of section.querySelectorAll("[data-part]")) this.part[element.dataset.part] = element;
     const { part, data } = this;
@@ -147,7 +147,7 @@ class Viewer {
 
   where() {
     const { layers } = this.attribution;
-    return `block ${this.block + 1} of ${layers.length}, ${layers[this.block]}`;
+    return `${layers[this.block]}, ${this.block + 1} of ${layers.length}`;
   }
 
   place(patch) {
@@ -184,7 +184,9 @@ class Viewer {
       const value = shown?.[name];
       part[name].textContent = Number.isFinite(value) ? (between ? percent(value) : number(value)) : "";
     }
-    part.unit.textContent = between ? "share of the patch’s attention" : "evidence per patch, in the method’s units";
+    part.unit.textContent = between
+      ? "share of the patch’s attention"
+      : `evidence per patch in the method’s units, ${part.own.checked ? "linear" : "DAAM display"}`;
     part.canvas.setAttribute("aria-label", `Photograph under the map. ${this.title()}, ${this.where()}`);
     this.outline(part.cursor, this.patch);
     this.outline(part.query, between ? this.asked : null);
@@ -211,7 +213,7 @@ class Viewer {
   }
 
   download() {
-    const words = [this.data.name, this.title(), `block ${this.block + 1}`].join(" ");
+    const words = [this.data.name, this.title(), this.attribution.layers[this.block]].join(" ");
     const download = `${words.replace(/[^\p{L}\p{N}.]+/gu, "-").slice(0, 120)}.png`;
     const href = this.picture.toPNG(this.part.between.checked ? this.asked : null);
     Object.assign(document.createElement("a"), { href, download }).click();

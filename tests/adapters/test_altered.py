@@ -1,13 +1,15 @@
 """Models that somebody changed after they were made: what they read is measured, not taken from the class."""
 
 import pytest
+import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from captum_vit import AGCAM, AttentionRollout, RawAttention, Readout, adapt
+from captum_vit import AGCAM, DAAM, AttentionRollout, RawAttention, Readout, adapt
 from captum_vit.capture import Inputs, measure_readout
 from captum_vit.errors import InputError, OptionError
+from captum_vit.layers import NestedAdapter
 from captum_vit.untouched import untouched
 from tests.helpers import METHODS, assert_close, explain, hf_vit, images, timm_vit
 
@@ -116,8 +118,6 @@ def test_maps_of_an_owner_who_resizes_cover_the_whole_image():
 
 
 def test_a_hybrid_covers_the_whole_image():
-    import timm
-
     model = timm.create_model("vit_tiny_r_s16_p8_224", img_size=64, num_classes=3).eval()
     maps = AGCAM(model).attribute(torch.randn(1, 3, 64, 64), 1, output_shape="spatial")
     assert maps.shape == (1, 1, 64, 64)
@@ -153,3 +153,28 @@ def test_headless_distilled_models_are_headless():
     small = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2, "num_classes": 0}
     assert adapt(VisionTransformerDistilled(**small)).headless
     assert adapt(VisionTransformer(**small)).headless
+
+
+@pytest.mark.parametrize("method", [AGCAM, DAAM])
+@pytest.mark.parametrize("name", ["pit_ti_distilled_224", "deit_tiny_distilled_patch16_224"])
+def test_in_distilled_training_both_heads_are_the_score(name, method):
+    model = timm.create_model(name, img_size=64, num_classes=5).eval()
+    x = images(1, (64, 64))
+    maps = method(model).attribute(x, 1)
+    model.set_distilled_training(True)
+    model.train()  # without dropout, so that only the form of the output changes
+    assert isinstance(model(x), tuple)
+    assert_close(method(model).attribute(x, 1), maps)
+
+
+def test_a_nested_model_takes_the_channels_that_its_adapter_says():
+    inner = adapt(timm_vit(in_chans=5))
+    type_of = type("Nine", (type(inner),), {"in_channels": 9})
+    model = nn.Sequential(inner.model)
+    assert adapt(model).in_channels == 5
+    assert NestedAdapter(model, "0", type_of(inner.model)).in_channels == 9
+
+
+def test_a_readout_without_tokens_is_refused():
+    with pytest.raises(OptionError, match=r"prefix tokens, patches or both; .* got none"):
+        Readout((), latents=(0,))

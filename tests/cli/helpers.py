@@ -19,7 +19,8 @@ def run(*arguments: str | Path, code: int = 0) -> Result:
 
 
 def explain(*arguments: str | Path, code: int = 0) -> Result:
-    return run("explain", *arguments, code=code)
+    """The pictures alone; the report and the flow have tests of their own."""
+    return run("explain", "--no-report", "--no-flow", *arguments, code=code)
 
 
 def refused(message: str, *arguments: str | Path, code: int = 2) -> None:

@@ -180,6 +180,20 @@ def test_a_hugging_face_model_needs_its_processor():
     )
 
 
+TARGETS = [5, "5", "cross", "CROSS ", np.int64(5), torch.tensor(5), torch.tensor([5]), np.array([5]), ["cross"], (5,)]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_targets_in_any_form(target: Any):
+    assert [label.index for label in explain(scene(), target=target).targets] == [5]
+
+
+@pytest.mark.parametrize("target", [0.5, torch.tensor(0.5), object(), [0.5]], ids=["float", "tensor", "object", "list"])
+def test_what_is_no_target(target: Any):
+    with pytest.raises(TargetError, match="a target is a class by number or name, or several, got"):
+        explain(scene(), target=target)
+
+
 def test_what_is_left_beside_the_last_patch_was_not_seen():
     processor = ViTImageProcessor(size={"height": 70, "width": 100})
     model = ViTModel(ViTConfig(**{**sample.hf_config(), "image_size": [70, 100], "patch_size": 16})).eval()

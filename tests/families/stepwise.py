@@ -78,8 +78,14 @@ def gradients(score: Tensor, steps: list[Step]) -> list[tuple[Tensor, Tensor]]:
 
 
 def rows_of(step: Step, tokens: list[int]) -> list[int]:
-    """The queries of a step that are read: the given tokens, or all where the queries are a class token or latents."""
+    """The queries of a step that are read: the tokens, from the end; all, where these are class tokens or latents."""
     return tokens if step.a.shape[2] == step.a.shape[3] else list(range(step.a.shape[2]))
+
+
+def reads(step: Step, tokens: list[int]) -> bool:
+    """Whether any of the tokens, from the end, is a query of the step; the latents of a pool are."""
+    queries, keys = step.a.shape[2:]
+    return not step.skip or any(keys + token in range(queries) for token in tokens)
 
 
 def agcam(steps: list[Step], grads: list, tokens: list[int], patches: int) -> Tensor:
@@ -100,14 +106,15 @@ def daam(steps: list[Step], grads: list, tokens: list[int], patches: int) -> Ten
 
 
 def rollout(fused: list[Tensor], skips: list[bool], start: Tensor, patches: int) -> Tensor:
-    """start . step_L ... step_1, each step a full matrix over its keys: rownorm(F + I), or rownorm(F) of a pool."""
+    """start . step_L ... step_1, each step a full matrix over its keys: rownorm(F + I), or rownorm(F) of a pool.
+
+    The start is over the last step's keys; over its queries, where that is a pool.
+    """
     state = start[None, None].expand(len(fused[0]), 1, -1)
     for matrix, skip in zip(reversed(fused), reversed(skips), strict=True):
         queries, keys = matrix.shape[1:]
         if skip:
-            state = F.pad(state, (keys - state.shape[2], 0)) if state.shape[2] != queries or queries == keys else (
-                F.pad(state, (0, keys - queries))
-            )  # fmt: skip
+            state = F.pad(state, (keys - state.shape[2], 0))
             step = F.pad(matrix, (0, 0, 0, keys - queries)) + torch.eye(keys, dtype=matrix.dtype)
         else:
             step = matrix

@@ -48,7 +48,6 @@ def test_every_layer_is_recorded(family, model):
     assert list(kept) == list(adapter.attention_layers())
     modules = dict(model.named_modules())
     assert all(modules[name] is layer for name, layer in adapter.attention_layers().items())
-    assert set(adapter.reading_layers()) <= set(kept)
 
 
 def test_recomputed_attention_is_the_output(family, model):
@@ -75,7 +74,7 @@ def test_which_methods_apply(family, model):
         assert maps.abs().max() > 0
         flow = ours.attribute_flow(x, 1 if method.class_specific else None)
         assert_close(flow[:, -1:], maps)
-        assert flow.shape[1] == len(adapt(model).reading_layers())
+        assert flow.shape[1] == len(ours.flow_layers())
         assert (flow.abs().amax((0, 2, 3)) > 0).all(), "a layer without a share in the map"
         singles = torch.cat([explain(ours, x[i : i + 1]) for i in range(2)])
         assert_close(singles, maps, 1e-4)
@@ -104,6 +103,17 @@ def test_other_sizes(family, model):
     assert layout.grid == (rows, cols)
     assert abs(rows * layout.patch[0] - height) < layout.patch[0]
     assert abs(cols * layout.patch[1] - width) < layout.patch[1]
+
+
+def test_autocast_is_near(family, model):
+    x = batch(family, 1)
+    for name, method in METHODS.items():
+        if name not in family.without:
+            expected = explain(method(model), x)
+            with torch.autocast("cpu", torch.bfloat16):
+                maps = explain(method(model), x)
+            assert maps.dtype == torch.float32
+            assert relative_error(maps, expected) < 0.9
 
 
 def test_the_model_is_left_as_it_was(family, model):
@@ -136,13 +146,18 @@ class Stepwise:
         assert list(steps) == list(layers)
         return steps, dict(zip(steps, stepwise.gradients(score, list(steps.values())), strict=True))
 
-    def tokens(self, grads: dict) -> list[int]:
-        """The tokens read: the queries of the last layer, but for a pool, that have a gradient."""
-        *_, last = (name for name in grads if name != self.adapter.pool)
-        return grads[last][1].abs().sum((0, 1, 3)).nonzero().flatten().tolist()
+    def tokens(self) -> list[int]:
+        """The tokens read, from the end: the queries of any layer that have a gradient past all attention."""
+        steps, grads = self.steps(constant=True)
+        found = set()
+        for name, step in steps.items():
+            if step.skip:
+                rows = grads[name][1].abs().sum((0, 1, 3)).nonzero().flatten()
+                found |= set((rows - step.a.shape[3]).tolist())
+        return sorted(found)
 
     def chosen(self, steps: dict, grads: dict) -> tuple[list, list]:
-        names = self.adapter.reading_layers()
+        names = [name for name, step in steps.items() if stepwise.reads(step, self.tokens())]
         return [steps[name] for name in names], [grads[name] for name in names]
 
 
@@ -169,17 +184,16 @@ def test_gradient_of_the_weights_is_the_explicit_one(explicit):
 def test_agcam_is_the_explicit_one(explicit):
     steps, grads = explicit.steps(constant=True)
     ours = AGCAM(explicit.model).attribute(explicit.x, 1)
-    tokens = explicit.tokens(explicit.steps(constant=False)[1])
-    chosen = explicit.chosen(steps, grads)
     same_grid(explicit)
-    assert_close(flat(ours), stepwise.agcam(*chosen, tokens, ours[0].numel()).detach(), 1e-6)
+    theirs = stepwise.agcam(*explicit.chosen(steps, grads), explicit.tokens(), ours[0].numel()).detach()
+    assert_close(flat(ours), theirs, 1e-6)
 
 
 def test_daam_is_the_explicit_one(explicit):
     steps, grads = explicit.steps(constant=False)
     ours = DAAM(explicit.model).attribute(explicit.x, 1)
     same_grid(explicit)
-    theirs = stepwise.daam(*explicit.chosen(steps, grads), explicit.tokens(grads), ours[0].numel()).detach()
+    theirs = stepwise.daam(*explicit.chosen(steps, grads), explicit.tokens(), ours[0].numel()).detach()
     assert_close(flat(ours), theirs, 1e-6)
 
 
@@ -193,6 +207,8 @@ def test_rollouts_are_the_explicit_ones(explicit, method):
     if method.unsuited(explicit.adapter):
         pytest.skip("does not apply")
     steps, grads = explicit.steps(constant=False)
+    *_, end = (i for i, step in enumerate(steps.values()) if stepwise.reads(step, explicit.tokens()))
+    steps = dict(list(steps.items())[: end + 1])
     ours = explain(method(explicit.model), explicit.x)
     fused = [step.a.mean(1) for step in steps.values()]
     if method is GradientRollout:
@@ -205,7 +221,6 @@ def test_rollouts_are_the_explicit_ones(explicit, method):
     if not last.skip:
         start = torch.full((queries,), 1 / queries, dtype=torch.float64)
     else:
-        prefix = keys - ours[0].numel()
-        start = readout.weights(prefix, keys)[:queries]
+        start = readout.weights(keys - ours[0].numel(), keys)
     theirs = stepwise.rollout([m.detach() for m in fused], [s.skip for s in steps.values()], start, ours[0].numel())
     assert_close(flat(ours), theirs, 1e-6)

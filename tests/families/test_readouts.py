@@ -1,12 +1,14 @@
 """Scores that are read in other ways than from a class token: embeddings, attention pools, an owner's own head."""
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from captum_vit import AGCAM, DAAM, AttentionRollout, GradientRollout, RawAttention, adapt
 from captum_vit.capture import Inputs, measure_readout
+from captum_vit.layers import CLASS, CLASS_AND_PATCHES, PATCHES
 from captum_vit.untouched import untouched
 from tests.families.timm_models import small
 from tests.helpers import CLASSES, METHODS, assert_close, explain, images, randomise, relative_error, timm_vit
@@ -25,12 +27,39 @@ class Similarity(nn.Module):
         return F.normalize(self.vision(x), dim=1) @ F.normalize(self.text, dim=0)
 
 
-@pytest.mark.parametrize("vision", [lambda: timm_vit(num_classes=0), small("vit_base_patch16_siglip_224", num_classes=0,
-                                                                            patch_size=8)])  # fmt: skip
+def open_clip_whole() -> nn.Module:
+    model = pytest.importorskip("open_clip").model
+    tower = model.CLIPVisionCfg(layers=2, width=24, head_width=8, patch_size=8, image_size=32)
+    text = model.CLIPTextCfg(context_length=8, vocab_size=16, width=16, heads=2, layers=1)
+    return randomise(model.CLIP(24, tower, text))
+
+
+class ImageSide(nn.Module):
+    """The features out of what a whole CLIP returns."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.model(x)
+        return out[0] if isinstance(out, tuple) else out
+
+
+EMBEDDING = {
+    "headless": lambda: timm_vit(num_classes=0),
+    "siglip": small("vit_base_patch16_siglip_224", num_classes=0, patch_size=8),
+    "projection": small("vit_base_patch16_clip_224", num_classes=24, patch_size=8),  # counts as classes in timm
+    "nested": lambda: nn.Sequential(timm_vit(num_classes=0), randomise(nn.Linear(24, 24), 4)).eval(),
+    "open_clip": open_clip_whole,
+}
+
+
+@pytest.mark.parametrize("vision", EMBEDDING.values(), ids=EMBEDDING)
 @pytest.mark.parametrize("method", [AGCAM, DAAM, GradientRollout])
 def test_an_embedding_is_a_target(vision, method):
     model, x, text = vision(), images(), torch.randn(24)
-    whole = Similarity(model, text).eval()
+    whole = Similarity(ImageSide(model), text).eval()
     maps = method(model).attribute(x, text)
     assert_close(maps, method(whole).attribute(x))
     assert_close(maps, method(model).attribute(x, 3 * torch.stack([text, text])))
@@ -86,3 +115,54 @@ def test_the_pool_is_a_layer_of_its_own():
     assert_close(last.sum((2, 3)), torch.ones(2, 1))
     rolled = AttentionRollout(model, "attn_pool").attribute(x)
     assert_close(rolled, last)
+
+
+class Probe(nn.Module):
+    """Reads the class token beside the mean of the patches, or either."""
+
+    def __init__(self, backbone: nn.Module, *, token: bool = True, patches: bool = True) -> None:
+        super().__init__()
+        self.backbone, self.token, self.patches = backbone, token, patches
+        self.head = randomise(nn.Linear(backbone.num_features * (token + patches), CLASSES), 5)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.backbone.forward_features(x)
+        parts = [tokens[:, :1]] * self.token + [tokens[:, 1:].mean(1, keepdim=True)] * self.patches
+        return self.head(torch.cat(parts, 2)[:, 0])
+
+
+LATE = {
+    "cait": small("cait_xxs24_224", patch_size=8),
+    "convit": lambda: randomise(
+        timm.create_model("convit_tiny", depth=3, local_up_to_layer=2, img_size=32, patch_size=8, embed_dim=6)
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", LATE)
+@pytest.mark.parametrize(
+    ("token", "patches", "readout"), [(True, True, CLASS_AND_PATCHES), (False, True, PATCHES), (True, False, CLASS)]
+)
+def test_patches_are_seen_beside_a_class_token_that_joins_late(kind, token, patches, readout):
+    model, x = Probe(LATE[kind](), token=token, patches=patches), images()
+    adapter = adapt(model)
+    with untouched(adapter):
+        assert measure_readout(adapter, Inputs(x)) == readout
+    layers = list(adapter.attention_layers())
+    expected = {CLASS: layers[2:], PATCHES: layers[:2] if kind == "cait" else layers, CLASS_AND_PATCHES: layers}
+    for method in METHODS:
+        ours = method(model)
+        assert explain(ours, x).abs().max() > 0
+        assert ours.flow_layers() == expected[readout]
+        flow = ours.attribute_flow(x, 1 if method.class_specific else None)
+        assert flow.shape[1] == len(expected[readout])
+        assert_close(flow[:, -1:], explain(ours, x))
+
+
+def test_a_rollout_begins_at_the_patches_too():
+    """Where the class token has a layer of its own, the patches that are read pass it by."""
+    model, x = LATE["cait"](), images()
+    start = [AttentionRollout(Probe(model, token=t, patches=p)).attribute(x) for t, p in ((1, 1), (1, 0), (0, 1))]
+    both, by_class, by_patches = start
+    assert_close(both, (by_class + by_patches) / 2)

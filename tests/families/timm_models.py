@@ -151,6 +151,13 @@ TIMM = [
     ),
     timm_family("CaiT", "cait_*", small("cait_xxs24_224", patch_size=8, img_size=WIDE), layers=4, size=WIDE),
     timm_family(
+        "CaiT, mean of patches",
+        "Cait(global_pool='avg')",
+        small("cait_xxs24_224", patch_size=8, img_size=WIDE, global_pool="avg"),
+        layers=4,
+        size=WIDE,
+    ),
+    timm_family(
         "XCiT",
         "xcit_*",
         small("xcit_nano_12_p16_224", img_size=64, embed_dim=32, num_heads=4),
@@ -187,22 +194,29 @@ TIMM = [
         size=(48, 64),
         explicit=True,
     ),
-    timm_family(
-        "ConViT",
-        "convit_*",
-        timm_model(
-            "convit_tiny",
-            depth=3,
-            local_up_to_layer=2,
-            img_size=64,
-            num_classes=CLASSES,
-            embed_dim=6,
-            num_heads=4,
-        ),
-        layers=3,
-        size=(64, 64),
-        explicit=hasattr(GPSA, "init_non_persistent_buffers"),  # before, its positions stayed in float32
-        unfuse=None,
+    *(
+        timm_family(
+            name,
+            models,
+            timm_model(
+                "convit_tiny",
+                depth=3,
+                local_up_to_layer=2,
+                img_size=64,
+                num_classes=CLASSES,
+                embed_dim=6,
+                num_heads=4,
+                **changes,
+            ),
+            layers=3,
+            size=(64, 64),
+            explicit=hasattr(GPSA, "init_non_persistent_buffers"),  # before, its positions stayed in float32
+            unfuse=None,
+        )
+        for name, models, changes in (
+            ("ConViT", "convit_*", {}),
+            ("ConViT, mean of patches", "ConVit(global_pool='avg')", {"global_pool": "avg"}),
+        )
     ),
 ]
 

@@ -42,7 +42,8 @@ def calls(draw, biases=any_bias) -> AttentionCall:
     }[draw(biases)]()
     scale = draw(st.floats(0.1, 2))
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
-    layout = LayerLayout(0, (1, n), torch.full((m,), 1 / m, dtype=torch.float64), skip=False, map_grid=(1, n))
+    share = torch.full((m,), 1 / m, dtype=torch.float64)
+    layout = LayerLayout(0, (1, n), share, share, skip=False, map_grid=(1, n))
     return AttentionCall("layer", q, k, v, scale, bias, out, layout)
 
 

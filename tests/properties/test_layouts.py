@@ -67,6 +67,11 @@ def check_layer(found: LayerLayout, layout: TokenLayout, name: str, prefix: int,
     assert found.keys == prefix + patches_of(layout, name)
     assert found.skip == skip
     close(found.share, share)
+    if skip:
+        close(found.start, normalised(shares(layout, name)[layout.prefix - prefix :]))
+        close(normalised(found.start[: len(share)].tolist()), share)
+    else:
+        close(found.start, share)
     assert found.read_rows == [row for row, part in enumerate(share.tolist()) if part]
 
 
@@ -265,7 +270,8 @@ class Place:
     map_grid: tuple[int, int]
 
     def layout(self, kind: type[LayerLayout]) -> LayerLayout:
-        return kind(self.prefix, self.grid, torch.ones(1, dtype=torch.float64), skip=True, map_grid=self.map_grid)
+        share = torch.ones(1, dtype=torch.float64)
+        return kind(self.prefix, self.grid, share, share, skip=True, map_grid=self.map_grid)
 
 
 same_grid = st.builds(lambda prefix, grid: Place(prefix, grid, grid), prefixes, grids)
@@ -317,7 +323,7 @@ class Transposed(LayerLayout):
     """Takes columns for rows."""
 
     def to_map(self, keys: Tensor) -> Tensor:
-        return LayerLayout(self.prefix, self.grid[::-1], self.share, self.skip, self.map_grid).to_map(keys)
+        return LayerLayout(self.prefix, self.grid[::-1], self.share, self.start, self.skip, self.map_grid).to_map(keys)
 
 
 @caught

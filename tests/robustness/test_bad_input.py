@@ -27,7 +27,7 @@ TARGETS = {
     "a column": (torch.tensor([[1], [2]]), r"2 images, got shape \(2, 1\)"),
     "float": (1.0, "target must be an int, a list of ints or an integer tensor, got float"),
     "floats": ([0.5, 1.5], "target must hold integers, got torch.float32"),
-    "float tensor": (torch.tensor([1.0, 2.0]), "target must hold integers, got torch.float32"),
+    "float tensor": (torch.tensor([1.0, 2.0]), r"a class must be an integer, .* got torch.float32 of shape \(2,\)"),
     "bool": (True, "got bool"),
     "bools": (torch.tensor([True, False]), "target must hold integers, got torch.bool"),
     "text": ("cat", "got str"),

@@ -1,0 +1,35 @@
+"""Where what is kept of each layer lies while the model runs on."""
+
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from .layers import AttentionCall
+
+
+class Shelf:
+    """Copies of what is kept of each layer, all of a kind in one allocation.
+
+    q, k and v are often views of one larger tensor, which a copy lets go; and small long-lived tensors scattered
+    among a forward's large temporaries would keep the allocator from reusing those.
+    """
+
+    def __init__(self, layers: int) -> None:
+        self.layers = layers
+        self._room: dict[tuple, list[Tensor]] = {}
+
+    def put(self, x: Tensor) -> Tensor:
+        """A copy of `x`."""
+        room = self._room.setdefault((x.shape, x.dtype, x.device), [])
+        if not room:
+            room.extend(x.new_empty(self.layers, *x.shape))
+        return room.pop(0).copy_(x)
+
+    def put_call(self, call: AttentionCall, *fields: str) -> AttentionCall:
+        """The call with copies of these tensors alone; the others are emptied."""
+        tensors: dict[str, Any] = {
+            name: self.put(getattr(call, name)) if name in fields else call.q.new_empty(0)
+            for name in ("q", "k", "v", "out")
+        }
+        return replace(call, **tensors)

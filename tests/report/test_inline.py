@@ -1,0 +1,56 @@
+"""What a notebook shows."""
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from captum_vit.explanation import Explanation
+from captum_vit.report import render_inline
+from tests.report.helpers import EVIL, LABELS, Opened, explained, renamed
+
+
+def test_overlays_side_by_side_and_the_labels(opened: Opened):
+    page = opened("<!DOCTYPE html><meta charset=utf-8>" + explained()._repr_html_())
+    images = page.get_by_role("img")
+    names = ["daam: tusker", "daam: zebra", "rollout"]
+    assert [image.get_attribute("alt") for image in images.all()] == [f"{n}, drawn over the image" for n in names]
+    assert page.locator("figcaption").all_inner_texts() == names
+    areas = [image.bounding_box() for image in images.all()]
+    assert len({area["y"] for area in areas}) == 1
+    assert all(area["width"] == area["height"] == 192 for area in areas)
+    expect(page.get_by_role("row", name="tusker")).to_contain_text("81.2 %")
+    assert page.get_by_text("zoo.jpg (timm/vit_tiny)").is_visible()
+
+
+def test_no_scripts_and_nothing_from_elsewhere(scene: Explanation):
+    piece = render_inline(scene)
+    assert not re.search(r"<script|<link|<style|\son\w+=|url\(", piece)
+    assert all(source.startswith("data:image/") for source in re.findall('src="([^"]*)"', piece))
+    assert len(piece) < 200_000
+
+
+def test_names_from_outside_stay_text(opened: Opened):
+    page = opened("<!DOCTYPE html><meta charset=utf-8>" + render_inline(renamed(explained(), EVIL)))
+    assert page.locator("img[src=x]").count() == page.locator("script").count() == 0
+    expect(page.locator("figcaption").last).to_have_text(EVIL + "rollout")
+    assert page.get_by_role("row", name=EVIL).count() == len(LABELS)
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="broken on purpose: a name that is not escaped")
+def test_a_name_that_is_not_escaped(opened: Opened):
+    piece = render_inline(explained()).replace("zoo.jpg", "<img src=x>")
+    assert opened("<!DOCTYPE html><meta charset=utf-8>" + piece).locator("img[src=x]").count() == 0
+
+
+def test_without_classes_there_is_no_table():
+    piece = render_inline(explained(labels=()))
+    assert "<table" not in piece
+    assert piece.count("<img") == 2
+
+
+def test_of_many_overlays_the_first(scene: Explanation):
+    many = Explanation(scene.image, scene.view, scene.attributions * 2)
+    piece = render_inline(many)
+    assert piece.count("<img") == 12
+    assert "4 more" in piece

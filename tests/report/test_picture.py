@@ -1,0 +1,155 @@
+"""What the canvas shows is what `visualization` draws."""
+
+from io import BytesIO
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from playwright.sync_api import Page
+
+from captum_vit.explanation import Explanation
+from captum_vit.geometry import View
+from captum_vit.report import render
+from captum_vit.visualization import flow_display, overlay
+from tests.report.helpers import Opened, drawn, explained, pixels, tampered
+
+VIEWS = {
+    "square": View.of((224, 224)).resized(96, 96),
+    "small cropped": View.of((200, 120)).resized(160, 96).cropped(32, 0, 96, 96),
+    "portrait": View.of((150, 260)).resized(96, 166).cropped(0, 35, 96, 96),
+    "panorama": View.of((300, 50)).resized(576, 96).cropped(240, 0, 96, 96),
+    "tiny": View.of((20, 30)).resized(96, 144).cropped(0, 24, 96, 96),
+    "padded": View.of((120, 60)).resized(96, 48).cropped(0, -24, 96, 96),
+    "odd": View.of((113, 71)).resized(61, 61).cropped(3, 5, 48, 48),
+}
+
+
+def small(image: np.ndarray) -> np.ndarray:
+    """Averages over squares, in which the loss of JPEG evens out."""
+    height, width = (side // 16 * 16 for side in image.shape[:2])
+    return image[:height, :width].reshape(height // 16, 16, width // 16, 16, 3).mean((1, 3))
+
+
+def expected(explanation: Explanation, shape: tuple[int, ...], grid: torch.Tensor, **how) -> np.ndarray:
+    photo = explanation.image.resize((shape[1], shape[0]), Image.Resampling.NEAREST)
+    return pixels(overlay(photo, grid, explanation.view, **how))
+
+
+def own_range(page: Page) -> None:
+    page.get_by_role("radio", name="Own range").first.check()
+
+
+@pytest.mark.parametrize("name", VIEWS)
+@pytest.mark.parametrize("grid", [(6, 6), (1, 5)], ids=str)
+def test_the_last_block_in_its_own_range_is_the_overlay(opened: Opened, name, grid):
+    explanation = explained(VIEWS[name].original, grid, view=VIEWS[name])
+    page = opened(render([explanation]))
+    own_range(page)
+    shown = drawn(page)
+    wanted = expected(explanation, shown.shape, explanation.attributions[0].map)
+    assert np.abs(shown - wanted).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("(at - begin) / (end - begin)", "at / original"),
+        ("at >= from && at < to", "true"),
+        ("* cells - 0.5", "* cells"),
+        ("110 + Math.floor(grey[i] / 3)", "grey[i]"),
+    ],
+)
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="broken on purpose: each has to be noticed")
+def test_a_picture_that_is_wrong(opened: Opened, old, new):
+    explanation = explained((200, 120), (6, 6), view=VIEWS["small cropped"])
+    page = opened(tampered(render([explanation]), old, new))
+    own_range(page)
+    shown = drawn(page)
+    wanted = expected(explanation, shown.shape, explanation.attributions[0].map)
+    assert np.abs(shown - wanted).max() <= 2
+
+
+def test_every_block_in_the_display_of_daam(opened: Opened):
+    explanation = explained(layers=3)
+    page = opened(render([explanation]))
+    levels = flow_display(explanation.attributions[0].flow[None])[0]
+    for block, level in enumerate(levels, 1):
+        page.get_by_role("slider", name="Block").fill(str(block))
+        shown = drawn(page)
+        wanted = expected(explanation, shown.shape, level.float(), span=(0, 255))
+        assert np.abs(shown - wanted).max() <= 4
+
+
+def test_the_scene_is_its_overlay(scene: Explanation, scene_page: Page):
+    own_range(scene_page)
+    shown = drawn(scene_page)
+    assert shown.shape == (512, 512, 3)
+    assert np.abs(small(shown) - small(pixels(scene.overlay()))).max() <= 3
+    scene_page.get_by_role("tab", name="daam").click()
+    other = pixels(scene.only("daam").overlay())
+    assert np.abs(small(drawn(scene_page)) - small(other)).max() <= 3
+
+
+def test_a_large_photograph_is_embedded_smaller(opened: Opened):
+    explanation = explained((3000, 2000))
+    page = render([explanation])
+    assert len(page) < 1_000_000
+    shown = drawn(opened(page))
+    assert shown.shape == (683, 1024, 3)
+
+
+def test_each_block_looks_different(scene_page: Page):
+    slider = scene_page.get_by_role("slider", name="Block")
+    assert slider.input_value() == "6"
+    pictures = []
+    for block in range(1, 7):
+        slider.fill(str(block))
+        assert scene_page.get_by_text(f"blocks.{block - 1}.attn, {block} of 6", exact=True).is_visible()
+        pictures.append(drawn(scene_page))
+    assert all(np.abs(one - next).mean() > 0.1 for one, next in pairwise(pictures))
+
+
+def test_without_opacity_it_is_the_photograph(opened: Opened):
+    explanation = explained()
+    page = opened(render([explanation]))
+    plain = pixels(explanation.image.resize((672, 672), Image.Resampling.NEAREST))
+    before = drawn(page)
+    assert np.abs(before - plain).mean() > 20
+    opacity = page.get_by_role("slider", name="Opacity of the map")
+    opacity.fill("0")
+    assert np.array_equal(drawn(page), plain)
+    opacity.fill("100")
+    wanted = expected(explanation, plain.shape, flow_display(explanation.attributions[0].flow[None])[0, -1], alpha=1)
+    assert np.abs(drawn(page) - wanted).max() <= 6
+    opacity.fill("60")
+    assert np.array_equal(drawn(page), before)
+    page.get_by_role("checkbox", name="Photograph alone").check()
+    assert np.array_equal(drawn(page), plain)
+
+
+def test_the_picture_can_be_downloaded(opened: Opened, tmp_path: Path):
+    page = opened(render([explained(source="a/b: <c>.jpg")]))
+    shown = drawn(page)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download picture").click()
+    assert download.value.suggested_filename == "a-b-c-daam-tusker-blocks.3.attn.png"
+    download.value.save_as(tmp_path / "picture.png")
+    image = Image.open(BytesIO((tmp_path / "picture.png").read_bytes()))
+    assert image.format == "PNG"
+    assert np.array_equal(pixels(image), shown)
+
+
+def test_a_map_that_is_the_same_everywhere_has_the_lowest_colour(opened: Opened):
+    explanation = explained(layers=1)
+    for attribution in explanation.attributions:
+        attribution.flow.fill_(0)
+    page = opened(render([explanation]))
+    shown = drawn(page)
+    wanted = expected(explanation, shown.shape, explanation.attributions[0].map)
+    assert np.abs(shown - wanted).max() <= 2
+    assert not page.get_by_role("slider", name="Block").is_visible()
+    page.get_by_role("application").press("ArrowRight")
+    assert "no patch has evidence" in page.locator("[data-part=readout]").inner_text()
