@@ -90,9 +90,9 @@ class Row(NamedTuple):
 class IndexedReader(Sequence[Item], ABC):
     """A reader that lists its rows once, when it is made, and opens images only as items are asked for.
 
-    A subclass lists its rows in `list_rows` and reads one in `read`; what it keeps open belongs into `self.kept`. A pickle
-    holds where the data lies and the options, not the rows: these are listed anew where they are first needed, and
-    compared with those of the original.
+    A subclass lists its rows in `list_rows` and reads one in `read`; what it keeps open belongs into `self.kept`. A
+    pickle holds where the data lies and the options, not the rows: these are listed anew where they are first needed,
+    and compared with those of the original.
 
     Attributes:
         kind: what stands before the colon in a spec.
