@@ -149,5 +149,5 @@ def test_a_copy_sees_that_the_data_changed(tmp_path):
     packed = pickle.dumps(reader)
     (tmp_path / "images/cat/ä 1.png").unlink()
     copy = pickle.loads(packed)
-    with pytest.raises(DataError, match="changed: it had 3 rows when it was opened and now has 2"):
+    with pytest.raises(DataError, match=r"changed: it had 3 rows when it was opened and now has 2"):
         copy[0]

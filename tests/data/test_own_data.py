@@ -11,6 +11,16 @@ from tests.data import made
 from tests.data.conftest import folder, huggingface
 from tests.data.made import block
 
+MASK = block((2, 3, 8, 9))
+KINDS = {
+    "one bit": Image.fromarray(MASK),
+    "grey": Image.fromarray(MASK.astype(np.uint8)),
+    "16 bits": Image.fromarray(MASK.astype(np.uint16) * 256),
+    "colour": Image.fromarray(np.stack([0 * MASK, 0 * MASK, MASK * 200], axis=2).astype(np.uint8)),
+    "transparent": Image.fromarray(np.stack([*[np.full_like(MASK, 255, np.uint8)] * 3, MASK * np.uint8(9)], axis=2)),
+    "grey and transparent": Image.merge("LA", [Image.fromarray(MASK.astype(np.uint8))] * 2),
+}
+
 
 class TestFolder:
     def test_names_of_any_kind_and_links(self, tmp_path):
@@ -43,41 +53,29 @@ class TestFolder:
         item = reader[0]
         assert (item.target, item.masks, item.boxes, item.mask) == (None, None, None, None)
 
-    MASK = block((2, 3, 8, 9))
-    KINDS = {
-        "one bit": Image.fromarray(MASK),
-        "grey": Image.fromarray(MASK.astype(np.uint8)),
-        "16 bits": Image.fromarray(MASK.astype(np.uint16) * 256),
-        "colour": Image.fromarray(np.stack([0 * MASK, 0 * MASK, MASK * 200], axis=2).astype(np.uint8)),
-        "transparent": Image.fromarray(
-            np.stack([*[np.full_like(MASK, 255, np.uint8)] * 3, MASK * np.uint8(9)], axis=2)
-        ),
-        "grey and transparent": Image.merge("LA", [Image.fromarray(MASK.astype(np.uint8))] * 2),
-    }
-
     @pytest.mark.parametrize("kind", KINDS)
     def test_kinds_of_masks(self, tmp_path, kind):
         made.photo(tmp_path / "images/a.jpg")
         (tmp_path / "masks").mkdir()
-        self.KINDS[kind].save(tmp_path / "masks/a.png")
-        assert np.array_equal(open_data(f"folder:{tmp_path}")[0].mask, self.MASK)
+        KINDS[kind].save(tmp_path / "masks/a.png")
+        assert np.array_equal(open_data(f"folder:{tmp_path}")[0].mask, MASK)
 
     def test_a_palette_counts_by_its_numbers(self, tmp_path):
         made.photo(tmp_path / "images/a.jpg")
-        file = made.save(tmp_path / "masks/a.png", self.MASK.astype(np.uint8), palette=True)
+        file = made.save(tmp_path / "masks/a.png", MASK.astype(np.uint8), palette=True)
         with Image.open(file) as image:
             assert image.mode == "P"
             image.putpalette([255, 255, 255, 0, 0, 0])  # the background white, the object black
             image.save(file)
-        assert np.array_equal(open_data(f"folder:{tmp_path}")[0].mask, self.MASK)
+        assert np.array_equal(open_data(f"folder:{tmp_path}")[0].mask, MASK)
 
     def test_threshold_and_an_empty_mask(self, tmp_path):
         made.photo(tmp_path / "images/a.jpg")
-        made.save(tmp_path / "masks/a.png", self.MASK * np.uint8(90) + np.uint8(10))
+        made.save(tmp_path / "masks/a.png", MASK * np.uint8(90) + np.uint8(10))
         assert open_data(f"folder:{tmp_path}")[0].mask.all()
-        assert np.array_equal(open_data(f"folder:{tmp_path}?threshold=50")[0].mask, self.MASK)
+        assert np.array_equal(open_data(f"folder:{tmp_path}?threshold=50")[0].mask, MASK)
         empty = open_data(f"folder:{tmp_path}?threshold=200")[0].mask
-        assert empty.shape == self.MASK.shape
+        assert empty.shape == MASK.shape
         assert not empty.any()
 
     def test_a_bad_mask_costs_one_item(self, tmp_path):
@@ -104,7 +102,7 @@ class TestFolder:
 
     def test_empty(self, tmp_path):
         (tmp_path / "images").mkdir()
-        with pytest.raises(DataError, match="has no items with threshold=0"):
+        with pytest.raises(DataError, match=r"has no items with threshold=0"):
             open_data(f"folder:{tmp_path}")
 
 
@@ -138,7 +136,7 @@ class TestHuggingFace:
         )  # fmt: skip
         with pytest.raises(DataError, match=r"no column of images .* name one of picture, annotation, label, name"):
             open_data(spec)
-        with pytest.raises(DataError, match="no column 'pictures': .*nearest: picture"):
+        with pytest.raises(DataError, match=r"no column 'pictures': .*nearest: picture"):
             open_data(f"{spec}?image=pictures")
         reader = open_data(f"{spec}?image=picture&id=name")
         assert reader.ids == ("x0/dog", "x1/dog")
@@ -160,7 +158,8 @@ class TestHuggingFace:
         assert open_data(f"hf:{tmp_path}/d?label=-").ids == ("00000000", "00000001")
 
     def test_a_bad_image(self, tmp_path):
-        cells = [{"bytes": b, "path": None} for b in (made.photo(tmp_path / "a.png").read_bytes(), b"no image", None)]
+        whole = made.photo(tmp_path / "a.png").read_bytes()
+        cells = [{"bytes": data, "path": None} for data in (whole, b"no image", b"")]
         reader = open_data(saved(tmp_path / "d", [{"image": cell} for cell in cells], image=datasets.Image()))
         assert reader[0].image.size == (24, 16)
         for number in (1, 2):
@@ -173,12 +172,12 @@ class TestHuggingFace:
         datasets.DatasetDict(parts).cast_column("image", datasets.Image()).save_to_disk(str(tmp_path / "d"))
         assert len(open_data(f"hf:{tmp_path}/d")) == 2
         assert len(open_data(f"hf:{tmp_path}/d:train")) == 3
-        with pytest.raises(DataError, match="no split 'tests': there are train, test; nearest: test"):
+        with pytest.raises(DataError, match=r"no split 'tests': there are train, test; nearest: test"):
             open_data(f"hf:{tmp_path}/d?split=tests")
 
     def test_not_there(self, tmp_path):
-        with pytest.raises(DataError, match="no such folder: .*save_to_disk"):
+        with pytest.raises(DataError, match=r"no such folder: .*save_to_disk"):
             open_data(f"hf:{tmp_path}/nowhere")
         (tmp_path / "empty").mkdir()
-        with pytest.raises(DataError, match="datasets cannot load"):
+        with pytest.raises(DataError, match=r"datasets cannot load"):
             open_data(f"hf:{tmp_path}/empty")
