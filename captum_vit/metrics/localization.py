@@ -27,15 +27,12 @@ def counts(maps: Tensor, masks: Tensor, valid: Tensor | None = None, *, threshol
         masks, valid: (N, H, W), bool.
         threshold: a number in [0, 1), or "mean", each map's own.
     """
-    from torchmetrics.functional.classification import binary_stat_scores
-
     undefined = _undefined(maps, masks, valid)
     region = maps if maps.dtype == torch.bool else binarise(maps, threshold, valid)
-    truth = masks.long() if valid is None else masks.long().masked_fill(~valid, -1)
-    found = binary_stat_scores(
-        region.long(), truth, multidim_average="samplewise", ignore_index=-1, validate_args=False
-    )  # (N, 5): tp, fp, tn, fn, support
-    return blank(found[:, [0, 1, 3, 2]].double(), undefined)
+    seen = torch.ones_like(masks) if valid is None else valid
+    groups = (region & masks, region & ~masks, ~region & masks, ~region & ~masks)
+    found = torch.stack([(group & seen).sum((1, 2)) for group in groups], 1)
+    return blank(found.double(), undefined)
 
 
 def _overlap(name: str, found: Tensor, eps: float) -> Tensor:
