@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from operator import index
 from typing import Any
 
+from torch import Tensor
+
 from .errors import TargetError
 from .models import nearest
 
@@ -20,6 +22,10 @@ def as_targets(target: Any) -> list[int | str]:
         return []
     if isinstance(target, str):
         return [target]
+    if isinstance(target, Tensor) and target.is_floating_point() and target.numel() > 1:
+        raise TargetError(
+            "an embedding is a target of the methods themselves: AGCAM(model).attribute(images, embedding)"
+        )
     try:
         return [index(target)]  # int, and what numpy and torch have of one
     except TypeError:

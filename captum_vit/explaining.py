@@ -48,6 +48,7 @@ def explain(
     *,
     preprocess: Any = None,
     class_names: Sequence[str] | Mapping[int, str] | None = None,
+    multi_label: bool | None = None,
     layer: Any = None,
     device: str | torch.device | None = None,
     top_k: int = 5,
@@ -66,7 +67,9 @@ def explain(
             `top_k` with a score above one half.
         preprocess: for a model itself: torchvision transforms, an image processor of Hugging Face, or a Preprocessing.
             Models of timm carry their own.
-        class_names: for a model itself that carries none.
+        class_names: for a model that carries none, or others than its own.
+        multi_label: whether each class is scored by itself (sigmoid), not against the others; by default as the model's
+            configuration says.
         layer: attention layers to read, as for the methods; all by default.
         device: for a model by name, where to compute; by default cuda if there is one.
         top_k: how many predicted classes to name.
@@ -77,7 +80,9 @@ def explain(
     Raises:
         CaptumViTError: what was passed does not hold; the message says which and what to do.
     """
-    explainer = Explainer(model, preprocess=preprocess, class_names=class_names, layer=layer, device=device)
+    explainer = Explainer(
+        model, preprocess=preprocess, class_names=class_names, multi_label=multi_label, layer=layer, device=device
+    )
     ask = {"method": method, "target": target, "top_k": top_k, "attention": attention, **options}
     if isinstance(images, (list, tuple)):
         return [explainer(image, **ask) for image in images]
@@ -88,7 +93,7 @@ class Explainer:
     """A model that is ready to explain images: loaded once, asked many times.
 
     Args:
-        model, preprocess, class_names, layer, device: as for `explain`.
+        model, preprocess, class_names, multi_label, layer, device: as for `explain`.
         checkpoint: for a model by name, weights to load into it.
 
     Attributes:
@@ -98,10 +103,12 @@ class Explainer:
 
     def __init__(
         self, model: str | nn.Module = "sample", *, preprocess: Any = None,
-        class_names: Sequence[str] | Mapping[int, str] | None = None, layer: Any = None,
-        device: str | torch.device | None = None, checkpoint: str | Path | None = None,
+        class_names: Sequence[str] | Mapping[int, str] | None = None, multi_label: bool | None = None,
+        layer: Any = None, device: str | torch.device | None = None, checkpoint: str | Path | None = None,
     ) -> None:  # fmt: skip
         self.loaded, self._preprocess = _loaded(model, class_names, checkpoint), preprocess
+        if multi_label is not None:
+            self.loaded = replace(self.loaded, multi_label=multi_label)
         self.model_name = model if isinstance(model, str) else type(unwrap(model)).__name__
         if isinstance(model, str):
             self.loaded.model.to(_device(device))
@@ -203,11 +210,27 @@ class Explainer:
             view = View.of(original.size)
         else:
             original = to_image(image)
-            inputs = self.preprocess(original).unsqueeze(0)
+            inputs = self._prepared(original).unsqueeze(0)
             view = checked_view(self.preprocess, original.size, (inputs.shape[3], inputs.shape[2]))
         weight = next((p for p in self.loaded.model.parameters() if p.is_floating_point()), torch.zeros(()))
         inputs = inputs.to(weight.device, weight.dtype)
         return original, inputs, covered(view, self.adapter, (inputs.shape[2], inputs.shape[3]))
+
+    def _prepared(self, image: Image.Image) -> Tensor:
+        """The model's input (C, H, W), checked: a preprocessing may be anybody's."""
+        prepared = self.preprocess(image)
+        if not isinstance(prepared, Tensor) or prepared.dim() != 3 or not prepared.is_floating_point():
+            got = (
+                f"{prepared.dtype} {tuple(prepared.shape)}" if isinstance(prepared, Tensor) else type(prepared).__name__
+            )
+            raise PreprocessingError(f"a preprocessing gives a tensor of floats (C, H, W), got {got}: add ToTensor()")
+        channels = self.adapter.in_channels
+        if channels is not None and channels != len(prepared) and self.adapter.vit is self.adapter.model:
+            raise PreprocessingError(
+                f"the model takes {channels} channels, and the preprocessing gives {len(prepared)}: pass another "
+                f"preprocess=..., for one channel with torchvision's Grayscale()"
+            )
+        return prepared
 
     def _normalisation(self) -> Preprocessing | None:
         """For showing a preprocessed tensor, which needs no preprocessing that is known."""
@@ -220,6 +243,8 @@ class Explainer:
         """Scores of the classes in 0..1, (classes,)."""
         with untouched(self.adapter), torch.no_grad():
             logits = self.adapter.scores(self.loaded.model(inputs))[0]
+        if max(self.loaded.class_names, default=-1) >= len(logits):
+            raise OptionError(f"{len(self.loaded.class_names)} class names, and the model has {len(logits)} scores")
         return self.loaded.probabilities(logits.float()).cpu()
 
     def _targets(self, target: Any, scores: Tensor, top_k: int) -> list[int]:

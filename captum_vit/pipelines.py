@@ -5,6 +5,7 @@ has been imported already.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from transformers.pipelines.image_classification import (
 from .attr import METHODS, ViTAttribution
 from .attr.base import check_options
 from .classes import as_targets, class_index
-from .errors import OptionError
+from .errors import InputError, OptionError
 from .explaining import checked_view, covered
 from .geometry import View
 from .images import to_image
@@ -33,6 +34,7 @@ from .untouched import untouched
 from .visualization import ALPHA, CMAP, overlay
 
 TASK = "image-attribution"
+_OWN = ("method", "target", "top_k", "layer")
 _BESIDE = ("original", "size")  # go around the model, a list of one for each image
 _SHOWN = ("alpha", "cmap", "max_side")
 
@@ -49,6 +51,7 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
         alpha, cmap: of the overlay, as for `captum_vit.visualization.overlay`.
         max_side: longest side of map and overlay in pixels; by default they are as large as the original, and those of
             24 megapixels take 170 MB a label.
+        layer: attention layers to read, as for the methods; all by default.
         any option of the method, as discard_ratio.
 
     An image gives a list, best label first, of dictionaries:
@@ -62,11 +65,11 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
     """
 
     def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        own: dict[str, Any] = {name: kwargs.pop(name) for name in ("method", "target", "top_k") if name in kwargs}
+        own: dict[str, Any] = {name: kwargs.pop(name) for name in _OWN if name in kwargs}
         shown = {name: kwargs.pop(name) for name in _SHOWN if name in kwargs}
         parents = {name: kwargs.pop(name) for name in ("function_to_apply", "timeout") if name in kwargs}
         before, _, after = super()._sanitize_parameters(**parents)
-        if "method" in own and own["method"] not in METHODS:
+        if "method" in own and own["method"] not in list(METHODS):
             close = nearest(str(own["method"]), list(METHODS))
             raise OptionError(f"no method {own['method']!r}; there are {', '.join(METHODS)}{close}")
         if kwargs:
@@ -75,7 +78,7 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
 
     def preprocess(self, image: Any, timeout: float | None = None) -> dict[str, Any]:
         """The model's inputs, with the image itself beside them."""
-        if isinstance(image, str):
+        if isinstance(image, str) and not Path(image).exists():  # a link, or base64
             image = load_image(image, timeout=timeout)
         original = to_image(image)
         inputs = super().preprocess(original)
@@ -83,7 +86,7 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
 
     def _forward(
         self, model_inputs: Mapping[str, Any], method: str = "agcam", target: Any = None, top_k: int | None = 5,
-        options: Mapping[str, Any] | None = None,
+        layer: Any = None, options: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:  # fmt: skip
         check_options(METHODS[method], options or {})
         beside = {name: model_inputs[name] for name in _BESIDE}
@@ -91,7 +94,7 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
         with untouched(self._method(method).adapter), torch.no_grad():
             logits = super()._forward(inputs)["logits"]
         targets = self._targets(logits, target, top_k)
-        maps = self._maps(self._method(method), inputs["pixel_values"], targets, options or {})
+        maps = self._maps(self._method(method, layer), inputs["pixel_values"], targets, options or {})
         return {"logits": logits, "targets": targets, "maps": maps, **beside}
 
     def postprocess(
@@ -128,7 +131,9 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
         apply = {ClassificationFunction.SIGMOID: sigmoid, ClassificationFunction.SOFTMAX: softmax}.get(rule)
         return (values if apply is None else apply(values)).tolist()
 
-    def _method(self, name: str) -> ViTAttribution:
+    def _method(self, name: str, layer: Any = None) -> ViTAttribution:
+        if layer is not None:
+            return METHODS[name](self.model, layer)
         known: dict[str, ViTAttribution] = self.__dict__.setdefault("_captum_vit_methods", {})
         if name not in known:
             known[name] = METHODS[name](self.model)
@@ -157,7 +162,16 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
 
 
 def explainer(pipe: ImageClassificationPipeline) -> ImageAttributionPipeline:
-    """The attribution pipeline of a classification pipeline that is there already; they share model and processor."""
+    """The attribution pipeline of a classification pipeline that is there already; they share model and processor.
+
+    Raises:
+        InputError: it is no such pipeline.
+    """
+    if not isinstance(pipe, ImageClassificationPipeline):
+        raise InputError(
+            f"expected a pipeline for image classification, got {type(pipe).__name__}: make one by "
+            f"pipeline({TASK!r}, model=...), or use explain(image, model)"
+        )
     return ImageAttributionPipeline(
         model=pipe.model, image_processor=pipe.image_processor, task=TASK, device=pipe.device,
         batch_size=pipe._batch_size, num_workers=pipe._num_workers,

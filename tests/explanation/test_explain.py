@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torchvision import transforms
+from torchvision.models import VisionTransformer
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor, ViTModel
 
 from captum_vit import Explainer, Explanation, Preprocessing, explain, sample
@@ -376,3 +377,46 @@ def test_train_mode_is_left_as_it_was():
     explain(scene(), model, "all", target=5, preprocess=PREPROCESSING)
     assert fingerprint(model) == before
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_several_labels_without_a_configuration():
+    against, apart = (explain(scene(), build(), multi_label=m, preprocess=PREPROCESSING) for m in (False, True))
+    assert sum(label.score for label in against.labels) <= 1 + 1e-6
+    assert [label.index for label in apart.targets] == [CLASSES["triangle"], CLASSES["cross"]]
+
+
+PREPARED = {
+    "no tensor": (transforms.Compose([transforms.Resize((64, 64))]), "a preprocessing gives a tensor .*got Image: add"),
+    "bytes": (transforms.Compose([transforms.Resize((64, 64)), transforms.PILToTensor()]), "got torch.uint8"),
+    "one channel": (
+        transforms.Compose([transforms.Resize((64, 64)), transforms.Grayscale(), transforms.ToTensor()]),
+        "the model takes 3 channels, and the preprocessing gives 1",
+    ),
+}
+
+
+@pytest.mark.parametrize(("preprocess", "message"), PREPARED.values(), ids=PREPARED)
+def test_a_preprocessing_that_prepares_something_else(preprocess: Any, message: str):
+    with pytest.raises(PreprocessingError, match=message):
+        explain(scene(), build(), preprocess=preprocess)
+
+
+@pytest.mark.parametrize("names", [["a"] * 9, {8: "ninth"}])
+def test_more_names_than_scores(names: Any):
+    with pytest.raises(OptionError, match="class names, and the model has 8 scores"):
+        explain(scene(), class_names=names)
+
+
+def test_an_embedding_goes_to_the_methods_themselves():
+    with pytest.raises(TargetError, match="an embedding is a target of the methods themselves"):
+        explain(scene(), target=torch.randn(8))
+
+
+def test_torchvisions_classes_have_names():
+    model = vit_b_16_small()
+    found = explain(scene(), model, target="tabby", preprocess=PREPROCESSING)
+    assert found.targets[0].index == 281
+
+
+def vit_b_16_small() -> nn.Module:
+    return VisionTransformer(64, 16, num_layers=1, num_heads=2, hidden_dim=16, mlp_dim=16).eval()

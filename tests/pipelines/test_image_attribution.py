@@ -25,7 +25,7 @@ from transformers.pipelines.pt_utils import KeyDataset
 from captum_vit import explain, sample
 from captum_vit.adapters.sample_vit import build
 from captum_vit.attr import METHODS
-from captum_vit.errors import OptionError, TargetError
+from captum_vit.errors import InputError, OptionError, TargetError
 from captum_vit.pipelines import ImageAttributionPipeline, explainer
 from captum_vit.visualization import overlay
 from tests.fingerprint import fingerprint
@@ -243,3 +243,26 @@ def test_smaller_maps_and_overlays(pipe: ImageAttributionPipeline):
     assert small[0]["overlay"].size == (70, 50)
     assert small[0]["map"].shape == (50, 70)
     assert small[0]["map"] is small[1]["map"]  # one for all classes
+
+
+def test_files_are_read_as_everywhere_here(pipe: ImageAttributionPipeline, tmp_path: Path, model: nn.Module):
+    """A grey image of 16 bits, which Pillow alone would clip to white."""
+    grey = np.asarray(scene().convert("L")).astype(np.uint16) * 257
+    Image.fromarray(grey).save(tmp_path / "x.png")
+    result = pipe(str(tmp_path / "x.png"), top_k=1)[0]
+    found = explain(tmp_path / "x.png", model, target=result["label"], preprocess=processor())
+    np.testing.assert_allclose(result["grid"], found.maps[0, 0], rtol=1e-5, atol=1e-8)
+
+
+def test_layers_are_chosen(pipe: ImageAttributionPipeline, model: nn.Module):
+    last = pipe(scene(), layer=-1, method="daam", target="cross")[0]["grid"]
+    found = explain(scene(), model, "daam", "cross", layer=-1, preprocess=processor())
+    np.testing.assert_allclose(last, found.maps[0, 0], rtol=1e-5, atol=1e-8)
+    assert not np.allclose(last, pipe(scene(), method="daam", target="cross")[0]["grid"])
+
+
+def test_what_is_no_pipeline():
+    with pytest.raises(InputError, match="expected a pipeline for image classification, got str: make one by"):
+        explainer("model")
+    with pytest.raises(OptionError, match="no method"):
+        pipeline("image-attribution", model=build("transformers"), image_processor=processor(), method=["agcam"])
