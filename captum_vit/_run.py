@@ -13,9 +13,10 @@ from PIL import Image
 from .attr import METHODS
 from .errors import ExplanationLoadError, OutputError, TargetError
 from .explaining import Explainer
-from .explanation import MANIFEST, Attribution, Explanation, write_atomically
+from .explanation import Attribution, Explanation
 from .images import open_image
 from .sample import draw_scene
+from .saving import MANIFEST, write_atomically
 from .visualization import Cell, overlay, sheet
 
 SCENE = "scene"

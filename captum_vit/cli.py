@@ -191,8 +191,9 @@ def report(
     """
     try:
         from ._run import REPORT, find_explanations
-        from .explanation import Explanation, write_atomically
+        from .explanation import Explanation
         from .report import render
+        from .saving import write_atomically
 
         explanations, failed = [], 0
         for folder in find_explanations(folders):

@@ -14,7 +14,8 @@ from PIL import Image, ImageDraw, features
 from torch import Tensor
 
 from .errors import OptionError
-from .explanation import Attribution, Explanation, write_atomically
+from .explanation import Attribution, Explanation
+from .saving import write_atomically
 from .titles import block_names, method_name
 from .visualization import _fitted, _font, _shortened, flow_display, overlay, sheet
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from PIL import Image
 
 from captum_vit import Explanation
-from captum_vit.explanation import MANIFEST
+from captum_vit.saving import MANIFEST
 from tests.cli.helpers import photo, run, written
 
 

@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from PIL import Image
 
 from captum_vit import Explanation, explain, sample
 from captum_vit.errors import ExplanationLoadError, OutputError
-from captum_vit.explanation import MANIFEST
+from captum_vit.saving import MANIFEST, write_atomically
 
 
 def scene(size: tuple[int, int] = (90, 60), seed: int = 15) -> Image.Image:
@@ -50,13 +52,15 @@ def test_what_is_saved_is_what_is_loaded(full: Explanation, tmp_path: Path):
 
 def test_a_folder_of_other_things_keeps_them(full: Explanation, tmp_path: Path):
     (tmp_path / "notes.txt").write_text("mine")
-    (tmp_path / "image-of-mine.png").write_bytes(b"mine")
+    owned = ["image-of-mine.png", "image-of-my-good-house.png"]  # the second as long as one of ours
+    for name in owned:
+        (tmp_path / name).write_bytes(b"mine")
     full.save(tmp_path)
     other = explain(scene(seed=16), method="agcam")
     other.save(tmp_path)
     assert_same(Explanation.load(tmp_path), other)
-    assert len(list(tmp_path.iterdir())) == 5  # the old maps and image are gone, the owner's files are not
-    assert (tmp_path / "image-of-mine.png").read_bytes() == b"mine"
+    assert len(list(tmp_path.iterdir())) == 6  # the old maps and image are gone, the owner's files are not
+    assert all((tmp_path / name).read_bytes() == b"mine" for name in owned)
 
 
 def test_options_that_json_cannot_hold(tmp_path: Path):
@@ -174,3 +178,18 @@ def test_nothing_is_pickled(full: Explanation, tmp_path: Path):
     for path in tmp_path.iterdir():
         start = path.read_bytes()[:9]
         assert start.startswith(b"\x89PNG") or start[:1] == b"{" or start[8:] == b"{"
+
+
+def test_threads_that_write_one_file(tmp_path: Path):
+    """Each under a temporary name of its own: none finds the other's half, or misses its own."""
+    file, contents = tmp_path / "file", [bytes([i]) * 300_000 for i in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda data: [write_atomically(file, data) for _ in range(20)], contents))
+    assert file.read_bytes() in contents
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_names_with_half_characters(full: Explanation, tmp_path: Path):
+    """A file's name need not be UTF-8; Python then holds halves of characters."""
+    replace(full, source="caf\udce9.png").save(tmp_path)
+    assert Explanation.load(tmp_path).source == "caf\udce9.png"
