@@ -200,6 +200,7 @@ class Explanation:
         Whoever reads the folder meanwhile sees the old explanation or the new one, whole.
 
         Raises:
+            InputError: it could not be loaded again, as for NaN in a map.
             OutputError: the folder cannot be written.
         """
         from .saving import save

@@ -5,7 +5,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
@@ -14,12 +14,14 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from .errors import ExplanationLoadError, OutputError
-from .explanation import AttentionRecord, Attribution, Explanation, Label
-from .geometry import View
+from .errors import ExplanationLoadError, InputError, OutputError
+from .explanation import Explanation
+from .manifest import from_manifest, mapping, text
 
 MANIFEST = "explanation.json"
 FORMAT = 1
+KINDS = {"maps": "safetensors", "image": "png"}
+TRIES = 5
 _OWN = re.compile(r"(maps-[0-9a-f]{16}\.safetensors|image-[0-9a-f]{16}\.png)")
 
 
@@ -30,24 +32,29 @@ def save(explanation: Explanation, folder: str | Path) -> None:
     explanation or the new one, whole.
 
     Raises:
+        InputError: it could not be loaded again, as for NaN in a map.
         OutputError: the folder cannot be written.
     """
     from safetensors.torch import save as serialized
 
     folder = Path(folder)
+    manifest, tensors = _manifest(explanation), _tensors(explanation)
+    from_manifest(manifest, tensors, explanation.image)
     png = BytesIO()
     explanation.image.save(png, "PNG")
-    files = {"maps": (serialized(_tensors(explanation)), "safetensors"), "image": (png.getvalue(), "png")}
-    names = {kind: f"{kind}-{_digest(data)}.{end}" for kind, (data, end) in files.items()}
-    text = json.dumps({**_manifest(explanation), "files": names}, indent=1, ensure_ascii=False)
+    files = dict(zip(KINDS, (serialized(tensors), png.getvalue()), strict=True))
+    names = {kind: f"{kind}-{_digest(data)}.{KINDS[kind]}" for kind, data in files.items()}
+    content = json.dumps({**manifest, "files": names}, indent=1, ensure_ascii=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         before = _own_files(folder)
     except OSError as error:
         raise OutputError(f"cannot write to the folder {str(folder)!r}: {error.strerror}") from error
-    for kind, (data, _) in files.items():
+    for kind, data in files.items():
         write_atomically(folder / names[kind], data)
-    write_atomically(folder / MANIFEST, text.encode("utf-8", "backslashreplace"))  # halves of characters, as JSON does
+    write_atomically(
+        folder / MANIFEST, content.encode("utf-8", "backslashreplace")
+    )  # halves of characters, as JSON does
     for path in before:
         if path.name not in names.values():
             path.unlink(missing_ok=True)
@@ -62,22 +69,13 @@ def load(folder: str | Path) -> Explanation:
     from safetensors.torch import load as deserialized
 
     folder = Path(folder)
+    manifest, data = _read(folder)
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ExplanationLoadError(f"no explanation in {str(folder)!r}: it holds no {MANIFEST}") from error
-    except (OSError, ValueError) as error:
-        raise ExplanationLoadError(f"cannot read {str(folder / MANIFEST)!r}: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        found = manifest.get("format") if isinstance(manifest, dict) else None
-        raise ExplanationLoadError(f"{str(folder / MANIFEST)!r} has format {found!r}, this version reads {FORMAT}")
-    try:
-        data = {kind: _read_checked(folder, name) for kind, name in manifest["files"].items()}
         image = Image.open(BytesIO(data["image"]), formats=["PNG"]).convert("RGB")
-        return _from_manifest(manifest, deserialized(data["maps"]), image)
-    except ExplanationLoadError:
-        raise
-    except Exception as error:  # whatever is missing or misshapen in it
+        return from_manifest(manifest, deserialized(data["maps"]), image)
+    except InputError as error:
+        raise ExplanationLoadError(f"the explanation in {str(folder)!r} is damaged: {error}") from error
+    except Exception as error:  # whatever is missing in it
         raise ExplanationLoadError(f"the explanation in {str(folder)!r} is damaged: {error!r}") from error
 
 
@@ -138,37 +136,42 @@ def _manifest(explanation: Explanation) -> dict[str, Any]:
     }
 
 
-def _from_manifest(manifest: Mapping[str, Any], tensors: Mapping[str, Tensor], image: Image.Image) -> Explanation:
-    attributions = tuple(
-        Attribution(
-            entry["method"],
-            entry["target"] and Label(**entry["target"]),
-            tensors[f"flow.{i}"],
-            tuple(entry["layers"]),
-            entry["options"],
-        )
-        for i, entry in enumerate(manifest["attributions"])
-    )
-    kept = manifest["attention"]
-    attention = kept and AttentionRecord(
-        *({name: tensors[f"{kind}.{name}"] for name in kept[kind]} for kind in ("heads", "patches"))
-    )
-    return Explanation(
-        image,
-        View.from_dict(manifest["geometry"]),
-        attributions,
-        tuple(Label(**label) for label in manifest["labels"]),
-        manifest["model"],
-        manifest["source"],
-        manifest["versions"],
-        attention,
-    )
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The manifest and the content of the files that it names.
+
+    A save may put another manifest in place and clear the old files away before they are read: then all anew.
+    """
+    for _ in range(TRIES):
+        manifest = _read_manifest(folder)
+        try:
+            files = mapping(manifest.get("files"), "files")
+            return manifest, {kind: _read_checked(folder, text(files.get(kind), f"files.{kind}")) for kind in KINDS}
+        except FileNotFoundError as error:
+            missing = error
+        except (OSError, InputError) as error:
+            raise ExplanationLoadError(f"the explanation in {str(folder)!r} is damaged: {error}") from error
+    raise ExplanationLoadError(
+        f"the explanation in {str(folder)!r} is damaged: there is no {str(missing.filename)!r}"
+    ) from missing
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ExplanationLoadError(f"no explanation in {str(folder)!r}: it holds no {MANIFEST}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ExplanationLoadError(f"cannot read {str(folder / MANIFEST)!r}: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        found = manifest.get("format") if isinstance(manifest, dict) else None
+        raise ExplanationLoadError(f"{str(folder / MANIFEST)!r} has format {found!r}, this version reads {FORMAT}")
+    return manifest
 
 
 def _read_checked(folder: Path, name: str) -> bytes:
     """The content of a file that the manifest names by its hash."""
-    if Path(name).name != name:
-        raise ExplanationLoadError(f"the explanation in {str(folder)!r} names a file elsewhere: {name!r}")
+    if not _OWN.fullmatch(name):
+        raise ExplanationLoadError(f"the explanation in {str(folder)!r} names a file that is not its own: {name!r}")
     data = (folder / name).read_bytes()
     if _digest(data) != Path(name).stem.rpartition("-")[2]:
         raise ExplanationLoadError(f"{str(folder / name)!r} is damaged: its content is not the one that was saved")
