@@ -31,9 +31,9 @@ def facts(explanation: Explanation) -> str:
     width, height = explanation.view.size
     known = [
         ("Model", text(explanation.model or "unnamed")),
-        ("Image", " × ".join(map(str, explanation.view.original)) + " pixels"),
+        ("Image", text(" × ".join(map(str, explanation.view.original)) + " pixels")),
         ("Seen by the model", text(seen(explanation.view))),
-        ("Input", f"{width} × {height} pixels, {rows} × {cols} patches (rows × columns)"),
+        ("Input", text(f"{width} × {height} pixels, {rows} × {cols} patches (rows × columns)")),
         ("Methods", _listed(name + _options(given) for name, given in explanation.options.items())),
         ("Versions", _listed(f"{name} {version}" for name, version in explanation.versions.items())),
     ]
