@@ -3,7 +3,7 @@
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -116,6 +116,26 @@ def find_explanations(folders: Sequence[Path]) -> list[Path]:
             f"no saved explanation in {', '.join(repr(str(f)) for f in folders)}: captum-vit explain writes them"
         )
     return found
+
+
+def loaded(folders: Sequence[Path], refused: Callable[[ExplanationLoadError], None]) -> Iterator[Explanation]:
+    """The explanation in each folder, each when its turn comes; those that cannot be read go to `refused`.
+
+    Raises:
+        ExplanationLoadError: none of them can.
+    """
+    failed = 0
+    for folder in folders:
+        try:
+            explanation = Explanation.load(folder)
+        except ExplanationLoadError as error:
+            failed += 1
+            refused(error)
+        else:
+            yield explanation
+            del explanation  # two photographs of full size are one too many
+    if failed == len(folders):
+        raise ExplanationLoadError("none of the explanations could be read")
 
 
 def pictures(explanation: Explanation, max_side: int) -> dict[str, Image.Image]:

@@ -190,26 +190,24 @@ def report(
     Exit code: 0 written; 1 some explanations are damaged, the page holds the others; 2 nothing could be written.
     """
     try:
-        from ._run import REPORT, find_explanations
-        from .explanation import Explanation
+        from ._run import REPORT, find_explanations, loaded
         from .report import render
         from .saving import write_atomically
 
-        explanations, failed = [], 0
-        for folder in find_explanations(folders):
-            try:
-                explanations.append(Explanation.load(folder))
-            except ExplanationLoadError as error:
-                failed += 1
-                _complain(f"Failed: {error}")
-        if not explanations:
-            raise ExplanationLoadError("none of the explanations could be read")
+        def refused(error: ExplanationLoadError) -> None:
+            failed.append(error)
+            _complain(f"Failed: {error}")
+
+        failed: list[ExplanationLoadError] = []
+        found = find_explanations(folders)
+        page = render(loaded(found, refused), count=len(found))
         path = out or folders[0] / REPORT
-        write_atomically(path, render(explanations).encode())
+        write_atomically(path, page.encode())
     except CaptumViTError as error:
         _complain(f"Error: {error}")
         raise typer.Exit(BAD_USE) from None
-    _say(f"{len(explanations)} explanation{'s' if len(explanations) > 1 else ''}, written: {_plain(str(path))}")
+    written = len(found) - len(failed)
+    _say(f"{written} explanation{'s' if written > 1 else ''}, written: {_plain(str(path))}")
     raise typer.Exit(BAD_IMAGES if failed else 0)
 
 
