@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from .errors import OptionError, TargetError
-from .geometry import View
+from .geometry import Size, View
 from .models import nearest
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ class Explanation:
     model, source: names of the model and of the image's file.
     versions: of the packages that took part.
     attention: kept where it was asked for.
+    photographed: (width, height) of the original, where `image` is a reduced copy of it.
     """
 
     image: Image.Image
@@ -95,6 +96,7 @@ class Explanation:
     source: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     attention: AttentionRecord | None = None
+    photographed: Size | None = None
 
     @property
     def maps(self) -> Tensor:
@@ -141,6 +143,15 @@ class Explanation:
             label = self._label(target)
             kept = [a for a in kept if a.target is None or a.target.index == label.index]
         return replace(self, attributions=tuple(kept))
+
+    def reduced(self, side: int) -> "Explanation":
+        """The same on a copy of the photograph with no side longer than `side` pixels; a smaller one stays as it is."""
+        if max(self.image.size) <= side:
+            return self
+        image = self.image.copy()
+        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+        view = self.view.of_copy(image.size)
+        return replace(self, image=image, view=view, photographed=self.photographed or self.image.size)
 
     def _label(self, target: int | str) -> Label:
         for label in self.targets:

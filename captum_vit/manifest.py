@@ -41,6 +41,10 @@ def from_manifest(manifest: Mapping[str, Any], tensors: Mapping[str, Tensor], im
         {name: text(version, f"versions.{name}") for name, version in versions.items()},
     )
     _check_sizes(explanation)
+    photographed = manifest.get("photographed")
+    if photographed is not None:
+        width, height = many(photographed, "photographed", _side, 2)
+        explanation = replace(explanation, photographed=(width, height))
     kept = manifest.get("attention")
     if kept is None:
         return explanation

@@ -79,6 +79,13 @@ def load(folder: str | Path) -> Explanation:
         raise ExplanationLoadError(f"the explanation in {str(folder)!r} is damaged: {error!r}") from error
 
 
+def remove(folder: Path) -> None:
+    """Take away the explanation that `save` wrote, the manifest first; other files stay."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    for path in _own_files(folder):
+        path.unlink(missing_ok=True)
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """A file that appears whole under its name or not at all, whoever else writes it at the same time.
 
@@ -120,6 +127,7 @@ def _manifest(explanation: Explanation) -> dict[str, Any]:
         "format": FORMAT,
         "model": explanation.model,
         "source": explanation.source,
+        "photographed": explanation.photographed and list(explanation.photographed),
         "versions": dict(explanation.versions),
         "geometry": explanation.view.to_dict(),
         "labels": [asdict(label) for label in explanation.labels],

@@ -6,12 +6,13 @@ import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from captum_vit import Explanation, _run
 from captum_vit.saving import MANIFEST
-from tests.cli.helpers import photo, run, written
+from tests.cli.helpers import photo, pixels, run, written
 
 
 def test_what_explain_writes_beside_the_overlays():
@@ -38,6 +39,18 @@ def test_the_attention_is_kept_on_request():
     assert attention is not None
     assert len(attention.patches) == 6
     assert "flow.gif" not in written("captum-vit-out/a")
+
+
+def test_a_large_photograph_is_kept_smaller():
+    """With the view of the smaller one: what is drawn of it later lies where it lay."""
+    run("explain", photo("a.png", (900, 600)), "--max-side", "300", "--method", "rollout", "--no-flow")
+    kept = Explanation.load("captum-vit-out/a")
+    assert kept.image.size == kept.view.original == (300, 200)
+    assert kept.photographed == (900, 600)
+    assert np.array_equal(np.asarray(kept.overlay()), pixels("captum-vit-out/a/rollout.png"))
+    assert "900 × 600 pixels, kept as 300 × 200 pixels" in Path("captum-vit-out/a/report.html").read_text()
+    run("report", "captum-vit-out")
+    assert "900 × 600 pixels, kept as 300 × 200 pixels" in Path("captum-vit-out/report.html").read_text()
 
 
 def test_a_page_of_several_explanations():

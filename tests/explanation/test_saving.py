@@ -52,6 +52,19 @@ def test_what_is_saved_is_what_is_loaded(full: Explanation, tmp_path: Path):
     assert_same(Explanation.load(str(tmp_path / "plain")), plain)
 
 
+def test_on_a_smaller_copy_of_the_photograph(tmp_path: Path):
+    found = explain(scene((300, 200)), method="rollout")
+    small = found.reduced(100)
+    assert (small.image.size, small.view.original, small.photographed) == ((100, 67), (100, 67), (300, 200))
+    own, expected = small.view.place(small.maps[0, 0]), found.view.place(found.maps[0, 0], (100, 67))
+    np.testing.assert_allclose(own, expected, atol=1e-5)
+    assert found.reduced(300) is found
+    assert small.reduced(50).photographed == (300, 200)
+    small.save(tmp_path)
+    assert_same(Explanation.load(tmp_path), small)
+    assert Explanation.load(tmp_path).photographed == (300, 200)
+
+
 def test_a_folder_of_other_things_keeps_them(full: Explanation, tmp_path: Path):
     (tmp_path / "notes.txt").write_text("mine")
     owned = ["image-of-mine.png", "image-of-my-good-house.png"]  # the second as long as one of ours
@@ -185,6 +198,7 @@ WRONG = [
     (["source"], None, "source must be text, got None"),
     (["versions"], ["torch"], "versions must be values by name"),
     (["versions", "torch"], 2.6, "versions.torch must be text, got 2.6"),
+    (["photographed"], [90], "photographed must be a list of 2"),
     (["files"], "maps", "files must be values by name, got 'maps'"),
     (["files", "maps"], 3, "files.maps must be text, got 3"),
     (["attention"], 3, "attention must be values by name, got 3"),
