@@ -99,6 +99,7 @@ def _label(value: Any, where: str) -> Label:
         _whole(given.get("index"), f"{where}.index"),
         text(given.get("name"), f"{where}.name"),
         _number(given.get("score"), f"{where}.score"),
+        text(given.get("title"), f"{where}.title"),
     )
 
 
