@@ -291,5 +291,5 @@ def test_warnings_of_others_are_heard_meanwhile(tmp_path: Path, monkeypatch: pyt
             warnings.warn("of ours", stacklevel=1)
         return ["PNG"]
 
-    monkeypatch.setattr(images, "_formats", formats)
+    monkeypatch.setattr(images, "known_formats", formats)
     assert open_image(tmp_path / "a.png").size == (60, 40)
