@@ -55,7 +55,7 @@ def explained(
 
 def renamed(explanation: Explanation, text: str) -> Explanation:
     """The same with `text` wherever a name comes from outside."""
-    labels = {label: replace(label, name=text) for label in explanation.labels}
+    labels = {label: replace(label, name=text, title=text) for label in explanation.labels}
     shown = tuple(
         replace(a, method=text + a.method, target=a.target and labels[a.target], layers=(text,) * len(a.layers),
                 options={text: text})
