@@ -14,7 +14,7 @@ from PIL import Image, features
 
 from captum_vit import flow as module
 from captum_vit.errors import OptionError, OutputError
-from captum_vit.explanation import Label
+from captum_vit.explanation import Explanation, Label
 from captum_vit.flow import Flow, thinned
 from captum_vit.visualization import flow_display, overlay
 from tests.figures.made import CAT, DOG, LAYERS, explanation
@@ -133,6 +133,37 @@ def test_a_palette_for_each_frame():
     first, *others = (f.quantize(64) for f in explanation(("agcam", "rollout")).flow.frames(SIDE))
     first.save(data, "GIF", save_all=True, append_images=others, loop=0, duration=100)
     steady(read(data)[0])
+
+
+def colours(frames: list[Image.Image]) -> np.ndarray:
+    return np.concatenate([np.asarray(frame).astype(int).reshape(-1, 3) for frame in frames])
+
+
+def test_a_gif_keeps_the_colours_of_evidence(tmp_path):
+    e = one_small_spot()
+    e.flow.save(tmp_path / "flow.gif")
+    drawn, written = colours(e.flow.frames()), colours(read(tmp_path / "flow.gif")[0])
+    yellow = drawn[:, :2].min(1) - drawn[:, 2] > 20
+    assert yellow.any()
+    assert np.abs(drawn - written)[yellow].mean() < 3
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="broken on purpose: the rare colours have to be noticed")
+def test_a_palette_of_the_colours_that_are_seen_most(tmp_path, monkeypatch):
+    def by_number(frames):
+        together = Image.fromarray(np.concatenate([np.asarray(frame) for frame in frames]))
+        return together.quantize(255, Image.Quantize.MEDIANCUT)
+
+    monkeypatch.setattr(module, "_palette_of", by_number)
+    test_a_gif_keeps_the_colours_of_evidence(tmp_path)
+
+
+def one_small_spot() -> Explanation:
+    """Evidence in one patch of many, on a photograph of many greys."""
+    flow = torch.linspace(0, 0.3, 32 * 32).reshape(1, 32, 32).repeat(4, 1, 1)
+    flow[:, 5, 5] = torch.arange(1.0, 5)
+    e = explanation()
+    return replace(e, attributions=(replace(e.attributions[0], flow=flow),))
 
 
 def steady(frames: list[Image.Image]) -> None:
