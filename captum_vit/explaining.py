@@ -144,7 +144,7 @@ class Explainer:
             self._labels(scores, classes, top_k),
             self.model_name,
             Path(image).name if isinstance(image, (str, Path)) else "",
-            _versions(),
+            versions(),
             kept,
         )
 
@@ -330,7 +330,7 @@ def _shown(inputs: Tensor, preprocess: Preprocessing | None) -> Image.Image:
     return to_image(shown)
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
