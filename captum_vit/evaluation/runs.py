@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from ..attr import METHODS
 from ..data import open_data
 from ..errors import OptionError
 from ..explaining import Explainer, versions
+from ..explanation import write_atomically
 from ..metrics import METRICS
 from ..models import nearest
 from .engines import ENGINES
@@ -117,6 +119,19 @@ def evaluate(
     make = (lambda: evaluator) if engine == "local" else partial(Plan.make, plan)
     ENGINES[engine](make, shards, progress=progress, **engine_options)
     return Leaderboard.read(out)
+
+
+def write_summary(board: Leaderboard, folder: str | Path) -> None:
+    """Write leaderboard.csv, and for each metric a plot of its means, beside the rows.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    board.to_csv(Path(folder) / "leaderboard.csv")
+    for metric in board.metrics:
+        png = BytesIO()
+        board.plot(metric).savefig(png, format="png", dpi=150)
+        write_atomically(Path(folder) / f"{metric}.png", png.getvalue())
 
 
 def compare(folders: Sequence[str | Path], metric: str | None = None) -> str:
