@@ -259,7 +259,7 @@ def evaluate(
         from .evaluation import Plan, runs
 
         plan = Plan(
-            model, data, tuple(_names(methods)), tuple(_names(metrics)), str(checkpoint) if checkpoint else None, target,
+            model, data, _names(methods), _names(metrics), checkpoint and str(checkpoint), target,
             batch_size=batch_size, limit=limit, keep_maps=keep_maps, device=device,
         )  # fmt: skip
         options = {"actors": actors, "num_gpus": gpus} if engine == "ray" else {}
@@ -294,8 +294,8 @@ def compare(
         raise typer.Exit(BAD_USE) from None
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _explain_all(images: list[Path], options: "Options", out: Path) -> int:

@@ -331,6 +331,7 @@ def _shown(inputs: Tensor, preprocess: Preprocessing | None) -> Image.Image:
 
 
 def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that decide what a map is, as far as they are installed."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

@@ -123,8 +123,9 @@ class Evaluator:
     ) -> dict[str, Tensor]:  # fmt: skip
         preprocess = self.explainer.preprocess
         masks = None if any(one.mask is None for one in batch) else _stacked([one.mask for one in batch], images)
+        valid = _stacked([one.valid for one in batch], images)
         case = Case(
-            images=images, targets=targets, maps=maps, masks=masks, valid=_stacked([one.valid for one in batch], images),
+            images=images, targets=targets, maps=maps, masks=masks, valid=valid,
             logits=logits, labels=labels, model=self._model, module=self.explainer.loaded.model, method=method,
             mean=preprocess.mean, std=preprocess.std,
         )  # fmt: skip
