@@ -45,6 +45,10 @@ class ImageLoadError(CaptumViTError, OSError):
     """A file that is not a readable image."""
 
 
+class DataError(CaptumViTError, ValueError):
+    """A data set that is not there or not laid out as published, or an item of it that cannot be read."""
+
+
 class ExplanationLoadError(CaptumViTError, ValueError):
     """A folder that does not hold a whole explanation."""
 

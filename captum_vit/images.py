@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterable
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -31,24 +32,18 @@ def open_image(path: str | Path) -> Image.Image:
     """
     path = Path(path)
     _check_file(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata; sizes are checked here
-        try:
-            image = Image.open(path, formats=_formats())
-        except Image.DecompressionBombError as error:
-            raise ImageLoadError(f"{str(path)!r} {_too_large('')}") from error
-        except UnidentifiedImageError as error:
-            raise ImageLoadError(f"{str(path)!r} {_what_it_is(path)}") from error
-        except Exception as error:  # decoders raise whatever the damage leads to
-            raise ImageLoadError(_damaged(path, error)) from error
-        with image:
-            _check_size(path, *image.size)
-            try:
-                return _to_rgb(path, ImageOps.exif_transpose(image))
-            except ImageLoadError:
-                raise
-            except Exception as error:
-                raise ImageLoadError(_damaged(path, error)) from error
+    return _decode(path, repr(str(path)))
+
+
+def decode_image(data: bytes, name: str) -> Image.Image:
+    """As `open_image`, from what a file holds; `name` is what messages call it.
+
+    Raises:
+        ImageLoadError: no image, damaged, or too large to decode.
+    """
+    if not data:
+        raise ImageLoadError(f"{name} is empty (0 bytes): get the file again")
+    return _decode(BytesIO(data), name)
 
 
 def to_image(picture: Picture) -> Image.Image:
@@ -102,7 +97,7 @@ def _images_in(folder: Path) -> list[Path]:
 
 
 @cache
-def _formats() -> list[str]:
+def known_formats() -> list[str]:
     """The formats that this build of Pillow reads."""
     Image.init()
     return [name for name in FORMATS if name in Image.OPEN]
@@ -125,13 +120,34 @@ def _check_file(path: Path) -> None:
         raise ImageLoadError(f"cannot read {str(path)!r}: {error.strerror}") from error
 
 
-def _check_size(path: Path, width: int, height: int) -> None:
+def _decode(source: Path | BytesIO, name: str) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata; sizes are checked here
+        try:
+            image = Image.open(source, formats=known_formats())
+        except Image.DecompressionBombError as error:
+            raise ImageLoadError(f"{name} {_too_large('')}") from error
+        except UnidentifiedImageError as error:
+            raise ImageLoadError(f"{name} {_what_it_is(source)}") from error
+        except Exception as error:  # decoders raise whatever the damage leads to
+            raise ImageLoadError(_damaged(name, error)) from error
+        with image:
+            _check_size(name, *image.size)
+            try:
+                return _to_rgb(name, ImageOps.exif_transpose(image))
+            except ImageLoadError:
+                raise
+            except Exception as error:
+                raise ImageLoadError(_damaged(name, error)) from error
+
+
+def _check_size(name: str, width: int, height: int) -> None:
     """The size that the header promises, before any pixel is decoded."""
     if width * height > MAX_PIXELS:
-        raise ImageLoadError(f"{str(path)!r} {_too_large(f' ({width}x{height})')}")
+        raise ImageLoadError(f"{name} {_too_large(f' ({width}x{height})')}")
     if max(width, height) > MAX_RATIO * min(width, height):
         raise ImageLoadError(
-            f"{str(path)!r} is a strip of {width}x{height} pixels: cut it, one side may be {MAX_RATIO} times the other"
+            f"{name} is a strip of {width}x{height} pixels: cut it, one side may be {MAX_RATIO} times the other"
         )
 
 
@@ -139,17 +155,20 @@ def _too_large(size: str) -> str:
     return f"is enormous{size}: at most {MAX_PIXELS // 10**6} megapixels are decoded, make it smaller first"
 
 
-def _damaged(path: Path, error: Exception) -> str:
+def _damaged(name: str, error: Exception) -> str:
     if isinstance(error, PermissionError):
-        return f"cannot read {str(path)!r}: {error.strerror}"
+        return f"cannot read {name}: {error.strerror}"
     reason = " ".join(str(error).split()) or type(error).__name__
-    return f"{str(path)!r} is damaged or cut off ({reason}): get the file again"
+    return f"{name} is damaged or cut off ({reason}): get the file again"
 
 
-def _what_it_is(path: Path) -> str:
+def _what_it_is(source: Path | BytesIO) -> str:
     """Why Pillow knows no format for the file."""
-    with path.open("rb") as file:
-        start = file.read(512)
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            start = file.read(512)
+    else:
+        start = source.getvalue()[:512]
     if start.startswith(_MAGIC) or not start.strip(b"\0"):
         return "is damaged or cut off: get the file again"
     text = start.decode("utf-8", "ignore")
@@ -158,11 +177,11 @@ def _what_it_is(path: Path) -> str:
     return f"is not an image in a format that is known here: convert it to one of {', '.join(SUFFIXES)}"
 
 
-def _to_rgb(path: Path, image: Image.Image) -> Image.Image:
+def _to_rgb(name: str, image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # Pillow would clip 16 bits at 255 instead of scaling them
         return image.convert("I").point(lambda value: value / 257).convert("L").convert("RGB")
     if image.mode == "F":
-        raise ImageLoadError(f"{str(path)!r} has floating-point pixels of unknown range: save it with 8 or 16 bits")
+        raise ImageLoadError(f"{name} has floating-point pixels of unknown range: save it with 8 or 16 bits")
     if image.mode == "P":  # a palette may come with transparency of its own
         image = image.convert("RGBA")
     return image.convert("RGB")
