@@ -18,7 +18,6 @@ from ..errors import CaptumViTError, InputError, OptionError
 from ..explaining import Explainer, covered
 from ..geometry import View
 from ..metrics import Case, Metric
-from ..metrics.localization import fill_boxes
 
 TARGETS = ("label", "predicted")
 Row = dict[str, Any]
@@ -34,7 +33,8 @@ class Seen:
     inputs: Tensor  # (C, H, W)
     target: int | None
     mask: np.ndarray | None  # (H, W), the object in the input
-    valid: np.ndarray  # (H, W), what of the input shows the image
+    valid: np.ndarray  # (H, W), what of the input counts
+    boxes: np.ndarray | None  # (n, 4), in pixels of the input
 
 
 class Evaluator:
@@ -107,7 +107,7 @@ class Evaluator:
         rows: list[list[Row]] = [[] for _ in batch]
         for name, method in self.methods.items():
             maps = method(self.explainer.loaded.model, images, targets)
-            columns = self._score(batch, images, logits, targets, own, maps, self.objects[name])
+            columns = self._score(batch, images, logits, targets, maps, self.objects[name])
             for i, one in enumerate(batch):
                 row = {"item": one.index, "id": one.id, "method": name, "label": own[i].item()}
                 row |= {"target": targets[i].item(), "prediction": predictions[i].item(), "score": scores[i].item()}
@@ -118,17 +118,25 @@ class Evaluator:
         return rows
 
     def _score(
-        self, batch: list[Seen], images: Tensor, logits: Tensor, targets: Tensor, labels: Tensor, maps: Tensor,
-        method: Any,
+        self, batch: list[Seen], images: Tensor, logits: Tensor, targets: Tensor, maps: Tensor, method: Any
     ) -> dict[str, Tensor]:  # fmt: skip
         preprocess = self.explainer.preprocess
         masks = None if any(one.mask is None for one in batch) else _stacked([one.mask for one in batch], images)
         valid = _stacked([one.valid for one in batch], images)
+        boxes = None if any(one.boxes is None for one in batch) else [torch.from_numpy(one.boxes) for one in batch]
         case = Case(
-            images=images, targets=targets, maps=maps, masks=masks, valid=valid,
-            logits=logits, labels=labels, model=self._model, module=self.explainer.loaded.model, method=method,
-            mean=preprocess.mean, std=preprocess.std,
-        )  # fmt: skip
+            images,
+            targets,
+            maps,
+            masks,
+            valid,
+            logits,
+            self._model,
+            preprocess.mean,
+            preprocess.std,
+            method,
+            boxes=boxes,
+        )
         columns: dict[str, Tensor] = {}
         for metric in self.metrics:
             if "masks" not in metric.needs or masks is not None:
@@ -143,8 +151,7 @@ class Evaluator:
         inputs = self.explainer.preprocess(item.image)
         view = self.explainer.preprocess.view(item.image.size)
         seen = covered(view, self.explainer.adapter, (inputs.shape[1], inputs.shape[2]))
-        mask, valid = on_input(item, view, seen)
-        return Seen(index, item.id, inputs, self._class_of(item), mask, valid)
+        return Seen(index, item.id, inputs, self._class_of(item), *on_input(item, view, seen))
 
     def _class_of(self, item: Item) -> int | None:
         if item.target is None:
@@ -162,19 +169,21 @@ class Evaluator:
         return ids[index] if ids is not None else f"item {index}"
 
 
-def on_input(item: Item, view: View, seen: View) -> tuple[np.ndarray | None, np.ndarray]:
-    """The object's mask in the model's input, and which of the input's pixels show the image.
+def on_input(item: Item, view: View, seen: View) -> tuple[np.ndarray | None, np.ndarray, np.ndarray | None]:
+    """The object's mask in the model's input, which of the input's pixels count, and the boxes there.
 
-    A mask is taken pixel by pixel, from what lies under the centre. Boxes are scaled by their corners, rounded down and
-    filled inclusively, as the published localization protocols do.
+    A mask is taken pixel by pixel, from what lies under the centre. Pixels do not count that show nothing of the image,
+    lie beside the last whole patch, or are declared void by the data set.
     """
     valid = view.shows()
-    valid[seen.size[1] :], valid[:, seen.size[0] :] = False, False  # beside the last whole patch
-    if item.boxes is not None:
-        corners = np.asarray(item.boxes, float).reshape(-1, 2, 2)
-        scaled = np.floor(view.to_input(corners - 0.5) + 0.5 + 1e-9).astype(int)  # edges, not centres
-        return fill_boxes(scaled.reshape(-1, 4), (view.size[1], view.size[0])), valid
-    return (None if item.mask is None else view.take(item.mask) & valid), valid
+    valid[seen.size[1] :], valid[:, seen.size[0] :] = False, False
+    if item.valid is not None:
+        valid &= view.take(item.valid)
+    mask = None if item.mask is None else view.take(item.mask) & valid
+    if item.boxes is None:
+        return mask, valid, None
+    corners = view.to_input(np.asarray(item.boxes, float).reshape(-1, 2, 2) - 0.5) + 0.5  # edges, not centres
+    return mask, valid, corners.reshape(-1, 4)
 
 
 def as_attribute(method: Any) -> Attribute:
@@ -253,7 +262,7 @@ def _checked(maps: Tensor, count: int) -> Tensor:
 def _batches(seen: Sequence[Seen], size: int) -> Iterable[list[Seen]]:
     groups: dict[tuple[int, ...], list[Seen]] = {}
     for one in seen:
-        groups.setdefault((*one.inputs.shape, one.mask is None), []).append(one)
+        groups.setdefault((*one.inputs.shape, one.mask is None, one.boxes is None), []).append(one)
     for group in groups.values():
         for start in range(0, len(group), size):
             yield group[start : start + size]
