@@ -44,6 +44,7 @@ def load(name: str, *, checkpoint: str | Path | None = None, pretrained: bool = 
         preprocess,
         {} if kind is AutoModel else {int(index): str(label) for index, label in config.id2label.items()},
         multi_label=getattr(config, "problem_type", None) == "multi_label_classification",
+        regression=getattr(config, "problem_type", None) == "regression",
     )
 
 

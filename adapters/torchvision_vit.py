@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from torch import nn
-from torchvision.models import VisionTransformer  # type: ignore[import-untyped]
+from torchvision.models import VisionTransformer, ViT_B_16_Weights  # type: ignore[import-untyped]
 
 from captum_vit.errors import TokenLayoutError
 from captum_vit.layers import CLASS, Adapter, Grid, Readout, TokenLayout, unaltered
@@ -50,6 +50,12 @@ class TorchvisionViT(Adapter):
     @property
     def first_block(self) -> nn.Module | None:
         return next(iter(self.torchvision.encoder.layers))
+
+    @property
+    def class_names(self) -> Mapping[int, str]:
+        last = next((m for m in reversed(list(self.torchvision.heads.modules())) if isinstance(m, nn.Linear)), None)
+        names = ViT_B_16_Weights.IMAGENET1K_V1.meta["categories"]  # those of all its weights
+        return dict(enumerate(names)) if last is not None and last.out_features == len(names) else {}
 
     @property
     def headless(self) -> bool:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .models import load_model
     from .pipelines import explainer as explainer
     from .preprocessing import Preprocessing
-    from .registry import adapt
+    from .registry import adapt, register
 
 _HOMES = {
     "AGCAM": "attr",
@@ -42,6 +42,7 @@ _HOMES = {
     "explainer": "pipelines",  # not in __all__: it needs transformers
     "inspect": "inspection",
     "load_model": "models",
+    "register": "registry",
 }
 
 
@@ -76,6 +77,7 @@ __all__ = [
     "explain",
     "inspect",
     "load_model",
+    "register",
 ]
 
 if "transformers" in sys.modules:  # then the task `image-attribution` is expected to be there

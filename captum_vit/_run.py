@@ -137,7 +137,7 @@ def pictures(explanation: Explanation, max_side: int) -> dict[str, Image.Image]:
 
 def _title(attribution: Attribution) -> str:
     label = attribution.target
-    return attribution.method if label is None else f"{attribution.method}: {label.name or f'class {label.index}'}"
+    return attribution.method if label is None else f"{attribution.method}: {label.title} {label.score:.0%}"
 
 
 def _file_name(attribution: Attribution) -> str:

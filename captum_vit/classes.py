@@ -1,9 +1,12 @@
 """From a class as a person names it to its number."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from operator import index
 from typing import Any
+
+from torch import Tensor
 
 from .errors import TargetError
 from .models import nearest
@@ -19,6 +22,10 @@ def as_targets(target: Any) -> list[int | str]:
         return []
     if isinstance(target, str):
         return [target]
+    if isinstance(target, Tensor) and target.is_floating_point() and target.numel() > 1:
+        raise TargetError(
+            "an embedding is a target of the methods themselves: AGCAM(model).attribute(images, embedding)"
+        )
     try:
         return [index(target)]  # int, and what numpy and torch have of one
     except TypeError:
@@ -34,28 +41,40 @@ def class_index(target: int | str, names: Mapping[int, str], classes: int, model
 
     Args:
         target: its number, also as text, or its name; of a name with several synonyms (as ImageNet's) any of them, in
-            upper or lower case.
+            upper or lower case. Where classes are named by numbers, text is a name.
         names: number -> name; empty if nobody knows them.
         classes: how many the model has.
         model: its name, for messages.
     Raises:
         TargetError: out of range, unknown (with the nearest names), or a name of several classes.
     """
-    if isinstance(target, int) or re.fullmatch("-?[0-9]{1,9}", target):
-        if not 0 <= int(target) < classes:
-            raise TargetError(f"target {target} is out of range: {model!r} has 0 to {classes - 1}")
-        return int(target)
-    wanted = target.strip().casefold()
+    wanted = str(target).strip().casefold()
     known: dict[str, set[int]] = {}
     for number, name in names.items():
         for part in {name, *name.split(",")}:
             known.setdefault(part.strip().casefold(), set()).add(number)
-    found = sorted(known.get(wanted, ()))
+    found = [] if isinstance(target, int) else sorted(known.get(wanted, ()))
+    if not found and re.fullmatch("-?[0-9]{1,9}", wanted):
+        if not 0 <= int(wanted) < classes:
+            raise TargetError(f"target {target} is out of range: {model!r} has 0 to {classes - 1}")
+        return int(wanted)
     if not found:
         raise TargetError(f"no class {target!r} in {model!r}{_hint(wanted, names, list(known))}")
     if len(found) > 1:
         raise TargetError(f"class {target!r} is not unique: give one of the numbers {', '.join(map(str, found))}")
     return found[0]
+
+
+def titles(names: Mapping[int, str]) -> dict[int, str]:
+    """Names short enough to stand over a picture, all different: of synonyms the first, where no other class has it."""
+    firsts = {index: name.split(",")[0].strip() for index, name in names.items()}
+    short, full = Counter(firsts.values()), Counter(names.values())
+    found = {}
+    for number, name in names.items():
+        alone = short[firsts[number]] == 1
+        title = firsts[number] if alone else name.strip()
+        found[number] = f"{title} ({number})" if title and not alone and full[name] > 1 else title
+    return found
 
 
 def _hint(wanted: str, names: Mapping[int, str], known: list[str]) -> str:

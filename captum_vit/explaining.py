@@ -14,14 +14,15 @@ from torch import Tensor, nn
 
 from .attr import DAAM, METHODS, FeatureImportance, RawAttention, ViTAttribution
 from .attr.base import options_of
-from .classes import as_targets, class_index
+from .classes import as_targets, class_index, titles
 from .errors import InputError, OptionError, PreprocessingError, TargetError
 from .explanation import AttentionRecord, Attribution, Explanation, Label
-from .geometry import View
+from .geometry import Size, View
 from .images import Picture, to_image
 from .models import LoadedModel, load_model, nearest
 from .preprocessing import Preprocessing, read_preprocessing
 from .registry import adapt, unwrap
+from .untouched import untouched
 
 Target = int | str
 PACKAGES = ("captum-vit", "captum", "torch", "timm", "transformers", "torchvision", "open-clip-torch")
@@ -47,6 +48,7 @@ def explain(
     *,
     preprocess: Any = None,
     class_names: Sequence[str] | Mapping[int, str] | None = None,
+    multi_label: bool | None = None,
     layer: Any = None,
     device: str | torch.device | None = None,
     top_k: int = 5,
@@ -65,9 +67,11 @@ def explain(
             `top_k` with a score above one half.
         preprocess: for a model itself: torchvision transforms, an image processor of Hugging Face, or a Preprocessing.
             Models of timm carry their own.
-        class_names: for a model itself that carries none.
+        class_names: for a model that carries none, or others than its own.
+        multi_label: whether each class is scored by itself (sigmoid), not against the others; by default as the model's
+            configuration says.
         layer: attention layers to read, as for the methods; all by default.
-        device: where to compute; by default where the model is, or for a model by name, cuda if there is one.
+        device: for a model by name, where to compute; by default cuda if there is one.
         top_k: how many predicted classes to name.
         attention: keep the attention itself, of heads and between patches, for the figures and the report.
         options: of the methods, each of which is given those that it knows: discard_ratio=0.9.
@@ -76,7 +80,9 @@ def explain(
     Raises:
         CaptumViTError: what was passed does not hold; the message says which and what to do.
     """
-    explainer = Explainer(model, preprocess=preprocess, class_names=class_names, layer=layer, device=device)
+    explainer = Explainer(
+        model, preprocess=preprocess, class_names=class_names, multi_label=multi_label, layer=layer, device=device
+    )
     ask = {"method": method, "target": target, "top_k": top_k, "attention": attention, **options}
     if isinstance(images, (list, tuple)):
         return [explainer(image, **ask) for image in images]
@@ -86,7 +92,9 @@ def explain(
 class Explainer:
     """A model that is ready to explain images: loaded once, asked many times.
 
-    Args: as those of `explain`.
+    Args:
+        model, preprocess, class_names, multi_label, layer, device: as for `explain`.
+        checkpoint: for a model by name, weights to load into it.
 
     Attributes:
         headless: whether the model gives features, not classes.
@@ -95,17 +103,22 @@ class Explainer:
 
     def __init__(
         self, model: str | nn.Module = "sample", *, preprocess: Any = None,
-        class_names: Sequence[str] | Mapping[int, str] | None = None, layer: Any = None,
-        device: str | torch.device | None = None, checkpoint: str | Path | None = None,
+        class_names: Sequence[str] | Mapping[int, str] | None = None, multi_label: bool | None = None,
+        layer: Any = None, device: str | torch.device | None = None, checkpoint: str | Path | None = None,
     ) -> None:  # fmt: skip
         self.loaded, self._preprocess = _loaded(model, class_names, checkpoint), preprocess
+        if multi_label is not None:
+            self.loaded = replace(self.loaded, multi_label=multi_label)
         self.model_name = model if isinstance(model, str) else type(unwrap(model)).__name__
-        if device is not None or isinstance(model, str):
+        if isinstance(model, str):
             self.loaded.model.to(_device(device))
+        elif device is not None:
+            raise OptionError("device is for models by name: a model itself stays where it is, move it first")
         self.layer = layer
         self.adapter = DAAM(self.loaded.model, layer).adapter
         self.headless = self.adapter.headless
         self.names = dict(self.loaded.class_names or self.adapter.class_names)
+        self._titles = titles(self.names)
         self._methods: dict[str, ViTAttribution] = {}
 
     @cached_property
@@ -128,14 +141,18 @@ class Explainer:
         self, image: Picture, *, method: Method = None, target: Targets = None, top_k: int = 5,
         attention: bool = False, **options: Any,
     ) -> Explanation:  # fmt: skip
-        """Explain one image; the arguments are those of `explain`."""
+        """Explain one image; arguments and errors are those of `explain`."""
+        if top_k < 1:
+            raise OptionError(f"top_k must be at least 1, got {top_k}")
         chosen = self.choose(method, target)
         given = _options(chosen, options)
         original, inputs, view = self._see(image)
-        scores = None if self.headless else self._scores(inputs)
+        scores = None if self.headless or self.loaded.regression else self._scores(inputs)
         classes: list[Label] = []
-        if scores is not None and any(METHODS[name].class_specific for name in chosen):
-            classes = [self._label(index, scores) for index in self._targets(target, scores, top_k)]
+        if scores is not None:
+            wanted = self._targets(target, scores, top_k)  # also checked where no method uses them
+            if any(METHODS[name].class_specific for name in chosen):
+                classes = [self._label(index, scores) for index in wanted]
         kept = self._attention(inputs) if attention else None
         return Explanation(
             original,
@@ -154,8 +171,9 @@ class Explainer:
         Raises:
             OptionError, TargetError: an unknown method, or one that needs classes where the model has none.
         """
-        if self.headless and as_targets(target):
-            raise TargetError(f"a target needs a classifier, and {self.model_name!r} gives features, not classes")
+        if (self.headless or self.loaded.regression) and as_targets(target):
+            what = "features" if self.headless else "values"
+            raise TargetError(f"a target needs a classifier, and {self.model_name!r} gives {what}, not classes")
         if method is None:
             return ["daam" if self.headless else "agcam"]
         asked = [method] if isinstance(method, str) else list(method)
@@ -192,16 +210,27 @@ class Explainer:
             view = View.of(original.size)
         else:
             original = to_image(image)
-            inputs = self.preprocess(original).unsqueeze(0)
-            view = self.preprocess.view(original.size)
-            if view.size != (inputs.shape[3], inputs.shape[2]):
-                raise InputError(
-                    f"the preprocessing made {inputs.shape[3]}x{inputs.shape[2]} pixels where its description gives "
-                    f"{view.size[0]}x{view.size[1]}: the way back is not known"
-                )
+            inputs = self._prepared(original).unsqueeze(0)
+            view = checked_view(self.preprocess, original.size, (inputs.shape[3], inputs.shape[2]))
         weight = next((p for p in self.loaded.model.parameters() if p.is_floating_point()), torch.zeros(()))
         inputs = inputs.to(weight.device, weight.dtype)
         return original, inputs, covered(view, self.adapter, (inputs.shape[2], inputs.shape[3]))
+
+    def _prepared(self, image: Image.Image) -> Tensor:
+        """The model's input (C, H, W), checked: a preprocessing may be anybody's."""
+        prepared = self.preprocess(image)
+        if not isinstance(prepared, Tensor) or prepared.dim() != 3 or not prepared.is_floating_point():
+            got = (
+                f"{prepared.dtype} {tuple(prepared.shape)}" if isinstance(prepared, Tensor) else type(prepared).__name__
+            )
+            raise PreprocessingError(f"a preprocessing gives a tensor of floats (C, H, W), got {got}: add ToTensor()")
+        channels = self.adapter.in_channels
+        if channels is not None and channels != len(prepared) and self.adapter.vit is self.adapter.model:
+            raise PreprocessingError(
+                f"the model takes {channels} channels, and the preprocessing gives {len(prepared)}: pass another "
+                f"preprocess=..., for one channel with torchvision's Grayscale()"
+            )
+        return prepared
 
     def _normalisation(self) -> Preprocessing | None:
         """For showing a preprocessed tensor, which needs no preprocessing that is known."""
@@ -212,8 +241,10 @@ class Explainer:
 
     def _scores(self, inputs: Tensor) -> Tensor:
         """Scores of the classes in 0..1, (classes,)."""
-        with torch.no_grad():
+        with untouched(self.adapter), torch.no_grad():
             logits = self.adapter.scores(self.loaded.model(inputs))[0]
+        if max(self.loaded.class_names, default=-1) >= len(logits):
+            raise OptionError(f"{len(self.loaded.class_names)} class names, and the model has {len(logits)} scores")
         return self.loaded.probabilities(logits.float()).cpu()
 
     def _targets(self, target: Any, scores: Tensor, top_k: int) -> list[int]:
@@ -225,7 +256,7 @@ class Explainer:
         return [best, *(i for i in others if self.loaded.multi_label and scores[i] > 0.5)]
 
     def _label(self, index: int, scores: Tensor) -> Label:
-        return Label(index, self.names.get(index, ""), scores[index].item())
+        return Label(index, self.names.get(index, ""), scores[index].item(), self._titles.get(index, ""))
 
     def _labels(self, scores: Tensor | None, explained: list[Label], top_k: int) -> tuple[Label, ...]:
         """The best classes and the explained ones, best first."""
@@ -244,12 +275,12 @@ class Explainer:
                 if METHODS[name].class_specific:
                     yield self._attribution(inputs, name, label, options[name])
         for name in methods:
-            if self.headless or not METHODS[name].class_specific:
+            if self.headless or self.loaded.regression or not METHODS[name].class_specific:
                 yield self._attribution(inputs, name, None, options[name])
 
     def _attribution(self, inputs: Tensor, name: str, label: Label | None, options: dict[str, Any]) -> Attribution:
         method = self.method(name)
-        if label is None and method.class_specific:
+        if label is None and method.class_specific and self.headless:
             options = {"importance": FeatureImportance(), **options}
         flow = method.attribute_flow(inputs, target=label and label.index, **options)[0].float().cpu()
         return Attribution(name, label, flow, tuple(method.flow_layers()), options)
@@ -273,6 +304,21 @@ def check_methods(names: Sequence[str]) -> list[str]:
     return list(METHODS) if "all" in names else list(dict.fromkeys(names))
 
 
+def checked_view(preprocess: Preprocessing, original: Size, size: Size) -> View:
+    """How an input of `size` (width, height) looks at an image of `original`.
+
+    Raises:
+        InputError: the preprocessing says otherwise than it does.
+    """
+    view = preprocess.view(original)
+    if view.size != size:
+        raise InputError(
+            f"the preprocessing made {size[0]}x{size[1]} pixels where its description gives {view.size[0]}x"
+            f"{view.size[1]}: the way back is not known"
+        )
+    return view
+
+
 def covered(view: View, adapter: Any, input_size: tuple[int, int]) -> View:
     """The view of the model's patches: without what is left over beside the last whole one."""
     layout = adapter.token_layout(input_size, {})
@@ -287,8 +333,13 @@ def _loaded(model: str | nn.Module, class_names: Any, checkpoint: str | Path | N
         found = load_model(model, checkpoint=checkpoint)
     else:
         config = getattr(unwrap(model), "config", None)
-        several = getattr(config, "problem_type", None) == "multi_label_classification"
-        found = LoadedModel(model, class_names=adapt(model).class_names, multi_label=several)
+        problem = getattr(config, "problem_type", None)
+        found = LoadedModel(
+            model,
+            class_names=adapt(model).class_names,
+            multi_label=problem == "multi_label_classification",
+            regression=problem == "regression",
+        )
     if class_names is None:
         return found
     return replace(found, class_names=dict(class_names if isinstance(class_names, Mapping) else enumerate(class_names)))
@@ -321,6 +372,8 @@ def _options(methods: Sequence[str], options: Mapping[str, Any]) -> dict[str, di
 def _shown(inputs: Tensor, preprocess: Preprocessing | None) -> Image.Image:
     """A preprocessed image as a person would see it: normalisation undone, or where nobody knows it, stretched."""
     pixels = inputs.detach().float().cpu()
+    if len(pixels) not in (1, 3):
+        raise InputError(f"an input of {len(pixels)} channels cannot be shown: call the methods themselves")
     if preprocess is not None and preprocess.mean is not None and preprocess.std is not None:
         mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (preprocess.mean, preprocess.std))
         pixels = pixels * std + mean

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from .classes import class_index
 from .errors import ExplanationLoadError, OptionError, OutputError, TargetError
 from .geometry import View
 from .models import nearest
@@ -31,16 +32,19 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Label:
-    """A class of the model, by number and name (empty if nobody knows it), with its score of the image in 0..1."""
+    """A class of the model, by number and name (empty if nobody knows it), with its score of the image in 0..1.
+
+    title: what stands over pictures, different for all classes of a model; by default the name, or the number.
+    """
 
     index: int
     name: str
     score: float
+    title: str = ""
 
-    @property
-    def title(self) -> str:
-        """The name, of ImageNet's synonyms the first; or the number."""
-        return self.name.split(",")[0].strip() or f"class {self.index}"
+    def __post_init__(self) -> None:
+        if not self.title:
+            object.__setattr__(self, "title", self.name.strip() or f"class {self.index}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,10 +154,13 @@ class Explanation:
         return replace(self, attributions=tuple(kept))
 
     def _label(self, target: int | str) -> Label:
-        for label in self.targets:
-            if target in (label.index, label.name, label.title):
-                return label
-        known = [label.title for label in self.targets]
+        labels = {label.index: label for label in self.targets}
+        for names in ({i: label.title for i, label in labels.items()}, {i: label.name for i, label in labels.items()}):
+            try:
+                return labels[class_index(target, names, max(labels, default=-1) + 1, self.model)]
+            except (KeyError, TargetError):
+                continue
+        known = [label.title for label in labels.values()]
         raise TargetError(
             f"class {target!r} was not explained; explained: {', '.join(known) or 'none'}{nearest(str(target), known)}"
         )

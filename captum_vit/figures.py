@@ -21,6 +21,8 @@ from .titles import Line, block_names, heading, lines, three_digits, unit
 from .visualization import ALPHA, CMAP, _fitted
 from .visualization import overlay as drawn_over
 
+__all__ = ["classes", "flow", "heads", "layers", "methods", "overlay", "plot"]
+
 Span = tuple[float, float]
 FINE = Look(CMAP, ALPHA)
 

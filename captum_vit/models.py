@@ -28,17 +28,20 @@ class LoadedModel:
 
     preprocess: RGB image -> model input (C, H, W), normalised; and the way back. None if nobody knows.
     class_names: index -> name; empty if nobody knows.
-    multi_label: whether every class is scored by itself (sigmoid), instead of against the others (softmax).
+    multi_label: whether every class is scored by itself (sigmoid), instead of against the others (softmax); a single
+        class always is.
+    regression: whether the outputs are values, without a meaning as classes.
     """
 
     model: nn.Module
     preprocess: Preprocessing | None = None
     class_names: Mapping[int, str] = field(default_factory=dict)
     multi_label: bool = False
+    regression: bool = False
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """(..., classes) -> (..., classes), each in 0..1."""
-        return logits.sigmoid() if self.multi_label else logits.softmax(-1)
+        return logits.sigmoid() if self.multi_label or logits.shape[-1] == 1 else logits.softmax(-1)
 
 
 def load_model(spec: str, *, checkpoint: str | Path | None = None, **options: Any) -> LoadedModel:

@@ -5,6 +5,7 @@ has been imported already.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,20 +14,29 @@ from torch import Tensor
 from transformers import AutoModelForImageClassification
 from transformers.image_utils import load_image
 from transformers.pipelines import PIPELINE_REGISTRY
-from transformers.pipelines.image_classification import ImageClassificationPipeline
+from transformers.pipelines.image_classification import (
+    ClassificationFunction,
+    ImageClassificationPipeline,
+    sigmoid,
+    softmax,
+)
 
 from .attr import METHODS, ViTAttribution
 from .attr.base import check_options
 from .classes import as_targets, class_index
-from .errors import OptionError
-from .explaining import covered
+from .errors import InputError, OptionError
+from .explaining import checked_view, covered
+from .geometry import View
 from .images import to_image
 from .models import nearest
 from .preprocessing import read_preprocessing
+from .untouched import untouched
 from .visualization import ALPHA, CMAP, overlay
 
 TASK = "image-attribution"
-_SHOWN = ("alpha", "cmap")
+_OWN = ("method", "target", "top_k", "layer")
+_BESIDE = ("original", "size")  # go around the model, a list of one for each image
+_SHOWN = ("alpha", "cmap", "max_side")
 
 
 class ImageAttributionPipeline(ImageClassificationPipeline):
@@ -39,22 +49,27 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
         method: agcam (default), daam, rollout, gradient_rollout or raw_attention.
         target: class by number or name, or a list; by default the `top_k` with the highest scores.
         alpha, cmap: of the overlay, as for `captum_vit.visualization.overlay`.
+        max_side: longest side of map and overlay in pixels; by default they are as large as the original, and those of
+            24 megapixels take 170 MB a label.
+        layer: attention layers to read, as for the methods; all by default.
         any option of the method, as discard_ratio.
 
     An image gives a list, best label first, of dictionaries:
 
         label (str), score (float): as image classification gives them.
-        map: float32 (height, width) of the original image, NaN where the model saw nothing of it.
+        map: float32 (height, width) of the original image (or `max_side`), NaN where the model saw nothing of it.
         grid: float32 (rows, cols), the same in patch units.
-        overlay: PIL image, the original under the map, in its own size.
+        overlay: PIL image, the original under the map, in the same size.
+
+    Labels share map and overlay where a method gives one map for all.
     """
 
     def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        own: dict[str, Any] = {name: kwargs.pop(name) for name in ("method", "target", "top_k") if name in kwargs}
+        own: dict[str, Any] = {name: kwargs.pop(name) for name in _OWN if name in kwargs}
         shown = {name: kwargs.pop(name) for name in _SHOWN if name in kwargs}
         parents = {name: kwargs.pop(name) for name in ("function_to_apply", "timeout") if name in kwargs}
         before, _, after = super()._sanitize_parameters(**parents)
-        if "method" in own and own["method"] not in METHODS:
+        if "method" in own and own["method"] not in list(METHODS):
             close = nearest(str(own["method"]), list(METHODS))
             raise OptionError(f"no method {own['method']!r}; there are {', '.join(METHODS)}{close}")
         if kwargs:
@@ -63,42 +78,62 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
 
     def preprocess(self, image: Any, timeout: float | None = None) -> dict[str, Any]:
         """The model's inputs, with the image itself beside them."""
-        if isinstance(image, str):
+        if isinstance(image, str) and not Path(image).exists():  # a link, or base64
             image = load_image(image, timeout=timeout)
         original = to_image(image)
-        return {**super().preprocess(original), "original": [original]}
+        inputs = super().preprocess(original)
+        return {**inputs, "original": [original], "size": [tuple(inputs["pixel_values"].shape[2:])]}
 
     def _forward(
         self, model_inputs: Mapping[str, Any], method: str = "agcam", target: Any = None, top_k: int | None = 5,
-        options: Mapping[str, Any] | None = None,
+        layer: Any = None, options: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:  # fmt: skip
         check_options(METHODS[method], options or {})
-        inputs = {name: value for name, value in model_inputs.items() if name != "original"}
-        logits = super()._forward(inputs)["logits"]
+        beside = {name: model_inputs[name] for name in _BESIDE}
+        inputs = {name: value for name, value in model_inputs.items() if name not in _BESIDE}
+        with untouched(self._method(method).adapter), torch.no_grad():
+            logits = super()._forward(inputs)["logits"]
         targets = self._targets(logits, target, top_k)
-        maps = self._maps(self._method(method), inputs["pixel_values"], targets, options or {})
-        return {"logits": logits, "targets": targets, "maps": maps, "original": model_inputs["original"]}
+        maps = self._maps(self._method(method, layer), inputs["pixel_values"], targets, options or {})
+        return {"logits": logits, "targets": targets, "maps": maps, **beside}
 
     def postprocess(
-        self, model_outputs: Mapping[str, Any], function_to_apply: Any = None, alpha: float = ALPHA, cmap: str = CMAP
-    ) -> list[dict[str, Any]]:
+        self, model_outputs: Mapping[str, Any], function_to_apply: Any = None, alpha: float = ALPHA, cmap: str = CMAP,
+        max_side: int | None = None,
+    ) -> list[dict[str, Any]]:  # fmt: skip
         """Labels, scores, maps and overlays of one image."""
-        logits = model_outputs["logits"]
-        ranked = super().postprocess({"logits": logits}, function_to_apply, top_k=logits.shape[1])
-        order = logits[0].float().argsort(descending=True, stable=True).tolist()  # as the parent sorts
-        found = dict(zip(order, ranked, strict=True))
         original: Image.Image = model_outputs["original"][0]
-        rows, cols = model_outputs["maps"].shape[2:]
-        view = self._view(original)
-        results = []
+        view = self._view(original, model_outputs["size"][0])
+        shown = original.copy()
+        if max_side is not None:
+            shown.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+        scores, names = self._scores(model_outputs["logits"][0], function_to_apply), self.model.config.id2label or {}
+        results, drawn = [], {}
         for index, grid in zip(model_outputs["targets"][0].tolist(), model_outputs["maps"][0], strict=True):
-            drawn = overlay(original, grid, view, alpha=alpha, cmap=cmap)
-            results.append(
-                {**found[index], "map": view.place(grid), "grid": grid.reshape(rows, cols).numpy(), "overlay": drawn}
-            )
+            if grid.data_ptr() not in drawn:  # an expanded map is one for all
+                picture = overlay(shown, grid, view, alpha=alpha, cmap=cmap)
+                drawn[grid.data_ptr()] = {
+                    "map": view.place(grid, shown.size), "grid": grid.float().numpy(), "overlay": picture
+                }  # fmt: skip
+            results.append({"label": names[index], "score": scores[index], **drawn[grid.data_ptr()]})
         return sorted(results, key=lambda result: -result["score"])
 
-    def _method(self, name: str) -> ViTAttribution:
+    def _scores(self, logits: Tensor, function_to_apply: Any) -> list[float]:
+        """The parent's scores by class number; its list is sorted, and does not say whose they are where some tie."""
+        config = self.model.config
+        rule = function_to_apply
+        if rule is None and config.problem_type == "regression":
+            rule = ClassificationFunction.NONE
+        elif rule is None:
+            several = config.problem_type == "multi_label_classification" or len(logits) == 1
+            rule = ClassificationFunction.SIGMOID if several else ClassificationFunction.SOFTMAX
+        values = logits.float().numpy()
+        apply = {ClassificationFunction.SIGMOID: sigmoid, ClassificationFunction.SOFTMAX: softmax}.get(rule)
+        return (values if apply is None else apply(values)).tolist()
+
+    def _method(self, name: str, layer: Any = None) -> ViTAttribution:
+        if layer is not None:
+            return METHODS[name](self.model, layer)
         known: dict[str, ViTAttribution] = self.__dict__.setdefault("_captum_vit_methods", {})
         if name not in known:
             known[name] = METHODS[name](self.model)
@@ -120,13 +155,23 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
             return method.attribute(images, **options).expand(-1, targets.shape[1], -1, -1)
         return torch.cat([method.attribute(images, target=column, **options) for column in targets.T], 1)
 
-    def _view(self, original: Image.Image) -> Any:
-        view = read_preprocessing(self.image_processor).view(original.size)
-        return covered(view, self._method("agcam").adapter, view.size[::-1])
+    def _view(self, original: Image.Image, size: tuple[int, int]) -> View:
+        """How an input of (height, width) looks at its image, patch by patch."""
+        view = checked_view(read_preprocessing(self.image_processor), original.size, (size[1], size[0]))
+        return covered(view, self._method("agcam").adapter, size)
 
 
 def explainer(pipe: ImageClassificationPipeline) -> ImageAttributionPipeline:
-    """The attribution pipeline of a classification pipeline that is there already; they share model and processor."""
+    """The attribution pipeline of a classification pipeline that is there already; they share model and processor.
+
+    Raises:
+        InputError: it is no such pipeline.
+    """
+    if not isinstance(pipe, ImageClassificationPipeline):
+        raise InputError(
+            f"expected a pipeline for image classification, got {type(pipe).__name__}: make one by "
+            f"pipeline({TASK!r}, model=...), or use explain(image, model)"
+        )
     return ImageAttributionPipeline(
         model=pipe.model, image_processor=pipe.image_processor, task=TASK, device=pipe.device,
         batch_size=pipe._batch_size, num_workers=pipe._num_workers,

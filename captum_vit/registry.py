@@ -9,7 +9,7 @@ from importlib.metadata import EntryPoint, entry_points
 import torch
 from torch import nn
 
-from .errors import LayerNotFoundError, UnsupportedModelError
+from .errors import LayerNotFoundError, OptionError, UnsupportedModelError
 from .layers import Adapter, Layer, NestedAdapter
 
 ADAPTERS = (
@@ -43,8 +43,8 @@ def adapt(model: nn.Module) -> Adapter:
         raise UnsupportedModelError(
             f"{type(model).__qualname__} is not supported: no adapter knows {type(model).__module__}."
             f"{type(model).__qualname__}, nor anything inside it. Adapters for the imported packages: {known}. To add "
-            f"one, subclass captum_vit.Adapter and register it under the entry-point group {ADAPTERS!r}; "
-            f"CONTRIBUTING.md shows how"
+            f"one, subclass captum_vit.Adapter and register it, by captum_vit.register or under the entry-point group "
+            f"{ADAPTERS!r}; CONTRIBUTING.md shows how"
         )
     name, inner = found[0]
     if name and next(iter(inspect.signature(model.forward).parameters), "") == "input_ids":
@@ -65,9 +65,28 @@ def unwrap(model: nn.Module) -> nn.Module:
         model = inner
 
 
+def register(adapter: type[Adapter]) -> type[Adapter]:
+    """Make an adapter known to this process alone, for a notebook or a script; a package declares an entry point.
+
+    It is asked before all others. One of the same module and name takes the place of an earlier one, as where a
+    notebook's cell is run again. May stand above the class as a decorator.
+
+    Raises:
+        OptionError: no subclass of Adapter.
+    """
+    if not (isinstance(adapter, type) and issubclass(adapter, Adapter)):
+        raise OptionError(f"expected a subclass of captum_vit.Adapter, got {adapter!r}")
+    _registered[f"{adapter.__module__}.{adapter.__qualname__}"] = adapter
+    return adapter
+
+
+_registered: dict[str, type[Adapter]] = {}
+
+
 def adapter_classes() -> list[type[Adapter]]:
-    """The registered adapters of every package that is imported already."""
-    return [point.load() for point in _entry_points() if point.name.split(".")[0] in sys.modules]
+    """The registered adapters, and those of every package that is imported already."""
+    installed = [point.load() for point in _entry_points() if point.name.split(".")[0] in sys.modules]
+    return [*reversed(_registered.values()), *installed]
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -60,8 +61,15 @@ class Item:
 class Reader(Protocol):
     """A data set, ready to be read item by item, in an order that never changes."""
 
-    name: str
-    names: Mapping[int, str]
+    @property
+    def name(self) -> str:
+        """The kind of data set."""
+        ...
+
+    @property
+    def names(self) -> Mapping[int, str]:
+        """Class number -> name; empty if the data set has none."""
+        ...
 
     @property
     def ids(self) -> Sequence[str]:
@@ -90,9 +98,9 @@ class Row(NamedTuple):
 class IndexedReader(Sequence[Item], ABC):
     """A reader that lists its rows once, when it is made, and opens images only as items are asked for.
 
-    A subclass lists its rows in `list_rows` and reads one in `read`; what it keeps open belongs into `self.kept`. A pickle
-    holds where the data lies and the options, not the rows: these are listed anew where they are first needed, and
-    compared with those of the original.
+    A subclass lists its rows in `list_rows` and reads one in `read`; what it keeps open belongs into `self.kept`. A
+    pickle holds where the data lies and the options, not the rows: these are listed anew where they are first needed,
+    and compared with those of the original.
 
     Attributes:
         kind: what stands before the colon in a spec.
@@ -209,7 +217,7 @@ class IndexedReader(Sequence[Item], ABC):
         if not ids:
             raise DataError(f"{self.kind}:{self.root} has no items{self._with_options()}")
         if len(set(ids)) < len(ids):
-            twice = next(name for name in ids if ids.count(name) > 1)
+            twice = Counter(ids).most_common(1)[0][0]
             raise DataError(f"{self.kind}:{self.root} has {twice!r} more than once: a run could not tell them apart")
         return len(ids), sha256("\n".join(ids).encode("utf-8", "surrogateescape")).hexdigest()
 

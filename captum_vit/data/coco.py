@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from io import StringIO
@@ -92,6 +93,8 @@ class Coco(IndexedReader):
     def _union(self, things: list[Any], entry: Mapping[str, Any]) -> Mask:
         """Pixels of any of the objects, (H, W) as stored."""
         mask = np.zeros((entry["height"], entry["width"]), bool)
-        for thing in things:
-            mask |= self._coco.annToMask(thing).astype(bool)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # pycocotools against numpy 2
+            for thing in things:
+                mask |= self._coco.annToMask(thing).astype(bool)
         return mask

@@ -18,9 +18,10 @@ class Folder(IndexedReader):
     """Images and masks of the same names: images/dog/rex.jpg and masks/dog/rex.png.
 
     Folders in images/ are classes: target is the folder's path as text, or None without folders. If only masks/ has
-    folders, an image gets one row for each folder that has a mask of it. A pixel belongs to the object if any colour
-    of it is above the threshold (of a palette: its number) and it is not transparent. Without masks/, items have no
-    mask; with it, an image without one is an error of its item. Links are followed; hidden files are not read.
+    folders, an image gets one row for each folder that has a mask of it, and none if no folder has. A pixel belongs to
+    the object if any colour of it is above the threshold (of a palette: its number) and it is not transparent. Without
+    masks/, items have no mask; with it, an image without one is an error of its item. Links are followed; hidden files
+    are not read.
 
     Args:
         root: what holds images/ and masks/.

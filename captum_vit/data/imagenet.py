@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -138,8 +139,9 @@ class ImageNet(IndexedReader):
 
 def class_folders(folder: Path) -> list[tuple[Path, str]]:
     """Images and the names of their class folders, as torchvision's ImageFolder lists them; none without folders."""
-    if not any(child.is_dir() for child in folder.iterdir()):
-        return []
+    with os.scandir(folder) as entries:  # which knows folders without a look at each of 50,000 files
+        if not any(entry.is_dir() for entry in entries):
+            return []
     listed = imported("torchvision.datasets", "torchvision").ImageFolder(str(folder), allow_empty=True)
     files = [(Path(file), listed.classes[number]) for file, number in listed.samples]
     return [(file, name) for file, name in files if not file.name.startswith(".")]

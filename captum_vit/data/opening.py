@@ -48,12 +48,18 @@ def open_data(spec: str) -> Reader:
     """
     kind, _, rest = spec.partition(":")
     reader = _reader_class(kind, spec)
-    path, query = (rest, "") if Path(rest).exists() else rest.partition("?")[::2]
+    path, query = (rest, "") if _is_path(rest) else rest.partition("?")[::2]
     if not path and kind != "sample":
         raise DataError(f"{spec!r} names no path: write {kind}:PATH")
     options = _pairs(query, spec)
     path, options = _split_off(reader, path, options)
     return reader(str(Path(path).expanduser()) if path.startswith("~") else path, **_converted(reader, options, kind))
+
+
+def _is_path(rest: str) -> bool:
+    """Whether all of it is a path, perhaps with a split behind it, whatever characters are in its name."""
+    head = rest.rpartition(":")[0]
+    return Path(rest).exists() or bool(head and Path(head).exists())
 
 
 def _reader_class(kind: str, spec: str) -> Any:

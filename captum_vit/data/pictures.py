@@ -129,6 +129,6 @@ def read_labels(source: Path | bytes, name: str = "") -> Labels:
 def marked(labels: Labels, threshold: float = 0) -> Mask:
     """The pixels (H, W) above a threshold: in any channel of a colour mask, and only where it is not transparent."""
     if labels.ndim == 3 and labels.shape[2] in (2, 4):
-        return (labels[..., :-1] > threshold).any(axis=2) & (labels[..., -1] > 0)  # type: ignore[operator]
-    above: Mask = labels > threshold  # type: ignore[operator]
-    return above.any(axis=2) if above.ndim == 3 else above
+        return marked(labels[..., :-1], threshold) & marked(labels[..., -1])
+    above: Mask = np.greater(labels, threshold)
+    return np.logical_or.reduce(above, axis=2) if above.ndim == 3 else above

@@ -54,9 +54,8 @@ class Scenes(IndexedReader):
 
     def _scene(self, seed: int) -> Scene:
         """A scene; the last one is kept, for its second object comes next."""
-        number, scene = self.kept.get("scene", (None, None))
-        if number != seed:
-            scene = draw_scene(seed, objects=2, size=self.options["size"])
-            self.kept["scene"] = (seed, scene)
-        assert scene is not None
+        kept = self.kept.get("scene")
+        if kept is None or kept[0] != seed:
+            kept = self.kept["scene"] = (seed, draw_scene(seed, objects=2, size=self.options["size"]))
+        scene: Scene = kept[1]
         return scene

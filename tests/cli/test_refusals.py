@@ -153,6 +153,7 @@ def test_control_c_in_a_real_process():
     process = subprocess.Popen(
         [sys.executable, "-m", "captum_vit", "explain", *map(str, files), "--method", "rollout"],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )  # fmt: skip
     deadline = time.monotonic() + 200
     while not Path("captum-vit-out/1/overview.png").exists() and time.monotonic() < deadline:

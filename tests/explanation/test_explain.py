@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torchvision import transforms
+from torchvision.models import VisionTransformer
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor, ViTModel
 
 from captum_vit import Explainer, Explanation, Preprocessing, explain, sample
@@ -288,6 +289,9 @@ def test_an_explainer_keeps_its_model():
         ({"images": 7}, InputError, "an image is a path.*got int"),
         ({"model": nn.Linear(2, 2)}, CaptumViTError, "Linear is not supported"),
         ({"device": "cuda:9"}, OptionError, "no device 'cuda:9' here"),
+        ({"model": build(), "device": "cpu"}, OptionError, "a model itself stays where it is"),
+        ({"method": "rollout", "target": "no such class"}, TargetError, "no class 'no such class' in 'sample'"),
+        ({"top_k": 0}, OptionError, "top_k must be at least 1, got 0"),
     ],
     ids=str,
 )
@@ -319,3 +323,100 @@ def test_overlays_are_as_large_as_the_original():
     assert grey[:48].all()
     assert not grey[52:148].any()
     assert grey[152:].all()
+
+
+def hf_model(classes: int, problem: str | None, names: dict[int, str] | None = None) -> nn.Module:
+    options = {**sample.hf_config(), "problem_type": problem, "num_labels": classes}
+    options["id2label"] = names or {i: f"kind {i}" for i in range(classes)}
+    options["label2id"] = {name: i for i, name in options["id2label"].items()}
+    return ViTForImageClassification(ViTConfig(**options)).eval()
+
+
+def test_a_single_class_is_scored_by_itself():
+    model = hf_model(1, None)
+    found = explain(scene(), model, preprocess=PREPROCESSING)
+    logit = model(PREPROCESSING(scene())[None]).logits[0]
+    assert found.labels[0].score == pytest.approx(logit.sigmoid().item())
+    assert 0 < found.labels[0].score < 1
+
+
+def test_a_regression_has_no_classes():
+    found = explain(scene(), hf_model(1, "regression"), "daam", preprocess=PREPROCESSING)
+    assert found.labels == found.targets == ()
+    assert found.maps.shape == (1, 1, 8, 8)
+    assert found.maps.max() > 0
+    with pytest.raises(TargetError, match="gives values, not classes"):
+        explain(scene(), hf_model(1, "regression"), target=0, preprocess=PREPROCESSING)
+
+
+def test_names_that_begin_alike_stay_apart():
+    names = {0: "Pneumonia, bacterial", 1: "Pneumonia, viral", 2: "healthy, no finding", 3: "other", 4: "other"}
+    model = hf_model(5, "multi_label_classification", names)
+    found = explain(scene(), model, target=[0, 1, 2, 3, 4], preprocess=PREPROCESSING)
+    assert [label.title for label in found.targets] == [
+        "Pneumonia, bacterial", "Pneumonia, viral", "healthy", "other (3)", "other (4)",
+    ]  # fmt: skip
+    assert len(found.scores) == 5
+    assert found.only(target="Pneumonia, viral").targets[0].index == 1
+    assert found.only(target="HEALTHY").targets[0].index == 2
+    with pytest.raises(TargetError, match="class 'Pneumonia' was not explained"):
+        found.only(target="Pneumonia")
+
+
+def test_classes_that_are_named_by_numbers():
+    names = {0: "0", 1: "1", 2: "10", 3: "2"}
+    model = hf_model(4, None, names)
+    assert explain(scene(), model, target="10", preprocess=PREPROCESSING).targets[0].index == 2
+    assert explain(scene(), model, target="2", preprocess=PREPROCESSING).targets[0].index == 3
+    assert explain(scene(), model, target=2, preprocess=PREPROCESSING).targets[0].index == 2
+
+
+def test_train_mode_is_left_as_it_was():
+    model = nn.Sequential(build(), nn.Dropout(0.5)).train()
+    before, state = fingerprint(model), torch.get_rng_state()
+    explain(scene(), model, "all", target=5, preprocess=PREPROCESSING)
+    assert fingerprint(model) == before
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_several_labels_without_a_configuration():
+    against, apart = (explain(scene(), build(), multi_label=m, preprocess=PREPROCESSING) for m in (False, True))
+    assert sum(label.score for label in against.labels) <= 1 + 1e-6
+    assert [label.index for label in apart.targets] == [CLASSES["triangle"], CLASSES["cross"]]
+
+
+PREPARED = {
+    "no tensor": (transforms.Compose([transforms.Resize((64, 64))]), "a preprocessing gives a tensor .*got Image: add"),
+    "bytes": (transforms.Compose([transforms.Resize((64, 64)), transforms.PILToTensor()]), "got torch.uint8"),
+    "one channel": (
+        transforms.Compose([transforms.Resize((64, 64)), transforms.Grayscale(), transforms.ToTensor()]),
+        "the model takes 3 channels, and the preprocessing gives 1",
+    ),
+}
+
+
+@pytest.mark.parametrize(("preprocess", "message"), PREPARED.values(), ids=PREPARED)
+def test_a_preprocessing_that_prepares_something_else(preprocess: Any, message: str):
+    with pytest.raises(PreprocessingError, match=message):
+        explain(scene(), build(), preprocess=preprocess)
+
+
+@pytest.mark.parametrize("names", [["a"] * 9, {8: "ninth"}])
+def test_more_names_than_scores(names: Any):
+    with pytest.raises(OptionError, match="class names, and the model has 8 scores"):
+        explain(scene(), class_names=names)
+
+
+def test_an_embedding_goes_to_the_methods_themselves():
+    with pytest.raises(TargetError, match="an embedding is a target of the methods themselves"):
+        explain(scene(), target=torch.randn(8))
+
+
+def test_torchvisions_classes_have_names():
+    model = vit_b_16_small()
+    found = explain(scene(), model, target="tabby", preprocess=PREPROCESSING)
+    assert found.targets[0].index == 281
+
+
+def vit_b_16_small() -> nn.Module:
+    return VisionTransformer(64, 16, num_layers=1, num_heads=2, hidden_dim=16, mlp_dim=16).eval()

@@ -25,7 +25,7 @@ from transformers.pipelines.pt_utils import KeyDataset
 from captum_vit import explain, sample
 from captum_vit.adapters.sample_vit import build
 from captum_vit.attr import METHODS
-from captum_vit.errors import OptionError, TargetError
+from captum_vit.errors import InputError, OptionError, TargetError
 from captum_vit.pipelines import ImageAttributionPipeline, explainer
 from captum_vit.visualization import overlay
 from tests.fingerprint import fingerprint
@@ -212,3 +212,57 @@ def test_maps_are_plain_arrays(pipe: ImageAttributionPipeline):
     assert set(result) == {"label", "score", "map", "grid", "overlay"}
     assert result["map"].dtype == result["grid"].dtype == np.float32
     assert not torch.is_tensor(result["grid"])
+
+
+def saturated(problem: str | None, logits: list[float], names: dict[int, str]) -> ImageAttributionPipeline:
+    """A model whose logits are constants, but for a small share of the image."""
+    options = {**sample.hf_config(), "problem_type": problem, "id2label": names, "label2id": {}}
+    model = ViTForImageClassification(ViTConfig(**options, num_labels=len(logits))).eval()
+    with torch.no_grad():
+        model.classifier.weight.mul_(1e-3)
+        model.classifier.bias.copy_(torch.tensor(logits))
+    return pipeline("image-attribution", model=model, image_processor=processor())
+
+
+@pytest.mark.parametrize(
+    ("problem", "logits"), [("multi_label_classification", [20.0, 30.0, 1.0]), (None, [-110.0, -105.0, 10.0])]
+)
+def test_labels_stay_with_their_maps_where_scores_tie(problem: str | None, logits: list[float]):
+    pipe = saturated(problem, logits, {0: "a", 1: "b", 2: "c"})
+    assert [pipe(scene(), target=i)[0]["label"] for i in range(3)] == ["a", "b", "c"]
+
+
+def test_labels_that_have_the_same_name():
+    pipe = saturated("multi_label_classification", [2.0, -2.0, 0.0], {0: "crane", 1: "crane", 2: "c"})
+    scores = [pipe(scene(), target=i)[0]["score"] for i in range(3)]
+    assert scores == pytest.approx([0.88, 0.12, 0.5], abs=0.02)
+
+
+def test_smaller_maps_and_overlays(pipe: ImageAttributionPipeline):
+    small = pipe(scene(size=(280, 200)), max_side=70, top_k=2, method="rollout")
+    assert small[0]["overlay"].size == (70, 50)
+    assert small[0]["map"].shape == (50, 70)
+    assert small[0]["map"] is small[1]["map"]  # one for all classes
+
+
+def test_files_are_read_as_everywhere_here(pipe: ImageAttributionPipeline, tmp_path: Path, model: nn.Module):
+    """A grey image of 16 bits, which Pillow alone would clip to white."""
+    grey = np.asarray(scene().convert("L")).astype(np.uint16) * 257
+    Image.fromarray(grey).save(tmp_path / "x.png")
+    result = pipe(str(tmp_path / "x.png"), top_k=1)[0]
+    found = explain(tmp_path / "x.png", model, target=result["label"], preprocess=processor())
+    np.testing.assert_allclose(result["grid"], found.maps[0, 0], rtol=1e-5, atol=1e-8)
+
+
+def test_layers_are_chosen(pipe: ImageAttributionPipeline, model: nn.Module):
+    last = pipe(scene(), layer=-1, method="daam", target="cross")[0]["grid"]
+    found = explain(scene(), model, "daam", "cross", layer=-1, preprocess=processor())
+    np.testing.assert_allclose(last, found.maps[0, 0], rtol=1e-5, atol=1e-8)
+    assert not np.allclose(last, pipe(scene(), method="daam", target="cross")[0]["grid"])
+
+
+def test_what_is_no_pipeline():
+    with pytest.raises(InputError, match="expected a pipeline for image classification, got str: make one by"):
+        explainer("model")
+    with pytest.raises(OptionError, match="no method"):
+        pipeline("image-attribution", model=build("transformers"), image_processor=processor(), method=["agcam"])

@@ -1,0 +1,73 @@
+"""Metrics of maps: where they point, how they steer the model, and whether they depend on what they should.
+
+A function for each metric, and a class for each group, which shares the work and takes a whole `Case`. Every result is
+one value for each image; what is undefined is NaN, and never disturbs another image.
+"""
+
+from .base import Case, Metric
+from .localization import (
+    Localization,
+    average_precision,
+    counts,
+    dataset_scores,
+    dice,
+    energy_inside,
+    iou,
+    miou,
+    pixel_accuracy,
+    pointing_game,
+    precision,
+    recall,
+)
+from .occluders import black, blur
+from .perturbation import Curve, Perturbation, perturbation, perturbation_curve
+from .regions import binarise, boxes_of, enlarge, fill_boxes, normalise
+from .sanity import (
+    Randomisation,
+    Sanity,
+    class_sensitivity,
+    randomisation,
+    sparseness,
+    stability,
+)
+
+METRICS: dict[str, type[Metric]] = {
+    "localization": Localization,
+    "perturbation": Perturbation,
+    "sanity": Sanity,
+}
+
+__all__ = [
+    "METRICS",
+    "Case",
+    "Curve",
+    "Localization",
+    "Metric",
+    "Perturbation",
+    "Randomisation",
+    "Sanity",
+    "average_precision",
+    "binarise",
+    "black",
+    "blur",
+    "boxes_of",
+    "class_sensitivity",
+    "counts",
+    "dataset_scores",
+    "dice",
+    "energy_inside",
+    "enlarge",
+    "fill_boxes",
+    "iou",
+    "miou",
+    "normalise",
+    "perturbation",
+    "perturbation_curve",
+    "pixel_accuracy",
+    "pointing_game",
+    "precision",
+    "randomisation",
+    "recall",
+    "sparseness",
+    "stability",
+]

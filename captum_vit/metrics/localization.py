@@ -1,0 +1,249 @@
+"""How well a map finds the object: overlap, ranking, pointing and energy, one value for each image.
+
+All functions take maps (N, H, W) and masks (N, H, W, bool) in the model's input, and return (N,) in float64. What is
+not `valid` is never counted. The result is NaN for an image whose map holds NaN or infinite values, and for one whose
+mask is empty where it is valid; the other images of the batch are not affected.
+
+torchmetrics is imported with the first call that needs it: its import takes seconds.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError, OptionError
+from .base import Case, Metric, blank, finite
+from .regions import Threshold, binarise, boxes_of, enlarge, fill_boxes, normalise
+
+EPS = 1e-5  # of the AGCAM program
+
+
+def counts(maps: Tensor, masks: Tensor, valid: Tensor | None = None, *, threshold: Threshold = 0.5) -> Tensor:
+    """True and false positive, false and true negative pixels (tp, fp, fn, tn) of each image, (N, 4) in float64.
+
+    Args:
+        maps: (N, H, W), min-max normalised and positive where greater than the threshold; or bool, the region itself.
+        masks, valid: (N, H, W), bool.
+        threshold: a number in [0, 1), or "mean", each map's own.
+    """
+    undefined = _undefined(maps, masks, valid)
+    region = maps if maps.dtype == torch.bool else binarise(maps, threshold, valid)
+    seen = torch.ones_like(masks) if valid is None else valid
+    groups = (region & masks, region & ~masks, ~region & masks, ~region & ~masks)
+    found = torch.stack([(group & seen).sum((1, 2)) for group in groups], 1)
+    return blank(found.double(), undefined)
+
+
+def _overlap(name: str, found: Tensor, eps: float) -> Tensor:
+    """A score of counts (..., 4)."""
+    tp, fp, fn, tn = found.unbind(-1)
+    if name == "miou":
+        return _miou(tp, fp, fn, tn, eps)
+    share = {
+        "pixel_accuracy": (tp + tn, tp + fp + fn + tn),
+        "iou": (tp, tp + fp + fn),
+        "dice": (2 * tp, 2 * tp + fp + fn),
+        "precision": (tp, tp + fp),
+        "recall": (tp, tp + fn),
+    }[name]
+    return _ratio(*share, eps)
+
+
+def _ratio(part: Tensor, whole: Tensor, eps: float) -> Tensor:
+    if eps:
+        return (part + eps) / (whole + eps)
+    return torch.where(whole == 0, 0.0, part / whole)  # NaN stays NaN
+
+
+def _miou(tp: Tensor, fp: Tensor, fn: Tensor, tn: Tensor, eps: float) -> Tensor:
+    """Mean of both classes; a background that neither the mask nor the map has is left out."""
+    inside, outside = _ratio(tp, tp + fp + fn, eps), _ratio(tn, tn + fp + fn, eps)
+    return torch.where(tn + fp + fn == 0, inside, (inside + outside) / 2)
+
+
+def pixel_accuracy(
+    maps: Tensor, masks: Tensor, valid: Tensor | None = None, *, threshold: Threshold = 0.5, eps: float = 0.0
+) -> Tensor:
+    """`(tp + tn + eps) / (all + eps)`; the arguments are those of `counts`."""
+    return _overlap("pixel_accuracy", counts(maps, masks, valid, threshold=threshold), eps)
+
+
+def iou(
+    maps: Tensor, masks: Tensor, valid: Tensor | None = None, *, threshold: Threshold = 0.5, eps: float = 0.0
+) -> Tensor:
+    """`(tp + eps) / (tp + fp + fn + eps)`; the arguments are those of `counts`."""
+    return _overlap("iou", counts(maps, masks, valid, threshold=threshold), eps)
+
+
+def dice(
+    maps: Tensor, masks: Tensor, valid: Tensor | None = None, *, threshold: Threshold = 0.5, eps: float = 0.0
+) -> Tensor:
+    """`(2 tp + eps) / (2 tp + fp + fn + eps)`; the arguments are those of `counts`."""
+    return _overlap("dice", counts(maps, masks, valid, threshold=threshold), eps)
+
+
+def precision(
+    maps: Tensor, masks: Tensor, valid: Tensor | None = None, *, threshold: Threshold = 0.5, eps: float = 0.0
+) -> Tensor:
+    """`(tp + eps) / (tp + fp + eps)`; 0 where nothing is positive and eps is 0. The arguments are those of `counts`."""
+    return _overlap("precision", counts(maps, masks, valid, threshold=threshold), eps)
+
+
+def recall(
+    maps: Tensor, masks: Tensor, valid: Tensor | None = None, *, threshold: Threshold = 0.5, eps: float = 0.0
+) -> Tensor:
+    """`(tp + eps) / (tp + fn + eps)`; the arguments are those of `counts`."""
+    return _overlap("recall", counts(maps, masks, valid, threshold=threshold), eps)
+
+
+def miou(
+    maps: Tensor, masks: Tensor, valid: Tensor | None = None, *, threshold: Threshold = 0.5, eps: float = 0.0
+) -> Tensor:
+    """Mean IoU of object and background; of the object alone where neither mask nor map has any background."""
+    return _overlap("miou", counts(maps, masks, valid, threshold=threshold), eps)
+
+
+def dataset_scores(tp: float, fp: float, fn: float, tn: float) -> dict[str, float]:
+    """Pixel accuracy and two-class mIoU of counts that were summed over a data set, as Chefer's protocol wants them."""
+    found = torch.tensor([tp, fp, fn, tn], dtype=torch.float64)
+    return {name: _overlap(name, found, 0.0).item() for name in ("pixel_accuracy", "miou")}
+
+
+def average_precision(maps: Tensor, masks: Tensor, valid: Tensor | None = None, *, two_class: bool = False) -> Tensor:
+    """Area under precision over recall of the map's pixels as scores of the object.
+
+    Args:
+        maps: (N, H, W), float.
+        masks, valid: (N, H, W), bool.
+        two_class: of [1 - R, R] against the one-hot mask, as Chefer's protocol has it, R being the min-max
+            normalised map.
+    """
+    from torchmetrics.functional.classification import multilabel_average_precision
+
+    undefined = _undefined(maps, masks, valid)
+    scores = normalise(finite(maps)[0], valid).flatten(1)  # outside [0, 1] torchmetrics would take a sigmoid
+    truth = masks.long() if valid is None else masks.long().masked_fill(~valid, -1)
+    truth = truth.flatten(1)
+    if two_class:
+        scores = torch.cat([1 - scores, scores], 1)
+        truth = torch.cat([torch.where(truth < 0, -1, 1 - truth), truth], 1)
+    truth = truth.masked_fill(undefined[:, None], 1)  # a mask that torchmetrics has nothing to say against
+    if len(maps) == 1:  # torchmetrics asks for two labels at least
+        scores, truth = scores.expand(2, -1), truth.expand(2, -1)
+    found = multilabel_average_precision(
+        scores.T, truth.T, len(scores), average=None, ignore_index=-1, validate_args=False
+    )
+    return blank(found.double()[: len(maps)], undefined)
+
+
+def pointing_game(maps: Tensor, masks: Tensor, valid: Tensor | None = None, *, tolerance: float = 15) -> Tensor:
+    """1 where a pixel of the object lies within `tolerance` pixels of the map's maximum, else 0.
+
+    Of several equal maxima, the share of them that hit: what one drawn at random would be expected to score, so that
+    a constant map gains nothing.
+
+    The published figure is the mean over the classes of each class's mean.
+    """
+    undefined = _undefined(maps, masks, valid)
+    if tolerance < 0:
+        raise OptionError(f"tolerance must be a number of pixels, at least 0, got {tolerance}")
+    maps = finite(maps.double())[0]
+    if valid is not None:
+        maps, masks = maps.masked_fill(~valid, -torch.inf), masks & valid
+    peaks = maps == maps.amax((1, 2), keepdim=True)
+    hits = (peaks & _within(masks, tolerance)).sum((1, 2))
+    return blank(hits.double() / peaks.sum((1, 2)), undefined)
+
+
+def _within(masks: Tensor, reach: float) -> Tensor:
+    """Pixels no farther than `reach` from a pixel of the mask: dilation by a disc, row by row of the disc."""
+    height, width = masks.shape[1:]
+    sums = torch.nn.functional.pad(masks.int().cumsum(2), (1, 0))  # (N, H, W + 1)
+    columns = torch.arange(width, device=masks.device)
+    near = torch.zeros_like(masks)
+    for shift in range(-min(int(reach), height - 1), min(int(reach), height - 1) + 1):
+        half = int((reach**2 - shift**2) ** 0.5)
+        row = sums[..., (columns + half + 1).clamp(max=width)] > sums[..., (columns - half).clamp(min=0)]
+        to, source = slice(max(0, -shift), height - max(0, shift)), slice(max(0, shift), height - max(0, -shift))
+        near[:, to] |= row[:, source]
+    return near
+
+
+def energy_inside(maps: Tensor, masks: Tensor, valid: Tensor | None = None) -> Tensor:
+    """The map's mass inside the object over its whole mass; negative values count as 0, and no mass at all gives 0."""
+    undefined = _undefined(maps, masks, valid)
+    mass = finite(maps.double())[0].clamp(min=0)
+    if valid is not None:
+        mass = mass * valid
+    return blank(_ratio((mass * masks).sum((1, 2)), mass.sum((1, 2)), 0.0), undefined)
+
+
+def _undefined(maps: Tensor, masks: Tensor, valid: Tensor | None) -> Tensor:
+    """Images without a result, (N,); checks the shapes."""
+    for name, given in (("masks", masks), ("valid", valid)):
+        if given is not None and (given.shape != maps.shape or given.dtype != torch.bool or maps.dim() != 3):
+            raise InputError(
+                f"expected maps and {name} of one shape (N, H, W), {name} of bool: got maps {tuple(maps.shape)}, "
+                f"{name} {tuple(given.shape)} of {given.dtype}"
+            )
+    object_ = masks if valid is None else masks & valid
+    return ~object_.flatten(1).any(1) | ~maps.isfinite().flatten(1).all(1)
+
+
+class Localization(Metric):
+    """The scores of this file, of maps enlarged to the model's input.
+
+    Presets are published protocols; they fix the other options:
+        "agcam": AGCAM's (Leem & Seo 2024): positive above the threshold, then the rectangles around both the map's
+            regions and the object (`Case.boxes`, else around the mask's regions), filled inclusively; eps of 1e-5. An
+            image whose prediction is not its target is NaN: skipped, as it is published.
+        "chefer": Chefer et al. 2021, segmentation: positive above the map's mean. What is published are the
+            `dataset_scores` of the columns tp, fp, fn and tn summed over a data set, and the mean of average_precision,
+            of both classes; pixel_accuracy and miou are of the image. The map should explain the predicted class.
+
+    Args:
+        preset: None for all scores as the functions define them.
+        threshold: a number in [0, 1), or "mean".
+        tolerance: of the pointing game, in pixels.
+    """
+
+    name = "localization"
+    needs = frozenset({"masks"})
+    overlaps = ("pixel_accuracy", "iou", "dice", "precision", "recall", "miou")
+
+    def __init__(
+        self, preset: Literal["agcam", "chefer"] | None = None, *, threshold: Threshold = 0.5, tolerance: float = 15
+    ) -> None:
+        if preset not in (None, "agcam", "chefer"):
+            raise OptionError(f"preset must be 'agcam', 'chefer' or None, got {preset!r}")
+        self.preset, self.tolerance = preset, tolerance
+        self.threshold: Threshold = "mean" if preset == "chefer" else threshold
+        columns = {
+            None: (*self.overlaps, "average_precision", "pointing_game", "energy_inside"),
+            "agcam": self.overlaps[:5],
+            "chefer": ("pixel_accuracy", "miou", "average_precision"),
+        }[preset]
+        self.higher_is_better = dict.fromkeys(columns, True)
+
+    def __call__(self, case: Case) -> dict[str, Tensor]:
+        maps, valid = enlarge(case.maps, case.size), case.valid
+        if self.preset == "agcam":
+            return self._boxed(case, maps)
+        masks = case.required("masks")
+        found = counts(maps, masks, valid, threshold=self.threshold)
+        out = {name: _overlap(name, found, 0.0) for name in self.overlaps if name in self.higher_is_better}
+        out["average_precision"] = average_precision(maps, masks, valid, two_class=self.preset == "chefer")
+        if self.preset == "chefer":
+            return out | dict(zip(("tp", "fp", "fn", "tn"), found.unbind(1), strict=True))
+        out["pointing_game"] = pointing_game(maps, masks, valid, tolerance=self.tolerance)
+        out["energy_inside"] = energy_inside(maps, masks, valid)
+        return out
+
+    def _boxed(self, case: Case, maps: Tensor) -> dict[str, Tensor]:
+        undefined = ~maps.isfinite().flatten(1).all(1) | (case.scores().argmax(1) != case.targets)
+        region = fill_boxes(boxes_of(binarise(maps, self.threshold, case.valid)), case.size, inclusive=True)
+        boxes = boxes_of(case.required("masks")) if case.boxes is None else case.boxes
+        truth = fill_boxes(boxes, case.size, inclusive=True)
+        found = blank(counts(region, truth, case.valid), undefined)
+        return {name: _overlap(name, found, EPS) for name in self.higher_is_better}

@@ -1,0 +1,53 @@
+"""The weights of a model drawn anew, stage by stage."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+
+from ..registry import adapt
+
+
+def stages_of(model: nn.Module) -> dict[str, list[nn.Module]]:
+    """Modules with parameters of their own, by stage: "head", then the blocks from the last to the first.
+
+    A block is all that shares its name with one attention layer and no other. What is registered outside any block
+    belongs to the block before it, behind the last one to the head, and before the first one to none.
+    """
+    adapter = adapt(model)
+    names = {id(module): name for name, module in model.named_modules()}
+    layers = [names[id(layer)] for layer in adapter.attention_layers().values()]
+    blocks = [_block(layer, layers) for layer in layers]
+    stages: dict[str, list[nn.Module]] = {name: [] for name in ("head", *reversed(blocks))}
+    stage = None
+    for name, module in model.named_modules():
+        own = next((block for block in blocks if f"{name}.".startswith(f"{block}.")), None)
+        if own is not None:
+            stage = own
+        elif stage == blocks[-1]:
+            stage = "head"
+        if stage is not None and next(module.parameters(recurse=False), None) is not None:
+            stages[stage].append(module)
+    return {name: parts for name, parts in stages.items() if parts}
+
+
+def _block(layer: str, layers: Sequence[str]) -> str:
+    """The shortest beginning of a layer's name, in whole words, that no other layer has."""
+    words = layer.split(".")
+    for count in range(1, len(words)):
+        start = ".".join(words[:count])
+        if not any(other.startswith(f"{start}.") for other in layers if other != layer):
+            return start
+    return layer
+
+
+def draw_anew(module: nn.Module) -> None:
+    """A module's own parameters as at its making."""
+    reset: Callable[[], None] | None = getattr(module, "reset_parameters", None)
+    if reset is not None:
+        reset()
+        return
+    with torch.no_grad():
+        for parameter in module.parameters(recurse=False):
+            mean, deviation = parameter.mean(), parameter.std(unbiased=False)
+            parameter.copy_(torch.randn_like(parameter) * deviation + mean)
