@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from tqdm import tqdm  # type: ignore[import-untyped]
@@ -259,10 +259,10 @@ def evaluate(
         from .evaluation import Plan, runs
 
         plan = Plan(
-            model, data, _names(methods), _names(metrics), checkpoint and str(checkpoint), target,
+            model, data, _names(methods), _names(metrics), str(checkpoint) if checkpoint else None, target,
             batch_size=batch_size, limit=limit, keep_maps=keep_maps, device=device,
         )  # fmt: skip
-        options = {"actors": actors, "num_gpus": gpus} if engine == "ray" else {}
+        options: dict[str, Any] = {"actors": actors, "num_gpus": gpus} if engine == "ray" else {}
         board = runs.evaluate(plan, out, engine=engine, progress=sys.stderr.isatty(), **options)
         runs.write_summary(board, out)
     except CaptumViTError as error:

@@ -62,7 +62,8 @@ def test_questions_taken_as_independent():
     for _ in range(200):
         of_image = np.repeat(rng.normal(0.5, 0.1, 60), 2)
         made = [
-            {"item": i, "id": f"{i}-alone", "method": "m", "target": 0, "iou": value} for i, value in enumerate(of_image)
+            {"item": i, "id": f"{i}-alone", "method": "m", "target": 0, "iou": value}
+            for i, value in enumerate(of_image)
         ]
         mean = board(made).mean("m", "iou")
         hits += mean.low <= 0.5 <= mean.high

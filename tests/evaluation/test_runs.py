@@ -56,7 +56,11 @@ def test_batches_do_not_matter(tmp_path: Path):
     for a, b in zip(together, alone, strict=True):
         assert a.keys() == b.keys()
         for name in a:
-            assert a[name] == pytest.approx(b[name], nan_ok=True, abs=1e-4) if isinstance(a[name], float) else a[name] == b[name]
+            assert (
+                a[name] == pytest.approx(b[name], nan_ok=True, abs=1e-4)
+                if isinstance(a[name], float)
+                else a[name] == b[name]
+            )
 
 
 def test_a_run_that_is_done_does_nothing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
