@@ -1,7 +1,9 @@
 """The preprocessing that image processors of Hugging Face transformers stand for, of either backend."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from PIL import Image
 from torch import Tensor
@@ -10,6 +12,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from captum_vit.errors import PreprocessingError
 from captum_vit.geometry import Size, View, shortest_edge
 from captum_vit.preprocessing import Preprocessing, read_preprocessing
+from captum_vit.probing import check_view, normalises_so, unknown
 
 _SIZES = ({"height", "width"}, {"shortest_edge"}, {"shortest_edge", "longest_edge"}, {"max_height", "max_width"})
 
@@ -17,35 +20,63 @@ _SIZES = ({"height", "width"}, {"shortest_edge"}, {"shortest_edge", "longest_edg
 def read(source: Any) -> Preprocessing | None:
     """The preprocessing of an image processor, or of the one inside a processor for text and images; else None.
 
+    Processors share names of attributes and steps but not what they do with them: what the attributes say is compared
+    with what becomes of an image.
+
     Raises:
-        PreprocessingError: it resizes or pads in a way that is not known here.
+        PreprocessingError: it resizes, crops or pads in a way that is not known here.
     """
     processor = getattr(source, "image_processor", source)
     if not isinstance(processor, BaseImageProcessor):
         return None
+    state = repr(sorted(vars(processor).items()))  # attributes may be set at any time
+    known = _KNOWN.get(processor)
+    if known is None or known[0] != state:
+        known = _KNOWN[processor] = state, _geometry(processor), _normalisation(processor)
+    return Preprocessing(partial(_prepare, processor), known[1], *known[2])
+
+
+_KNOWN: WeakKeyDictionary[Any, tuple[str, Callable[[Size], View], Any]] = WeakKeyDictionary()
+
+
+def _prepare(processor: Any, image: Image.Image) -> Tensor:
+    pixels = processor(images=image, return_tensors="pt")["pixel_values"]
+    if len(pixels) != 1:
+        raise PreprocessingError(f"it makes {len(pixels)} images of one")
+    return pixels[0]
+
+
+def _geometry(processor: Any) -> Callable[[Size], View]:
+    """What the attributes say, where it is true."""
     transforms = getattr(processor, "val_transforms", None)  # TimmWrapperImageProcessor
     view = _view(processor) if transforms is None else read_preprocessing(transforms).view
+    check_view(partial(_prepare, processor), view, type(processor).__name__)
+    return view
 
-    def prepare(image: Image.Image) -> Tensor:
-        return processor(images=image, return_tensors="pt")["pixel_values"][0]
 
+def _normalisation(processor: Any) -> tuple[Any, Any]:
+    """mean and std, if they are what the pixels are normalised with."""
     config = getattr(processor, "data_config", {})
     normalises = getattr(processor, "do_normalize", True)
-    mean = config.get("mean", getattr(processor, "image_mean", None)) if normalises else None
-    std = config.get("std", getattr(processor, "image_std", None)) if normalises else None
-    return Preprocessing(prepare, view, mean and tuple(mean), std and tuple(std))
+    mean, std = (config.get(end, getattr(processor, f"image_{end}", None)) for end in ("mean", "std"))
+    if not (normalises and mean and std):
+        return None, None
+    told = Preprocessing(partial(_prepare, processor), View.of, tuple(mean), tuple(std))
+    return (told.mean, told.std) if normalises_so(told) else (None, None)
 
 
 def _view(processor: Any) -> Callable[[Size], View]:
     name = type(processor).__name__
-    size = _given(getattr(processor, "size", None)) if getattr(processor, "do_resize", False) else {}
-    crop = _given(getattr(processor, "crop_size", None)) if getattr(processor, "do_center_crop", False) else {}
-    pad = _given(getattr(processor, "pad_size", None)) if getattr(processor, "do_pad", False) else {}
-    if size and set(size) not in _SIZES:
-        raise PreprocessingError(f"{name} resizes to {size}, and how a map goes back through it is not known")
     own = [step for step in _OWN_STEPS if getattr(processor, step, None)]
     if own:
-        raise PreprocessingError(f"{name} has {', '.join(own)}, and how a map goes back through it is not known")
+        raise unknown(name, f"it has {', '.join(own)}")
+    size, crop, pad = (
+        _given(processor, *names)
+        for names in (("size", "do_resize"), ("crop_size", "do_center_crop"), ("pad_size", "do_pad"))
+    )
+    for what, sides, kinds in (("resizes", size, _SIZES), ("crops", crop, _SIZES[:1]), ("pads", pad, _SIZES[:1])):
+        if sides and set(sides) not in kinds:
+            raise unknown(name, f"it {what} to {sides}")
     above = -1 if getattr(processor, "backend", "") == "pil" else 1  # which way an uneven padding is rounded
 
     def view(image: Size) -> View:
@@ -60,11 +91,20 @@ def _view(processor: Any) -> Callable[[Size], View]:
     return view
 
 
+# These depend on more than an image's size, so that no probe could show what they do.
 _OWN_STEPS = ("do_image_splitting", "do_crop_margin", "do_thumbnail", "do_align_long_axis", "crop_pct")
 
 
-def _given(sizes: Any) -> dict[str, int]:
-    return {key: value for key, value in dict(sizes or {}).items() if value is not None}
+def _given(processor: Any, name: str, switch: str) -> dict[str, int]:
+    """The sides that an attribute names, if the step they belong to is switched on."""
+    sizes = getattr(processor, name, None) if getattr(processor, switch, False) else None
+    if not sizes:
+        return {}
+    try:
+        sides = dict(sizes)
+    except (TypeError, ValueError) as error:
+        raise unknown(type(processor).__name__, f"its {name} is {sizes!r}") from error
+    return {key: value for key, value in sides.items() if value is not None}
 
 
 def _resized(image: Size, size: Mapping[str, int]) -> Size:

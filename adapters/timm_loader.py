@@ -46,10 +46,21 @@ def load(name: str, *, checkpoint: str | Path | None = None, pretrained: bool = 
 
 
 def preprocessing_of(model: Any) -> Preprocessing | None:
-    """What a timm model carries, its evaluation transform; None of anything else."""
+    """What a timm model carries, its evaluation transform, to the size that it was built for; None of anything else."""
     if not isinstance(model, nn.Module) or not hasattr(model, "pretrained_cfg"):
         return None
-    return read_preprocessing(create_transform(**resolve_data_config({}, model=model)))
+    side = _fixed_size(model)  # img_size=... leaves the configuration as it was
+    args = {} if side is None else {"input_size": (3, *side)}
+    return read_preprocessing(create_transform(**resolve_data_config(args, model=model)))
+
+
+def _fixed_size(model: Any) -> tuple[int, int] | None:
+    """(height, width) of the images that the model takes; None if it takes others too, or does not say."""
+    embed = getattr(model, "patch_embed", None) or getattr(model, "pixel_embed", None)  # the latter is TNT's
+    if getattr(model, "dynamic_img_size", False) or not getattr(embed, "strict_img_size", True):
+        return None
+    size = getattr(embed, "img_size", None)
+    return None if size is None else (int(size[0]), int(size[1]))
 
 
 def _create(name: str, **options: Any) -> nn.Module:

@@ -3,19 +3,21 @@
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
 
+from ._folders import fingerprint, folder_for
 from .attr import METHODS
 from .errors import ExplanationLoadError, OutputError, TargetError
 from .explaining import Explainer
-from .explanation import MANIFEST, Attribution, Explanation, write_atomically
+from .explanation import Attribution, Explanation
 from .images import open_image
 from .sample import draw_scene
+from .saving import MANIFEST, write_atomically
 from .visualization import Cell, overlay, sheet
 
 SCENE = "scene"
@@ -84,23 +86,36 @@ def explained(explainer: Explainer, image: Image.Image, name: str, options: Opti
     return replace(explanation, source=name)
 
 
-def write(explanation: Explanation, folder: Path, options: Options) -> list[str]:
-    """Write all that was asked for, and name the files, the overview first.
+def write(explanation: Explanation, out: Path, name: str, options: Options, taken: set[Path]) -> tuple[Path, list[str]]:
+    """Write all that was asked for, and name the folder and the files in it, the overview first.
 
+    Of the photograph a copy of `max_side` is drawn on and kept: a large one would take longer to write than to explain.
+
+    Args:
+        explanation: of one image.
+        out, name: the folder and the one in it that is wanted; if that holds another image, the next is taken.
+        options: what was asked for.
+        taken: the folders that this run wrote; this one is added.
     Raises:
         OutputError: the folder or a file cannot be written.
     """
-    drawn = pictures(explanation, options.max_side)
-    save(drawn, folder)
+    image = fingerprint(explanation.image)
+    shown = explanation.reduced(options.max_side)
+    drawn = pictures(shown)
     names = ["overview.png", *sorted(name for name in drawn if name != "overview.png")]
+    names += [FLOW] * options.flow + [REPORT] * options.report
+    files = [*names, *[MANIFEST] * options.report]
+    folder = folder_for(out, name, image, files, taken)
+    taken.add(folder.path)
+    folder.announce(files)
+    save(drawn, folder.path)
     if options.flow:
-        explanation.flow.save(folder / FLOW)
-        names.append(FLOW)
+        shown.flow.save(folder.path / FLOW)
     if options.report:
-        explanation.to_html(folder / REPORT)
-        explanation.save(folder)
-        names.append(REPORT)
-    return names
+        shown.to_html(folder.path / REPORT)
+        shown.save(folder.path)
+    folder.finish(files)
+    return folder.path, names
 
 
 def find_explanations(folders: Sequence[Path]) -> list[Path]:
@@ -117,9 +132,29 @@ def find_explanations(folders: Sequence[Path]) -> list[Path]:
     return found
 
 
-def pictures(explanation: Explanation, max_side: int) -> dict[str, Image.Image]:
+def loaded(folders: Sequence[Path], refused: Callable[[ExplanationLoadError], None]) -> Iterator[Explanation]:
+    """The explanation in each folder, each when its turn comes; those that cannot be read go to `refused`.
+
+    Raises:
+        ExplanationLoadError: none of them can.
+    """
+    failed = 0
+    for folder in folders:
+        try:
+            explanation = Explanation.load(folder)
+        except ExplanationLoadError as error:
+            failed += 1
+            refused(error)
+        else:
+            yield explanation
+            del explanation  # two photographs of full size are one too many
+    if failed == len(folders):
+        raise ExplanationLoadError("none of the explanations could be read")
+
+
+def pictures(explanation: Explanation) -> dict[str, Image.Image]:
     """Overlays by file name, and an overview of them: a row for each class."""
-    shown = _reduced(explanation.image, max_side)
+    shown = explanation.image
     drawn: dict[str, Image.Image] = {}
     rows: list[list[Cell]] = []
     targets: Sequence[int | None] = [label.index for label in explanation.targets] or [None]
@@ -202,10 +237,3 @@ def save(pictures: dict[str, Image.Image], folder: Path) -> None:
         data = BytesIO()
         image.save(data, "PNG")
         write_atomically(folder / name, data.getvalue())
-
-
-def _reduced(image: Image.Image, longest: int) -> Image.Image:
-    """The image with its longest side at most so long."""
-    shown = image.copy()
-    shown.thumbnail((longest, longest), Image.Resampling.LANCZOS)
-    return shown

@@ -88,7 +88,11 @@ Out = Annotated[
 ]
 MaxSide = Annotated[
     int,
-    typer.Option(metavar="PIXELS", min=16, help="Longest side of the pictures; larger images are shown smaller."),
+    typer.Option(
+        metavar="PIXELS",
+        min=16,
+        help="Longest side of the pictures and of the kept photograph; larger images are shown smaller.",
+    ),
 ]
 Attention = Annotated[
     bool,
@@ -127,7 +131,8 @@ def explain(
     """Draw what the score of each image rests on.
 
     Overlays go to OUT/IMAGE/METHOD-CLASS.png, with an overview.png that shows them side by side, a report.html to look
-    at them block by block, and a flow.gif.
+    at them block by block, and a flow.gif. A folder that holds another image of that name is left alone: the next one
+    is IMAGE-2. What an earlier run wrote of the same image is replaced, and what this one does not write removed.
 
     Exit code: 0 all done; 1 some images failed, the others are done; 2 something that was asked for cannot be had.
     """
@@ -190,25 +195,24 @@ def report(
     Exit code: 0 written; 1 some explanations are damaged, the page holds the others; 2 nothing could be written.
     """
     try:
-        from ._run import REPORT, find_explanations
-        from .explanation import Explanation, write_atomically
+        from ._run import REPORT, find_explanations, loaded
         from .report import render
+        from .saving import write_atomically
 
-        explanations, failed = [], 0
-        for folder in find_explanations(folders):
-            try:
-                explanations.append(Explanation.load(folder))
-            except ExplanationLoadError as error:
-                failed += 1
-                _complain(f"Failed: {error}")
-        if not explanations:
-            raise ExplanationLoadError("none of the explanations could be read")
+        def refused(error: ExplanationLoadError) -> None:
+            failed.append(error)
+            _complain(f"Failed: {error}")
+
+        failed: list[ExplanationLoadError] = []
+        found = find_explanations(folders)
+        page = render(loaded(found, refused), count=len(found))
         path = out or folders[0] / REPORT
-        write_atomically(path, render(explanations).encode())
+        write_atomically(path, page.encode())
     except CaptumViTError as error:
         _complain(f"Error: {error}")
         raise typer.Exit(BAD_USE) from None
-    _say(f"{len(explanations)} explanation{'s' if len(explanations) > 1 else ''}, written: {_plain(str(path))}")
+    written = len(found) - len(failed)
+    _say(f"{written} explanation{'s' if written > 1 else ''}, written: {_plain(str(path))}")
     raise typer.Exit(BAD_IMAGES if failed else 0)
 
 
@@ -307,6 +311,7 @@ def _explain_all(images: list[Path], options: "Options", out: Path) -> int:
     names = _run.folder_names(file or Path(_run.SCENE) for file in files)
     _run.check_folder(out)
     explainer, failed = None, 0
+    taken: set[Path] = set()
     bar = tqdm(files, unit="image", leave=False, disable=len(files) == 1 or not sys.stderr.isatty())
     for file, name in zip(bar, names, strict=True):
         try:
@@ -318,12 +323,12 @@ def _explain_all(images: list[Path], options: "Options", out: Path) -> int:
                 for note in notes:
                     _complain(f"Note: {note}")
             explanation = _run.explained(explainer, image, file.name if file else "embedded scene", options)
-            files_written = _run.write(explanation, out / name, options)
+            folder, files_written = _run.write(explanation, out, name, options, taken)
         except (ImageLoadError, InputError) as error:
             failed += 1
             _complain(f"Failed: {error}")
             continue
-        _say(_summary(str(file or "embedded scene"), explanation, files_written, out / name))
+        _say(_summary(str(file or "embedded scene"), explanation, files_written, folder))
     if failed:
         _complain(f"{failed} of {len(files)} images failed" + ("" if failed == len(files) else "; the others are done"))
     return BAD_IMAGES if failed else 0

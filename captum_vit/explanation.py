@@ -1,12 +1,8 @@
 """What came of explaining an image: maps, flows and labels with all that it takes to show them on the photograph."""
 
-import hashlib
-import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from .classes import class_index
-from .errors import ExplanationLoadError, OptionError, OutputError, TargetError
-from .geometry import View
+from .errors import OptionError, TargetError
+from .geometry import Size, View
 from .models import nearest
 
 if TYPE_CHECKING:
@@ -25,9 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from .flow import Flow
-
-MANIFEST = "explanation.json"
-FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -96,6 +89,7 @@ class Explanation:
     model, source: names of the model and of the image's file.
     versions: of the packages that took part.
     attention: kept where it was asked for.
+    photographed: (width, height) of the original, where `image` is a reduced copy of it.
     """
 
     image: Image.Image
@@ -106,6 +100,7 @@ class Explanation:
     source: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     attention: AttentionRecord | None = None
+    photographed: Size | None = None
 
     @property
     def maps(self) -> Tensor:
@@ -152,6 +147,15 @@ class Explanation:
             label = self._label(target)
             kept = [a for a in kept if a.target is None or a.target.index == label.index]
         return replace(self, attributions=tuple(kept))
+
+    def reduced(self, side: int) -> "Explanation":
+        """The same on a copy of the photograph with no side longer than `side` pixels; a smaller one stays as it is."""
+        if max(self.image.size) <= side:
+            return self
+        image = self.image.copy()
+        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+        view = self.view.of_copy(image.size)
+        return replace(self, image=image, view=view, photographed=self.photographed or self.image.size)
 
     def _label(self, target: int | str) -> Label:
         labels = {label.index: label for label in self.targets}
@@ -201,6 +205,7 @@ class Explanation:
             OutputError: the file cannot be written.
         """
         from .report import render
+        from .saving import write_atomically
 
         page = render([self])
         if path is not None:
@@ -210,31 +215,15 @@ class Explanation:
     def save(self, folder: str | Path) -> None:
         """Write the explanation: maps as safetensors, the image as PNG, all else as JSON.
 
-        The manifest is put in place last and names files by their content, so that whoever reads the folder sees the
-        old explanation or the new one, whole.
+        Whoever reads the folder meanwhile sees the old explanation or the new one, whole.
 
         Raises:
+            InputError: it could not be loaded again, as for NaN in a map.
             OutputError: the folder cannot be written.
         """
-        from safetensors.torch import save
+        from .saving import save
 
-        folder = Path(folder)
-        png = BytesIO()
-        self.image.save(png, "PNG")
-        files = {"maps": (save(self._tensors()), "safetensors"), "image": (png.getvalue(), "png")}
-        names = {kind: f"{kind}-{hashlib.sha256(data).hexdigest()[:16]}.{end}" for kind, (data, end) in files.items()}
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            before = [path for kind in files for path in folder.glob(f"{kind}-{'?' * 16}.*")]
-        except OSError as error:
-            raise OutputError(f"cannot write to the folder {str(folder)!r}: {error.strerror}") from error
-        for kind, (data, _) in files.items():
-            write_atomically(folder / names[kind], data)
-        text = json.dumps({**self._manifest(), "files": names}, indent=1, ensure_ascii=False)
-        write_atomically(folder / MANIFEST, text.encode())
-        for path in before:
-            if path.name not in names.values():
-                path.unlink(missing_ok=True)
+        save(self, folder)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Explanation":
@@ -243,83 +232,9 @@ class Explanation:
         Raises:
             ExplanationLoadError: there is none, or it is damaged, or of a later format.
         """
-        from safetensors.torch import load
+        from .saving import load
 
-        folder = Path(folder)
-        try:
-            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise ExplanationLoadError(f"no explanation in {str(folder)!r}: it holds no {MANIFEST}") from error
-        except (OSError, ValueError) as error:
-            raise ExplanationLoadError(f"cannot read {str(folder / MANIFEST)!r}: {error}") from error
-        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-            found = manifest.get("format") if isinstance(manifest, dict) else None
-            raise ExplanationLoadError(f"{str(folder / MANIFEST)!r} has format {found!r}, this version reads {FORMAT}")
-        try:
-            data = {kind: _read_checked(folder, name) for kind, name in manifest["files"].items()}
-            image = Image.open(BytesIO(data["image"]), formats=["PNG"]).convert("RGB")
-            return cls._from_manifest(manifest, load(data["maps"]), image)
-        except ExplanationLoadError:
-            raise
-        except Exception as error:  # whatever is missing or misshapen in it
-            raise ExplanationLoadError(f"the explanation in {str(folder)!r} is damaged: {error!r}") from error
-
-    def _tensors(self) -> dict[str, Tensor]:
-        tensors = {f"flow.{i}": a.flow.contiguous() for i, a in enumerate(self.attributions)}
-        if self.attention is not None:
-            for kind in ("heads", "patches"):
-                for name, tensor in getattr(self.attention, kind).items():
-                    tensors[f"{kind}.{name}"] = tensor.contiguous()
-        return tensors
-
-    def _manifest(self) -> dict[str, Any]:
-        return {
-            "format": FORMAT,
-            "model": self.model,
-            "source": self.source,
-            "versions": dict(self.versions),
-            "geometry": self.view.to_dict(),
-            "labels": [asdict(label) for label in self.labels],
-            "attributions": [
-                {
-                    "method": a.method,
-                    "target": a.target and asdict(a.target),
-                    "layers": list(a.layers),
-                    "options": {name: _plain(value) for name, value in a.options.items()},
-                }
-                for a in self.attributions
-            ],
-            "attention": None if self.attention is None else {
-                "heads": list(self.attention.heads), "patches": list(self.attention.patches)
-            },
-        }  # fmt: skip
-
-    @classmethod
-    def _from_manifest(cls, manifest: Mapping[str, Any], tensors: Mapping[str, Tensor], image: Image.Image) -> Any:
-        attributions = tuple(
-            Attribution(
-                entry["method"],
-                entry["target"] and Label(**entry["target"]),
-                tensors[f"flow.{i}"],
-                tuple(entry["layers"]),
-                entry["options"],
-            )
-            for i, entry in enumerate(manifest["attributions"])
-        )
-        kept = manifest["attention"]
-        attention = kept and AttentionRecord(
-            *({name: tensors[f"{kind}.{name}"] for name in kept[kind]} for kind in ("heads", "patches"))
-        )
-        return cls(
-            image,
-            View.from_dict(manifest["geometry"]),
-            attributions,
-            tuple(Label(**label) for label in manifest["labels"]),
-            manifest["model"],
-            manifest["source"],
-            manifest["versions"],
-            attention,
-        )
+        return load(folder)
 
     def __iter__(self) -> Iterator[Attribution]:
         return iter(self.attributions)
@@ -336,39 +251,3 @@ class Explanation:
         from .report import render_inline
 
         return render_inline(self)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """A file that appears whole under its name or not at all.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        try:
-            part.write_bytes(data)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
-
-
-def _read_checked(folder: Path, name: str) -> bytes:
-    """The content of a file that the manifest names by its hash."""
-    if Path(name).name != name:
-        raise ExplanationLoadError(f"the explanation in {str(folder)!r} names a file elsewhere: {name!r}")
-    data = (folder / name).read_bytes()
-    if hashlib.sha256(data).hexdigest()[:16] != Path(name).stem.rpartition("-")[2]:
-        raise ExplanationLoadError(f"{str(folder / name)!r} is damaged: its content is not the one that was saved")
-    return data
-
-
-def _plain(value: Any) -> Any:
-    """An option as JSON can hold it."""
-    if isinstance(value, (str, int, float, bool, type(None))):
-        return value
-    if isinstance(value, Sequence):
-        return [_plain(item) for item in value]
-    return f"<{type(value).__name__}>"

@@ -14,7 +14,8 @@ from PIL import Image, ImageDraw, features
 from torch import Tensor
 
 from .errors import OptionError
-from .explanation import Attribution, Explanation, write_atomically
+from .explanation import Attribution, Explanation
+from .saving import write_atomically
 from .titles import block_names, method_name
 from .visualization import _fitted, _font, _shortened, flow_display, overlay, sheet
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 DISPLAYS = ("daam", "own")
 HOLD = 3  # the last frame stays as long as so many others
 NARROWEST = 150  # pixels for a title, however narrow the picture
+CELLS = 32**3  # that a palette's colours are counted in, 8 x 8 x 8 each
 AHEAD, BEHIND = (225, 225, 225), (70, 70, 70)  # the progress mark
 
 
@@ -190,12 +192,16 @@ def _palette_of(frames: Sequence[Image.Image]) -> Image.Image:
 
     By their number the few patches with evidence would lose the bright colours that they are looked at for.
     """
-    pixels = np.concatenate([np.asarray(frame).reshape(-1, 3) for frame in frames])
-    cells = (pixels >> 3).astype(np.int64) @ (1024, 32, 1)  # colours that look alike
-    counts = np.bincount(cells)
+    counts, sums = np.zeros(CELLS, np.int64), np.zeros((CELLS, 3))
+    for frame in frames:
+        pixels = np.asarray(frame).reshape(-1, 3)
+        red, green, blue = (pixels[:, channel].astype(np.int32) >> 3 for channel in range(3))
+        cells = red << 10 | green << 5 | blue  # colours that look alike
+        counts += np.bincount(cells, minlength=CELLS)
+        for channel in range(3):
+            sums[:, channel] += np.bincount(cells, pixels[:, channel], CELLS)
     found = counts.nonzero()[0]
-    sums = [np.bincount(cells, pixels[:, channel])[found] for channel in range(3)]
-    colours = (np.stack(sums, 1) / counts[found, None]).round().astype(np.uint8)
+    colours = (sums[found] / counts[found, None]).round().astype(np.uint8)
     weighted = np.repeat(colours, np.cbrt(counts[found]).astype(int), 0)
     return Image.fromarray(weighted[None]).quantize(255, Image.Quantize.MEDIANCUT)
 

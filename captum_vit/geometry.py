@@ -63,6 +63,19 @@ class View:
             raise InputError(f"the preprocessing leaves nothing of an image of {_text(self.original)}")
         return replace(moved, window=window)
 
+    def of_copy(self, size: Size) -> "View":
+        """The same look at a copy of the image that was resized to (width, height): all lies where it lay."""
+        if min(size) < 1:
+            raise InputError(f"a copy of an image has at least one pixel, got {_text(size)}")
+        across, down = size[0] / self.original[0], size[1] / self.original[1]
+        left, top, right, bottom = self.window
+        return replace(
+            self,
+            original=size,
+            scale=(self.scale[0] / across, self.scale[1] / down),
+            window=(left * across, top * down, right * across, bottom * down),
+        )
+
     @property
     def box(self) -> Box:
         """The input's outer edges in pixels of the image; beyond the image where it was padded."""

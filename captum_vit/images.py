@@ -1,6 +1,5 @@
 """Reading images in any form, also from files and folders that nobody has checked."""
 
-import warnings
 from collections.abc import Iterable
 from functools import cache
 from io import BytesIO
@@ -12,6 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from .errors import ImageLoadError, InputError
+from .quiet import quiet
 
 Picture = str | Path | Image.Image | np.ndarray | Tensor
 
@@ -50,24 +50,65 @@ def to_image(picture: Picture) -> Image.Image:
     """A picture in any form as an upright RGB image.
 
     Raises:
-        ImageLoadError: a file that is none.
-        InputError: an array or tensor of another shape or type.
+        ImageLoadError: a file that is none, or a PIL image whose file is damaged.
+        InputError: an array or tensor of another shape or type, or floating-point pixels.
     """
     if isinstance(picture, (str, Path)):
         return open_image(picture)
     if isinstance(picture, Image.Image):
-        return ImageOps.exif_transpose(picture).convert("RGB")
-    if isinstance(picture, Tensor) and picture.dtype == torch.uint8 and picture.dim() == 3:
-        picture = picture.permute(1, 2, 0).cpu().numpy()  # (H, W, 3)
-    if isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and (
+        return _of_pil(picture)
+    if (
+        isinstance(picture, Tensor)
+        and picture.dtype == torch.uint8
+        and picture.dim() == 3
+        and len(picture) in (1, 3, 4)
+    ):
+        pixels = picture.permute(1, 2, 0).cpu().numpy()
+    elif isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and (
         picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] in (1, 3, 4))
     ):  # fmt: skip
-        return Image.fromarray(picture.squeeze(2) if picture.shape[2:] == (1,) else picture).convert("RGB")
-    got = f"{picture.dtype} of shape {tuple(picture.shape)}" if hasattr(picture, "dtype") else type(picture).__name__
-    raise InputError(
-        f"an image is a path, a PIL image, a uint8 array (H, W, 3), a uint8 tensor (3, H, W) or a preprocessed tensor "
-        f"of floats (C, H, W), got {got}"
+        pixels = picture
+    else:
+        raise InputError(_no_image(picture))
+    if not pixels.size:
+        raise InputError(f"an image has pixels, got {_described(picture)}")
+    return Image.fromarray(pixels.squeeze(2) if pixels.shape[2:] == (1,) else pixels).convert("RGB")
+
+
+def _of_pil(image: Image.Image) -> Image.Image:
+    try:
+        with quiet("PIL"):
+            return _to_rgb(image)
+    except InputError as error:
+        raise InputError(f"the image has {error}") from error
+    except Exception as error:  # its file is decoded only here
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageLoadError(f"the PIL image is damaged or cut off ({reason}): get its file again") from error
+
+
+def _no_image(picture: object) -> str:
+    """Why an object is taken for no image, and what to do."""
+    advice = ""
+    if isinstance(picture, Tensor) and picture.dtype == torch.uint8:
+        advice = "; tensors are channels first"
+        if picture.dim() == 3 and picture.shape[2] in (1, 3, 4):
+            advice += ": pass tensor.permute(2, 0, 1)"
+    elif isinstance(picture, np.ndarray) and picture.dtype == bool:
+        advice = "; make black and white of a mask by array.astype('uint8') * 255"
+    elif isinstance(picture, np.ndarray) and picture.dtype.kind == "f":
+        advice = "; make uint8 of values in 0..1 by (array * 255).round().astype('uint8')"
+    elif isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.shape[:1] in ((1,), (3,)):
+        advice = "; arrays are channels last: pass array.transpose(1, 2, 0)" if picture.ndim == 3 else ""
+    return (
+        f"an image is a path, a PIL image, a uint8 array (H, W) or (H, W, 3), a uint8 tensor (3, H, W) or a "
+        f"preprocessed tensor of floats (C, H, W), got {_described(picture)}{advice}"
     )
+
+
+def _described(picture: object) -> str:
+    if isinstance(picture, (np.ndarray, Tensor)):
+        return f"{picture.dtype} of shape {tuple(picture.shape)}"
+    return type(picture).__name__
 
 
 def find_images(paths: Iterable[str | Path]) -> list[Path]:
@@ -121,8 +162,7 @@ def _check_file(path: Path) -> None:
 
 
 def _decode(source: Path | BytesIO, name: str) -> Image.Image:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata; sizes are checked here
+    with quiet("PIL"):  # it remarks on odd metadata; sizes are checked here
         try:
             image = Image.open(source, formats=known_formats())
         except Image.DecompressionBombError as error:
@@ -134,9 +174,9 @@ def _decode(source: Path | BytesIO, name: str) -> Image.Image:
         with image:
             _check_size(name, *image.size)
             try:
-                return _to_rgb(name, ImageOps.exif_transpose(image))
-            except ImageLoadError:
-                raise
+                return _to_rgb(image)
+            except InputError as error:
+                raise ImageLoadError(f"{name} has {error}") from error
             except Exception as error:
                 raise ImageLoadError(_damaged(name, error)) from error
 
@@ -177,11 +217,13 @@ def _what_it_is(source: Path | BytesIO) -> str:
     return f"is not an image in a format that is known here: convert it to one of {', '.join(SUFFIXES)}"
 
 
-def _to_rgb(name: str, image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Upright, whatever the mode, read from a file or not; InputError if its range is unknown."""
+    image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # Pillow would clip 16 bits at 255 instead of scaling them
         return image.convert("I").point(lambda value: value / 257).convert("L").convert("RGB")
     if image.mode == "F":
-        raise ImageLoadError(f"{name} has floating-point pixels of unknown range: save it with 8 or 16 bits")
+        raise InputError("floating-point pixels of unknown range: save it with 8 or 16 bits")
     if image.mode == "P":  # a palette may come with transparency of its own
         image = image.convert("RGBA")
     return image.convert("RGB")

@@ -4,7 +4,6 @@ What stands before the first slash chooses a loader from the entry-point group `
 the loader. So the core knows no framework, and a package can bring loaders of its own.
 """
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from .errors import ModelLoadError
 from .preprocessing import Preprocessing
+from .quiet import quiet
 
 LOADERS = "captum_vit.loaders"
 
@@ -154,8 +154,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_torch(path: Path, start: bytes) -> Any:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on the pickle's protocol: what it means for us is in the error
+        with quiet("torch"):  # it remarks on the pickle's protocol: what that means for us is in the error
             return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         is_pickle = start.startswith((b"\x80", b"PK"))

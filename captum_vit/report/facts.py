@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from ..explanation import Explanation
-from ..geometry import View
+from ..geometry import Size, View
 from .encoding import text
 
 
@@ -31,13 +31,19 @@ def facts(explanation: Explanation) -> str:
     width, height = explanation.view.size
     known = [
         ("Model", text(explanation.model or "unnamed")),
-        ("Image", " × ".join(map(str, explanation.view.original)) + " pixels"),
+        ("Image", text(image_size(explanation))),
         ("Seen by the model", text(seen(explanation.view))),
-        ("Input", f"{width} × {height} pixels, {rows} × {cols} patches (rows × columns)"),
+        ("Input", text(f"{width} × {height} pixels, {rows} × {cols} patches (rows × columns)")),
         ("Methods", _listed(name + _options(given) for name, given in explanation.options.items())),
         ("Versions", _listed(f"{name} {version}" for name, version in explanation.versions.items())),
     ]
     return "".join(f"<div><dt>{term}</dt><dd>{said}</dd></div>" for term, said in known if said)
+
+
+def image_size(explanation: Explanation) -> str:
+    """The photograph's size, and that of the copy that was kept of it."""
+    original, kept = explanation.photographed, f"{_sides(explanation.view.original)} pixels"
+    return kept if original is None else f"{_sides(original)} pixels, kept as {kept}"
 
 
 def seen(view: View) -> str:
@@ -62,6 +68,10 @@ def seen(view: View) -> str:
 def percent(share: float) -> str:
     """A share in 0..1 in words, without a false zero."""
     return "< 0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
+
+
+def _sides(size: Size) -> str:
+    return " × ".join(map(str, size))
 
 
 def _options(given: Mapping[str, object]) -> str:

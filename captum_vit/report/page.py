@@ -1,7 +1,8 @@
 """The page: HTML that is filled in here, its styles and its script inside it, everything else forbidden to it."""
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Iterable, Sized
+from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -18,32 +19,54 @@ THUMBNAIL = 192
 SCRIPTS = ("picture.js", "tabs.js", "report.js")
 
 
-def render(explanations: Sequence[Explanation]) -> str:
+@dataclass(frozen=True)
+class _Part:
+    """What the page needs of one explanation, whose photograph and maps may go."""
+
+    title: str
+    model: str
+    entry: str
+    section: str
+
+
+def render(explanations: Iterable[Explanation], count: int | None = None) -> str:
     """One page of HTML for one or several explanations, to be opened from disk and without a network.
+
+    They are taken one by one, and none is kept: of many, pass an iterator that loads each when its turn comes.
 
     Its Content-Security-Policy allows the one style sheet and the one script in it by their hashes and images that are
     part of it; nothing can be loaded and nothing else runs, whatever names of classes and files say.
 
+    Args:
+        explanations: at least one.
+        count: how many there are at most, where they have no `len`; they share the room for attention on a page.
     Raises:
         InputError: there is no explanation, or one holds NaN or infinite values.
     """
-    if not explanations:
+    if count is None:
+        explanations = explanations if isinstance(explanations, Sized) else list(explanations)
+        count = len(explanations)
+    parts = [_part(explanation, number, count) for number, explanation in enumerate(explanations, 1)]
+    if not parts:
         raise InputError("expected at least one explanation for the report, got none")
     css, script = _static("report.css"), "".join(map(_static, SCRIPTS))
-    budget = ATTENTION_BYTES // len(explanations)
-    unnamed = "Image" if len(explanations) == 1 else "Image {}"
-    titles = [explanation.source or unnamed.format(i) for i, explanation in enumerate(explanations, 1)]
     return Template(_static("page.html")).substitute(
-        title=text(titles[0] if len(titles) == 1 else f"{len(titles)} images"),
-        models=text(", ".join(dict.fromkeys(e.model or "a model" for e in explanations))),
+        title=text(parts[0].title if len(parts) == 1 else f"{len(parts)} images"),
+        models=text(", ".join(dict.fromkeys(part.model or "a model" for part in parts))),
         version=text(__version__),
         style_hash=_hash(css),
         script_hash=_hash(script),
         css=css,
         script=script,
-        index=_index(explanations, titles) if len(titles) > 1 else "",
-        sections="".join(_section(e, titles[i], i + 1, budget) for i, e in enumerate(explanations)),
+        index=_index(parts) if len(parts) > 1 else "",
+        sections="".join(part.section for part in parts),
     )
+
+
+def _part(explanation: Explanation, number: int, count: int) -> _Part:
+    title = explanation.source or ("Image" if count == 1 else f"Image {number}")
+    entry = _entry(explanation, title, number) if count > 1 else ""
+    return _Part(title, explanation.model, entry, _section(explanation, title, number, ATTENTION_BYTES // count))
 
 
 def _section(explanation: Explanation, title: str, number: int, attention_bytes: int) -> str:
@@ -57,21 +80,18 @@ def _section(explanation: Explanation, title: str, number: int, attention_bytes:
     )
 
 
-def _index(explanations: Sequence[Explanation], titles: Sequence[str]) -> str:
-    entry = Template(
-        '<li><a href="#image-$n"><img src="$picture" alt=""><span class="name">$title</span>'
-        '<span class="quiet">$label</span></a></li>'
+def _entry(explanation: Explanation, title: str, number: int) -> str:
+    """One line of the index."""
+    first = explanation.attributions[0]
+    return (
+        f'<li><a href="#image-{number}"><img src="{thumbnail(explanation, first, THUMBNAIL)}" alt="">'
+        f'<span class="name">{text(title)}</span><span class="quiet">{text(first.title)}</span></a></li>'
     )
-    entries = [
-        entry.substitute(
-            n=n,
-            picture=thumbnail(explanation, explanation.attributions[0], THUMBNAIL),
-            title=text(title),
-            label=text(explanation.attributions[0].title),
-        )
-        for n, (explanation, title) in enumerate(zip(explanations, titles, strict=True), 1)
-    ]
-    return f'<nav class="index" id="index" aria-label="Images"><ol>{"".join(entries)}</ol></nav>'
+
+
+def _index(parts: Iterable[_Part]) -> str:
+    entries = "".join(part.entry for part in parts)
+    return f'<nav class="index" id="index" aria-label="Images"><ol>{entries}</ol></nav>'
 
 
 @cache

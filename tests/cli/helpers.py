@@ -8,6 +8,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from captum_vit import cli
+from captum_vit._folders import RECORD
 
 
 def run(*arguments: str | Path, code: int = 0) -> Result:
@@ -46,4 +47,6 @@ def pixels(path: str | Path) -> np.ndarray:
 
 
 def written(folder: str | Path) -> list[str]:
-    return sorted(p.relative_to(folder).as_posix() for p in Path(folder).rglob("*") if p.is_file())
+    """All files, but for the hidden records of what was written."""
+    files = (p for p in Path(folder).rglob("*") if p.is_file() and p.name != RECORD)
+    return sorted(p.relative_to(folder).as_posix() for p in files)

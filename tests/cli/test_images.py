@@ -1,17 +1,24 @@
 """Reading images: what works, and what each kind of bad file is told."""
 
 import io
+import re
 import struct
+import threading
+import warnings
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from captum_vit import images
-from captum_vit.errors import ImageLoadError
-from captum_vit.images import find_images, open_image
+from captum_vit.errors import ImageLoadError, InputError
+from captum_vit.images import find_images, open_image, to_image
+from captum_vit.models import read_checkpoint
 
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
 
@@ -144,3 +151,145 @@ def test_a_folder_without_images(tmp_path: Path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(ImageLoadError, match=r"no images in the folder .*: looked for .*\.jpg"):
         find_images([tmp_path])
+
+
+# --- images that are here already
+
+
+def ramp16() -> Image.Image:
+    return Image.fromarray(np.linspace(0, 65535, 256, dtype=np.uint16)[None].repeat(256, 0))
+
+
+def test_sixteen_bits_are_scaled_from_a_pil_image_too(tmp_path: Path):
+    ramp16().save(tmp_path / "a.png")
+    shown = np.asarray(to_image(ramp16()))
+    assert shown.mean() == pytest.approx(127, abs=1)
+    assert np.array_equal(shown, np.asarray(to_image(tmp_path / "a.png")))
+
+
+def test_floating_point_pixels_of_a_pil_image():
+    with pytest.raises(InputError, match="the image has floating-point pixels of unknown range: save it with 8 or 16"):
+        to_image(Image.fromarray(NOISE[..., 0].astype(np.float32)))
+
+
+def test_a_palette_with_transparency_of_a_pil_image(tmp_path: Path):
+    Image.fromarray(NOISE).quantize(16).save(tmp_path / "a.png", transparency=bytes(range(16)))
+    with Image.open(tmp_path / "a.png") as opened:
+        assert np.array_equal(np.asarray(to_image(opened)), np.asarray(open_image(tmp_path / "a.png")))
+
+
+def test_a_pil_image_whose_file_is_damaged(tmp_path: Path):
+    (tmp_path / "a.png").write_bytes(encoded("PNG")[:2000])
+    with (
+        Image.open(tmp_path / "a.png") as opened,
+        pytest.raises(ImageLoadError, match=r"the PIL image is damaged or cut off \("),
+    ):
+        to_image(opened)
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [NOISE, torch.from_numpy(NOISE).permute(2, 0, 1), Image.fromarray(NOISE)],
+    ids=["array", "tensor", "PIL"],
+)
+def test_the_same_picture_in_every_form(picture: Any):
+    assert np.array_equal(np.asarray(to_image(picture)), NOISE)
+
+
+def test_greys():
+    grey = NOISE[..., 0]
+    for picture in (grey, grey[..., None], torch.from_numpy(grey)[None]):
+        assert np.array_equal(np.asarray(to_image(picture))[..., 1], grey)
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        (torch.zeros(50, 60, 3, dtype=torch.uint8), "got torch.uint8 of shape (50, 60, 3); tensors are channels first: "
+                                                    "pass tensor.permute(2, 0, 1)"),
+        (torch.zeros(50, 60, dtype=torch.uint8), "got torch.uint8 of shape (50, 60); tensors are channels first"),
+        (np.zeros((5, 6), bool), "got bool of shape (5, 6); make black and white of a mask by array.astype('uint8')"),
+        (np.zeros((5, 6)), "got float64 of shape (5, 6); make uint8 of values in 0..1 by (array * 255).round()"),
+        (np.zeros((3, 5, 6), np.uint8), "got uint8 of shape (3, 5, 6); arrays are channels last: pass array."),
+        (np.zeros((5, 6), np.int64), "a uint8 array (H, W) or (H, W, 3), a uint8 tensor (3, H, W)"),
+        (np.zeros((0, 6, 3), np.uint8), "an image has pixels, got uint8 of shape (0, 6, 3)"),
+        (5, "got int"),
+    ],
+)  # fmt: skip
+def test_what_is_no_image(picture: Any, message: str):
+    with pytest.raises(InputError, match=re.escape(message)):
+        to_image(picture)
+
+
+# --- threads
+
+
+def interleaved(call: Callable[[], Any], monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
+    """Two calls at once, of which the one that came first is the first to leave."""
+    entered = {who: threading.Event() for who in "ab"}
+    leave = {who: threading.Event() for who in "ab"}
+    inner = getattr(owner, name)
+
+    def waiting(*args: Any, **kwargs: Any) -> Any:
+        who = threading.current_thread().name
+        entered[who].set()
+        assert leave[who].wait(20)
+        return inner(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, waiting)
+    threads = {who: threading.Thread(target=call, name=who) for who in "ab"}
+    for who in "ab":
+        threads[who].start()
+        assert entered[who].wait(20)
+    for who in "ab":
+        leave[who].set()
+        threads[who].join(20)
+
+
+def test_filters_of_warnings_after_two_images_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "a.png").write_bytes(encoded("PNG"))
+    before = list(warnings.filters)
+    interleaved(lambda: open_image(tmp_path / "a.png"), monkeypatch, Image, "open")
+    assert list(warnings.filters) == before
+
+
+def test_filters_of_warnings_after_two_checkpoints_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    torch.save({"a": torch.zeros(2)}, tmp_path / "w.pth")
+    before = list(warnings.filters)
+    interleaved(lambda: read_checkpoint(tmp_path / "w.pth"), monkeypatch, torch, "load")
+    assert list(warnings.filters) == before
+
+
+def test_one_that_leaves_does_not_wake_the_warnings_of_another(tmp_path: Path):
+    """Odd metadata is no obstacle while other threads come and go (a warning is an error in these tests)."""
+    Image.fromarray(NOISE).save(tmp_path / "a.png", exif=b"Exif\0\0II*\0\xff\xff\xff\xff nonsense")
+    before, failures = list(warnings.filters), []
+
+    def read() -> None:
+        try:
+            for _ in range(20):
+                open_image(tmp_path / "a.png")
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert list(warnings.filters) == before
+
+
+def test_warnings_of_others_are_heard_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "a.png").write_bytes(encoded("PNG"))
+
+    def formats() -> list[str]:
+        with pytest.warns(UserWarning, match="of ours"):
+            warnings.warn("of ours", stacklevel=1)
+        with pytest.raises(UserWarning, match="of ours"):
+            warnings.warn("of ours", stacklevel=1)
+        return ["PNG"]
+
+    monkeypatch.setattr(images, "known_formats", formats)
+    assert open_image(tmp_path / "a.png").size == (60, 40)

@@ -1,12 +1,18 @@
 """The report, the flow and the saved explanation that `captum-vit explain` writes, and `captum-vit report`."""
 
+import json
+import shutil
+import weakref
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+import pytest
 from PIL import Image
 
-from captum_vit import Explanation
-from captum_vit.explanation import MANIFEST
-from tests.cli.helpers import photo, run, written
+from captum_vit import Explanation, _run
+from captum_vit.saving import MANIFEST
+from tests.cli.helpers import photo, pixels, run, written
 
 
 def test_what_explain_writes_beside_the_overlays():
@@ -35,6 +41,18 @@ def test_the_attention_is_kept_on_request():
     assert "flow.gif" not in written("captum-vit-out/a")
 
 
+def test_a_large_photograph_is_kept_smaller():
+    """With the view of the smaller one: what is drawn of it later lies where it lay."""
+    run("explain", photo("a.png", (900, 600)), "--max-side", "300", "--method", "rollout", "--no-flow")
+    kept = Explanation.load("captum-vit-out/a")
+    assert kept.image.size == kept.view.original == (300, 200)
+    assert kept.photographed == (900, 600)
+    assert np.array_equal(np.asarray(kept.overlay()), pixels("captum-vit-out/a/rollout.png"))
+    assert "900 × 600 pixels, kept as 300 × 200 pixels" in Path("captum-vit-out/a/report.html").read_text()
+    run("report", "captum-vit-out")
+    assert "900 × 600 pixels, kept as 300 × 200 pixels" in Path("captum-vit-out/report.html").read_text()
+
+
 def test_a_page_of_several_explanations():
     for name in ("a.png", "b.png"):
         run("explain", photo(name), "--target", "cross", "--no-flow")
@@ -57,6 +75,62 @@ def test_damaged_explanations_are_named_and_left_out():
     assert result.stderr.startswith("Failed: cannot read 'captum-vit-out/a/explanation.json'")
     Path("captum-vit-out/b", MANIFEST).write_text("[]")
     assert run("report", "captum-vit-out", code=2).stderr.endswith("Error: none of the explanations could be read\n")
+
+
+class Alive:
+    """How many photographs of loaded explanations there are at once, at most."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.references: list[weakref.ref] = []
+        self.most = 0
+        self.load = Explanation.load
+        monkeypatch.setattr(Explanation, "load", self)
+
+    def __call__(self, folder: Path) -> Explanation:
+        explanation = self.load(folder)
+        self.references.append(weakref.ref(explanation.image))
+        self.most = max(self.most, sum(reference() is not None for reference in self.references))
+        return explanation
+
+
+def report_of_five(monkeypatch: pytest.MonkeyPatch) -> Alive:
+    run("explain", photo("a.png"), "--target", "cross", "--no-flow")
+    for i in range(4):
+        shutil.copytree("captum-vit-out/a", f"captum-vit-out/{i}")
+    alive = Alive(monkeypatch)
+    assert run("report", "captum-vit-out").stdout.startswith("5 explanations, written")
+    assert Path("captum-vit-out/report.html").read_text().count('<section class="explanation"') == 5
+    return alive
+
+
+def test_photographs_are_not_kept(monkeypatch: pytest.MonkeyPatch):
+    alive = report_of_five(monkeypatch)
+    assert len(alive.references) == 5
+    assert alive.most <= 2
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="broken on purpose: all loaded before the first is shown")
+def test_photographs_that_are_kept(monkeypatch: pytest.MonkeyPatch):
+    def all_at_once(folders: Sequence[Path], refused: Callable) -> list[Explanation]:
+        return [Explanation.load(folder) for folder in folders]
+
+    monkeypatch.setattr(_run, "loaded", all_at_once)
+    test_photographs_are_not_kept(monkeypatch)
+
+
+def test_one_damaged_in_any_way_leaves_the_others():
+    """What a hand or a disk does to a manifest is told in one line."""
+    for name in ("a.png", "b.png"):
+        run("explain", photo(name), "--target", "cross", "--no-flow")
+    file = Path("captum-vit-out/a", MANIFEST)
+    for wrong in ({"attributions": []}, {"labels": [{"index": 1, "name": 5, "score": "high"}]}, {"geometry": {}}):
+        whole = file.read_text()
+        file.write_text(json.dumps({**json.loads(whole), **wrong}))
+        result = run("report", "captum-vit-out", code=1)
+        assert result.stdout.startswith("1 explanation, written")
+        assert result.stderr.startswith("Failed: the explanation in 'captum-vit-out/a' is damaged: ")
+        assert result.stderr.count("\n") == 1
+        file.write_text(whole)
 
 
 def test_folders_without_any():

@@ -1,19 +1,23 @@
 """Explanations on disk: what is saved is what is loaded, whole or not at all."""
 
+import hashlib
 import json
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 
-from captum_vit import Explanation, explain, sample
-from captum_vit.errors import ExplanationLoadError, OutputError
-from captum_vit.explanation import MANIFEST
+from captum_vit import Explanation, explain, sample, saving
+from captum_vit.errors import ExplanationLoadError, InputError, OutputError
+from captum_vit.saving import MANIFEST, write_atomically
 
 
 def scene(size: tuple[int, int] = (90, 60), seed: int = 15) -> Image.Image:
@@ -48,15 +52,30 @@ def test_what_is_saved_is_what_is_loaded(full: Explanation, tmp_path: Path):
     assert_same(Explanation.load(str(tmp_path / "plain")), plain)
 
 
+def test_on_a_smaller_copy_of_the_photograph(tmp_path: Path):
+    found = explain(scene((300, 200)), method="rollout")
+    small = found.reduced(100)
+    assert (small.image.size, small.view.original, small.photographed) == ((100, 67), (100, 67), (300, 200))
+    own, expected = small.view.place(small.maps[0, 0]), found.view.place(found.maps[0, 0], (100, 67))
+    np.testing.assert_allclose(own, expected, atol=1e-5)
+    assert found.reduced(300) is found
+    assert small.reduced(50).photographed == (300, 200)
+    small.save(tmp_path)
+    assert_same(Explanation.load(tmp_path), small)
+    assert Explanation.load(tmp_path).photographed == (300, 200)
+
+
 def test_a_folder_of_other_things_keeps_them(full: Explanation, tmp_path: Path):
     (tmp_path / "notes.txt").write_text("mine")
-    (tmp_path / "image-of-mine.png").write_bytes(b"mine")
+    owned = ["image-of-mine.png", "image-of-my-good-house.png"]  # the second as long as one of ours
+    for name in owned:
+        (tmp_path / name).write_bytes(b"mine")
     full.save(tmp_path)
     other = explain(scene(seed=16), method="agcam")
     other.save(tmp_path)
     assert_same(Explanation.load(tmp_path), other)
-    assert len(list(tmp_path.iterdir())) == 5  # the old maps and image are gone, the owner's files are not
-    assert (tmp_path / "image-of-mine.png").read_bytes() == b"mine"
+    assert len(list(tmp_path.iterdir())) == 6  # the old maps and image are gone, the owner's files are not
+    assert all((tmp_path / name).read_bytes() == b"mine" for name in owned)
 
 
 def test_options_that_json_cannot_hold(tmp_path: Path):
@@ -107,6 +126,8 @@ def damaged(folder: Path, part: str) -> None:
         (folder / MANIFEST).unlink()
     elif part == "manifest cut":
         (folder / MANIFEST).write_text((folder / MANIFEST).read_text()[:80])
+    elif part == "manifest deep":
+        (folder / MANIFEST).write_text("[" * 100_000)
     elif part in ("maps", "image"):
         file = next(folder.glob(f"{part}-*"))
         file.write_bytes(file.read_bytes()[:-1] + b"!")
@@ -127,12 +148,13 @@ def damaged(folder: Path, part: str) -> None:
     [
         ("manifest gone", "no explanation in .*: it holds no explanation.json"),
         ("manifest cut", "cannot read .*explanation.json"),
+        ("manifest deep", "cannot read .*explanation.json"),
         ("maps", "maps-.* is damaged: its content is not the one that was saved"),
         ("image", "image-.* is damaged: its content is not the one that was saved"),
-        ("maps gone", "is damaged: FileNotFoundError"),
+        ("maps gone", "is damaged: there is no .*maps-"),
         ("later format", "has format 99, this version reads 1"),
-        ("no labels", "is damaged: TypeError"),
-        ("elsewhere", "names a file elsewhere: '../../secret"),
+        ("no labels", "is damaged: labels must be a list, got None"),
+        ("elsewhere", "names a file that is not its own: '../../secret"),
         ("a list", "has format None, this version reads 1"),
     ],
 )
@@ -141,6 +163,141 @@ def test_damage_is_found(full: Explanation, tmp_path: Path, part: str, message: 
     damaged(tmp_path, part)
     with pytest.raises(ExplanationLoadError, match=message):
         Explanation.load(tmp_path)
+
+
+WRONG = [
+    (["labels", 0, "score"], "high", r"labels\[0\].score must be a finite number, got 'high'"),
+    (["labels", 0, "score"], float("nan"), r"labels\[0\].score must be a finite number, got nan"),
+    (["labels", 0, "score"], 10**400, r"labels\[0\].score must be a finite number, got 1000"),
+    (["labels", 0, "score"], True, r"labels\[0\].score must be a finite number, got True"),
+    (["labels", 0, "index"], 1.5, r"labels\[0\].index must be a whole number from 0, got 1.5"),
+    (["labels", 0, "name"], 7, r"labels\[0\].name must be text, got 7"),
+    (["labels", 0], [], r"labels\[0\] must be values by name"),
+    (["attributions"], [], "attributions must hold at least one, got none"),
+    (["attributions", 1], None, r"attributions\[1\] must be values by name, got None"),
+    (["attributions", 0, "method"], None, r"attributions\[0\].method must be text"),
+    (["attributions", 0, "target", "name"], ["x"], r"attributions\[0\].target.name must be text"),
+    (["attributions", 0, "target"], {}, r"attributions\[0\].target.index must be a whole number"),
+    (
+        ["attributions", 0, "layers"],
+        ["one"],
+        r"the flow of attributions\[0\] must be floats of shape \(1, any, any\), got",
+    ),
+    (["attributions", 0, "layers", 0], 3, r"attributions\[0\].layers\[0\] must be text, got 3"),
+    (["attributions", 0, "options"], [], r"attributions\[0\].options must be values by name"),
+    (["geometry"], None, "geometry must be values by name, got None"),
+    (["geometry", "window"], [0, 0, 9], "geometry.window must be a list of 4"),
+    (["geometry", "window"], [0, 0, 0, 0], "geometry.window must be left < right and top < bottom within 90x60"),
+    (["geometry", "window"], [0, 0, 900, 60], "geometry.window must be .* within 90x60"),
+    (["geometry", "scale"], [float("nan"), 1], r"geometry.scale\[0\] must be a finite number, got nan"),
+    (["geometry", "scale"], [0, 1], "geometry.scale must be positive"),
+    (["geometry", "offset"], [1e308, 0], "geometry.offset must be a finite number"),
+    (["geometry", "size"], [224, 0], r"geometry.size\[1\] must be a whole number from 1, got 0"),
+    (["geometry", "original"], [180, 120], "geometry.original must be the size of the image"),
+    (["model"], 5, "model must be text, got 5"),
+    (["source"], None, "source must be text, got None"),
+    (["versions"], ["torch"], "versions must be values by name"),
+    (["versions", "torch"], 2.6, "versions.torch must be text, got 2.6"),
+    (["photographed"], [90], "photographed must be a list of 2"),
+    (["files"], "maps", "files must be values by name, got 'maps'"),
+    (["files", "maps"], 3, "files.maps must be text, got 3"),
+    (["attention"], 3, "attention must be values by name, got 3"),
+    (["attention", "heads"], {"a": 1}, "attention.heads must be a list"),
+    (["attention", "patches"], ["blocks.9"], "patches.blocks.9 is not among the tensors"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "message"), WRONG)
+def test_a_manifest_that_somebody_edited(full: Explanation, tmp_path: Path, path: list, value: object, message: str):
+    full.save(tmp_path)
+    manifest = json.loads((tmp_path / MANIFEST).read_text())
+    inner = manifest
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    if path == ["geometry", "offset"]:
+        manifest["geometry"]["scale"] = [1e-3, 1e-3]
+    (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(ExplanationLoadError, match=f"is damaged: {message}"):
+        Explanation.load(tmp_path)
+
+
+@pytest.mark.parametrize("field", ["labels", "attributions", "geometry", "model", "source", "versions", "files"])
+def test_a_manifest_that_lacks_a_field(full: Explanation, tmp_path: Path, field: str):
+    full.save(tmp_path)
+    manifest = json.loads((tmp_path / MANIFEST).read_text())
+    del manifest[field]
+    (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(ExplanationLoadError, match=f"is damaged: {field} must be .*, got None"):
+        Explanation.load(tmp_path)
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"flow.0": torch.full((6, 8, 8), NAN)}, r"the flow of attributions\[0\] holds NaN or infinite values"),
+        ({"flow.0": torch.full((6, 8, 8), 1e300, dtype=torch.float64)}, "holds NaN or infinite values"),
+        ({"flow.0": torch.zeros(8, 8)}, r"of shape \(6, any, any\), got torch.float32 of shape \(8, 8\)"),
+        ({"flow.0": torch.zeros(6, 0, 8)}, r"of shape \(6, any, any\), got torch.float32 of shape \(6, 0, 8\)"),
+        ({"flow.0": torch.zeros(6, 8, 8, dtype=torch.int32)}, "must be floats of shape"),
+        (
+            {"flow.1": torch.zeros(6, 4, 4)},
+            r"the grid of attributions\[1\] must be that of the first, 8x8, got \(4, 4\)",
+        ),
+        ({"patches.blocks.0.attn": torch.zeros(3, 3)}, r"patches.blocks.0.attn must be floats of shape \(64, 64\)"),
+        ({"heads.blocks.0.attn": torch.full((3, 8, 8), NAN)}, "heads.blocks.0.attn holds NaN"),
+    ],
+)
+def test_tensors_that_no_explanation_has(full: Explanation, tmp_path: Path, tensors: dict, message: str):
+    """Whole by their hash, as a program that wrote them wrongly would leave them."""
+    full.save(tmp_path)
+    manifest = json.loads((tmp_path / MANIFEST).read_text())
+    content = safetensors.torch.save({**safetensors.torch.load_file(tmp_path / manifest["files"]["maps"]), **tensors})
+    manifest["files"]["maps"] = f"maps-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
+    (tmp_path / manifest["files"]["maps"]).write_bytes(content)
+    (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(ExplanationLoadError, match=message):
+        Explanation.load(tmp_path)
+
+
+def test_what_could_not_be_loaded_is_not_saved(full: Explanation, tmp_path: Path):
+    broken = replace(full.attributions[0], flow=full.attributions[0].flow * NAN)
+    for wrong in (
+        replace(full, attributions=(broken,)),
+        replace(full, attributions=()),
+        replace(full, image=scene((9, 9))),
+    ):
+        with pytest.raises(InputError):
+            wrong.save(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def saved_meanwhile(monkeypatch: pytest.MonkeyPatch, folder: Path, others: list[Explanation]) -> None:
+    """The others are saved one after the other, each when somebody is about to read a file that a manifest names."""
+    read = Path.read_bytes
+
+    def late(path: Path) -> bytes:
+        if others:
+            others.pop().save(folder)
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", late)
+
+
+def test_saved_between_the_manifest_and_its_files(full: Explanation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    other = explain(scene(seed=16), method="rollout")
+    full.save(tmp_path)
+    saved_meanwhile(monkeypatch, tmp_path, [other, full, other])
+    assert_same(Explanation.load(tmp_path), other)
+
+
+@pytest.mark.xfail(strict=True, raises=ExplanationLoadError, reason="broken on purpose: reading the manifest once")
+def test_a_manifest_read_once(full: Explanation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(saving, "TRIES", 1)
+    test_saved_between_the_manifest_and_its_files(full, tmp_path, monkeypatch)
 
 
 def test_folders_that_cannot_be_written(full: Explanation, tmp_path: Path):
@@ -174,3 +331,18 @@ def test_nothing_is_pickled(full: Explanation, tmp_path: Path):
     for path in tmp_path.iterdir():
         start = path.read_bytes()[:9]
         assert start.startswith(b"\x89PNG") or start[:1] == b"{" or start[8:] == b"{"
+
+
+def test_threads_that_write_one_file(tmp_path: Path):
+    """Each under a temporary name of its own: none finds the other's half, or misses its own."""
+    file, contents = tmp_path / "file", [bytes([i]) * 300_000 for i in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda data: [write_atomically(file, data) for _ in range(20)], contents))
+    assert file.read_bytes() in contents
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_names_with_half_characters(full: Explanation, tmp_path: Path):
+    """A file's name need not be UTF-8; Python then holds halves of characters."""
+    replace(full, source="caf\udce9.png").save(tmp_path)
+    assert Explanation.load(tmp_path).source == "caf\udce9.png"

@@ -9,7 +9,7 @@ from captum_vit.explanation import AttentionRecord, Attribution, Explanation, La
 from captum_vit.geometry import View
 
 LAYERS = tuple(f"blocks.{i}.attn" for i in range(4))
-CAT, DOG = Label(0, "cat, grimalkin", 0.9), Label(7, "dog", 0.001)
+CAT, DOG = Label(0, "cat, grimalkin", 0.9, "cat"), Label(7, "dog", 0.001)
 
 
 def photograph(width: int = 240, height: int = 160) -> Image.Image:

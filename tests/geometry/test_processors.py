@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import open_clip
 import pytest
+import timm
 import torch
 import transformers
 from PIL import Image
@@ -63,6 +64,17 @@ SOURCES: dict[str, Callable[[], Any]] = {
     ),
     "torchvision longest": lambda: transforms.Compose(
         [transforms.Resize(200, max_size=260), transforms.CenterCrop((192, 240)), transforms.ToTensor()]
+    ),
+    "torchvision longest alone": lambda: v2.Compose([v2.Resize(None, max_size=224), transforms.ToTensor()]),
+    "torchvision pad": lambda: transforms.Compose(
+        [transforms.Pad(7), transforms.Resize((200, 220)), transforms.Pad((5, 11)), transforms.ToTensor()]
+    ),
+    "torchvision pad v2": lambda: v2.Compose(
+        [v2.ToImage(), v2.Resize((240, 200)), v2.Pad([3, 5, 20, -9]),
+         v2.ToDtype(torch.float, scale=True)]
+    ),
+    "torchvision pad edge": lambda: transforms.Compose(
+        [transforms.Resize((200, 180)), transforms.Pad((5, 11, 2, 0), padding_mode="edge"), transforms.ToTensor()]
     ),
     "torchvision v2": lambda: v2.Compose(
         [v2.ToImage(), v2.Resize((240, 200), antialias=True), v2.CenterCrop(224), v2.ToDtype(torch.float, scale=True)]
@@ -190,12 +202,40 @@ def test_what_was_cut_away_before_a_padding_is_not_seen():
     assert np.isfinite(placed[10:70, 20:80]).all()
 
 
+class Compose:
+    """Of another package, as albumentations'."""
+
+    def __init__(self, steps: list[Any]) -> None:
+        self.transforms = steps
+
+
+class Resize:
+    def __init__(self, height: int) -> None:
+        self.height = height
+
+
+class ToTensor(transforms.ToTensor):
+    """Of the user: whatever its name says, it may turn the image."""
+
+
+def to_tensor(image: Image.Image) -> torch.Tensor:
+    return transforms.functional.to_tensor(image)
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
         (transforms.Compose([transforms.RandomResizedCrop(224)]), "holds RandomResizedCrop"),
         (transforms.Compose([transforms.Lambda(lambda image: image)]), "holds Lambda"),
         (transforms.Compose([transforms.Resize(9), transforms.RandomRotation(9)]), "holds RandomRotation"),
+        (transforms.Compose([transforms.FiveCrop(224)]), "holds FiveCrop"),
+        (transforms.Compose([transforms.TenCrop(224)]), "holds TenCrop"),
+        (transforms.Compose([transforms.Pad(4, padding_mode="reflect")]), "holds Pad"),
+        (v2.Compose([v2.RandomResize(8, 9)]), "holds RandomResize, and how a map goes back"),
+        (transforms.Compose([Resize(224)]), "holds Resize of " + __name__),
+        (transforms.Compose([transforms.Resize(224), to_tensor]), "holds to_tensor of " + __name__),
+        (transforms.Compose([ToTensor()]), "steps come from torchvision, timm or open_clip; pass preprocess="),
+        (Compose([Resize(224)]), "no preprocessing is known for Compose: pass preprocess=..., torchvision transforms"),
         (transformers.BitImageProcessor(size={"longest_edge": 40}), "resizes to {'longest_edge': 40}"),
         (transforms.Resize(224), "no preprocessing is known for Resize"),
         ("timm", "no preprocessing is known for str"),
@@ -205,6 +245,43 @@ def test_what_was_cut_away_before_a_padding_is_not_seen():
 def test_what_cannot_be_followed_back(source: Any, message: str):
     with pytest.raises(PreprocessingError, match=re.escape(message)):
         read_preprocessing(source)
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        ({}, (224, 224)),
+        ({"img_size": 96}, (96, 96)),
+        ({"img_size": (96, 128)}, (128, 96)),
+        ({"img_size": 96, "dynamic_img_size": True}, (224, 224)),
+    ],
+)
+def test_the_size_that_a_timm_model_was_built_for(options: dict[str, Any], size: tuple[int, int]):
+    """A model that takes any size takes that of its weights."""
+    model = timm.create_model("vit_tiny_patch16_224", depth=1, **options).eval()
+    preprocess = read_preprocessing(model)
+    pixels = preprocess(coordinates((300, 200)))
+    assert pixels.shape[:0:-1] == preprocess.view((300, 200)).size == size
+    assert model(pixels[None]).shape == (1, 1000)
+
+
+def test_the_share_that_is_cropped_is_kept_at_another_size():
+    model = timm.create_model("vit_tiny_patch16_224", img_size=96, depth=1)
+    assert model.pretrained_cfg["crop_pct"] == 0.9
+    view = read_preprocessing(model).view((106, 106))  # floor(96 / 0.9)
+    assert view.scale == (1, 1)
+    assert view.window == (5, 5, 101, 101)
+
+
+def test_a_timm_model_that_is_set_to_another_size():
+    model = timm.create_model("vit_tiny_patch16_224", depth=1)
+    model.set_input_size((64, 64))
+    assert read_preprocessing(model).view((300, 200)).size == (64, 64)
+
+
+@pytest.mark.parametrize("name", ["tnt_s_legacy_patch16_224", "pit_ti_224", "xcit_nano_12_p16_224"])
+def test_other_families_that_were_built_for_another_size(name: str):
+    assert read_preprocessing(timm.create_model(name, img_size=96)).view((300, 200)).size == (96, 96)
 
 
 def test_an_image_that_vanishes():

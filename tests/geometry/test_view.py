@@ -1,6 +1,7 @@
 """The view by itself: what is laid back on the image, point by point."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -92,6 +93,40 @@ def test_on_a_smaller_copy_of_the_image():
     assert (placed[:, 20:30] == 2).all()
 
 
+def agrees(copy: View, view: View, smooth: bool) -> None:
+    """What lies on the copy is what the view lays on an image of its size, but for rounding at an edge."""
+    values = np.random.default_rng(3).normal(size=(3, 4))
+    placed, expected = copy.place(values, smooth=smooth), view.place(values, copy.original, smooth=smooth)
+    assert placed.shape == expected.shape
+    kept = np.ix_(*(away_from_edges(copy, axis, cells) for axis, cells in ((1, 3), (0, 4))))
+    np.testing.assert_allclose(placed[kept], expected[kept], atol=1e-4)
+
+
+def away_from_edges(view: View, axis: int, cells: int) -> np.ndarray:
+    """The pixels along an axis whose centres lie on no edge of the window or of a cell."""
+    edges = [view.window[axis], view.window[axis + 2], *np.linspace(view.box[axis], view.box[axis + 2], cells + 1)]
+    centres = np.arange(view.original[axis]) + 0.5
+    return np.flatnonzero(np.abs(centres[:, None] - edges).min(1) > 1e-6)
+
+
+copies = st.tuples(st.integers(1, 300), st.integers(1, 300))
+
+
+@given(views(), copies, st.booleans())
+def test_a_view_of_a_copy(view: View, size: tuple[int, int], smooth: bool):
+    copy = view.of_copy(size)
+    assert (copy.original, copy.size) == (size, view.size)
+    agrees(copy, view, smooth)
+    np.testing.assert_allclose(copy.of_copy(view.original).box, view.box, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("forgotten", ["scale", "window"])
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="broken on purpose: all of the view has to follow")
+def test_a_view_that_does_not_follow(forgotten: str):
+    view = View.of((400, 200)).resized(100, 50).cropped(25, 0, 50, 50)
+    agrees(replace(view.of_copy((40, 30)), **{forgotten: getattr(view, forgotten)}), view, False)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -111,3 +146,5 @@ def test_what_leaves_nothing():
         View.of((4, 4)).resized(0, 4)
     with pytest.raises(InputError, match="leaves nothing of an image of 4x4"):
         View.of((4, 4)).cropped(4, 0, 2, 2)
+    with pytest.raises(InputError, match="at least one pixel, got 0x4"):
+        View.of((4, 4)).of_copy((0, 4))

@@ -17,7 +17,7 @@ from captum_vit.geometry import View
 Opened = Callable[..., Page]
 
 EVIL = "<img src=x onerror=alert(1)></script><script>alert(2)</script>\"'&amp;"
-LABELS = (Label(3, "tusker, elephant", 0.8125), Label(7, "zebra", 0.15))
+LABELS = (Label(3, "tusker, elephant", 0.8125, "tusker"), Label(7, "zebra", 0.15))
 
 
 def noise(size: tuple[int, int], seed: int = 0) -> Image.Image:

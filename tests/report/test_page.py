@@ -1,7 +1,8 @@
 """The page as a file: whole, closed to the outside, small; names that come from outside stay text."""
 
 import re
-from dataclasses import replace
+from dataclasses import astuple, replace
+from html import escape
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from captum_vit.explanation import AttentionRecord, Attribution, Explanation, La
 from captum_vit.geometry import View
 from captum_vit.report import render
 from captum_vit.report.encoding import json_block
+from captum_vit.report.facts import facts
 from tests.report.helpers import EVIL, Opened, drawn, explained, noise, renamed, watch
 
 
@@ -98,6 +100,30 @@ def test_a_name_that_is_not_escaped(browser, tmp_path):
         drawn(page)
         assert page.locator("img[src=x]").count() == 0
     assert not wrong
+
+
+def test_sizes_stay_text():
+    """An explanation made by hand may hold anything."""
+    given = explained()
+    view = View(Odd(given.view.original), Odd(given.view.size), *astuple(given.view)[2:])
+    said = facts(replace(given, view=view))
+    assert said.count(escape(EVIL)) == 2 + 2
+    assert "<img" not in said
+
+
+class Odd(tuple):
+    """Numbers that say something else of themselves."""
+
+    def __iter__(self):
+        return iter(OddNumber(number) for number in super().__iter__())
+
+
+class OddNumber(int):
+    def __str__(self):
+        return EVIL
+
+    def __format__(self, how: str) -> str:
+        return EVIL
 
 
 def test_half_characters_in_names_do_no_harm(opened: Opened):

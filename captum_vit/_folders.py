@@ -1,0 +1,101 @@
+"""The folder of an image under --out: whose it is, and what of it is ours to replace.
+
+A hidden record in each folder holds a hash of the image's pixels and the names of the files that were written, so that
+an image of the same name never mixes with another, and a run leaves nothing behind that the next one does not renew.
+"""
+
+import hashlib
+import json
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from PIL import Image
+
+from .errors import OutputError
+from .saving import MANIFEST, remove, write_atomically
+
+RECORD = ".captum-vit.json"
+
+
+def fingerprint(image: Image.Image) -> str:
+    """A hash of an image's size and pixels."""
+    digest = hashlib.sha256(f"{image.mode} {image.width}x{image.height} ".encode())
+    digest.update(image.tobytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder that holds this image, or nothing yet, with the files that an earlier run wrote there."""
+
+    path: Path
+    image: str
+    earlier: frozenset[str] = frozenset()
+
+    def announce(self, names: Iterable[str]) -> None:
+        """Note what is about to be written, beside what is there: whoever is stopped here has all on record.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot write to the folder {str(self.path)!r}: {error.strerror}") from error
+        self._note(self.earlier | set(names))
+
+    def finish(self, names: Collection[str]) -> None:
+        """Remove what the earlier run wrote and this one did not; nothing else is touched.
+
+        Raises:
+            OutputError: a file cannot be removed.
+        """
+        try:
+            left = self.earlier - set(names)
+            if MANIFEST in left:
+                remove(self.path)
+            for name in left:
+                (self.path / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot clear the folder {str(self.path)!r}: {error.strerror}") from error
+        self._note(names)
+
+    def _note(self, names: Iterable[str]) -> None:
+        text = json.dumps({"image": self.image, "files": sorted(names)}, indent=1, ensure_ascii=False)
+        write_atomically(self.path / RECORD, text.encode())
+
+
+def folder_for(out: Path, name: str, image: str, names: Collection[str], taken: Collection[Path] = ()) -> Folder:
+    """The folder of this name, or the next one (`name-2`, ...) that is free or holds the same image.
+
+    Args:
+        out: where the folders are.
+        name: of the folder that is wanted.
+        image: fingerprint of the image.
+        names: files that are to be written; a folder is not free if one of them is there and not on its record.
+        taken: folders that this run has used already.
+    """
+    for number in count(1):
+        path = out / (name if number == 1 else f"{name}-{number}")
+        if path in taken or (path.exists() and not path.is_dir()):
+            continue
+        found = _record(path) if (path / RECORD).exists() else (image, frozenset())
+        if found is None or found[0] != image:
+            continue
+        foreign = {MANIFEST, *names} - found[1]
+        if not any((path / file).exists() for file in foreign):
+            return Folder(path, image, found[1])
+    raise AssertionError  # numbers do not end
+
+
+def _record(folder: Path) -> tuple[str, frozenset[str]] | None:
+    """Image and files of a folder's record; None where it is damaged, or names files elsewhere."""
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        image, files = record["image"], frozenset(record["files"])
+        plain = all(Path(file).name == file not in ("", "..") for file in files)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return (image, files) if plain else None

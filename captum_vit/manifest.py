@@ -1,0 +1,167 @@
+"""From the words and numbers of a saved explanation to the explanation, with every one of them checked."""
+
+import math
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from PIL import Image
+from torch import Tensor
+
+from .errors import InputError
+from .explanation import AttentionRecord, Attribution, Explanation, Label
+from .geometry import View
+
+T = TypeVar("T")
+LARGEST = 2**31 - 1
+
+
+def from_manifest(manifest: Mapping[str, Any], tensors: Mapping[str, Tensor], image: Image.Image) -> Explanation:
+    """The explanation that a manifest, its tensors and its image are.
+
+    Raises:
+        InputError: something in them that no explanation has.
+    """
+    attributions = many(manifest.get("attributions"), "attributions", mapping)
+    if not attributions:
+        raise InputError("attributions must hold at least one, got none")
+    flows = [tensors.get(f"flow.{i}") for i in range(len(attributions))]
+    versions = mapping(manifest.get("versions"), "versions")
+    explanation = Explanation(
+        image,
+        _view(mapping(manifest.get("geometry"), "geometry")),
+        tuple(
+            _attribution(entry, f"attributions[{i}]", flow)
+            for i, (entry, flow) in enumerate(zip(attributions, flows, strict=True))
+        ),
+        many(manifest.get("labels"), "labels", _label),
+        text(manifest.get("model"), "model"),
+        text(manifest.get("source"), "source"),
+        {name: text(version, f"versions.{name}") for name, version in versions.items()},
+    )
+    _check_sizes(explanation)
+    photographed = manifest.get("photographed")
+    if photographed is not None:
+        width, height = many(photographed, "photographed", _side, 2)
+        explanation = replace(explanation, photographed=(width, height))
+    kept = manifest.get("attention")
+    if kept is None:
+        return explanation
+    return replace(explanation, attention=_attention(mapping(kept, "attention"), tensors, explanation.grid))
+
+
+def text(value: Any, where: str) -> str:
+    """Text, as all of the following, or an InputError that says where it is not."""
+    if not isinstance(value, str):
+        raise _wrong(where, "text", value)
+    return value
+
+
+def mapping(value: Any, where: str) -> dict[str, Any]:
+    """Values by their names."""
+    if not isinstance(value, dict):
+        raise _wrong(where, "values by name", value)
+    return value
+
+
+def many(value: Any, where: str, of: Callable[[Any, str], T], count: int | None = None) -> tuple[T, ...]:
+    """So many of a kind."""
+    if not isinstance(value, (list, tuple)) or count not in (None, len(value)):
+        raise _wrong(where, "a list" if count is None else f"a list of {count}", value)
+    return tuple(of(item, f"{where}[{i}]") for i, item in enumerate(value))
+
+
+def _whole(value: Any, where: str, least: int = 0) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= LARGEST:
+        raise _wrong(where, f"a whole number from {least}", value)
+    return value
+
+
+def _side(value: Any, where: str) -> int:
+    return _whole(value, where, 1)
+
+
+def _number(value: Any, where: str) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) <= sys.float_info.max:
+        raise _wrong(where, "a finite number", value)
+    return value
+
+
+def _wrong(where: str, wanted: str, value: Any) -> InputError:
+    shown = repr(value)
+    return InputError(f"{where} must be {wanted}, got {shown if len(shown) <= 60 else f'{shown[:60]}...'}")
+
+
+def _label(value: Any, where: str) -> Label:
+    given = mapping(value, where)
+    return Label(
+        _whole(given.get("index"), f"{where}.index"),
+        text(given.get("name"), f"{where}.name"),
+        _number(given.get("score"), f"{where}.score"),
+        text(given.get("title"), f"{where}.title"),
+    )
+
+
+def _view(given: dict[str, Any]) -> View:
+    def several(name: str, of: Callable[[Any, str], T], count: int = 2) -> tuple[T, ...]:
+        return many(given.get(name), f"geometry.{name}", of, count)
+
+    (width, height), size = several("original", _side), several("size", _side)
+    (across, down), (x, y) = several("scale", _number), several("offset", _number)
+    if min(across, down) <= 0:
+        raise _wrong("geometry.scale", "positive", given["scale"])
+    left, top, right, bottom = several("window", _number, 4)
+    slack = 1e-6 * max(width, height)  # of rounding
+    if not (-slack <= left < right <= width + slack and -slack <= top < bottom <= height + slack):
+        raise _wrong("geometry.window", f"left < right and top < bottom within {width}x{height}", given["window"])
+    view = View((width, height), (size[0], size[1]), (across, down), (x, y), (left, top, right, bottom))
+    if not all(map(math.isfinite, view.box)):
+        raise _wrong("geometry.offset", "a finite number of the image's pixels", given["offset"])
+    return view
+
+
+def _attribution(entry: dict[str, Any], where: str, flow: Tensor | None) -> Attribution:
+    target = entry.get("target")
+    layers = many(entry.get("layers"), f"{where}.layers", text)
+    return Attribution(
+        text(entry.get("method"), f"{where}.method"),
+        None if target is None else _label(target, f"{where}.target"),
+        _tensor(flow, f"the flow of {where}", (len(layers), None, None)),
+        layers,
+        mapping(entry.get("options"), f"{where}.options"),
+    )
+
+
+def _attention(kept: dict[str, Any], tensors: Mapping[str, Tensor], grid: tuple[int, int]) -> AttentionRecord:
+    cells = grid[0] * grid[1]
+    shapes: dict[str, tuple[int | None, ...]] = {"heads": (None, *grid), "patches": (cells, cells)}
+    found: dict[str, dict[str, Tensor]] = {}
+    for kind, shape in shapes.items():
+        names = many(kept.get(kind), f"attention.{kind}", text)
+        found[kind] = {name: _tensor(tensors.get(f"{kind}.{name}"), f"{kind}.{name}", shape) for name in names}
+    return AttentionRecord(**found)
+
+
+def _tensor(tensor: Tensor | None, where: str, shape: tuple[int | None, ...]) -> Tensor:
+    """A tensor of finite floats, not empty, of this shape as far as it is known."""
+    if tensor is None:
+        raise InputError(f"{where} is not among the tensors")
+    found = tuple(tensor.shape)
+    fits = len(found) == len(shape) and all(n in (None, m) for n, m in zip(shape, found, strict=True))
+    if not fits or not tensor.numel() or not tensor.is_floating_point():
+        wanted = ", ".join("any" if n is None else str(n) for n in shape)
+        raise InputError(f"{where} must be floats of shape ({wanted}), got {tensor.dtype} of shape {found}")
+    if not tensor.float().isfinite().all():
+        raise InputError(f"{where} holds NaN or infinite values")
+    return tensor
+
+
+def _check_sizes(explanation: Explanation) -> None:
+    """That view and image, and all maps, are of one size."""
+    if explanation.view.original != explanation.image.size:
+        raise _wrong("geometry.original", f"the size of the image, {explanation.image.size}", explanation.view.original)
+    for i, a in enumerate(explanation):
+        if a.map.shape != explanation.grid:
+            rows, cols = explanation.grid
+            raise _wrong(f"the grid of attributions[{i}]", f"that of the first, {rows}x{cols}", tuple(a.map.shape))

@@ -1,0 +1,195 @@
+"""Explanations on disk: a manifest as JSON, which names maps and image by their content."""
+
+import hashlib
+import json
+import os
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import asdict
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from .errors import ExplanationLoadError, InputError, OutputError
+from .explanation import Explanation
+from .manifest import from_manifest, mapping, text
+
+MANIFEST = "explanation.json"
+FORMAT = 1
+KINDS = {"maps": "safetensors", "image": "png"}
+TRIES = 5
+_OWN = re.compile(r"(maps-[0-9a-f]{16}\.safetensors|image-[0-9a-f]{16}\.png)")
+
+
+def save(explanation: Explanation, folder: str | Path) -> None:
+    """Write an explanation: maps as safetensors, the image as PNG, all else as JSON.
+
+    The manifest is put in place last and names files by their content, so that whoever reads the folder sees the old
+    explanation or the new one, whole.
+
+    Raises:
+        InputError: it could not be loaded again, as for NaN in a map.
+        OutputError: the folder cannot be written.
+    """
+    from safetensors.torch import save as serialized
+
+    folder = Path(folder)
+    manifest, tensors = _manifest(explanation), _tensors(explanation)
+    from_manifest(manifest, tensors, explanation.image)
+    png = BytesIO()
+    explanation.image.save(png, "PNG")
+    files = dict(zip(KINDS, (serialized(tensors), png.getvalue()), strict=True))
+    names = {kind: f"{kind}-{_digest(data)}.{KINDS[kind]}" for kind, data in files.items()}
+    content = json.dumps({**manifest, "files": names}, indent=1, ensure_ascii=False)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        before = _own_files(folder)
+    except OSError as error:
+        raise OutputError(f"cannot write to the folder {str(folder)!r}: {error.strerror}") from error
+    for kind, data in files.items():
+        write_atomically(folder / names[kind], data)
+    write_atomically(
+        folder / MANIFEST, content.encode("utf-8", "backslashreplace")
+    )  # halves of characters, as JSON does
+    for path in before:
+        if path.name not in names.values():
+            path.unlink(missing_ok=True)
+
+
+def load(folder: str | Path) -> Explanation:
+    """The explanation that `save` wrote.
+
+    Raises:
+        ExplanationLoadError: there is none, or it is damaged, or of a later format.
+    """
+    from safetensors.torch import load as deserialized
+
+    folder = Path(folder)
+    manifest, data = _read(folder)
+    try:
+        image = Image.open(BytesIO(data["image"]), formats=["PNG"]).convert("RGB")
+        return from_manifest(manifest, deserialized(data["maps"]), image)
+    except InputError as error:
+        raise ExplanationLoadError(f"the explanation in {str(folder)!r} is damaged: {error}") from error
+    except Exception as error:  # whatever is missing in it
+        raise ExplanationLoadError(f"the explanation in {str(folder)!r} is damaged: {error!r}") from error
+
+
+def remove(folder: Path) -> None:
+    """Take away the explanation that `save` wrote, the manifest first; other files stay."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    for path in _own_files(folder):
+        path.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """A file that appears whole under its name or not at all, whoever else writes it at the same time.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        try:
+            part.write_bytes(data)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+
+
+def _own_files(folder: Path) -> list[Path]:
+    """What `save` put into a folder beside the manifest."""
+    return [path for path in folder.iterdir() if _OWN.fullmatch(path.name)]
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def _tensors(explanation: Explanation) -> dict[str, Tensor]:
+    tensors = {f"flow.{i}": a.flow.contiguous() for i, a in enumerate(explanation)}
+    if explanation.attention is not None:
+        for kind in ("heads", "patches"):
+            for name, tensor in getattr(explanation.attention, kind).items():
+                tensors[f"{kind}.{name}"] = tensor.contiguous()
+    return tensors
+
+
+def _manifest(explanation: Explanation) -> dict[str, Any]:
+    kept = explanation.attention
+    return {
+        "format": FORMAT,
+        "model": explanation.model,
+        "source": explanation.source,
+        "photographed": explanation.photographed and list(explanation.photographed),
+        "versions": dict(explanation.versions),
+        "geometry": explanation.view.to_dict(),
+        "labels": [asdict(label) for label in explanation.labels],
+        "attributions": [
+            {
+                "method": a.method,
+                "target": a.target and asdict(a.target),
+                "layers": list(a.layers),
+                "options": {name: _plain(value) for name, value in a.options.items()},
+            }
+            for a in explanation
+        ],
+        "attention": kept and {"heads": list(kept.heads), "patches": list(kept.patches)},
+    }
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The manifest and the content of the files that it names.
+
+    A save may put another manifest in place and clear the old files away before they are read: then all anew.
+    """
+    for _ in range(TRIES):
+        manifest = _read_manifest(folder)
+        try:
+            files = mapping(manifest.get("files"), "files")
+            return manifest, {kind: _read_checked(folder, text(files.get(kind), f"files.{kind}")) for kind in KINDS}
+        except FileNotFoundError as error:
+            missing = error
+        except (OSError, InputError) as error:
+            raise ExplanationLoadError(f"the explanation in {str(folder)!r} is damaged: {error}") from error
+    raise ExplanationLoadError(
+        f"the explanation in {str(folder)!r} is damaged: there is no {str(missing.filename)!r}"
+    ) from missing
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ExplanationLoadError(f"no explanation in {str(folder)!r}: it holds no {MANIFEST}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ExplanationLoadError(f"cannot read {str(folder / MANIFEST)!r}: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        found = manifest.get("format") if isinstance(manifest, dict) else None
+        raise ExplanationLoadError(f"{str(folder / MANIFEST)!r} has format {found!r}, this version reads {FORMAT}")
+    return manifest
+
+
+def _read_checked(folder: Path, name: str) -> bytes:
+    """The content of a file that the manifest names by its hash."""
+    if not _OWN.fullmatch(name):
+        raise ExplanationLoadError(f"the explanation in {str(folder)!r} names a file that is not its own: {name!r}")
+    data = (folder / name).read_bytes()
+    if _digest(data) != Path(name).stem.rpartition("-")[2]:
+        raise ExplanationLoadError(f"{str(folder / name)!r} is damaged: its content is not the one that was saved")
+    return data
+
+
+def _plain(value: Any) -> Any:
+    """An option as JSON can hold it."""
+    if isinstance(value, (str, int, float, bool, type(None))):
+        return value
+    if isinstance(value, Sequence):
+        return [_plain(item) for item in value]
+    return f"<{type(value).__name__}>"
