@@ -121,7 +121,7 @@ class Leaderboard:
         import csv
         from io import StringIO
 
-        from ..explanation import write_atomically
+        from ..saving import write_atomically
 
         text = StringIO()
         writer = csv.writer(text, lineterminator="\n")

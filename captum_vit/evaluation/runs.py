@@ -11,9 +11,9 @@ from ..attr import METHODS
 from ..data import open_data
 from ..errors import OptionError
 from ..explaining import Explainer, versions
-from ..explanation import write_atomically
 from ..metrics import METRICS
 from ..models import nearest
+from ..saving import write_atomically
 from .engines import ENGINES
 from .evaluator import BASELINES, Evaluator, named_methods, weights_hash
 from .results import Leaderboard

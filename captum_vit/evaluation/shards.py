@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import OutputError, RunError
-from ..explanation import write_atomically
+from ..saving import write_atomically
 
 MANIFEST = "manifest.json"
 FORMAT = 1

@@ -1,6 +1,7 @@
 """Whole runs on the sample: rows, engines, kills, errors, the command line."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -148,7 +149,23 @@ def test_killed_at_any_moment_nothing_is_lost_or_doubled(tmp_path: Path):
     board = evaluate(plan, tmp_path / "run", shard=2)
     assert columns(tmp_path / "run") == columns(tmp_path / "whole")
     assert board.to_markdown() == undisturbed.to_markdown()
-    assert not list((tmp_path / "run").glob(".*tmp")) or True
+
+
+RAY = """
+import sys
+import torch
+from captum_vit.evaluation import Plan, evaluate
+torch.set_num_threads(1)
+evaluate(Plan(data="sample:6", methods=("agcam", "random")), sys.argv[1], engine="ray", shard=2, actors=2)
+"""
+
+
+def test_two_ray_actors_give_the_same_rows(tmp_path: Path):
+    evaluate(FEW, tmp_path / "local", shard=2)
+    shutil.copytree(tmp_path / "local", tmp_path / "ray", ignore=lambda *_: ["rows-000001.parquet"])  # half done
+    subprocess.run([sys.executable, "-c", RAY, str(tmp_path / "whole")], check=True, timeout=240, capture_output=True)
+    subprocess.run([sys.executable, "-c", RAY, str(tmp_path / "ray")], check=True, timeout=240, capture_output=True)
+    assert columns(tmp_path / "whole") == columns(tmp_path / "ray") == columns(tmp_path / "local")
 
 
 def test_the_command_line(tmp_path: Path):
