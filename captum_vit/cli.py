@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from tqdm import tqdm  # type: ignore[import-untyped]
@@ -214,6 +214,92 @@ def report(
     written = len(found) - len(failed)
     _say(f"{written} explanation{'s' if written > 1 else ''}, written: {_plain(str(path))}")
     raise typer.Exit(BAD_IMAGES if failed else 0)
+
+
+@app.command()
+def evaluate(
+    model: Model = "sample",
+    checkpoint: Checkpoint = None,
+    data: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND:PATH",
+            help="imagenet, voc, cub, coco, pets, imagenet-s, imagenet-segmentation, hf or folder with a path, as "
+            "imagenet:/data/ILSVRC; or sample:N, scenes of the sample.",
+        ),
+    ] = "sample:200",
+    methods: Annotated[
+        str, typer.Option(metavar="NAMES", help="Methods, with commas between; also random and gaussian. Or all.")
+    ] = "all",
+    metrics: Annotated[
+        str, typer.Option(metavar="NAMES", help="Of localization, perturbation and sanity, with commas between.")
+    ] = "localization",
+    target: Annotated[
+        str, typer.Option(metavar="CLASS", help="Which class is explained: label, the item's own, or predicted.")
+    ] = "label",
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Of the run; one that was stopped goes on.")] = Path(
+        "captum-vit-run"
+    ),
+    engine: Annotated[str, typer.Option(metavar="NAME", help="local, or ray for several processes or machines.")] = (
+        "local"
+    ),
+    actors: Annotated[int, typer.Option(min=1, help="With ray, how many processes.")] = 2,
+    gpus: Annotated[float, typer.Option(min=0, help="With ray, GPUs for each process.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many items, from the first.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at once.")] = 16,
+    keep_maps: Annotated[
+        bool, typer.Option("--keep-maps/--no-keep-maps", help="Keep every map in the rows, at grid size.")
+    ] = False,
+    device: Device = None,
+) -> None:
+    """Score the maps of several methods over a data set, and print a leaderboard with 95 % intervals.
+
+    Rows go to FOLDER/rows-*.parquet, with leaderboard.csv and a plot for each metric. Started again with the same
+    settings, only what is missing is computed.
+
+    Exit code: 0 all items scored; 1 some failed, their rows say why; 2 something that was asked for cannot be had.
+    """
+    try:
+        from .evaluation import Plan, runs
+
+        plan = Plan(
+            model, data, _names(methods), _names(metrics), str(checkpoint) if checkpoint else None, target,
+            batch_size=batch_size, limit=limit, keep_maps=keep_maps, device=device,
+        )  # fmt: skip
+        options: dict[str, Any] = {"actors": actors, "num_gpus": gpus} if engine == "ray" else {}
+        board = runs.evaluate(plan, out, engine=engine, progress=sys.stderr.isatty(), **options)
+        runs.write_summary(board, out)
+    except CaptumViTError as error:
+        _complain(f"Error: {error}")
+        raise typer.Exit(BAD_USE) from None
+    except KeyboardInterrupt:
+        _complain(f"Stopped. Start it again with the same settings and --out {out}, and it goes on")
+        raise typer.Exit(STOPPED) from None
+    _say(board.to_markdown())
+    for line in board.errors[:5]:
+        _complain(f"Failed: {line}")
+    if board.errors:
+        _complain(f"{len(board.errors)} items failed, their rows say why")
+    raise typer.Exit(BAD_IMAGES if board.errors else 0)
+
+
+@app.command()
+def compare(
+    folders: Annotated[list[Path], typer.Argument(metavar="FOLDERS", help="Runs that captum-vit evaluate wrote.")],
+    metric: Annotated[str | None, typer.Option(metavar="NAME", help="Default: the first of the first run.")] = None,
+) -> None:
+    """Put runs side by side: a row for each method, a column for each run."""
+    try:
+        from .evaluation import runs
+
+        _say(runs.compare(folders, metric))
+    except CaptumViTError as error:
+        _complain(f"Error: {error}")
+        raise typer.Exit(BAD_USE) from None
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _explain_all(images: list[Path], options: "Options", out: Path) -> int:

@@ -53,5 +53,9 @@ class ExplanationLoadError(CaptumViTError, ValueError):
     """A folder that does not hold a whole explanation."""
 
 
+class RunError(CaptumViTError, ValueError):
+    """A folder that does not hold the run that was asked for."""
+
+
 class OutputError(CaptumViTError, OSError):
     """A folder or file that cannot be written."""

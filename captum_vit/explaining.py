@@ -161,7 +161,7 @@ class Explainer:
             self._labels(scores, classes, top_k),
             self.model_name,
             Path(image).name if isinstance(image, (str, Path)) else "",
-            _versions(),
+            versions(),
             kept,
         )
 
@@ -383,7 +383,8 @@ def _shown(inputs: Tensor, preprocess: Preprocessing | None) -> Image.Image:
     return to_image(shown)
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that decide what a map is, as far as they are installed."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

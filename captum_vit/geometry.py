@@ -112,6 +112,31 @@ class View:
         placed[:, (xs < self.window[0]) | (xs >= self.window[2])] = np.nan
         return placed
 
+    def shows(self) -> np.ndarray:
+        """Which pixels of the input show the image, bool (height, width); the others are padding."""
+        across, down = self._under()
+        return self._within(down, 1)[:, None] & self._within(across, 0)[None, :]
+
+    def take(self, values: np.ndarray) -> np.ndarray:
+        """What of an array (height, width) over the image lies under the centre of each pixel of the input."""
+        if values.shape != self.original[::-1]:
+            raise InputError(f"expected an array over the image, {self.original[::-1]}, got {values.shape}")
+        across, down = self._under()
+        columns, rows = (
+            np.clip(np.floor(edge).astype(int), 0, n - 1) for edge, n in zip((across, down), self.original, strict=True)
+        )
+        return values[np.ix_(rows, columns)]
+
+    def _under(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where the centres of the input's pixels lie in the image, across and down, as edges count."""
+        across, down = (
+            (np.arange(n) + o + 0.5) / s for n, o, s in zip(self.size, self.offset, self.scale, strict=True)
+        )
+        return across, down
+
+    def _within(self, places: np.ndarray, axis: int) -> np.ndarray:
+        return (places >= self.window[axis]) & (places < self.window[axis + 2])
+
     def cell_at(self, x: float, y: float, grid: tuple[int, int]) -> tuple[int, int] | None:
         """The (row, column) of a grid over the input that a point of the image lies in; None where nothing was seen."""
         left, top, right, bottom = self.window

@@ -205,7 +205,7 @@ class Localization(Metric):
     Args:
         preset: None for all scores as the functions define them.
         threshold: a number in [0, 1), or "mean".
-        tolerance: of the pointing game, in pixels.
+        tolerance: of the pointing game, in pixels; by default the published 15 of 224, as a share of the input.
     """
 
     name = "localization"
@@ -213,8 +213,9 @@ class Localization(Metric):
     overlaps = ("pixel_accuracy", "iou", "dice", "precision", "recall", "miou")
 
     def __init__(
-        self, preset: Literal["agcam", "chefer"] | None = None, *, threshold: Threshold = 0.5, tolerance: float = 15
-    ) -> None:
+        self, preset: Literal["agcam", "chefer"] | None = None, *, threshold: Threshold = 0.5,
+        tolerance: float | None = None,
+    ) -> None:  # fmt: skip
         if preset not in (None, "agcam", "chefer"):
             raise OptionError(f"preset must be 'agcam', 'chefer' or None, got {preset!r}")
         self.preset, self.tolerance = preset, tolerance
@@ -236,7 +237,8 @@ class Localization(Metric):
         out["average_precision"] = average_precision(maps, masks, valid, two_class=self.preset == "chefer")
         if self.preset == "chefer":
             return out | dict(zip(("tp", "fp", "fn", "tn"), found.unbind(1), strict=True))
-        out["pointing_game"] = pointing_game(maps, masks, valid, tolerance=self.tolerance)
+        tolerance = 15 / 224 * min(case.size) if self.tolerance is None else self.tolerance
+        out["pointing_game"] = pointing_game(maps, masks, valid, tolerance=tolerance)
         out["energy_inside"] = energy_inside(maps, masks, valid)
         return out
 

@@ -1,0 +1,74 @@
+"""What maps an evaluator over the missing shards of a run: this process, or the actors of a Ray cluster."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from ..errors import OptionError
+from .evaluator import Evaluator
+from .shards import Shards
+
+MakeEvaluator = Callable[[], Evaluator]
+
+
+def run_local(make: MakeEvaluator, shards: Shards, *, progress: bool = False) -> None:
+    """Every missing shard in this process, one after another, with a bar of images a second."""
+    missing = shards.missing()
+    if not missing:
+        return
+    evaluator = make()
+    total = sum(len(shards.indices(shard)) for shard in missing)
+    with tqdm(total=total, unit="image", disable=not progress) as bar:
+        for shard in missing:
+            shards.write(shard, evaluator(shards.indices(shard)))
+            bar.update(len(shards.indices(shard)))
+
+
+def run_ray(
+    make: MakeEvaluator, shards: Shards, *, actors: int = 2, num_cpus: float = 0.5, num_gpus: float = 0.0,
+    progress: bool = False,
+) -> None:  # fmt: skip
+    """Every missing shard on a pool of Ray actors, each of which loads the model once and writes its own shards.
+
+    Args:
+        make: gives the evaluator, in each actor; pickled by Ray.
+        shards: on storage that all nodes see.
+        actors: how many at once.
+        num_cpus, num_gpus: what each actor reserves. With whole CPUs, as many actors as there are cores leave none to
+            Ray's own tasks, and the run stands still.
+    Raises:
+        OptionError: Ray is not installed.
+    """
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise OptionError("the engine 'ray' needs Ray: pip install 'captum-vit[ray]'") from error
+    missing = shards.missing()
+    if not missing:
+        return
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, include_dashboard=False)
+    ray.data.DataContext.get_current().enable_progress_bars = progress
+    questions = ray.data.from_items([{"shard": shard} for shard in missing], override_num_blocks=len(missing))
+    done = questions.map_batches(
+        _Actor, fn_constructor_args=(make, shards), batch_size=1, num_cpus=num_cpus, num_gpus=num_gpus,
+        compute=ray.data.ActorPoolStrategy(size=min(actors, len(missing))), max_restarts=-1, max_task_retries=-1,
+    )  # fmt: skip
+    for _ in done.iter_batches(batch_size=1):
+        pass
+
+
+class _Actor:
+    """An evaluator in a process of its own."""
+
+    def __init__(self, make: MakeEvaluator, shards: Shards) -> None:
+        self.evaluator, self.shards = make(), shards
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Iterable[Any]]:
+        for shard in batch["shard"].tolist():
+            self.shards.write(shard, self.evaluator(self.shards.indices(shard)))
+        return batch
+
+
+ENGINES = {"local": run_local, "ray": run_ray}

@@ -1,0 +1,121 @@
+"""A run on disk: a manifest that says what it is, and shards of rows, each there whole or not at all."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import OutputError, RunError
+from ..saving import write_atomically
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+
+
+class Shards:
+    """The folder of a run: rows of consecutive items in parquet files of at most `size` items each.
+
+    Opened again with the same settings it goes on; with others it refuses, so that rows of different runs never mix.
+
+    Args:
+        folder: where; made if it is not there.
+        settings: all that decides the rows, as JSON holds it.
+        items: how many there are.
+        size: items of a shard.
+    Raises:
+        RunError: another run stands in the folder.
+        OutputError: it cannot be written.
+    """
+
+    def __init__(self, folder: str | Path, settings: Mapping[str, Any], items: int, size: int = 32) -> None:
+        self.folder, self.items, self.size = Path(folder), items, size
+        manifest = json.loads(json.dumps({"format": FORMAT, "items": items, "shard": size, "settings": settings}))
+        path = self.folder / MANIFEST
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot write to the folder {str(folder)!r}: {error.strerror}") from error
+        if path.exists():
+            _check_same(read_manifest(self.folder), manifest, self.folder)
+        else:
+            write_atomically(path, json.dumps(manifest, indent=1, ensure_ascii=False).encode())
+
+    def __len__(self) -> int:
+        return -(-self.items // self.size)
+
+    def indices(self, shard: int) -> range:
+        """The items of a shard."""
+        return range(shard * self.size, min((shard + 1) * self.size, self.items))
+
+    def missing(self) -> list[int]:
+        """The shards that are not there yet."""
+        return [shard for shard in range(len(self)) if not self._path(shard).exists()]
+
+    def write(self, shard: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Put a shard in its place, whole."""
+        data = BytesIO()
+        pq.write_table(_table(rows), data, compression="zstd")
+        write_atomically(self._path(shard), data.getvalue())
+
+    def _path(self, shard: int) -> Path:
+        return self.folder / f"rows-{shard:06d}.parquet"
+
+
+def read_rows(folder: str | Path) -> pa.Table:
+    """All rows that a run has so far, in the order of the items; columns that a shard lacks are null there.
+
+    Raises:
+        RunError: no run stands in the folder, or it has no rows yet.
+    """
+    read_manifest(Path(folder))
+    tables = [pq.read_table(path) for path in sorted(Path(folder).glob("rows-*.parquet"))]
+    if not tables:
+        raise RunError(f"the run in {str(folder)!r} has no rows yet")
+    return pa.concat_tables(tables, promote_options="permissive")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What the run in a folder is.
+
+    Raises:
+        RunError: there is none.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RunError(f"no run in {str(folder)!r}: it holds no {MANIFEST}; captum-vit evaluate writes runs") from error
+    except (OSError, ValueError) as error:
+        raise RunError(f"cannot read {str(folder / MANIFEST)!r}: {error}") from error
+    return manifest
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    columns: dict[str, None] = {}
+    for row in rows:
+        columns.update(dict.fromkeys(row))
+    return pa.table({name: pa.array([row.get(name) for row in rows]) for name in columns})
+
+
+def _check_same(there: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:
+    differing = sorted(_differences(there, wanted))
+    if differing:
+        raise RunError(
+            f"{str(folder)!r} holds a run with other settings ({'; '.join(differing[:4])}): choose another folder"
+        )
+
+
+def _differences(there: Any, wanted: Any, name: str = "") -> Iterator[str]:
+    if isinstance(there, dict) and isinstance(wanted, dict):
+        for key in there.keys() | wanted.keys():
+            yield from _differences(there.get(key), wanted.get(key), f"{name}.{key}" if name else key)
+    elif there != wanted:
+        yield f"{name}: {_short(there)} there, {_short(wanted)} now"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "..."
