@@ -23,6 +23,9 @@ class Preprocessing:
     prepare: RGB image -> model input (C, H, W), normalised.
     view: size (width, height) of an image -> how the input looks at it.
     mean, std: of each channel, with which the input was normalised; None if nobody says.
+
+    Example, of a preprocessing that squashes an image to 256 x 256 and cuts out the middle 224:
+        Preprocessing(prepare, lambda size: View.of(size).resized(256, 256).cropped(16, 16, 224, 224))
     """
 
     prepare: Callable[[Image.Image], Tensor]
