@@ -1,10 +1,7 @@
 """What stands before a model: an image's way into it, and so the map's way back."""
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from PIL import Image
@@ -12,8 +9,9 @@ from torch import Tensor
 
 from .errors import PreprocessingError
 from .geometry import Size, View
+from .plugins import imported
 
-PREPROCESSING = "captum_vit.preprocessing"
+PREPROCESSING = "captum_vit.preprocessing"  # entry-point group
 
 
 @dataclass(frozen=True)
@@ -48,17 +46,11 @@ def read_preprocessing(source: Any) -> Preprocessing:
     """
     if isinstance(source, Preprocessing):
         return source
-    for point in _entry_points():
-        if point.name.split(".")[0] in sys.modules:
-            found = point.load()(source)
-            if found is not None:
-                return found
+    for read in imported(PREPROCESSING):
+        found = read(source)
+        if found is not None:
+            return found
     raise PreprocessingError(
         f"no preprocessing is known for {type(source).__name__}: pass preprocess=..., torchvision transforms, an image "
         f"processor of Hugging Face, or a captum_vit.Preprocessing"
     )
-
-
-@cache
-def _entry_points() -> tuple[EntryPoint, ...]:
-    return tuple(entry_points(group=PREPROCESSING))

@@ -1,20 +1,16 @@
 """From a model to its adapter, and from the names of layers to layers."""
 
 import inspect
-import sys
 from collections.abc import Iterator, Sequence
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 
 import torch
 from torch import nn
 
 from .errors import LayerNotFoundError, OptionError, UnsupportedModelError
 from .layers import Adapter, Layer, NestedAdapter
+from .plugins import imported
 
-ADAPTERS = (
-    "captum_vit.adapters"  # entry-point group; a name is the package that has to be imported, as `timm` or `timm.vit`
-)
+ADAPTERS = "captum_vit.adapters"  # entry-point group
 
 
 def adapt(model: nn.Module) -> Adapter:
@@ -85,13 +81,7 @@ _registered: dict[str, type[Adapter]] = {}
 
 def adapter_classes() -> list[type[Adapter]]:
     """The registered adapters, and those of every package that is imported already."""
-    installed = [point.load() for point in _entry_points() if point.name.split(".")[0] in sys.modules]
-    return [*reversed(_registered.values()), *installed]
-
-
-@cache
-def _entry_points() -> tuple[EntryPoint, ...]:
-    return tuple(entry_points(group=ADAPTERS))
+    return [*reversed(_registered.values()), *imported(ADAPTERS)]
 
 
 def _find(module: nn.Module, name: str, classes: Sequence[type[Adapter]]) -> Iterator[tuple[str, Adapter]]:
