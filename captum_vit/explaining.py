@@ -3,7 +3,7 @@
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, overload
@@ -161,7 +161,7 @@ class Explainer:
             self._labels(scores, classes, top_k),
             self.model_name,
             Path(image).name if isinstance(image, (str, Path)) else "",
-            versions(),
+            dict(versions()),
             kept,
         )
 
@@ -383,6 +383,7 @@ def _shown(inputs: Tensor, preprocess: Preprocessing | None) -> Image.Image:
     return to_image(shown)
 
 
+@cache
 def versions() -> dict[str, str]:
     """The versions of Python and of the packages that decide what a map is, as far as they are installed."""
     found = {"python": platform.python_version()}

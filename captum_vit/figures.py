@@ -18,7 +18,7 @@ from .flow import SPANS, displayed, thinned
 from .geometry import View
 from .panels import PIXELS, Bar, Layout, Look, Panel, draw, picture_size
 from .titles import Line, block_names, heading, lines, three_digits, unit
-from .visualization import ALPHA, CMAP, _fitted
+from .visualization import ALPHA, CMAP, fitted
 from .visualization import overlay as drawn_over
 
 __all__ = ["classes", "flow", "heads", "layers", "methods", "overlay", "plot"]
@@ -39,7 +39,7 @@ class Brush:
     def of(cls, explanation: Explanation, side: float, look: Look) -> "Brush":
         """For pictures of this side in inches."""
         longest = max(picture_size(explanation.image.size, side))
-        return cls(_fitted(explanation.image, round(PIXELS * longest)), explanation.view, look)
+        return cls(fitted(explanation.image, round(PIXELS * longest)), explanation.view, look)
 
     def panel(self, shown: Tensor, title: tuple[Line, ...], span: Span | None, bar: Bar | None = None) -> Panel:
         """A map with its title, between the values of `span` or its own ones."""

@@ -17,7 +17,7 @@ from .errors import OptionError
 from .explanation import Attribution, Explanation
 from .saving import write_atomically
 from .titles import block_names, method_name
-from .visualization import _fitted, _font, _shortened, flow_display, overlay, sheet
+from .visualization import fitted, flow_display, overlay, sheet, shortened, typeface
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,7 +61,7 @@ class Flow:
         """
         if max_side < 16:
             raise OptionError(f"max_side must be at least 16 pixels, got {max_side}")
-        image = _fitted(self.explanation.image, max_side)
+        image = fitted(self.explanation.image, max_side)
         shown = [(a, displayed(a, display)) for a in self.explanation]
         names = block_names(self.layers)
         across = self._columns(image.size)
@@ -171,9 +171,9 @@ def _headed(body: Image.Image, title: str, progress: tuple[int, int], type: int)
     (number, count), height = progress, 2 * type
     frame = Image.new("RGB", (body.width, body.height + height), "white")
     frame.paste(body, (0, height))
-    pen, font, edge = ImageDraw.Draw(frame), _font(type), max(4, type // 2)
+    pen, font, edge = ImageDraw.Draw(frame), typeface(type), max(4, type // 2)
     room = frame.width - 2 * edge
-    pen.text((edge, height // 2 - 2), _shortened(title, font, room), "black", font, anchor="lm")
+    pen.text((edge, height // 2 - 2), shortened(title, font, room), "black", font, anchor="lm")
     for i in range(count):
         left, right = edge + room * i / count, edge + room * (i + 1) / count - (2 if room > 5 * count else 0)
         pen.rectangle((round(left), height - 4, round(right) - 1, height - 1), fill=BEHIND if i <= number else AHEAD)

@@ -15,7 +15,7 @@ from matplotlib.transforms import ScaledTranslation
 from PIL import Image
 
 from .titles import Line, ends
-from .visualization import _font, _palette, _shortened
+from .visualization import palette, shortened, typeface
 
 # All lengths are in inches; type in points.
 GAP, BAR, PAD = 0.12, 0.09, 3.0
@@ -230,7 +230,7 @@ def _draw_bar(canvas: Canvas, bar: Bar, look: Look, place: tuple[float, float, f
     axes = canvas.axes(*place, BAR)
     low, high = bar.span or (0.0, 1.0)
     label, size = bar.label, (type - 1) * canvas.zoom
-    colours = look.alpha * _palette(look.cmap) / 255 + (1 - look.alpha) * 0.5
+    colours = look.alpha * palette(look.cmap) / 255 + (1 - look.alpha) * 0.5
     flat = not high > low
     if flat:
         label, colours, low, high = (f"{low:.3g} everywhere", ""), colours[:1], 0.0, 1.0
@@ -257,7 +257,7 @@ def cut(line: Line, room: float, type: float) -> str:
     whole = " ".join(name.split())
     for kept in (rest, ""):
         left = (room - _width(kept, type)) / WIDER
-        shown = _shortened(whole, _font(100), int(left * 72 * 100 / type)) if whole else ""
+        shown = shortened(whole, typeface(100), int(left * 72 * 100 / type)) if whole else ""
         if shown == whole or len(shown) > STUMP:
             return shown + kept
     return shown
@@ -265,4 +265,4 @@ def cut(line: Line, room: float, type: float) -> str:
 
 def _width(text: str, type: float) -> float:
     """In inches."""
-    return WIDER * _font(100).getlength(text) * type / 100 / 72
+    return WIDER * typeface(100).getlength(text) * type / 100 / 72

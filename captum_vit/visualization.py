@@ -51,7 +51,7 @@ def heatmap(
     seen = np.isfinite(placed)
     low, high = span or (float(torch.as_tensor(grid).min()), float(torch.as_tensor(grid).max()))
     levels = np.where(seen, placed - low, 0) / ((high - low) if high > low else np.inf)
-    colours = _palette(cmap)[(255 * levels.clip(0, 1) + 0.5).astype(np.uint8)]  # (height, width, 3)
+    colours = palette(cmap)[(255 * levels.clip(0, 1) + 0.5).astype(np.uint8)]  # (height, width, 3)
     return Image.fromarray(np.dstack([colours, np.where(seen, 255, 0).astype(np.uint8)]))
 
 
@@ -121,11 +121,11 @@ def sheet(rows: Sequence[Sequence[Cell]], *, side: int = 320) -> Image.Image:
     Returns:
         RGB, white where nothing stands.
     """
-    shown = [[cell and (cell[0], _fitted(cell[1], side)) for cell in row] for row in rows]
+    shown = [[cell and (cell[0], fitted(cell[1], side)) for cell in row] for row in rows]
     pictures = [cell[1] for row in shown for cell in row if cell]
     if not pictures:
         raise InputError("a sheet needs at least one picture")
-    font, gap = _font(max(12, side // 20)), max(4, side // 24)
+    font, gap = typeface(max(12, side // 20)), max(4, side // 24)
     line = round(1.6 * font.size)
     width, height = max(p.width for p in pictures), max(p.height for p in pictures)
     columns = max(map(len, shown))
@@ -135,7 +135,7 @@ def sheet(rows: Sequence[Sequence[Cell]], *, side: int = 320) -> Image.Image:
         for j, cell in enumerate(row):
             if cell is not None:
                 x, y = gap + j * (width + gap), gap + i * (line + height + gap)
-                pen.text((x, y + line // 2), _shortened(cell[0], font, width), "black", font, anchor="lm")
+                pen.text((x, y + line // 2), shortened(cell[0], font, width), "black", font, anchor="lm")
                 drawn.paste(cell[1], (x, y + line))
     return drawn
 
@@ -147,24 +147,31 @@ def _stretched(maps: Tensor) -> Tensor:
 
 
 @cache
-def _palette(cmap: str) -> np.ndarray:
+def palette(cmap: str) -> np.ndarray:
+    """The 256 colours of a matplotlib colour map, uint8 (256, 3).
+
+    Raises:
+        OptionError: there is no such map.
+    """
     if cmap not in matplotlib.colormaps:
         raise OptionError(f"matplotlib has no colour map {cmap!r}; perceptually even ones: plasma, viridis, cividis")
     return matplotlib.colormaps[cmap](np.linspace(0, 1, 256), bytes=True)[:, :3]
 
 
-def _fitted(image: Image.Image, side: int) -> Image.Image:
+def fitted(image: Image.Image, side: int) -> Image.Image:
+    """The image as RGB, enlarged or reduced to a longest side of so many pixels."""
     scale = side / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     return image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def typeface(size: int) -> ImageFont.FreeTypeFont:
+    """matplotlib's own font, so many pixels high."""
     return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size)
 
 
-def _shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+def shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     """One line that fits."""
     text = " ".join(text[:200].split())
     if font.getlength(text) <= width:
