@@ -1,5 +1,6 @@
 """The command line. What it does is in _run.py, which is imported when a command runs: --help needs no torch."""
 
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,10 +9,11 @@ import typer
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from ._version import __version__
-from .errors import CaptumViTError, ExplanationLoadError, ImageLoadError, InputError
+from .errors import CaptumViTError, ExplanationLoadError, ImageLoadError, InputError, OptionError
 
 if TYPE_CHECKING:
     from ._run import Options
+    from .evaluation import Leaderboard
     from .explanation import Explanation
 
 app = typer.Typer(
@@ -20,6 +22,7 @@ app = typer.Typer(
 )  # fmt: skip
 
 BAD_IMAGES, BAD_USE, STOPPED = 1, 2, 130
+FIGURES_ACROSS = 4
 
 
 def main() -> None:
@@ -229,11 +232,32 @@ def evaluate(
         ),
     ] = "sample:200",
     methods: Annotated[
-        str, typer.Option(metavar="NAMES", help="Methods, with commas between; also random and gaussian. Or all.")
+        str,
+        typer.Option(
+            metavar="NAMES",
+            help="Methods, with commas between: ours, random, gaussian, all of these, and module:object for an "
+            "attribution of Captum or a function, as captum.attr:IntegratedGradients.",
+        ),
     ] = "all",
     metrics: Annotated[
-        str, typer.Option(metavar="NAMES", help="Of localization, perturbation and sanity, with commas between.")
+        str,
+        typer.Option(
+            metavar="NAMES",
+            help="Of localization, perturbation and sanity, with commas between; a published protocol behind a colon: "
+            "localization:agcam, localization:chefer, perturbation:agcam, perturbation:chefer, perturbation:rise.",
+        ),
     ] = "localization",
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Of the methods that know it, as discard_ratio=0.9; may be repeated."),
+    ] = None,
+    squash: Annotated[
+        bool,
+        typer.Option(
+            "--squash/--no-squash",
+            help="Show the model the whole image, whatever its proportions, as the published evaluations do.",
+        ),
+    ] = False,
     target: Annotated[
         str, typer.Option(metavar="CLASS", help="Which class is explained: label, the item's own, or predicted.")
     ] = "label",
@@ -254,8 +278,8 @@ def evaluate(
 ) -> None:
     """Score the maps of several methods over a data set, and print a leaderboard with 95 % intervals.
 
-    Rows go to FOLDER/rows-*.parquet, with leaderboard.csv and a plot for each metric. Started again with the same
-    settings, only what is missing is computed.
+    Rows go to FOLDER/rows-*.parquet, with leaderboard.csv, which has every class too, and leaderboard.png. Started
+    again with the same settings, only what is missing is computed.
 
     Exit code: 0 all items scored; 1 some failed, their rows say why; 2 something that was asked for cannot be had.
     """
@@ -264,7 +288,8 @@ def evaluate(
 
         plan = Plan(
             model, data, _names(methods), _names(metrics), str(checkpoint) if checkpoint else None, target,
-            batch_size=batch_size, limit=limit, keep_maps=keep_maps, device=device,
+            _options(option or []), "squash" if squash else None, batch_size=batch_size, limit=limit,
+            keep_maps=keep_maps, device=device,
         )  # fmt: skip
         options: dict[str, Any] = {"actors": actors, "num_gpus": gpus} if engine == "ray" else {}
         board = runs.evaluate(plan, out, engine=engine, progress=sys.stderr.isatty(), **options)
@@ -275,7 +300,7 @@ def evaluate(
     except KeyboardInterrupt:
         _complain(f"Stopped. Start it again with the same settings and --out {out}, and it goes on")
         raise typer.Exit(STOPPED) from None
-    _say(board.to_markdown())
+    _say_board(board)
     for line in board.errors[:5]:
         _complain(f"Failed: {line}")
     if board.errors:
@@ -288,7 +313,10 @@ def compare(
     folders: Annotated[list[Path], typer.Argument(metavar="FOLDERS", help="Runs that captum-vit evaluate wrote.")],
     metric: Annotated[str | None, typer.Option(metavar="NAME", help="Default: the first of the first run.")] = None,
 ) -> None:
-    """Put runs side by side: a row for each method, a column for each run."""
+    """Put runs side by side: a row for each method, a column for each run.
+
+    Two runs are also subtracted, image by image: what the second has more than the first, with its 95 % interval.
+    """
     try:
         from .evaluation import runs
 
@@ -298,8 +326,37 @@ def compare(
         raise typer.Exit(BAD_USE) from None
 
 
+def _say_board(board: "Leaderboard") -> None:
+    """The figures, as many side by side as a screen holds, and by how much the best method leads."""
+    shown = [name for name in board.figures if name not in board.undefined()]
+    tables = -(-len(shown) // FIGURES_ACROSS)
+    for i in range(tables):
+        _say(board.to_markdown(shown[len(shown) * i // tables : len(shown) * (i + 1) // tables]) + "\n")
+    if shown and len(board.methods) > 1:
+        best = board.ranking(shown[0])[0]
+        _say(f"{shown[0]}, {best} less the others, paired:")
+        for method, lead in board.differences(shown[0]).items():
+            _say(f"  {_plain(method):20}  {lead}")
+    if len(shown) < len(board.figures):
+        _complain(f"Note: defined for no item, as without masks or boxes: {', '.join(board.undefined())}")
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _options(given: list[str]) -> dict[str, Any]:
+    """NAME=VALUE of each, a value that reads as JSON taken as such."""
+    options: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise OptionError(f"an option is NAME=VALUE, as discard_ratio=0.9, got {text!r}")
+        try:
+            options[name] = json.loads(value)
+        except json.JSONDecodeError:
+            options[name] = value
+    return options
 
 
 def _explain_all(images: list[Path], options: "Options", out: Path) -> int:

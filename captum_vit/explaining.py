@@ -20,7 +20,7 @@ from .explanation import AttentionRecord, Attribution, Explanation, Label
 from .geometry import Size, View
 from .images import Picture, to_image
 from .models import LoadedModel, load_model, nearest
-from .preprocessing import Preprocessing, read_preprocessing
+from .preprocessing import Preprocessing, read_preprocessing, squashed
 from .registry import adapt, unwrap
 from .untouched import untouched
 
@@ -66,7 +66,8 @@ def explain(
         target: class by number or name, or several. By default the predicted one; of a multi-label model all of the
             `top_k` with a score above one half.
         preprocess: for a model itself: torchvision transforms, an image processor of Hugging Face, or a Preprocessing.
-            Models of timm carry their own.
+            Models of timm carry their own. "squash" takes the whole image, whatever its proportions, at the size and
+            with the normalisation of the model's own, as the published evaluations do.
         class_names: for a model that carries none, or others than its own.
         multi_label: whether each class is scored by itself (sigmoid), not against the others; by default as the model's
             configuration says.
@@ -128,14 +129,20 @@ class Explainer:
         Raises:
             PreprocessingError: neither is known.
         """
-        if self._preprocess is not None:
+        if self._preprocess not in (None, "squash"):
             return read_preprocessing(self._preprocess)
-        return self.loaded.preprocess or read_preprocessing(unwrap(self.loaded.model))
+        own = self.loaded.preprocess or read_preprocessing(unwrap(self.loaded.model))
+        return own if self._preprocess is None else squashed(own)
 
     @property
     def device(self) -> torch.device:
         """Where the model is."""
         return next((p.device for p in self.loaded.model.parameters()), torch.device("cpu"))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the model computes in."""
+        return next((p.dtype for p in self.loaded.model.parameters() if p.is_floating_point()), torch.float32)
 
     def __call__(
         self, image: Picture, *, method: Method = None, target: Targets = None, top_k: int = 5,
@@ -212,8 +219,7 @@ class Explainer:
             original = to_image(image)
             inputs = self._prepared(original).unsqueeze(0)
             view = checked_view(self.preprocess, original.size, (inputs.shape[3], inputs.shape[2]))
-        weight = next((p for p in self.loaded.model.parameters() if p.is_floating_point()), torch.zeros(()))
-        inputs = inputs.to(weight.device, weight.dtype)
+        inputs = inputs.to(self.device, self.dtype)
         return original, inputs, covered(view, self.adapter, (inputs.shape[2], inputs.shape[3]))
 
     def _prepared(self, image: Image.Image) -> Tensor:

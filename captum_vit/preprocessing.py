@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -34,6 +36,10 @@ class Preprocessing:
     def __call__(self, image: Image.Image) -> Tensor:
         return self.prepare(image)
 
+    def describe(self) -> dict[str, Any]:
+        """What a manifest says of it, as JSON: what becomes of one landscape, and the normalisation."""
+        return {"landscape": self.view((640, 480)).to_dict(), "mean": self.mean, "std": self.std}
+
 
 def read_preprocessing(source: Any) -> Preprocessing:
     """The preprocessing that a transform, an image processor or a model stands for.
@@ -54,3 +60,23 @@ def read_preprocessing(source: Any) -> Preprocessing:
         f"no preprocessing is known for {type(source).__name__}: pass preprocess=..., torchvision transforms, an image "
         f"processor of Hugging Face, or a captum_vit.Preprocessing"
     )
+
+
+def squashed(own: Preprocessing) -> Preprocessing:
+    """The whole image at the size and with the normalisation of a model's own preprocessing, whatever its proportions.
+
+    Bilinear, as torchvision's `Resize((height, width))` on an image of Pillow.
+
+    Raises:
+        PreprocessingError: nobody says with which mean and deviation the model's own normalises.
+    """
+    if own.mean is None or own.std is None:
+        raise PreprocessingError("the model's preprocessing does not say its mean and std: pass preprocess=... whole")
+    size = own.view((256, 256)).size
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (own.mean, own.std))
+
+    def prepare(image: Image.Image) -> Tensor:
+        pixels = torch.from_numpy(np.array(image.resize(size, Image.Resampling.BILINEAR)))
+        return (pixels.permute(2, 0, 1).float() / 255 - mean) / std
+
+    return Preprocessing(prepare, lambda original: View.of(original).resized(*size), own.mean, own.std)

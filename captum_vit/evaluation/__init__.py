@@ -1,19 +1,21 @@
 """Scoring maps over data sets: rows from any engine, kept in shards, summed up in a leaderboard."""
 
-from .evaluator import BASELINES, Evaluator, as_attribute, named_methods
+from .entries import BASELINES, Entry
+from .evaluator import Evaluator
 from .results import Leaderboard, Mean
-from .runs import Plan, evaluate
+from .runs import Plan, compare, evaluate, write_summary
 from .shards import Shards, read_rows
 
 __all__ = [
     "BASELINES",
+    "Entry",
     "Evaluator",
     "Leaderboard",
     "Mean",
     "Plan",
     "Shards",
-    "as_attribute",
+    "compare",
     "evaluate",
-    "named_methods",
     "read_rows",
+    "write_summary",
 ]

@@ -1,27 +1,25 @@
 """From items of a data set to rows: the plain callable that any engine can map."""
 
 import hashlib
-import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..attr import METHODS, ViTAttribution
-from ..attr.base import options_of
 from ..classes import class_index
 from ..data import Item, Reader
 from ..errors import CaptumViTError, InputError, OptionError
-from ..explaining import Explainer, covered
+from ..explaining import Explainer, checked_view, covered, versions
 from ..geometry import View
-from ..metrics import Case, Metric
+from ..metrics import Case, Figure, Metric, enlarge
+from .entries import Method, entries
 
 TARGETS = ("label", "predicted")
 Row = dict[str, Any]
-Attribute = Callable[[nn.Module, Tensor, Tensor], Tensor]  # (model, images, targets) -> maps (N, rows, cols)
 
 
 @dataclass(frozen=True)
@@ -34,6 +32,7 @@ class Seen:
     target: int | None
     mask: np.ndarray | None  # (H, W), the object in the input
     valid: np.ndarray  # (H, W), what of the input counts
+    cover: tuple[int, int]  # (height, width) of the input that the patches cover
     boxes: np.ndarray | None  # (n, 4), in pixels of the input
 
 
@@ -41,32 +40,64 @@ class Evaluator:
     """Explains items of a data set by several methods and scores the maps.
 
     Called with indices of items, it gives rows: one for each item and method, in this order, with the columns `item`,
-    `id`, `method`, `target`, `prediction`, `score` and those of the metrics; an item that cannot be read or explained
-    gives one row with its `error`. The rows do not depend on which items are asked for together.
+    `id`, `method`, `label`, `target`, `prediction`, `score` and those of the metrics; an item that cannot be read or
+    explained gives one row with its `error`. The rows do not depend on which items are asked for together, but for the
+    rounding of batches of another size.
 
     Args:
         explainer: the model with its preprocessing.
         data: the items.
-        methods: by name, what explains: an attribution of ours or of Captum, or a callable
-            `(model, images, targets) -> maps` (N, rows, cols).
-        metrics: what scores the maps.
+        methods: in any form that `entries` takes.
+        metrics: what scores the maps; no two with a column of one name.
+        options: of the methods, each of which is given those that it knows.
         target: "label" explains the item's own class, "predicted" the one that the model predicts.
         batch_size: images at once.
         keep_maps: add the maps to the rows, at grid size, as float16.
     """
 
     def __init__(
-        self, explainer: Explainer, data: Reader, methods: Mapping[str, Any], metrics: Sequence[Metric], *,
-        target: str = "label", batch_size: int = 16, keep_maps: bool = False,
+        self, explainer: Explainer, data: Reader, methods: Sequence[Method] | Mapping[str, Any],
+        metrics: Sequence[Metric], *, options: Mapping[str, Any] | None = None, target: str = "label",
+        batch_size: int = 16, keep_maps: bool = False,
     ) -> None:  # fmt: skip
         if target not in TARGETS:
             raise OptionError(f"target must be one of {', '.join(TARGETS)}, got {target!r}")
         if explainer.headless:
             raise OptionError(f"an evaluation needs classes, and {explainer.model_name!r} gives features")
-        self.explainer, self.data, self.metrics = explainer, data, metrics
-        self.methods = {name: as_attribute(method) for name, method in methods.items()}
-        self.objects = dict(methods)
+        self.explainer, self.data, self.metrics = explainer, data, list(metrics)
+        self.entries = entries(methods, explainer, options)
         self.target, self.batch_size, self.keep_maps = target, batch_size, keep_maps
+        names = [name for metric in metrics for name in metric.figures]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise OptionError(f"two metrics have a figure {twice[0]!r}: evaluate them in two runs")
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """What a leaderboard makes of the rows."""
+        return {name: figure for metric in self.metrics for name, figure in metric.figures.items()}
+
+    @property
+    def curves(self) -> dict[str, tuple[float, float]]:
+        """The columns that hold curves, with their first and last level."""
+        return {name: span for metric in self.metrics for name, span in metric.curves.items()}
+
+    def describe(self) -> dict[str, Any]:
+        """All that decides the rows, as JSON holds it; where they are computed does not."""
+        return {
+            "model": self.explainer.model_name,
+            "weights": weights_hash(self.explainer.loaded.model),
+            "preprocessing": self.explainer.preprocess.describe(),
+            "data": self.data.describe(),
+            "methods": {name: entry.describe() for name, entry in self.entries.items()},
+            "metrics": [metric.describe() for metric in self.metrics],
+            "target": self.target,
+            "batch_size": self.batch_size,
+            "keep_maps": self.keep_maps,
+            "figures": {name: asdict(figure) for name, figure in self.figures.items()},
+            "curves": self.curves,
+            "versions": {name: found for name, found in versions().items() if name != "python"},
+        }
 
     def __call__(self, indices: Iterable[int]) -> list[Row]:
         """The rows of these items."""
@@ -93,7 +124,7 @@ class Evaluator:
 
     def _explain(self, batch: list[Seen]) -> list[list[Row]]:
         device = self.explainer.device
-        images = torch.stack([one.inputs for one in batch]).to(device)
+        images = torch.stack([one.inputs for one in batch]).to(device, self.explainer.dtype)
         with torch.no_grad():
             logits = self._model(images).float()
         predictions = logits.argmax(1)
@@ -105,41 +136,40 @@ class Evaluator:
             )
         scores = self.explainer.loaded.probabilities(logits).gather(1, targets[:, None])[:, 0]
         rows: list[list[Row]] = [[] for _ in batch]
-        for name, method in self.methods.items():
-            maps = method(self.explainer.loaded.model, images, targets)
-            columns = self._score(batch, images, logits, targets, maps, self.objects[name])
+        shared = {"label": own, "target": targets, "prediction": predictions, "score": scores}
+        case = self._case(batch, images, targets, logits)
+        for name, entry in self.entries.items():
+            maps = entry.attribute(images, targets)[:, 0]
+            case = replace(case, maps=_reaching(maps, batch[0].cover, case.size), method=entry)
+            columns = {column: values.cpu() for column, values in (shared | self._score(case)).items()}
+            kept = maps.flatten(1).half().cpu().numpy() if self.keep_maps else None
             for i, one in enumerate(batch):
-                row = {"item": one.index, "id": one.id, "method": name, "label": own[i].item()}
-                row |= {"target": targets[i].item(), "prediction": predictions[i].item(), "score": scores[i].item()}
+                row = {"item": one.index, "id": one.id, "method": name}
                 row |= {column: _value(values[i]) for column, values in columns.items()}
-                if self.keep_maps:
-                    row |= {"map": maps[i].flatten().half().cpu().numpy(), "grid": list(maps.shape[1:])}
+                if kept is not None:
+                    row |= {"map": kept[i], "grid": list(maps.shape[1:])}
                 rows[i].append(row)
         return rows
 
-    def _score(
-        self, batch: list[Seen], images: Tensor, logits: Tensor, targets: Tensor, maps: Tensor, method: Any
-    ) -> dict[str, Tensor]:  # fmt: skip
-        preprocess = self.explainer.preprocess
-        masks = None if any(one.mask is None for one in batch) else _stacked([one.mask for one in batch], images)
-        valid = _stacked([one.valid for one in batch], images)
-        boxes = None if any(one.boxes is None for one in batch) else [torch.from_numpy(one.boxes) for one in batch]
-        case = Case(
-            images,
-            targets,
-            maps,
-            masks,
-            valid,
-            logits,
-            self._model,
-            preprocess.mean,
-            preprocess.std,
-            method,
-            boxes=boxes,
-        )
+    def _case(self, batch: list[Seen], images: Tensor, targets: Tensor, logits: Tensor) -> Case:
+        """What the metrics are told, but for the maps."""
+        device, preprocess = images.device, self.explainer.preprocess
+        return Case(
+            images, targets, torch.empty(0),
+            masks=_stacked([one.mask for one in batch], device),
+            valid=_stacked([one.valid for one in batch], device),
+            logits=logits,
+            model=self._model,
+            mean=preprocess.mean,
+            std=preprocess.std,
+            boxes=None if batch[0].boxes is None else [torch.from_numpy(one.boxes).to(device) for one in batch],
+        )  # fmt: skip
+
+    def _score(self, case: Case) -> dict[str, Tensor]:
+        """The columns of all metrics that the case has enough for."""
         columns: dict[str, Tensor] = {}
         for metric in self.metrics:
-            if "masks" not in metric.needs or masks is not None:
+            if "masks" not in metric.needs or case.masks is not None:
                 columns |= metric(case)
         return columns
 
@@ -149,9 +179,11 @@ class Evaluator:
     def _see(self, index: int) -> Seen:
         item = self.data[index]
         inputs = self.explainer.preprocess(item.image)
-        view = self.explainer.preprocess.view(item.image.size)
-        seen = covered(view, self.explainer.adapter, (inputs.shape[1], inputs.shape[2]))
-        return Seen(index, item.id, inputs, self._class_of(item), *on_input(item, view, seen))
+        size = (inputs.shape[1], inputs.shape[2])
+        view = checked_view(self.explainer.preprocess, item.image.size, size[::-1])
+        seen = covered(view, self.explainer.adapter, size)
+        mask, valid, boxes = on_input(item, view, seen)
+        return Seen(index, item.id, inputs, self._class_of(item), mask, valid, seen.size[::-1], boxes)
 
     def _class_of(self, item: Item) -> int | None:
         if item.target is None:
@@ -186,63 +218,6 @@ def on_input(item: Item, view: View, seen: View) -> tuple[np.ndarray | None, np.
     return mask, valid, corners.reshape(-1, 4)
 
 
-def as_attribute(method: Any) -> Attribute:
-    """A method in any form as `(model, images, targets) -> maps` (N, rows, cols).
-
-    Args:
-        method: an attribution of ours, any other of Captum (whose channels are summed), or such a callable.
-    """
-    if isinstance(method, ViTAttribution):
-        return lambda model, images, targets: method.attribute(images, target=targets)[:, 0]
-    if hasattr(method, "attribute"):
-        return lambda model, images, targets: method.attribute(images, target=targets).detach().sum(1)
-    if not callable(method):
-        raise OptionError(f"a method is an attribution or a callable (model, images, targets) -> maps, got {method!r}")
-    return lambda model, images, targets: _checked(method(model, images, targets), len(images))
-
-
-def named_methods(
-    names: Sequence[str], explainer: Explainer, options: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """Methods and baselines by name.
-
-    Raises:
-        OptionError: an unknown name.
-    """
-    methods: dict[str, Any] = {}
-    for name in names:
-        if name in BASELINES:
-            methods[name] = BASELINES[name]
-            continue
-        own = {o: value for o, value in (options or {}).items() if o in options_of(METHODS[name])}
-        methods[name] = _with_options(explainer.method(name), own)
-    return methods
-
-
-def _with_options(method: ViTAttribution, options: Mapping[str, Any]) -> Any:
-    if not options:
-        return method
-    return lambda model, images, targets: method.attribute(images, target=targets, **options)[:, 0]
-
-
-def random_maps(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
-    """Uniform noise on a grid of 14 by 14, the same for the same image and class."""
-    maps = []
-    for image, target in zip(images, targets.tolist(), strict=True):
-        seed = zlib.crc32(image.detach().float().cpu().numpy().tobytes()) + target
-        maps.append(torch.rand(14, 14, generator=torch.Generator().manual_seed(seed)))
-    return torch.stack(maps).to(images.device)
-
-
-def centred_gaussian(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
-    """A bump in the middle, its standard deviation a quarter of the side."""
-    line = torch.linspace(-2, 2, 14, device=images.device)
-    return torch.exp(-(line[:, None] ** 2 + line**2) / 2).expand(len(images), -1, -1)
-
-
-BASELINES: dict[str, Attribute] = {"random": random_maps, "gaussian": centred_gaussian}
-
-
 def weights_hash(model: nn.Module) -> str:
     """SHA-256 over names and values of all parameters and buffers."""
     digest = hashlib.sha256()
@@ -252,28 +227,30 @@ def weights_hash(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _checked(maps: Tensor, count: int) -> Tensor:
-    if not isinstance(maps, Tensor) or maps.dim() not in (3, 4) or len(maps) != count:
-        shape = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
-        raise OptionError(f"a method gives maps (N, rows, cols) for {count} images, got {shape}")
-    return maps.detach().float().sum(1) if maps.dim() == 4 else maps.detach().float()
-
-
 def _batches(seen: Sequence[Seen], size: int) -> Iterable[list[Seen]]:
     groups: dict[tuple[int, ...], list[Seen]] = {}
     for one in seen:
-        groups.setdefault((*one.inputs.shape, one.mask is None, one.boxes is None), []).append(one)
+        groups.setdefault((*one.inputs.shape, *one.cover, one.mask is None, one.boxes is None), []).append(one)
     for group in groups.values():
         for start in range(0, len(group), size):
             yield group[start : start + size]
 
 
-def _stacked(arrays: Sequence[np.ndarray | None], images: Tensor) -> Tensor:
-    return torch.from_numpy(np.stack([a for a in arrays if a is not None])).to(images.device)
+def _stacked(arrays: Sequence[np.ndarray | None], device: torch.device) -> Tensor | None:
+    """All in one tensor; the arrays of a batch are there or missing together."""
+    there = [array for array in arrays if array is not None]
+    return torch.from_numpy(np.stack(there)).to(device) if there else None
+
+
+def _reaching(maps: Tensor, cover: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Maps over the whole input, where the patches that they stand for end before it; the rest never counts."""
+    if cover == size:
+        return maps
+    return F.pad(enlarge(maps, cover), (0, size[1] - cover[1], 0, size[0] - cover[0]))
 
 
 def _value(value: Tensor) -> Any:
-    return value.item() if value.dim() == 0 else value.tolist()
+    return value.item() if value.dim() == 0 else value.float().numpy()
 
 
 def _failed(index: int, name: str, error: Exception) -> Row:

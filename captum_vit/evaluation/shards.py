@@ -58,21 +58,27 @@ class Shards:
     def write(self, shard: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Put a shard in its place, whole."""
         data = BytesIO()
-        pq.write_table(_table(rows), data, compression="zstd")
+        pq.write_table(as_table(rows), data, compression="zstd")
         write_atomically(self._path(shard), data.getvalue())
 
     def _path(self, shard: int) -> Path:
         return self.folder / f"rows-{shard:06d}.parquet"
 
 
-def read_rows(folder: str | Path) -> pa.Table:
+def read_rows(folder: str | Path, *, without: Sequence[str] = ()) -> pa.Table:
     """All rows that a run has so far, in the order of the items; columns that a shard lacks are null there.
 
+    Args:
+        folder: of the run.
+        without: columns that are left aside.
     Raises:
         RunError: no run stands in the folder, or it has no rows yet.
     """
     read_manifest(Path(folder))
-    tables = [pq.read_table(path) for path in sorted(Path(folder).glob("rows-*.parquet"))]
+    tables = []
+    for path in sorted(Path(folder).glob("rows-*.parquet")):
+        names = [name for name in pq.read_schema(path).names if name not in without]
+        tables.append(pq.read_table(path, columns=names))
     if not tables:
         raise RunError(f"the run in {str(folder)!r} has no rows yet")
     return pa.concat_tables(tables, promote_options="permissive")
@@ -93,7 +99,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+def as_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Rows as a table; what a row lacks is null."""
     columns: dict[str, None] = {}
     for row in rows:
         columns.update(dict.fromkeys(row))

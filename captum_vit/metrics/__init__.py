@@ -4,7 +4,11 @@ A function for each metric, and a class for each group, which shares the work an
 one value for each image; what is undefined is NaN, and never disturbs another image.
 """
 
-from .base import Case, Metric
+from inspect import signature
+
+from ..errors import OptionError
+from ..models import nearest
+from .base import Case, Figure, Metric
 from .localization import (
     Localization,
     average_precision,
@@ -37,10 +41,28 @@ METRICS: dict[str, type[Metric]] = {
     "sanity": Sanity,
 }
 
+
+def named_metric(name: str) -> Metric:
+    """The metric of a name in METRICS, or of a published protocol: "perturbation:rise".
+
+    Raises:
+        OptionError: there is none.
+    """
+    group, _, preset = name.partition(":")
+    if group not in METRICS:
+        raise OptionError(f"no metric {group!r}; there are {', '.join(METRICS)}{nearest(group, list(METRICS))}")
+    if not preset:
+        return METRICS[group]()
+    if "preset" not in signature(METRICS[group]).parameters:
+        raise OptionError(f"{group} has no published protocols, got {name!r}")
+    return METRICS[group](preset)  # type: ignore[call-arg]
+
+
 __all__ = [
     "METRICS",
     "Case",
     "Curve",
+    "Figure",
     "Localization",
     "Metric",
     "Perturbation",
@@ -60,6 +82,7 @@ __all__ = [
     "fill_boxes",
     "iou",
     "miou",
+    "named_metric",
     "normalise",
     "perturbation",
     "perturbation_curve",

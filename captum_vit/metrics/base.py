@@ -3,7 +3,8 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -71,25 +72,58 @@ class Case:
             return self.model(self.images)
 
 
+@dataclass(frozen=True)
+class Figure:
+    """How the values of single images become one figure of a data set.
+
+    higher_is_better: whether a method is the better, the higher its figure.
+    over: "images", the mean over them; "classes", the mean over the classes of each class's mean; "pixels", the score
+        of the counts of all images' pixels together.
+    columns: what it is made of; of "pixels" the four counts tp, fp, fn and tn.
+    score: of "pixels", "pixel_accuracy" or "miou".
+    """
+
+    higher_is_better: bool
+    columns: tuple[str, ...]
+    over: Literal["images", "classes", "pixels"] = "images"
+    score: str = ""
+
+
+def means(**higher_is_better: bool) -> dict[str, Figure]:
+    """Figures that are means over images of the column of their name."""
+    return {name: Figure(better, (name,)) for name, better in higher_is_better.items()}
+
+
 class Metric(ABC):
-    """A group of figures that share their work: one value for each image and figure, NaN where it is undefined.
+    """A group of figures that share their work: columns of one value for each image, NaN where it is undefined.
 
     name: of the group.
-    higher_is_better: of each figure; a column that is missing here (a sum over pixels) is no score.
+    figures: what a leaderboard makes of the columns.
+    curves: columns that hold a curve for each image, with the first and the last of its evenly spaced levels.
     needs: what of a Case must be there besides images, targets and maps: "masks", "model", "method".
     """
 
     name: ClassVar[str]
     needs: frozenset[str]
-    higher_is_better: dict[str, bool]
+    figures: Mapping[str, Figure]
+    curves: Mapping[str, tuple[float, float]] = MappingProxyType({})
 
     @abstractmethod
     def __call__(self, case: Case) -> dict[str, Tensor]:
-        """Each figure's values, (N,) float64, on the device of the maps.
+        """Each column's values, (N,), and each curve's, (N, levels), float64, on the device of the maps.
 
         Raises:
             InputError: the case lacks something that the metric needs.
         """
+
+    def describe(self) -> dict[str, Any]:
+        """What a manifest says of the metric: its class and its attributes, as JSON."""
+        form = type(self)
+        settings = {name: repr(value) for name, value in vars(self).items() if name not in FACTS}
+        return {"name": f"{form.__module__}.{form.__qualname__}", **settings}
+
+
+FACTS = ("figures", "curves", "needs")  # of a metric; they follow from its settings
 
 
 def blank(values: Tensor, undefined: Tensor) -> Tensor:

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, OptionError
-from .base import Case, Metric, blank, finite
+from .base import Case, Figure, Metric, blank, finite, means
 from .regions import Threshold, binarise, boxes_of, enlarge, fill_boxes, normalise
 
 EPS = 1e-5  # of the AGCAM program
+DATASET_SCORES = ("pixel_accuracy", "miou")
+CHEFER_COUNTS = ("chefer_tp", "chefer_fp", "chefer_fn", "chefer_tn")
 
 
 def counts(maps: Tensor, masks: Tensor, valid: Tensor | None = None, *, threshold: Threshold = 0.5) -> Tensor:
@@ -104,10 +106,15 @@ def miou(
     return _overlap("miou", counts(maps, masks, valid, threshold=threshold), eps)
 
 
-def dataset_scores(tp: float, fp: float, fn: float, tn: float) -> dict[str, float]:
-    """Pixel accuracy and two-class mIoU of counts that were summed over a data set, as Chefer's protocol wants them."""
-    found = torch.tensor([tp, fp, fn, tn], dtype=torch.float64)
-    return {name: _overlap(name, found, 0.0).item() for name in ("pixel_accuracy", "miou")}
+def dataset_scores(found: Tensor) -> dict[str, Tensor]:
+    """Pixel accuracy and two-class mIoU of counts that were summed over a data set, as Chefer's protocol wants them.
+
+    Args:
+        found: (..., 4), float: tp, fp, fn, tn.
+    Returns:
+        (...,) each.
+    """
+    return {name: _overlap(name, found, 0.0) for name in DATASET_SCORES}
 
 
 def average_precision(maps: Tensor, masks: Tensor, valid: Tensor | None = None, *, two_class: bool = False) -> Tensor:
@@ -194,23 +201,24 @@ def _undefined(maps: Tensor, masks: Tensor, valid: Tensor | None) -> Tensor:
 class Localization(Metric):
     """The scores of this file, of maps enlarged to the model's input.
 
-    Presets are published protocols; they fix the other options:
+    Presets are published protocols; they fix the other options, and their columns begin with their name:
         "agcam": AGCAM's (Leem & Seo 2024): positive above the threshold, then the rectangles around both the map's
             regions and the object (`Case.boxes`, else around the mask's regions), filled inclusively; eps of 1e-5. An
             image whose prediction is not its target is NaN: skipped, as it is published.
-        "chefer": Chefer et al. 2021, segmentation: positive above the map's mean. What is published are the
-            `dataset_scores` of the columns tp, fp, fn and tn summed over a data set, and the mean of average_precision,
-            of both classes; pixel_accuracy and miou are of the image. The map should explain the predicted class.
+        "chefer": Chefer et al. 2021, segmentation: positive above the map's mean. The columns are tp, fp, fn and tn,
+            whose `dataset_scores` over a whole data set are published, and average_precision, of both classes. The map
+            should explain the predicted class.
 
     Args:
-        preset: None for all scores as the functions define them.
+        preset: None for all scores as the functions define them; the pointing game's figure is then, as published, the
+            mean over the classes of each class's mean.
         threshold: a number in [0, 1), or "mean".
         tolerance: of the pointing game, in pixels; by default the published 15 of 224, as a share of the input.
     """
 
     name = "localization"
     needs = frozenset({"masks"})
-    overlaps = ("pixel_accuracy", "iou", "dice", "precision", "recall", "miou")
+    overlaps = ("iou", "dice", "precision", "recall", "pixel_accuracy", "miou")
 
     def __init__(
         self, preset: Literal["agcam", "chefer"] | None = None, *, threshold: Threshold = 0.5,
@@ -220,12 +228,18 @@ class Localization(Metric):
             raise OptionError(f"preset must be 'agcam', 'chefer' or None, got {preset!r}")
         self.preset, self.tolerance = preset, tolerance
         self.threshold: Threshold = "mean" if preset == "chefer" else threshold
-        columns = {
-            None: (*self.overlaps, "average_precision", "pointing_game", "energy_inside"),
-            "agcam": self.overlaps[:5],
-            "chefer": ("pixel_accuracy", "miou", "average_precision"),
+        self.figures = {
+            None: {
+                **means(average_precision=True, energy_inside=True),
+                "pointing_game": Figure(True, ("pointing_game",), "classes"),
+                **means(**dict.fromkeys(self.overlaps, True)),
+            },
+            "agcam": means(**{f"agcam_{name}": True for name in self.overlaps if name != "miou"}),
+            "chefer": {
+                **{f"chefer_{name}": Figure(True, CHEFER_COUNTS, "pixels", name) for name in DATASET_SCORES},
+                **means(chefer_average_precision=True),
+            },
         }[preset]
-        self.higher_is_better = dict.fromkeys(columns, True)
 
     def __call__(self, case: Case) -> dict[str, Tensor]:
         maps, valid = enlarge(case.maps, case.size), case.valid
@@ -233,10 +247,11 @@ class Localization(Metric):
             return self._boxed(case, maps)
         masks = case.required("masks")
         found = counts(maps, masks, valid, threshold=self.threshold)
-        out = {name: _overlap(name, found, 0.0) for name in self.overlaps if name in self.higher_is_better}
-        out["average_precision"] = average_precision(maps, masks, valid, two_class=self.preset == "chefer")
         if self.preset == "chefer":
-            return out | dict(zip(("tp", "fp", "fn", "tn"), found.unbind(1), strict=True))
+            precision = average_precision(maps, masks, valid, two_class=True)
+            return dict(zip(CHEFER_COUNTS, found.unbind(1), strict=True)) | {"chefer_average_precision": precision}
+        out = {name: _overlap(name, found, 0.0) for name in self.overlaps}
+        out["average_precision"] = average_precision(maps, masks, valid)
         tolerance = 15 / 224 * min(case.size) if self.tolerance is None else self.tolerance
         out["pointing_game"] = pointing_game(maps, masks, valid, tolerance=tolerance)
         out["energy_inside"] = energy_inside(maps, masks, valid)
@@ -248,4 +263,4 @@ class Localization(Metric):
         boxes = boxes_of(case.required("masks")) if case.boxes is None else case.boxes
         truth = fill_boxes(boxes, case.size, inclusive=True)
         found = blank(counts(region, truth, case.valid), undefined)
-        return {name: _overlap(name, found, EPS) for name in self.higher_is_better}
+        return {f"agcam_{name}": _overlap(name, found, EPS) for name in self.overlaps if name != "miou"}

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..attr.base import target_indices
 from ..errors import InputError, OptionError
-from .base import Case, Metric, blank, finite
+from .base import Case, Metric, blank, finite, means
 from .occluders import Occluder, black, occlusion
 from .regions import enlarge
 
@@ -127,7 +127,8 @@ def perturbation(
     unit: Literal["pixel", "patch"] = "pixel",
     batch_size: int = 64,
 ) -> dict[str, Tensor]:
-    """The figures of a published protocol, (N,) each in float64.
+    """The figures of a published protocol, (N,) each, and under `<name>_curve` the curves that they come from,
+    (N, levels); all float64.
 
     Args:
         model, images, maps, targets, unit, batch_size: as in `perturbation_curve`.
@@ -149,18 +150,17 @@ def perturbation(
                 raise InputError(f"the protocol {preset!r} sets pixels to 0 before normalisation: pass mean and std")
             options["occluder"] = black(mean, std).to(images)
         drawn = perturbation_curve(model, images, maps, targets, unit=unit, batch_size=batch_size, **options)
-        out[name] = drawn.area
+        out[name], out[f"{name}_curve"] = drawn.area, drawn.scores
     if preset == "agcam":
         out["abpc"] = out["lerf"] - out["morf"]
     return out
 
 
 class Perturbation(Metric):
-    """The figures of `perturbation`, named after the protocol if there are several.
+    """The figures of `perturbation`.
 
     Args:
-        preset: a protocol or several of them.
-        unit, batch_size: as in `perturbation_curve`.
+        preset, unit, batch_size: as in `perturbation`.
     """
 
     name = "perturbation"
@@ -168,33 +168,29 @@ class Perturbation(Metric):
 
     def __init__(
         self,
-        preset: str | Sequence[str] = "agcam",
+        preset: str = "agcam",
         *,
         unit: Literal["pixel", "patch"] = "pixel",
         batch_size: int = 64,
     ) -> None:
-        self.presets = (preset,) if isinstance(preset, str) else tuple(preset)
-        for name in self.presets:
-            if name not in PRESETS:
-                raise OptionError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}")
-        self.unit, self.batch_size = unit, batch_size
-        self.higher_is_better = {
-            self._column(p, name): better for p in self.presets for name, better in BETTER[p].items()
-        }
+        if preset not in PRESETS:
+            raise OptionError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
+        self.preset, self.batch_size = preset, batch_size
+        self.unit: Literal["pixel", "patch"] = unit
+        self.figures = means(**BETTER[preset])
+        self.curves = {f"{name}_curve": _span(curve) for name, curve in PRESETS[preset].items()}
 
     def __call__(self, case: Case) -> dict[str, Tensor]:
-        model = case.required("model")
-        settings: Mapping[str, Any] = {
-            "mean": case.mean, "std": case.std, "unit": self.unit, "batch_size": self.batch_size,
-        }  # fmt: skip
-        out: dict[str, Tensor] = {}
-        for preset in self.presets:
-            figures = perturbation(model, case.images, case.maps, case.targets, preset, **settings)
-            out |= {self._column(preset, name): values for name, values in figures.items()}
-        return out
+        return perturbation(
+            case.required("model"), case.images, case.maps, case.targets, self.preset, mean=case.mean, std=case.std,
+            unit=self.unit, batch_size=self.batch_size,
+        )  # fmt: skip
 
-    def _column(self, preset: str, name: str) -> str:
-        return name if len(self.presets) == 1 else f"{preset}_{name}"
+
+def _span(curve: Mapping[str, Any]) -> tuple[float, float]:
+    """The first and the last level of a protocol's curve; one in steps goes from none to all."""
+    levels = curve.get("levels", (0.0, 1.0))
+    return levels[0], levels[-1]
 
 
 def _check_options(**chosen: str) -> None:

@@ -10,7 +10,7 @@ from captum.metrics import sensitivity_max
 from torch import Tensor, nn
 
 from ..errors import InputError, OptionError
-from .base import Case, Metric, blank, finite
+from .base import Case, Metric, blank, finite, means
 from .redrawing import draw_anew, stages_of
 from .regions import enlarge, normalise
 
@@ -215,7 +215,7 @@ class Sanity(Metric):
         if unknown or not self.chosen:
             raise OptionError(f"checks must be some of {', '.join(self.checks)}, got {checks!r}")
         self.radius, self.samples, self.seed = radius, samples, seed
-        self.higher_is_better = {column: up for name in self.chosen for column, up in self.checks[name].items()}
+        self.figures = means(**{column: up for name in self.chosen for column, up in self.checks[name].items()})
         asks = {"method"} if set(self.chosen) != {"sparseness"} else set()
         self.needs = frozenset(asks | ({"model"} if "class_sensitivity" in self.chosen else set()))
 

@@ -1,13 +1,16 @@
 """Shards, and what a leaderboard makes of their rows, against plain formulas."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
 from captum_vit.errors import RunError
 from captum_vit.evaluation import Leaderboard, Mean, Shards, read_rows
+from captum_vit.evaluation.shards import as_table
+from captum_vit.metrics import Figure, Localization, Metric
 
 
 def rows(count: int = 40, seed: int = 0) -> list[dict[str, Any]]:
@@ -19,14 +22,24 @@ def rows(count: int = 40, seed: int = 0) -> list[dict[str, Any]]:
         for method, shift in (("weak", 0.0), ("strong", 0.1)):
             made.append(
                 {"item": item, "id": f"image-{item // 2}/{item % 2}", "method": method, "target": item % 2,
-                 "iou": value + shift, "curve_curve": [1.0, value, 0.0]}
+                 "iou": value + shift, "wrong": 0.2 - shift, "curve": [1.0, value, 0.0]}
             )  # fmt: skip
     return made
 
 
-def board(made: list[dict[str, Any]]) -> Leaderboard:
-    names = dict.fromkeys(name for row in made for name in row)
-    return Leaderboard({name: [row.get(name) for row in made] for name in names})
+class Toy(Metric):
+    """What the rows above would come from."""
+
+    name, needs = "toy", frozenset()
+    figures: ClassVar = {"iou": Figure(True, ("iou",)), "error_rate": Figure(False, ("wrong",))}
+    curves: ClassVar = {"curve": (0.1, 0.9)}
+
+    def __call__(self, case):
+        raise NotImplementedError
+
+
+def board(made: list[dict[str, Any]], metrics: Sequence[Metric] = (Toy(),)) -> Leaderboard:
+    return Leaderboard.of(made, metrics)
 
 
 def test_means_and_counts():
@@ -79,32 +92,96 @@ def test_a_paired_difference_is_narrow():
     assert unpaired.high - unpaired.low > 0.05
 
 
+def test_a_difference_counts_the_rows_that_both_have():
+    made = rows()
+    made[0]["iou"] = None  # the first question of weak, and another of strong
+    made[3]["iou"] = float("nan")
+    found = board(made).difference("strong", "weak", "iou")
+    assert found.value == pytest.approx(0.1)
+    assert found.count == 38
+
+
 def test_the_best_comes_first_and_classes_are_apart():
     found = board(rows())
-    assert list(found.table(["iou"])) == ["strong", "weak"]
+    assert found.ranking("iou") == found.ranking("error_rate") == ["strong", "weak"]
+    assert list(found.rows(["iou"])) == ["strong", "weak"]
+    assert found.differences("iou").keys() == {"weak"}
     per_class = found.per_class("iou")
     assert set(per_class) == {0, 1}
-    both = [per_class[c]["weak"] for c in (0, 1)]
-    assert np.mean([m.value for m in both]) == pytest.approx(found.mean("weak", "iou").value)
-    assert found.metrics == ["iou"]
+    for number, of_methods in per_class.items():
+        values = [row["iou"] for row in rows() if row["method"] == "weak" and row["target"] == number]
+        assert of_methods["weak"].value == pytest.approx(np.mean(values))
+        assert of_methods["weak"].count == len(values) == 20
+        assert of_methods["weak"].low < np.mean(values) < of_methods["weak"].high
+
+
+def test_means_over_classes_and_scores_of_all_pixels():
+    """Three questions about class 0 and one about class 1, of four pixels each, against the formulas."""
+    counts = [(1, 0, 3, 0), (2, 1, 0, 1), (0, 2, 1, 1), (3, 0, 0, 1)]
+    names = [f"chefer_{name}" for name in ("tp", "fp", "fn", "tn")]
+    made = [
+        {"item": i, "id": f"{i}/x", "method": "m", "target": int(i == 3), "hit": float(i != 1)}
+        | dict(zip(names, map(float, found), strict=True)) for i, found in enumerate(counts)
+    ]  # fmt: skip
+    metric = Localization("chefer")
+    figures = {**metric.figures, "hit": Figure(True, ("hit",), "classes")}
+    found = Leaderboard(as_table(made), figures)
+    tp, fp, fn, tn = np.sum(counts, 0)
+    assert found.mean("m", "chefer_pixel_accuracy").value == pytest.approx((tp + tn) / 16)
+    assert found.mean("m", "chefer_miou").value == pytest.approx((tp / (tp + fp + fn) + tn / (tn + fp + fn)) / 2)
+    assert found.mean("m", "hit").value == pytest.approx((2 / 3 + 1) / 2)
+    assert found.mean("m", "hit").count == 4
+    assert found.per_class("hit")[0]["m"].value == pytest.approx(2 / 3)
+    assert found.per_class("chefer_miou")[1]["m"].value == pytest.approx(1)
+    assert found.undefined() == ["chefer_average_precision"]
+
+
+def test_an_interval_is_that_of_a_bootstrap_written_plainly():
+    made = rows(30)
+    made[7]["iou"] = None
+    mean = board(made).mean("strong", "iou")
+    images = sorted({row["id"].split("/")[0] for row in made})
+    of_image = [
+        [r["iou"] for r in made if r["method"] == "strong" and r["id"].split("/")[0] == image and r["iou"] is not None]
+        for image in images
+    ]
+    rng, drawn = np.random.default_rng(1), []
+    for _ in range(4000):
+        chosen = [value for i in rng.integers(0, len(images), len(images)) for value in of_image[i]]
+        drawn.append(np.mean(chosen))
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    assert (mean.low, mean.high) == (pytest.approx(low, abs=0.01), pytest.approx(high, abs=0.01))
+
+
+def test_the_parts_of_a_large_bootstrap_are_the_whole(monkeypatch: pytest.MonkeyPatch):
+    whole = board(rows()).mean("weak", "iou")
+    monkeypatch.setattr("captum_vit.evaluation.bootstrap.AT_ONCE", 50)
+    assert board(rows()).mean("weak", "iou") == whole
 
 
 def test_tables_and_plots(tmp_path: Path):
     found = board(rows())
     lines = found.to_markdown().splitlines()
-    assert lines[0] == "| method | iou |"
+    assert lines[0] == "| method | iou ↑ | error_rate ↓ |"
     assert lines[2].startswith("| strong | 0.")
     found.to_csv(tmp_path / "a.csv")
-    assert (tmp_path / "a.csv").read_text().splitlines()[0] == "method,metric,mean,low,high,count"
+    table = (tmp_path / "a.csv").read_text().splitlines()
+    assert table[0] == "method,class,figure,mean,low,high,count"
+    assert len(table) == 1 + 2 * 2 * 3  # methods, figures, both classes and all
     axes = found.plot("iou").axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["strong", "weak"]
-    assert len(found.plot_curves("curve_curve").axes[0].lines) == 2
-    with pytest.raises(RunError, match="no curves 'iou' in this run; it has curve_curve"):
-        found.plot_curves("iou")
-    with pytest.raises(RunError, match="no metric 'dice' in this run; it has iou"):
+    lines = found.plot("curve").axes[0].lines
+    assert len(lines) == 2
+    x, y = lines[0].get_data()
+    np.testing.assert_allclose(x, [0.1, 0.5, 0.9])
+    np.testing.assert_allclose(y, np.mean([row["curve"] for row in rows() if row["method"] == "weak"], 0))
+    assert len(found.plot().axes) == 3
+    with pytest.raises(RunError, match="no figure 'dice' in this run; it has iou, error_rate"):
         found.mean("weak", "dice")
     with pytest.raises(RunError, match="no method 'best' in this run; it has weak, strong"):
         found.mean("best", "iou")
+    with pytest.raises(RunError, match="no curve 'iou' in this run; it has curve"):
+        found.curve("weak", "iou")
 
 
 def test_rows_with_errors_are_counted_and_left_out():

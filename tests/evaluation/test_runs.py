@@ -80,15 +80,14 @@ def test_other_settings_need_another_folder(tmp_path: Path):
 
 def test_methods_of_others_stand_beside_ours():
     explainer = Explainer("sample")
-    model = explainer.loaded.model
     methods = {
-        "agcam": AGCAM(model), "ig": IntegratedGradients(model),
+        "agcam": "agcam", "ig": IntegratedGradients,
         "mine": lambda model, images, targets: images.abs().mean(1),
     }  # fmt: skip
     rows = Evaluator(explainer, open_data("sample:2"), methods, [METRICS["localization"]()])(range(2))
     assert [row["method"] for row in rows] == ["agcam", "ig", "mine"] * 2
     assert all(np.isfinite(row["energy_inside"]) for row in rows)
-    with pytest.raises(OptionError, match="a method is an attribution or a callable"):
+    with pytest.raises(OptionError, match="a method is an attribution or a function"):
         Evaluator(explainer, open_data("sample:2"), {"no": 3}, [])
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from captum_vit.errors import InputError, OptionError, TargetError
 from captum_vit.metrics import METRICS, Perturbation, black, perturbation, perturbation_curve
+from captum_vit.metrics.perturbation import PRESETS
 from tests.fingerprint import changes, fingerprint
 from tests.helpers import timm_vit
 from tests.metrics.world import assert_equal, world
@@ -159,13 +160,26 @@ def test_a_changed_model_is_noticed():
 def test_the_class_is_the_function():
     w = world()
     case = w.case(images=w.images[:3], maps=w.maps[:3], targets=w.targets[:3])
-    metric = Perturbation(("agcam", "chefer"), unit="patch", batch_size=16)
+    metric = Perturbation(unit="patch", batch_size=16)
     ours = metric(case)
     theirs = perturbation(w.model, case.images, case.maps, case.targets, "agcam", unit="patch")
-    assert list(ours) == list(metric.higher_is_better)
+    assert ours.keys() == theirs.keys() == metric.figures.keys() | metric.curves.keys()
     for name, values in theirs.items():
-        assert_equal(ours[f"agcam_{name}"], values)
-    assert METRICS["perturbation"]().higher_is_better == {"morf": False, "lerf": True, "abpc": True}
+        assert_equal(ours[name], values)
+    better = {name: figure.higher_is_better for name, figure in METRICS["perturbation"]().figures.items()}
+    assert better == {"morf": False, "lerf": True, "abpc": True}
+
+
+@pytest.mark.parametrize("preset", ["agcam", "chefer", "rise"])
+def test_levels_are_even_between_those_that_a_metric_names(preset):
+    w = world()
+    metric = Perturbation(preset)
+    found = metric(w.case(images=w.images[:1], maps=w.maps[:1], targets=w.targets[:1]))
+    for name, curve in PRESETS[preset].items():
+        options = {key: curve[key] for key in ("levels", "step") if key in curve}
+        drawn = perturbation_curve(w.model, w.images[:1], w.maps[:1], w.targets[:1], **options)
+        even = torch.linspace(*metric.curves[f"{name}_curve"], found[f"{name}_curve"].shape[1])
+        assert (drawn.levels - even).abs().max() < 224 / 64**2
 
 
 def test_what_does_not_hold():

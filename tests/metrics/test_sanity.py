@@ -159,7 +159,7 @@ def test_the_class_has_every_check():
     case = w.case(images=w.images[:FEW], maps=w.maps[:FEW], targets=w.targets[:FEW], logits=w.logits[:FEW])
     metric = METRICS["sanity"](samples=2)
     found = metric(case)
-    assert list(found) == list(metric.higher_is_better)
+    assert list(found) == list(metric.figures)
     assert metric.needs == {"method", "model"}
     for values in found.values():
         assert values.shape == (FEW,)

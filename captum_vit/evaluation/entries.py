@@ -1,0 +1,187 @@
+"""What stands on a leaderboard: methods of ours, of Captum, or anybody's functions, all asked in one way."""
+
+import hashlib
+import inspect
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..attr import METHODS, ViTAttribution
+from ..attr.base import options_of
+from ..errors import OptionError
+from ..explaining import Explainer
+from ..models import nearest
+
+Method = str | type | Callable[..., Any]
+MapFunction = Callable[[nn.Module, Tensor, Tensor], Tensor]  # (model, images, targets) -> maps (N, rows, cols)
+
+
+class Entry:
+    """A method on the leaderboard: `attribute(images, target=...)` gives maps (N, 1, rows, cols).
+
+    Args:
+        method: an attribution of ours, any other of Captum (whose channels are summed), or a function
+            `(model, images, targets) -> maps`, (N, rows, cols) or (N, channels, rows, cols).
+        model: what is explained.
+        options: what the method's own call is given besides. An attribution of Captum that works in parts
+            (`internal_batch_size`) does so in parts of the batch's own size, unless they say otherwise.
+    Attributes:
+        forward_func: the model, as Captum names it.
+    """
+
+    def __init__(self, method: Any, model: nn.Module, options: Mapping[str, Any] | None = None) -> None:
+        if not hasattr(method, "attribute") and not callable(method):
+            raise OptionError(
+                f"a method is an attribution or a function (model, images, targets) -> maps, got {method!r}"
+            )
+        self.method, self.forward_func, self.options = method, model, dict(options or {})
+        self._in_parts = "internal_batch_size" in _parameters(getattr(method, "attribute", method))
+
+    def attribute(self, images: Tensor, target: Tensor) -> Tensor:
+        """The maps.
+
+        Raises:
+            OptionError: the method gave something else.
+        """
+        parts = {"internal_batch_size": len(images)} if self._in_parts else {}
+        if hasattr(self.method, "attribute"):
+            found = self.method.attribute(images, target=target, **{**parts, **self.options})
+        else:
+            found = self.method(self.forward_func, images, target, **self.options)
+        if not isinstance(found, Tensor) or found.dim() not in (3, 4) or len(found) != len(images):
+            got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise OptionError(f"a method gives maps (N, rows, cols) for {len(images)} images, got {got}")
+        found = found.detach()
+        found = found.float() if found.dtype in (torch.float16, torch.bfloat16) else found
+        return found.sum(1, keepdim=True) if found.dim() == 4 else found[:, None]
+
+    def describe(self) -> dict[str, Any]:
+        """What a manifest says of the method: its name, a hash of its source where it is not Captum's, its options."""
+        form = self.method if inspect.isfunction(self.method) else type(self.method)
+        told: dict[str, Any] = {"name": f"{form.__module__}.{form.__qualname__}"}
+        if form.__module__.partition(".")[0] not in ("captum", "captum_vit"):
+            told["source"] = _source_hash(form)
+        if isinstance(self.method, ViTAttribution):
+            told["layers"] = list(self.method.layer_names)
+        return told | ({"options": {name: repr(v) for name, v in self.options.items()}} if self.options else {})
+
+
+def entries(
+    methods: Sequence[Method] | Mapping[str, Any], explainer: Explainer, options: Mapping[str, Any] | None = None
+) -> dict[str, Entry]:
+    """The entries of methods in any form, by the name that they have on the leaderboard.
+
+    Args:
+        methods: names of methods of ours; `random` and `gaussian`, maps that know nothing of the model; `all`, all that
+            apply to the model and both of these; `module:object`, which is imported; a class of Captum's, which is
+            made of the model; or a function `(model, images, targets) -> maps`. In a mapping, also attributions that
+            are made already, by name.
+        explainer: the model.
+        options: each method is given those that it knows.
+    Raises:
+        OptionError: an unknown name, two methods of one name, or an option that no method knows.
+    """
+    model = explainer.loaded.model
+    found: dict[str, Entry] = {}
+    used: set[str] = set()
+    for name, method in _named(methods, explainer):
+        if name in found:
+            raise OptionError(f"two methods are called {name!r}: give them as a mapping, each with a name of its own")
+        made = explainer.method(method) if isinstance(method, str) else method
+        made = made(model) if isinstance(made, type) else made
+        own = {option: value for option, value in (options or {}).items() if option in _known_options(made)}
+        used |= own.keys()
+        found[name] = Entry(made, model, own)
+    unknown = [option for option in options or {} if option not in used]
+    if unknown:
+        raise OptionError(f"no method here has an option {unknown[0]!r}: {', '.join(found)}")
+    return found
+
+
+def check_methods(methods: Sequence[Method]) -> None:
+    """Raise OptionError for a name that nobody knows, before anything is loaded."""
+    known = ["all", *METHODS, *BASELINES]
+    for method in methods:
+        if not isinstance(method, str):
+            continue
+        if ":" in method:
+            _imported(method)
+        elif method not in known:
+            raise OptionError(
+                f"no method {method!r}; there are {', '.join(known)}, or module:object{nearest(method, known)}"
+            )
+
+
+def _named(methods: Sequence[Method] | Mapping[str, Any], explainer: Explainer) -> list[tuple[str, Any]]:
+    """(name, method) of each, a method of ours by its name still; one that is named twice stands once."""
+    found: list[tuple[str, Any]] = []
+    given = methods.items() if isinstance(methods, Mapping) else [("", method) for method in methods]
+    for name, method in given:
+        every = [*explainer.choose("all"), *BASELINES] if isinstance(method, str) and method == "all" else [method]
+        for each in every:
+            own, form = _named_alone(each)
+            pair = (name if name and len(every) == 1 else own, form)
+            if pair not in found:
+                found.append(pair)
+    return found
+
+
+def _named_alone(method: Any) -> tuple[str, Any]:
+    if not isinstance(method, str):
+        return getattr(method, "__name__", type(method).__name__), method
+    check_methods([method])
+    if ":" in method:
+        return method.rpartition(":")[2], _imported(method)
+    return method, BASELINES.get(method, method)
+
+
+def _imported(path: str) -> Any:
+    """What `module:object` names."""
+    module, _, name = path.partition(":")
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise OptionError(f"cannot import the method {path!r}: {error}") from error
+
+
+def _known_options(method: Any) -> set[str]:
+    if isinstance(method, ViTAttribution):
+        return set(options_of(type(method)))
+    return _parameters(getattr(method, "attribute", method))
+
+
+def _parameters(function: Any) -> set[str]:
+    try:
+        return set(inspect.signature(function).parameters)
+    except (TypeError, ValueError):  # a builtin says nothing
+        return set()
+
+
+def _source_hash(form: Any) -> str | None:
+    """SHA-256 of the source, so that a method that was changed is another; None where there is no source."""
+    try:
+        return hashlib.sha256(inspect.getsource(form).encode()).hexdigest()
+    except (OSError, TypeError):
+        return None
+
+
+def random_maps(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+    """Uniform noise on a grid of 14 by 14, the same for the same image and class."""
+    maps = []
+    for image, target in zip(images, targets.tolist(), strict=True):
+        seed = zlib.crc32(image.detach().float().cpu().numpy().tobytes()) + target
+        maps.append(torch.rand(14, 14, generator=torch.Generator().manual_seed(seed)))
+    return torch.stack(maps).to(images.device)
+
+
+def centred_gaussian(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+    """A bump in the middle, its standard deviation a quarter of the side."""
+    line = torch.linspace(-2, 2, 14, device=images.device)
+    return torch.exp(-(line[:, None] ** 2 + line**2) / 2).expand(len(images), -1, -1)
+
+
+BASELINES: dict[str, MapFunction] = {"random": random_maps, "gaussian": centred_gaussian}
