@@ -36,6 +36,8 @@ class Item:
             where the annotation marks no pixel.
         boxes: of the objects of the class, (n, 4), each x1, y1, x2, y2 in pixels of the upright image, 0-based, the
             right and lower side not included; None without boxes.
+        corners: of the same boxes as they stand in the annotation, which may count from 1 and include the ends; None
+            where they stand there like `boxes`. The published AGCAM protocol takes these.
         valid: pixels that the annotation speaks about, bool, (H, W); None for all. A pixel that the data set declares
             as void (a border, a crowd) is neither object nor background.
     """
@@ -46,6 +48,7 @@ class Item:
     masks: Mask | None = None
     boxes: Boxes | None = None
     valid: Mask | None = None
+    corners: Boxes | None = None
 
     @property
     def mask(self) -> Mask | None:

@@ -102,6 +102,7 @@ class ImageNet(IndexedReader):
             photo.image,
             row.target,
             boxes=photo.upright_boxes([(a, b, c + 1, d + 1) for a, b, c, d in corners], size),
+            corners=photo.upright_boxes(corners, size),
         )
 
     def _annotations(self) -> Path | None:

@@ -84,16 +84,18 @@ class Voc(IndexedReader):
 
     def read(self, row: Row) -> Item:
         photo, found = open_photo(row.source), row.detail
-        boxes = photo.upright_boxes(self._boxes(found, row.target), found.size)
+        written = self._corners(found, row.target)
+        boxes = photo.upright_boxes([(x1 - 1, y1 - 1, x2, y2) for x1, y1, x2, y2 in written], found.size)
+        corners = photo.upright_boxes(written, found.size)
         if not self.options["masks"]:
-            return Item(row.id, photo.image, row.target, boxes=boxes)
+            return Item(row.id, photo.image, row.target, boxes=boxes, corners=corners)
         classes = self._segmentation(photo, row.source)
         number = CLASSES.index(one_of(str(row.target), CLASSES, "class of VOC")) + 1
-        return Item(row.id, photo.image, row.target, classes == number, boxes, classes != _VOID)
+        return Item(row.id, photo.image, row.target, classes == number, boxes, classes != _VOID, corners)
 
-    def _boxes(self, found: Annotation, name: object) -> list[tuple[float, float, float, float]]:
+    def _corners(self, found: Annotation, name: object) -> list[tuple[float, float, float, float]]:
         kept = [t for t in found.things if t.name == name and (self.options["difficult"] or not t.difficult)]
-        return [(x1 - 1, y1 - 1, x2, y2) for x1, y1, x2, y2 in (thing.corners for thing in kept)]
+        return [thing.corners for thing in kept]
 
     @staticmethod
     def _segmentation(photo: Photo, file: Path) -> np.ndarray:

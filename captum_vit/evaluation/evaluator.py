@@ -202,7 +202,7 @@ class Evaluator:
 
 
 def on_input(item: Item, view: View, seen: View) -> tuple[np.ndarray | None, np.ndarray, np.ndarray | None]:
-    """The object's mask in the model's input, which of the input's pixels count, and the boxes there.
+    """The object's mask in the model's input, which of the input's pixels count, and the boxes there, as written.
 
     A mask is taken pixel by pixel, from what lies under the centre. Pixels do not count that show nothing of the image,
     lie beside the last whole patch, or are declared void by the data set.
@@ -212,10 +212,11 @@ def on_input(item: Item, view: View, seen: View) -> tuple[np.ndarray | None, np.
     if item.valid is not None:
         valid &= view.take(item.valid)
     mask = None if item.mask is None else view.take(item.mask) & valid
-    if item.boxes is None:
+    written = item.boxes if item.corners is None else item.corners
+    if written is None:
         return mask, valid, None
-    corners = view.to_input(np.asarray(item.boxes, float).reshape(-1, 2, 2) - 0.5) + 0.5  # edges, not centres
-    return mask, valid, corners.reshape(-1, 4)
+    corners = view.to_input(np.asarray(written, float).reshape(-1, 2, 2) - 0.5) + 0.5  # edges, not centres
+    return mask, valid, corners.reshape(-1, 4).round(9)  # whole numbers stay whole, for a protocol that cuts them off
 
 
 def weights_hash(model: nn.Module) -> str:

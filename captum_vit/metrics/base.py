@@ -25,7 +25,8 @@ class Case:
     model: images -> logits (N, classes).
     mean, std: of each channel, with which the images were normalised.
     method: the attribution object, with `attribute(images, target=...)`; options: what that call is given besides.
-    boxes: for each image (n, 4), the target's boxes (left, top, right, bottom) in pixels of the model's input.
+    boxes: for each image (n, 4), the target's boxes (left, top, right, bottom) as they stand in the annotation, brought
+        to pixels of the model's input.
     """
 
     images: Tensor
