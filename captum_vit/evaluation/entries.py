@@ -48,6 +48,8 @@ class Entry:
             OptionError: the method gave something else.
         """
         parts = {"internal_batch_size": len(images)} if self._in_parts else {}
+        if not isinstance(self.method, ViTAttribution):
+            images = images.clone()  # the next method is given the same, whatever this one does to them
         if hasattr(self.method, "attribute"):
             found = self.method.attribute(images, target=target, **{**parts, **self.options})
         else:

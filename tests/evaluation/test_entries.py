@@ -1,0 +1,187 @@
+"""What may stand on a leaderboard, how it is called, and how its options reach it."""
+
+import copy
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from captum.attr import IntegratedGradients, LayerGradCam, Saliency
+
+from captum_vit import AGCAM, AttentionRollout, Explainer
+from captum_vit.data import open_data
+from captum_vit.errors import OptionError
+from captum_vit.evaluation import BASELINES, Entry, Evaluator, Plan, evaluate
+from captum_vit.metrics import METRICS, Figure, Localization, Metric, Sanity
+
+pytestmark = pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients")  # Captum's
+
+IMAGES = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+TARGETS = torch.tensor([1, 5, 2])
+
+
+@pytest.fixture(scope="module")
+def explainer() -> Explainer:
+    return Explainer("sample")
+
+
+def brightness(model, images, targets):
+    return images.mean(1)
+
+
+def powered(model, images, targets, power=1):
+    return images.abs().mean(1) ** power
+
+
+def entries(explainer: Explainer, methods: Any, **options: Any) -> dict[str, Entry]:
+    return Evaluator(explainer, open_data("sample:1"), methods, [Localization()], **options).entries
+
+
+def test_all_forms_of_a_method_have_one_shape(explainer):
+    model = explainer.loaded.model
+    forms = {
+        "name": "agcam", "ours": AGCAM(model), "class": Saliency, "captums": Saliency(model), "function": brightness,
+        "imported": "captum.attr:Saliency", "layer": LayerGradCam(model, model.patch_embed.proj),
+    }  # fmt: skip
+    maps = {name: entry.attribute(IMAGES, TARGETS) for name, entry in entries(explainer, forms).items()}
+    assert list(maps) == list(forms)
+    for found in maps.values():
+        assert found.shape[:2] == (3, 1)
+        assert not found.requires_grad
+    assert torch.equal(maps["name"], maps["ours"])
+    assert torch.equal(maps["ours"], AGCAM(model).attribute(IMAGES, TARGETS))
+    assert torch.equal(maps["class"], Saliency(model).attribute(IMAGES, TARGETS).sum(1, keepdim=True))
+    assert torch.equal(maps["class"], maps["captums"])
+    assert torch.equal(maps["class"], maps["imported"])
+    assert torch.equal(maps["function"][:, 0], brightness(model, IMAGES, TARGETS))
+    assert maps["layer"].shape == (3, 1, 8, 8)
+
+
+def test_methods_without_names_are_called_as_they_are(explainer):
+    found = entries(explainer, ["agcam", "random", "captum.attr:Saliency", IntegratedGradients, brightness, "agcam"])
+    assert list(found) == ["agcam", "random", "Saliency", "IntegratedGradients", "brightness"]
+    assert list(entries(explainer, ["all"]))[-2:] == list(BASELINES)
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        (["agcm"], "no method 'agcm'; there are all, agcam, .*; nearest: agcam"),
+        (["captum.attr:Salience"], "cannot import the method 'captum.attr:Salience'"),
+        (["no.such.module:thing"], "cannot import the method 'no.such.module:thing': No module named 'no'"),
+        ([":thing"], "cannot import the method ':thing'"),
+        ([brightness, lambda m, i, t: i.mean(1), lambda m, i, t: i.mean(1)], "two methods are called '<lambda>'"),
+        ({"x": 3}, "a method is an attribution or a function .*, got 3"),
+    ],
+)
+def test_bad_methods(explainer, methods, message):
+    with pytest.raises(OptionError, match=message):
+        entries(explainer, methods)
+
+
+@pytest.mark.parametrize("found", [None, torch.ones(2, 8, 8), torch.ones(3), [1, 2, 3]], ids=repr)
+def test_a_function_that_gives_something_else(explainer, found):
+    entry = entries(explainer, {"bad": lambda model, images, targets: found})["bad"]
+    with pytest.raises(OptionError, match=r"a method gives maps \(N, rows, cols\) for 3 images, got"):
+        entry.attribute(IMAGES, TARGETS)
+
+
+def test_options_reach_the_methods_that_know_them(explainer):
+    model = explainer.loaded.model
+    options = {"discard_ratio": 0.5, "power": 3, "n_steps": 4}
+    methods = ["rollout", "agcam", powered, IntegratedGradients]
+    found = entries(explainer, methods, options=options)
+    expected = AttentionRollout(model).attribute(IMAGES, discard_ratio=0.5)
+    assert torch.equal(found["rollout"].attribute(IMAGES, TARGETS), expected)
+    assert torch.equal(found["agcam"].attribute(IMAGES, TARGETS), AGCAM(model).attribute(IMAGES, TARGETS))
+    assert torch.equal(found["powered"].attribute(IMAGES, TARGETS)[:, 0], powered(model, IMAGES, TARGETS, 3))
+    steps = IntegratedGradients(model).attribute(IMAGES, target=TARGETS, n_steps=4, internal_batch_size=3)
+    assert torch.allclose(found["IntegratedGradients"].attribute(IMAGES, TARGETS), steps.sum(1, keepdim=True))
+    with pytest.raises(OptionError, match="no method here has an option 'colour'"):
+        entries(explainer, methods, options={"colour": 1})
+
+
+def test_a_method_in_many_steps_never_fills_more_than_a_batch(explainer):
+    sizes = []
+    model = explainer.loaded.model
+    handle = model.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
+    try:
+        entries(explainer, [IntegratedGradients])["IntegratedGradients"].attribute(IMAGES, TARGETS)
+    finally:
+        handle.remove()
+    assert sum(sizes) >= 150
+    assert max(sizes) == 3
+
+
+def test_what_a_method_does_to_its_images_is_its_own_affair(explainer):
+    def careless(model, images, targets):
+        images.requires_grad_()
+        with torch.no_grad():
+            return images.mul_(0).sum(1)
+
+    before = IMAGES.clone()
+    entries(explainer, [careless])["careless"].attribute(IMAGES, TARGETS)
+    assert torch.equal(IMAGES, before)
+    assert not IMAGES.requires_grad
+
+
+def test_a_changed_method_is_another(explainer):
+    """A function is known by its source: a run doesn't go on with another one of the same name."""
+
+    def described(method: Callable) -> dict:
+        return Entry(method, explainer.loaded.model).describe()
+
+    changed = copy.copy(described(brightness))
+    assert described(brightness) == changed
+    assert described(powered)["source"] != changed["source"]
+    assert described(Saliency(explainer.loaded.model)) == {"name": "captum.attr._core.saliency.Saliency"}
+    assert described(AGCAM(explainer.loaded.model, layer=[-1]))["layers"] == ["blocks.5.attn"]
+
+
+def test_sanity_of_every_form_of_method(explainer):
+    """A baseline never changes with the weights, and ours with options do."""
+    methods = {"gaussian": "gaussian", "function": brightness, "rollout": "rollout", "saliency": Saliency}
+    checks = Sanity(["randomisation", "class_sensitivity"])
+    rows = Evaluator(explainer, open_data("sample:1"), methods, [checks], options={"discard_ratio": 0.5})([0])
+    found = {row["method"]: row for row in rows}
+    assert list(found) == list(methods)
+    for name in ("gaussian", "function"):
+        assert found[name]["randomisation_spearman"] == pytest.approx(1)
+        assert found[name]["class_sensitivity"] == 0
+    assert found["rollout"]["randomisation_spearman"] < 0.9
+    assert found["saliency"]["randomisation_spearman"] < 0.9
+    assert found["saliency"]["class_sensitivity"] > 0.05
+
+
+class Coldness(Metric):
+    """A metric of somebody's own."""
+
+    name, needs = "coldness", frozenset()
+    figures: ClassVar = {"coldness": Figure(False, ("coldness",))}
+
+    def __init__(self, scale: float = 1.0) -> None:
+        self.scale = scale
+
+    def __call__(self, case):
+        return {"coldness": -self.scale * case.maps.double().mean((1, 2))}
+
+
+def test_a_metric_of_ones_own(tmp_path, explainer):
+    board = evaluate(Plan(data="sample:2", methods=["gaussian", "random"], metrics=[Coldness(2.0)]), tmp_path)
+    assert list(board.figures) == ["coldness"]
+    assert board.ranking("coldness")[0] == "random"
+    with pytest.raises(OptionError, match="two metrics have a figure 'average_precision': evaluate them in two runs"):
+        Evaluator(explainer, open_data("sample:1"), ["agcam"], [Localization(), Localization(threshold=0.3)])
+    first, second = (Coldness(scale).describe() for scale in (1.0, 2.0))
+    assert first != second
+    assert METRICS["perturbation"]().describe() != METRICS["perturbation"]("rise").describe()
+
+
+def test_an_evaluator_at_hand_runs_as_a_plan_does(tmp_path, explainer):
+    evaluator = Evaluator(explainer, open_data("sample:2"), ["agcam"], [Localization()])
+    board = evaluate(evaluator, tmp_path / "a", limit=3)
+    planned = evaluate(Plan(data="sample:2", methods=["agcam"], limit=3), tmp_path / "b")
+    assert board.to_markdown() == planned.to_markdown()
+    assert board.mean("agcam", "iou").count == 3
+    assert np.isfinite(board.mean("agcam", "iou").value)
