@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
 from ..classes import class_index
 from ..data import Item, Reader
-from ..errors import CaptumViTError, InputError, OptionError
+from ..errors import CaptumViTError, InputError, OptionError, RunError
 from ..explaining import Explainer, checked_view, covered, versions
 from ..geometry import View
 from ..metrics import Case, Figure, Metric, enlarge
@@ -99,6 +100,24 @@ class Evaluator:
             "versions": {name: found for name, found in versions().items() if name != "python"},
         }
 
+    def rehearse(self) -> None:
+        """Ask every method and metric about one grey image: what can never work is known before a long run begins.
+
+        Raises:
+            RunError: a method or a metric fails.
+        """
+        side = 256
+        grey = Image.new("RGB", (side, side), (128, 128, 128))
+        middle = np.zeros((side, side), bool)
+        middle[side // 4 : -side // 4, side // 4 : -side // 4] = True
+        image = self._seen(-1, Item("grey/0", grey, None, middle), 0)
+        try:
+            self._explain([image])
+        except Exception as error:
+            raise RunError(
+                f"not even a grey image can be evaluated, so no other would be: {type(error).__name__}: {error}"
+            ) from error
+
     def __call__(self, indices: Iterable[int]) -> list[Row]:
         """The rows of these items."""
         rows: dict[int, list[Row]] = {}
@@ -130,9 +149,10 @@ class Evaluator:
         predictions = logits.argmax(1)
         own = torch.tensor([-1 if one.target is None else one.target for one in batch], device=device)
         targets = predictions if self.target == "predicted" else own
-        if (targets < 0).any():
+        if ((targets < 0) | (targets >= logits.shape[1])).any():
             raise InputError(
-                "the item has no class that the model knows; explain the predicted one: target='predicted'"
+                f"the item has none of the model's {logits.shape[1]} classes; explain the predicted one: "
+                f"target='predicted'"
             )
         scores = self.explainer.loaded.probabilities(logits).gather(1, targets[:, None])[:, 0]
         rows: list[list[Row]] = [[] for _ in batch]
@@ -178,12 +198,15 @@ class Evaluator:
 
     def _see(self, index: int) -> Seen:
         item = self.data[index]
+        return self._seen(index, item, self._class_of(item))
+
+    def _seen(self, index: int, item: Item, target: int | None) -> Seen:
         inputs = self.explainer.preprocess(item.image)
         size = (inputs.shape[1], inputs.shape[2])
         view = checked_view(self.explainer.preprocess, item.image.size, size[::-1])
         seen = covered(view, self.explainer.adapter, size)
         mask, valid, boxes = on_input(item, view, seen)
-        return Seen(index, item.id, inputs, self._class_of(item), mask, valid, seen.size[::-1], boxes)
+        return Seen(index, item.id, inputs, target, mask, valid, seen.size[::-1], boxes)
 
     def _class_of(self, item: Item) -> int | None:
         if item.target is None:

@@ -85,7 +85,7 @@ def evaluate(
         progress: a bar.
         engine_options: of the engine, as actors, num_cpus and num_gpus of ray.
     Raises:
-        RunError: the folder holds a run with other settings.
+        RunError: the folder holds a run with other settings, or a method or a metric fails whatever it is asked.
         CaptumViTError: a part of the plan cannot be had.
     """
     if engine not in ENGINES:
@@ -94,6 +94,8 @@ def evaluate(
     wanted = what.limit if isinstance(what, Plan) and limit is None else limit
     items = len(evaluator.data) if wanted is None else min(len(evaluator.data), wanted)
     shards = Shards(out, evaluator.describe(), items, shard)
+    if shards.missing():
+        evaluator.rehearse()
     make: Callable[[], Evaluator] = partial(_same, evaluator)
     if engine != "local" and isinstance(what, Plan):
         make = partial(Plan.make, what)

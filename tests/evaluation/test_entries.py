@@ -11,9 +11,10 @@ from captum.attr import IntegratedGradients, LayerGradCam, Saliency
 
 from captum_vit import AGCAM, AttentionRollout, Explainer
 from captum_vit.data import open_data
-from captum_vit.errors import OptionError
+from captum_vit.errors import OptionError, RunError
 from captum_vit.evaluation import BASELINES, Entry, Evaluator, Plan, evaluate
 from captum_vit.metrics import METRICS, Figure, Localization, Metric, Sanity
+from tests.data import made
 
 pytestmark = pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients")  # Captum's
 
@@ -176,6 +177,36 @@ def test_a_metric_of_ones_own(tmp_path, explainer):
     first, second = (Coldness(scale).describe() for scale in (1.0, 2.0))
     assert first != second
     assert METRICS["perturbation"]().describe() != METRICS["perturbation"]("rise").describe()
+
+
+def test_what_never_works_is_known_before_the_run(tmp_path):
+    def broken(model, images, targets):
+        raise ZeroDivisionError("no map at all")
+
+    with pytest.raises(RunError, match=r"not even a grey image can be evaluated.*ZeroDivisionError: no map at all"):
+        evaluate(Plan(data="sample:2", methods=["agcam", broken]), tmp_path)
+    assert not list(tmp_path.glob("rows-*"))
+
+
+def test_what_fails_for_one_image_fails_for_it_alone(tmp_path):
+    bright = Evaluator(Explainer("sample"), open_data("sample:3"), ["agcam"], [])
+
+    def picky(model, images, targets):
+        if any(torch.equal(image.cpu(), bright._see(2).inputs) for image in images):
+            raise ValueError("not this one")
+        return images.mean(1)
+
+    board = evaluate(Plan(data="sample:3", methods=[picky], batch_size=4), tmp_path)
+    assert board.errors == ["ValueError: not this one"] * 2  # an image with two questions
+    assert board.mean("picky", "iou").count == 4
+
+
+def test_a_class_that_the_model_does_not_have(tmp_path):
+    made.imagenet(tmp_path / "data", folders=True)  # its classes are up to 207, the sample's 8
+    board = evaluate(Plan(data=f"imagenet:{tmp_path / 'data'}", methods=["agcam"]), tmp_path / "run")
+    assert len(board.errors) == 2
+    assert "out of range: 'sample' has 0 to 7" in board.errors[0]
+    assert board.mean("agcam", "iou").count == 1
 
 
 def test_an_evaluator_at_hand_runs_as_a_plan_does(tmp_path, explainer):

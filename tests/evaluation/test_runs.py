@@ -1,12 +1,14 @@
 """Whole runs on the sample: rows, engines, kills, errors, the command line."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,14 +16,18 @@ import pytest
 import torch
 from captum.attr import IntegratedGradients
 from PIL import Image
+from torchvision.transforms import Compose, Normalize, Resize, ToTensor
+from transformers import ViTConfig, ViTForImageClassification
 
 from captum_vit import AGCAM, Explainer, sample
 from captum_vit.adapters.sample_vit import PREPROCESSING, build
 from captum_vit.data import open_data
 from captum_vit.errors import OptionError, RunError
 from captum_vit.evaluation import Evaluator, Leaderboard, Plan, evaluate, read_rows
-from captum_vit.metrics import METRICS
+from captum_vit.evaluation.shards import read_manifest
+from captum_vit.metrics import METRICS, Case, Metric
 from tests.cli.helpers import run
+from tests.data import made
 
 FEW = Plan(data="sample:6", methods=("agcam", "random"))
 
@@ -165,6 +171,68 @@ def test_two_ray_actors_give_the_same_rows(tmp_path: Path):
     subprocess.run([sys.executable, "-c", RAY, str(tmp_path / "whole")], check=True, timeout=240, capture_output=True)
     subprocess.run([sys.executable, "-c", RAY, str(tmp_path / "ray")], check=True, timeout=240, capture_output=True)
     assert columns(tmp_path / "whole") == columns(tmp_path / "ray") == columns(tmp_path / "local")
+
+
+def test_maps_end_where_the_last_whole_patch_does(tmp_path: Path):
+    """68 pixels are eight patches of 8 and a rest, which no map reaches and no metric counts."""
+    config = {"image_size": 68, "patch_size": 8, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    model = ViTForImageClassification(ViTConfig(**config, intermediate_size=32, num_labels=8)).eval()
+    crop = Compose([Resize((68, 68)), ToTensor(), Normalize((0.5,) * 3, (0.5,) * 3)])
+    explainer = Explainer(model, preprocess=crop, class_names=list(sample.CLASSES))
+    seen: list[Case] = []
+
+    class Spy(Metric):
+        name, needs, figures = "spy", frozenset(), MappingProxyType({})
+
+        def __call__(self, case):
+            seen.append(case)
+            return {}
+
+    rows = Evaluator(explainer, open_data("sample:1"), ["agcam"], [Spy()], keep_maps=True)([0])
+    assert rows[0]["grid"] == [8, 8]
+    case = seen[0]
+    assert case.maps.shape == (1, 68, 68)
+    grid = torch.from_numpy(rows[0]["map"]).float().view(1, 1, 8, 8)
+    inner = torch.nn.functional.interpolate(grid, (64, 64), mode="bilinear")[0, 0]
+    torch.testing.assert_close(case.maps[0, :64, :64], inner, atol=1e-3 * float(inner.max()), rtol=2e-3)
+    assert case.valid[0, :64, :64].all()
+    assert not case.valid[0, 64:].any()
+    assert not case.valid[0, :, 64:].any()
+
+
+def test_data_without_masks_is_told(tmp_path: Path):
+    made.imagenet(tmp_path / "data", folders=True, annotations=False)
+    out = str(tmp_path / "run")
+    found = run("evaluate", "--data", f"imagenet:{tmp_path / 'data'}", "--methods", "agcam,rollout", "--target",
+                "predicted", "--metrics", "localization,perturbation:rise", "--out", out)  # fmt: skip
+    assert "| method  | deletion ↓" in found.stdout
+    assert "iou" not in found.stdout
+    assert "defined for no item, as without masks or boxes: average_precision, energy_inside," in found.stderr
+
+
+@pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients")  # Captum's
+def test_what_the_command_line_can_ask_for(tmp_path: Path):
+    out = str(tmp_path / "run")
+    found = run("evaluate", "--data", "sample:2", "--methods", "rollout,captum.attr:Saliency", "--metrics",
+                "localization:chefer,perturbation:chefer", "--option", "discard_ratio=0.5", "--option", "fusion=max",
+                "--squash", "--out", out)  # fmt: skip
+    assert "chefer_miou ↑" in found.stdout
+    assert "Saliency" in found.stdout
+    assert "less the others, paired:" in found.stdout
+    settings = read_manifest(tmp_path / "run")["settings"]
+    assert settings["methods"]["rollout"]["options"] == {"discard_ratio": "0.5", "fusion": "'max'"}
+    assert {p.name for p in (tmp_path / "run").glob("l*")} == {"leaderboard.csv", "leaderboard.png"}
+    per_class = [line.split(",")[1] for line in (tmp_path / "run" / "leaderboard.csv").read_text().splitlines()[1:]]
+    assert len(set(per_class)) > 2
+    for wrong, message in (
+        (("--option", "fusion"), "an option is NAME=VALUE"),
+        (("--metrics", "perturbation:x"), "preset must be one of agcam, chefer, rise, got 'x'"),
+        (("--metrics", "sanity:x"), "sanity has no published protocols"),
+        (("--metrics", "localisation"), "no metric 'localisation'.*nearest: localization"),
+        (("--data", "imagenet:/no/such"), "no such file or folder"),
+    ):
+        assert re.search(message, run("evaluate", *wrong, "--out", str(tmp_path / "no"), code=2).stderr)
 
 
 def test_the_command_line(tmp_path: Path):
