@@ -1,6 +1,6 @@
 """What maps an evaluator over the missing shards of a run: this process, or the actors of a Ray cluster."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from tqdm import tqdm  # type: ignore[import-untyped]
@@ -13,16 +13,15 @@ MakeEvaluator = Callable[[], Evaluator]
 
 
 def run_local(make: MakeEvaluator, shards: Shards, *, progress: bool = False) -> None:
-    """Every missing shard in this process, one after another, with a bar of images a second."""
-    missing = shards.missing()
-    if not missing:
-        return
-    evaluator = make()
-    total = sum(len(shards.indices(shard)) for shard in missing)
-    with tqdm(total=total, unit="image", disable=not progress) as bar:
+    """Every missing shard in this process, one after another."""
+
+    def work(missing: Sequence[int]) -> Iterator[int]:
+        evaluator = make()
         for shard in missing:
             shards.write(shard, evaluator(shards.indices(shard)))
-            bar.update(len(shards.indices(shard)))
+            yield shard
+
+    _finish(shards, work, progress)
 
 
 def run_ray(
@@ -44,19 +43,31 @@ def run_ray(
         import ray
     except ModuleNotFoundError as error:
         raise OptionError("the engine 'ray' needs Ray: pip install 'captum-vit[ray]'") from error
+
+    def work(missing: Sequence[int]) -> Iterator[int]:
+        if not ray.is_initialized():
+            ray.init(log_to_driver=False, include_dashboard=False)
+        questions = ray.data.from_items([{"shard": shard} for shard in missing], override_num_blocks=len(missing))
+        questions.context.enable_progress_bars = False  # they count Ray's tasks, not images
+        done = questions.map_batches(  # Ray Data starts an actor that dies anew, and gives it its shard again
+            _Actor, fn_constructor_args=(make, shards), batch_size=1, num_cpus=num_cpus, num_gpus=num_gpus,
+            compute=ray.data.ActorPoolStrategy(size=min(actors, len(missing))),
+        )  # fmt: skip
+        for batch in done.iter_batches(batch_size=1):
+            yield from batch["shard"].tolist()
+
+    _finish(shards, work, progress)
+
+
+def _finish(shards: Shards, work: Callable[[Sequence[int]], Iterable[int]], progress: bool) -> None:
+    """Have the missing shards written by `work`, which gives each as soon as it is there; a bar counts their images."""
     missing = shards.missing()
-    if not missing:
-        return
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False, include_dashboard=False)
-    ray.data.DataContext.get_current().enable_progress_bars = progress
-    questions = ray.data.from_items([{"shard": shard} for shard in missing], override_num_blocks=len(missing))
-    done = questions.map_batches(
-        _Actor, fn_constructor_args=(make, shards), batch_size=1, num_cpus=num_cpus, num_gpus=num_gpus,
-        compute=ray.data.ActorPoolStrategy(size=min(actors, len(missing))), max_restarts=-1, max_task_retries=-1,
-    )  # fmt: skip
-    for _ in done.iter_batches(batch_size=1):
-        pass
+    if missing:
+        total = sum(len(shards.indices(shard)) for shard in missing)
+        with tqdm(total=total, unit="image", disable=not progress) as bar:
+            for shard in work(missing):
+                bar.update(len(shards.indices(shard)))
+    shards.tidy()
 
 
 class _Actor:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ class Shards:
             _check_same(read_manifest(self.folder), manifest, self.folder)
         else:
             write_atomically(path, json.dumps(manifest, indent=1, ensure_ascii=False).encode())
+        self.tidy()
 
     def __len__(self) -> int:
         return -(-self.items // self.size)
@@ -56,10 +58,30 @@ class Shards:
         return [shard for shard in range(len(self)) if not self._path(shard).exists()]
 
     def write(self, shard: int, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Put a shard in its place, whole."""
+        """Put a shard in its place, whole.
+
+        Raises:
+            OutputError: it cannot be written, and nobody else wrote it.
+        """
         data = BytesIO()
         pq.write_table(as_table(rows), data, compression="zstd")
-        write_atomically(self._path(shard), data.getvalue())
+        try:
+            write_atomically(self._path(shard), data.getvalue())
+        except OutputError:
+            if not self._path(shard).exists():  # if it does, an actor of a killed run was faster, with the same rows
+                raise
+
+    def tidy(self) -> None:
+        """Remove temporary files, which writers that were killed left behind, of the shards that are there.
+
+        Those of missing shards stay until somebody has written the shard: they may be another process's at work, and
+        neither their age nor a process number, which another machine gave, tells.
+        """
+        for part in self.folder.glob(".rows-*.parquet.*.tmp"):
+            shard = part.with_name(".".join(part.name.split(".")[1:3]))
+            if shard.exists():
+                with suppress(OSError):  # a folder that cannot be written is still good to read
+                    part.unlink(missing_ok=True)
 
     def _path(self, shard: int) -> Path:
         return self.folder / f"rows-{shard:06d}.parquet"

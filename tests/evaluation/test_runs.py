@@ -1,12 +1,6 @@
-"""Whole runs on the sample: rows, engines, kills, errors, the command line."""
+"""Whole runs on the sample: rows, errors, the command line."""
 
-import os
 import re
-import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -121,56 +115,6 @@ def test_a_truncated_image_is_a_row_with_its_error(tmp_path: Path):
     assert "damaged" in found["error"][0]
     assert len(board.errors) == 1
     assert board.mean("agcam", "energy_inside").count == 4
-
-
-KILLED = """
-import sys
-import torch
-from captum_vit.evaluation import Plan, evaluate
-torch.set_num_threads(1)
-if __name__ == "__main__":
-    evaluate(Plan(data="sample:30", methods=("agcam", "random")), sys.argv[1], engine=sys.argv[2], shard=2)
-"""
-
-
-def test_killed_at_any_moment_nothing_is_lost_or_doubled(tmp_path: Path):
-    plan = Plan(data="sample:30", methods=("agcam", "random"))
-    undisturbed = evaluate(plan, tmp_path / "whole", shard=2)
-    script = tmp_path / "run.py"
-    script.write_text(KILLED)
-    rng = np.random.default_rng(0)
-    kills = 0
-    for _ in range(5):
-        before = len(list((tmp_path / "run").glob("rows-*.parquet")))
-        process = subprocess.Popen([sys.executable, str(script), str(tmp_path / "run"), "local"])
-        while len(list((tmp_path / "run").glob("rows-*.parquet"))) <= before and process.poll() is None:
-            time.sleep(0.01)
-        time.sleep(rng.uniform(0, 0.1))
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-            kills += 1
-        process.wait()
-    assert kills >= 3
-    board = evaluate(plan, tmp_path / "run", shard=2)
-    assert columns(tmp_path / "run") == columns(tmp_path / "whole")
-    assert board.to_markdown() == undisturbed.to_markdown()
-
-
-RAY = """
-import sys
-import torch
-from captum_vit.evaluation import Plan, evaluate
-torch.set_num_threads(1)
-evaluate(Plan(data="sample:6", methods=("agcam", "random")), sys.argv[1], engine="ray", shard=2, actors=2)
-"""
-
-
-def test_two_ray_actors_give_the_same_rows(tmp_path: Path):
-    evaluate(FEW, tmp_path / "local", shard=2)
-    shutil.copytree(tmp_path / "local", tmp_path / "ray", ignore=lambda *_: ["rows-000001.parquet"])  # half done
-    subprocess.run([sys.executable, "-c", RAY, str(tmp_path / "whole")], check=True, timeout=240, capture_output=True)
-    subprocess.run([sys.executable, "-c", RAY, str(tmp_path / "ray")], check=True, timeout=240, capture_output=True)
-    assert columns(tmp_path / "whole") == columns(tmp_path / "ray") == columns(tmp_path / "local")
 
 
 def test_maps_end_where_the_last_whole_patch_does(tmp_path: Path):

@@ -1,0 +1,208 @@
+"""Runs that are killed, on either engine, and go on: every row once, and the leaderboard of an undisturbed run."""
+
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from captum_vit.errors import OutputError
+from captum_vit.evaluation import Plan, evaluate, read_rows
+from captum_vit.evaluation.shards import Shards
+
+PLAN = Plan(data="sample:50", methods=("agcam", "random"))
+SHARD, SHARDS = 2, 50  # of two questions about each scene
+HEAVY = ["captum_vit.evaluation", "ray.data", "scipy.ndimage", "timm", "torchmetrics", "transformers"]
+Start = Callable[..., BaseProcess]
+
+
+def run(folder: Path, engine: str, in_place: bool) -> None:
+    """What a process does: a run in a folder, and what it prints beside it."""
+    with (folder / "printed").open("w") as printed:
+        os.dup2(printed.fileno(), 1), os.dup2(printed.fileno(), 2)
+    torch.set_num_threads(1)
+    if in_place:
+        Shards.write = write_in_place
+    evaluate(PLAN, folder / "run", engine=engine, shard=SHARD, progress=True)
+
+
+def write_in_place(shards: Shards, shard: int, rows: list[Any], whole: Callable[..., None] = Shards.write) -> None:
+    """As a careless program would write: the shard is there half for a while."""
+    whole(shards, shard, rows)
+    path = shards._path(shard)
+    data = path.read_bytes()
+    path.write_bytes(data[:100])
+    time.sleep(1)
+    path.write_bytes(data)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, list[Any]], str]:
+    """Rows and leaderboard of a local run."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    board = evaluate(PLAN, folder, shard=SHARD).to_markdown()
+    return columns(folder), board
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts a run in a process of its own; none outlives the test.
+
+    The processes are forked from one that has imported all that takes long: it would take more than the runs do.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(HEAVY)
+    started: list[BaseProcess] = []
+
+    def start(engine: str, *, in_place: bool = False) -> BaseProcess:
+        started.append(context.Process(target=run, args=(tmp_path, engine, in_place)))
+        started[-1].start()
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.join()
+
+
+@pytest.mark.parametrize(("engine", "longest"), [("local", 0.1), ("ray", 0.3)])
+def test_killed_at_five_moments_nothing_is_lost_or_doubled(
+    engine: str, longest: float, start: Start, undisturbed: tuple[dict[str, list[Any]], str], tmp_path: Path
+):  # fmt: skip
+    kill_runs(start, tmp_path, engine, times=5, longest=longest)
+    finish(start(engine), tmp_path)
+    assert (columns(tmp_path / "run"), evaluate(PLAN, tmp_path / "run", shard=SHARD).to_markdown()) == undisturbed
+
+
+def test_shards_that_are_not_put_in_place_whole_would_be_noticed(start: Start, tmp_path: Path):
+    kill_runs(start, tmp_path, "local", times=1, longest=0.1, in_place=True)
+    with pytest.raises(AssertionError, match="Parquet"):
+        finish(start("local"), tmp_path)
+
+
+def test_a_run_outlives_its_actors(start: Start, undisturbed: tuple[dict[str, list[Any]], str], tmp_path: Path):
+    process = start("ray")
+    wait_for_shards(tmp_path, 5, process)
+    victim = actors_of(process)[0]
+    os.kill(victim, signal.SIGKILL)
+    assert shards_in(tmp_path / "run") < SHARDS, "the run is too short for that"
+    printed = finish(process, tmp_path)
+    assert f"{SHARD * SHARDS}/{SHARD * SHARDS} " in printed  # each shard counted once
+    assert columns(tmp_path / "run") == undisturbed[0]
+
+
+def kill_runs(start: Start, folder: Path, engine: str, *, times: int, longest: float, in_place: bool = False) -> None:
+    """Kill runs one after another, each at a random moment of the `longest` seconds after its first shard."""
+    rng = np.random.default_rng(0)
+    for _ in range(times):
+        before = shards_in(folder / "run")
+        process = start(engine, in_place=in_place)
+        wait_for_shards(folder, before + 1, process)
+        actors = actors_of(process)
+        assert len(actors) == (2 if engine == "ray" else 0)
+        time.sleep(rng.uniform(0, longest))
+        assert process.is_alive(), "the run is too short to be killed that often"
+        process.kill()
+        process.join()
+        wait_until(partial(gone, actors), 60, "an actor outlives its run")
+    assert shards_in(folder / "run") < SHARDS
+
+
+def finish(process: BaseProcess, folder: Path) -> str:
+    """What a run printed that is left to itself."""
+    process.join(240)
+    printed = (folder / "printed").read_text()
+    assert process.exitcode == 0, printed
+    assert not list((folder / "run").glob(".*")), "temporary files stay"
+    return printed
+
+
+def wait_for_shards(folder: Path, count: int, process: BaseProcess) -> None:
+    wait_until(lambda: shards_in(folder / "run") >= count or not process.is_alive(), 240, "no shards")
+    if not process.is_alive():
+        pytest.fail(f"{shards_in(folder / 'run')} shards, then the end: {(folder / 'printed').read_text()}")
+
+
+def wait_until(there: Callable[[], bool], seconds: float, otherwise: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not there():
+        if time.monotonic() > deadline:
+            pytest.fail(otherwise)
+        time.sleep(0.01)
+
+
+def actors_of(driver: BaseProcess) -> list[int]:
+    """Process numbers of the actors that the Ray of this driver runs."""
+    running = processes()
+    ours = {pid for pid, parent, name in running if parent == driver.pid and "raylet" in name}
+    return [pid for pid, parent, name in running if parent in ours and name.startswith("ray::MapWorker")]
+
+
+def gone(pids: list[int]) -> bool:
+    return not set(pids) & {pid for pid, _, _ in processes()}
+
+
+def processes() -> list[tuple[int, int, str]]:
+    """Number, parent and name of all that run; what is dead and waits for its parent to notice does not."""
+    table = subprocess.run(["ps", "-eo", "pid=,ppid=,stat=,args="], check=True, capture_output=True, text=True).stdout
+    fields = [line.split(maxsplit=3) for line in table.splitlines()]
+    return [(int(pid), int(parent), name) for pid, parent, state, name in fields if not state.startswith("Z")]
+
+
+def columns(folder: Path) -> dict[str, list[Any]]:
+    table = read_rows(folder)
+    return {name: table[name].to_pylist() for name in table.column_names}
+
+
+def shards_in(folder: Path) -> int:
+    return len(list(folder.glob("rows-*.parquet")))
+
+
+def part_of(folder: Path, shard: int) -> Path:
+    """A temporary file as a writer of a shard that was killed leaves it."""
+    part = folder / f".rows-{shard:06d}.parquet.12345.0123abcd.tmp"
+    part.write_bytes(b"PAR1")
+    return part
+
+
+def test_what_a_killed_writer_left_goes_as_soon_as_its_shard_is_there(tmp_path: Path):
+    Shards(tmp_path, {}, items=3, size=1).write(0, [{"item": 0}])
+    useless, perhaps_at_work, foreign = part_of(tmp_path, 0), part_of(tmp_path, 1), tmp_path / ".notes.tmp"
+    foreign.touch()
+    again = Shards(tmp_path, {}, items=3, size=1)
+    assert not useless.exists()
+    assert perhaps_at_work.exists()
+    again.write(1, [{"item": 1}])
+    again.tidy()
+    assert not perhaps_at_work.exists()
+    assert foreign.exists()
+    assert again.missing() == [2]
+
+
+def test_two_may_write_one_shard_while_a_third_tidies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    slow, fast = (Shards(tmp_path, {}, items=1) for _ in range(2))
+    replace = Path.replace
+
+    def overtaken(part: Path, target: Path) -> Path:
+        monkeypatch.setattr(Path, "replace", replace)
+        fast.write(0, [{"item": 0}])
+        fast.tidy()
+        assert not part.exists()
+        return replace(part, target)
+
+    monkeypatch.setattr(Path, "replace", overtaken)
+    slow.write(0, [{"item": 0}])
+    assert columns(tmp_path) == {"item": [0]}
+    shutil.rmtree(tmp_path)
+    with pytest.raises(OutputError, match="cannot write"):  # where nobody else wrote the shard, it is lost
+        slow.write(0, [{"item": 0}])
