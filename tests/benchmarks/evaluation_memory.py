@@ -4,7 +4,8 @@
     python tests/benchmarks/evaluation_memory.py --quick    # 20 and 200
 
 Each run is a process of its own on the local engine, with the embedded model on scenes of the sample, two questions
-about each. Its peak is split where the evaluation ends: what comes after, the leaderboard, holds all rows at once.
+about each. Its peak is split where the evaluation ends: what comes after, the leaderboard, holds all rows at once and
+draws its bootstrap over all images.
 """
 
 import argparse
@@ -39,7 +40,8 @@ def print_peaks(scenes: int) -> None:
     Leaderboard.read = watched
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        evaluate(Plan(data=f"sample:{scenes}", methods=("agcam", "rollout"), metrics=("localization",)), folder)
+        plan = Plan(data=f"sample:{scenes}", methods=("agcam", "rollout"), metrics=("localization",))
+        evaluate(plan, folder).to_markdown()
         print(peaks[0], peak_mib(), time.perf_counter() - start)
 
 
