@@ -243,8 +243,9 @@ def evaluate(
         str,
         typer.Option(
             metavar="NAMES",
-            help="Of localization, perturbation and sanity, with commas between; a published protocol behind a colon: "
-            "localization:agcam, localization:chefer, perturbation:agcam, perturbation:chefer, perturbation:rise.",
+            help="Of localization, perturbation and sanity, with commas between. Behind a colon a published protocol, "
+            "localization:agcam, localization:chefer, perturbation:agcam, perturbation:chefer, perturbation:rise, or one "
+            "check, as sanity:class_sensitivity.",
         ),
     ] = "localization",
     option: Annotated[

@@ -194,7 +194,7 @@ class Sanity(Metric):
     "randomisation_spearman" and "randomisation_ssim", means over the stages; "sensitivity_max".
 
     Args:
-        checks: which of "sparseness", "class_sensitivity", "randomisation" and "stability".
+        checks: one or several of "sparseness", "class_sensitivity", "randomisation" and "stability"; all by default.
         radius, samples: of the stability.
         seed: of the stability's noise and the randomisation's weights.
     """
@@ -208,9 +208,10 @@ class Sanity(Metric):
     }
 
     def __init__(
-        self, checks: Sequence[str] | None = None, *, radius: float = 0.02, samples: int = 10, seed: int = 0
+        self, checks: str | Sequence[str] | None = None, *, radius: float = 0.02, samples: int = 10, seed: int = 0
     ) -> None:
-        self.chosen = tuple(self.checks) if checks is None else tuple(checks)
+        every = tuple(self.checks)
+        self.chosen = every if checks is None else (checks,) if isinstance(checks, str) else tuple(checks)
         unknown = [name for name in self.chosen if name not in self.checks]
         if unknown or not self.chosen:
             raise OptionError(f"checks must be some of {', '.join(self.checks)}, got {checks!r}")

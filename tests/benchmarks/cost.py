@@ -10,15 +10,14 @@ Memory is the peak of a process that ran the method, less the peak of one that r
 import argparse
 import os
 import platform
-import re
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
+import peak
 import timm
 import torch
 from torch import Tensor, nn
@@ -80,8 +79,7 @@ def print_peak(case: str, method: str) -> None:
     plain(model, x)
     for _ in range(2):
         run(model, x)
-    status = Path("/proc/self/status").read_text()  # ru_maxrss would count the parent process before exec
-    print(int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1)) / 1024)
+    print(peak.peak_mib())
 
 
 def table(cases: dict[str, tuple[str, int, int]], rounds: int, methods: list[str]) -> None:

@@ -9,23 +9,17 @@ draws its bootstrap over all images.
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 
 import torch
+from peak import peak_mib
 
 from captum_vit.evaluation import Leaderboard, Plan, evaluate
 
 QUICK, FULL = (20, 200), (100, 2000)
-
-
-def peak_mib() -> float:
-    """The most that this process has held, in MiB; macOS counts bytes, Linux KiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def print_peaks(scenes: int) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 import timm
 import torch
+from peak import peak_mib
 from torch import Tensor, nn
 
 from captum_vit.metrics import perturbation_curve
@@ -53,21 +54,19 @@ def seconds(run: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
-def peak_mib(levels: int, quick: bool) -> float:
+def growth_mib(levels: int, quick: bool) -> float:
     """Growth of a fresh process at its peak, over what it had after a plain forward."""
     command = [sys.executable, __file__, "--peak", str(levels), *(["--quick"] if quick else [])]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def print_peak(levels: int, quick: bool) -> None:
-    import resource
-
     model, x = build(quick, "cpu")
     maps = torch.rand(len(x), 14, 14)
     plain(model, x, 2, len(x))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_mib()
     curve(model, x, maps, levels, len(x))
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    print(peak_mib() - before)
 
 
 def main() -> None:
@@ -100,7 +99,7 @@ def main() -> None:
         forward, ours = (statistics.median(pair[side] for pair in pairs) for side in (0, 1))
         print(f"| {name} | {len(x) * FEW / ours:.0f} | {forward / ours:.1%} |", flush=True)
     if args.device == "cpu":
-        few, many = (peak_mib(levels, args.quick) for levels in (FEW, MANY))
+        few, many = (growth_mib(levels, args.quick) for levels in (FEW, MANY))
         print(f"\npeak above a plain forward: {few:.0f} MiB with {FEW} levels, {many:.0f} MiB with {MANY}")
     return None
 

@@ -55,11 +55,12 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, lis
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     """Starts a run in a process of its own; none outlives the test.
 
     The processes are forked from one that has imported all that takes long: it would take more than the runs do.
     """
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # where a process finds this module
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(HEAVY)
     started: list[BaseProcess] = []

@@ -172,7 +172,7 @@ def test_what_the_command_line_can_ask_for(tmp_path: Path):
     for wrong, message in (
         (("--option", "fusion"), "an option is NAME=VALUE"),
         (("--metrics", "perturbation:x"), "preset must be one of agcam, chefer, rise, got 'x'"),
-        (("--metrics", "sanity:x"), "sanity has no published protocols"),
+        (("--metrics", "sanity:x"), "checks must be some of sparseness, .*, got 'x'"),
         (("--metrics", "localisation"), "no metric 'localisation'.*nearest: localization"),
         (("--data", "imagenet:/no/such"), "no such file or folder"),
     ):
