@@ -244,8 +244,8 @@ def evaluate(
         typer.Option(
             metavar="NAMES",
             help="Of localization, perturbation and sanity, with commas between. Behind a colon a published protocol, "
-            "localization:agcam, localization:chefer, perturbation:agcam, perturbation:chefer, perturbation:rise, or one "
-            "check, as sanity:class_sensitivity.",
+            "localization:agcam, localization:chefer, perturbation:agcam, perturbation:chefer, perturbation:rise, or "
+            "one check, as sanity:class_sensitivity.",
         ),
     ] = "localization",
     option: Annotated[
@@ -285,6 +285,7 @@ def evaluate(
     Exit code: 0 all items scored; 1 some failed, their rows say why; 2 something that was asked for cannot be had.
     """
     try:
+        sys.path.append(str(Path.cwd()))  # where module:object is looked for besides, as Python itself does
         from .evaluation import Plan, runs
 
         plan = Plan(

@@ -1,10 +1,13 @@
-"""What packages that are imported already bring along, through entry points."""
+"""What others bring along: through entry points of packages that are imported already, or named to be imported."""
 
 import sys
 from collections.abc import Iterator
 from functools import cache
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
+
+from .errors import OptionError
 
 
 def imported(group: str) -> Iterator[Any]:
@@ -19,3 +22,16 @@ def imported(group: str) -> Iterator[Any]:
 @cache
 def _points(group: str) -> tuple[EntryPoint, ...]:
     return tuple(entry_points(group=group))
+
+
+def named_object(path: str) -> Any:
+    """What `module:object` names.
+
+    Raises:
+        OptionError: it cannot be imported.
+    """
+    module, _, name = path.partition(":")
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise OptionError(f"cannot import {path!r}: {error}") from error

@@ -4,7 +4,6 @@ import hashlib
 import inspect
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from ..attr.base import options_of
 from ..errors import OptionError
 from ..explaining import Explainer
 from ..models import nearest
+from ..plugins import named_object
 
 Method = str | type | Callable[..., Any]
 MapFunction = Callable[[nn.Module, Tensor, Tensor], Tensor]  # (model, images, targets) -> maps (N, rows, cols)
@@ -111,7 +111,7 @@ def check_methods(methods: Sequence[Method]) -> None:
         if not isinstance(method, str):
             continue
         if ":" in method:
-            _imported(method)
+            named_object(method)
         elif method not in known:
             raise OptionError(
                 f"no method {method!r}; there are {', '.join(known)}, or module:object{nearest(method, known)}"
@@ -137,17 +137,8 @@ def _named_alone(method: Any) -> tuple[str, Any]:
         return getattr(method, "__name__", type(method).__name__), method
     check_methods([method])
     if ":" in method:
-        return method.rpartition(":")[2], _imported(method)
+        return method.rpartition(":")[2], named_object(method)
     return method, BASELINES.get(method, method)
-
-
-def _imported(path: str) -> Any:
-    """What `module:object` names."""
-    module, _, name = path.partition(":")
-    try:
-        return getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise OptionError(f"cannot import the method {path!r}: {error}") from error
 
 
 def _known_options(method: Any) -> set[str]:

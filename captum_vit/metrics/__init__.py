@@ -6,7 +6,8 @@ one value for each image; what is undefined is NaN, and never disturbs another i
 
 from ..errors import OptionError
 from ..models import nearest
-from .base import Case, Figure, Metric
+from ..plugins import named_object
+from .base import Case, Figure, Metric, means
 from .localization import (
     Localization,
     average_precision,
@@ -41,12 +42,16 @@ METRICS: dict[str, type[Metric]] = {
 
 
 def named_metric(name: str) -> Metric:
-    """The metric of a name in METRICS; behind a colon a published protocol, "perturbation:rise", or one check of sanity.
+    """The metric of a name: in METRICS, behind a colon a published protocol, "perturbation:rise", or a check of sanity;
+    or `module:Class` of somebody's own.
 
     Raises:
         OptionError: there is none.
     """
     group, _, part = name.partition(":")
+    if group not in METRICS and part:
+        made = named_object(name)
+        return made() if isinstance(made, type) else made
     if group not in METRICS:
         raise OptionError(f"no metric {group!r}; there are {', '.join(METRICS)}{nearest(group, list(METRICS))}")
     return METRICS[group](part) if part else METRICS[group]()  # type: ignore[call-arg]
@@ -75,6 +80,7 @@ __all__ = [
     "enlarge",
     "fill_boxes",
     "iou",
+    "means",
     "miou",
     "named_metric",
     "normalise",

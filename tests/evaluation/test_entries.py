@@ -13,7 +13,7 @@ from captum_vit import AGCAM, AttentionRollout, Explainer
 from captum_vit.data import open_data
 from captum_vit.errors import OptionError, RunError
 from captum_vit.evaluation import BASELINES, Entry, Evaluator, Plan, evaluate
-from captum_vit.metrics import METRICS, Figure, Localization, Metric, Sanity
+from captum_vit.metrics import METRICS, Figure, Localization, Metric, Sanity, named_metric
 from tests.data import made
 
 pytestmark = pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients")  # Captum's
@@ -69,9 +69,9 @@ def test_methods_without_names_are_called_as_they_are(explainer):
     ("methods", "message"),
     [
         (["agcm"], "no method 'agcm'; there are all, agcam, .*; nearest: agcam"),
-        (["captum.attr:Salience"], "cannot import the method 'captum.attr:Salience'"),
-        (["no.such.module:thing"], "cannot import the method 'no.such.module:thing': No module named 'no'"),
-        ([":thing"], "cannot import the method ':thing'"),
+        (["captum.attr:Salience"], "cannot import 'captum.attr:Salience'"),
+        (["no.such.module:thing"], "cannot import 'no.such.module:thing': No module named 'no'"),
+        ([":thing"], "cannot import ':thing'"),
         ([brightness, lambda m, i, t: i.mean(1), lambda m, i, t: i.mean(1)], "two methods are called '<lambda>'"),
         ({"x": 3}, "a method is an attribution or a function .*, got 3"),
     ],
@@ -174,6 +174,9 @@ def test_a_metric_of_ones_own(tmp_path, explainer):
     assert board.ranking("coldness")[0] == "random"
     with pytest.raises(OptionError, match="two metrics have a figure 'average_precision': evaluate them in two runs"):
         Evaluator(explainer, open_data("sample:1"), ["agcam"], [Localization(), Localization(threshold=0.3)])
+    assert isinstance(named_metric("captum_vit.metrics:Sanity"), Sanity)
+    with pytest.raises(OptionError, match=r"cannot import 'captum_vit\.metrics:Sense'"):
+        named_metric("captum_vit.metrics:Sense")
     first, second = (Coldness(scale).describe() for scale in (1.0, 2.0))
     assert first != second
     assert METRICS["perturbation"]().describe() != METRICS["perturbation"]("rise").describe()
