@@ -12,7 +12,7 @@ from nbformat import NotebookNode  # noqa: E402
 
 from tests.tutorials.execute import TUTORIALS, cleaned, execute, notebooks  # noqa: E402
 
-ORDER = ["1_first_map", "2_attention_flow", "3_which_method", "4_hugging_face", "5_extending"]
+ORDER = ["1_first_map", "2_attention_flow", "3_which_method", "4_hugging_face", "5_extending", "6_leaderboard"]
 LARGEST = 1_500_000  # bytes
 PATHS = re.compile(r"(?<![\w.:/])/(?:home|root|work|tmp|usr|opt|Users|mnt)/\w|(?<!\w)[A-Z]:\\+\w")
 LITTER = re.compile(r"Warning|%\|[█▏ #]|it/s\]|\bTraceback\b")
