@@ -1,6 +1,5 @@
 """What stands on a leaderboard: methods of ours, of Captum, or anybody's functions, all asked in one way."""
 
-import hashlib
 import inspect
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +13,7 @@ from ..attr.base import options_of
 from ..errors import OptionError
 from ..explaining import Explainer
 from ..models import nearest
-from ..plugins import named_object
+from ..plugins import identity, named_object
 
 Method = str | type | Callable[..., Any]
 MapFunction = Callable[[nn.Module, Tensor, Tensor], Tensor]  # (model, images, targets) -> maps (N, rows, cols)
@@ -62,11 +61,8 @@ class Entry:
         return found.sum(1, keepdim=True) if found.dim() == 4 else found[:, None]
 
     def describe(self) -> dict[str, Any]:
-        """What a manifest says of the method: its name, a hash of its source where it is not Captum's, its options."""
-        form = self.method if inspect.isfunction(self.method) else type(self.method)
-        told: dict[str, Any] = {"name": f"{form.__module__}.{form.__qualname__}"}
-        if form.__module__.partition(".")[0] not in ("captum", "captum_vit"):
-            told["source"] = _source_hash(form)
+        """What a manifest says of the method: what it is, its layers, and its options."""
+        told = identity(self.method if inspect.isfunction(self.method) else type(self.method))
         if isinstance(self.method, ViTAttribution):
             told["layers"] = list(self.method.layer_names)
         return told | ({"options": {name: repr(v) for name, v in self.options.items()}} if self.options else {})
@@ -152,14 +148,6 @@ def _parameters(function: Any) -> set[str]:
         return set(inspect.signature(function).parameters)
     except (TypeError, ValueError):  # a builtin says nothing
         return set()
-
-
-def _source_hash(form: Any) -> str | None:
-    """SHA-256 of the source, so that a method that was changed is another; None where there is no source."""
-    try:
-        return hashlib.sha256(inspect.getsource(form).encode()).hexdigest()
-    except (OSError, TypeError):
-        return None
 
 
 def random_maps(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:

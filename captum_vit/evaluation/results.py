@@ -118,7 +118,7 @@ class Leaderboard:
         return (one - other).mean()
 
     def differences(self, figure: str) -> dict[str, Mean]:
-        """The best method's lead over each of the others."""
+        """What the best method has more than each of the others; negative where lower is better."""
         best, *others = self.ranking(figure)
         return {other: self.difference(best, other, figure) for other in others}
 
@@ -180,20 +180,22 @@ class Leaderboard:
         kept = values[np.isfinite(values).all(1)]
         return np.linspace(*self.curves[name], values.shape[1]), kept.mean(0) if len(kept) else values.sum(0) * np.nan
 
-    def plot(self, name: str | None = None, ax: "Axes | None" = None) -> "Drawing":
-        """Bars with intervals of a figure, or the methods' mean curves; without a name all of them, side by side.
+    def plot(self, names: str | Sequence[str] | None = None, ax: "Axes | None" = None) -> "Drawing":
+        """Bars with intervals of a figure, or the methods' mean curves.
 
+        Args:
+            names: of a figure or curve; several stand side by side, and None stands for all.
+            ax: for one of them, where to draw; it then gets no legend.
         Raises:
             RunError: no such figure or curve.
         """
-        from .plots import bars, curves, everything
+        from .plots import panel, panels
 
-        if name is None:
-            return everything(self)
-        if name in self.curves:
-            return curves(self, name, ax)
-        self._check(name)
-        return bars(self, name, ax)
+        shown = [*self.figures, *self.curves] if names is None else [names] if isinstance(names, str) else list(names)
+        for name in shown:
+            if name not in self.curves:
+                self._check(name)
+        return panel(self, shown[0], ax) if isinstance(names, str) else panels(self, shown)
 
     def _check(self, figure: str | None, *methods: str) -> None:
         asked = [("method", method, self.methods) for method in methods]

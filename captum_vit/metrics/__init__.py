@@ -7,7 +7,7 @@ one value for each image; what is undefined is NaN, and never disturbs another i
 from ..errors import OptionError
 from ..models import nearest
 from ..plugins import named_object
-from .base import Case, Figure, Metric, means
+from .base import Case, Figure, Metric, blank, means
 from .localization import (
     Localization,
     average_precision,
@@ -70,6 +70,7 @@ __all__ = [
     "average_precision",
     "binarise",
     "black",
+    "blank",
     "blur",
     "boxes_of",
     "class_sensitivity",

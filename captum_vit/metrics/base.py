@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..plugins import identity
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class Metric(ABC):
     """
 
     name: ClassVar[str]
-    needs: frozenset[str]
+    needs: frozenset[str] = frozenset()
     figures: Mapping[str, Figure]
     curves: Mapping[str, tuple[float, float]] = MappingProxyType({})
 
@@ -118,10 +119,9 @@ class Metric(ABC):
         """
 
     def describe(self) -> dict[str, Any]:
-        """What a manifest says of the metric: its class and its attributes, as JSON."""
-        form = type(self)
+        """What a manifest says of the metric: what it is, and its attributes, as JSON."""
         settings = {name: repr(value) for name, value in vars(self).items() if name not in FACTS}
-        return {"name": f"{form.__module__}.{form.__qualname__}", **settings}
+        return {**identity(type(self)), "settings": settings}
 
 
 FACTS = ("figures", "curves", "needs")  # of a metric; they follow from its settings
