@@ -29,8 +29,9 @@ def _points(group: str) -> tuple[EntryPoint, ...]:
 def identity(form: Any) -> dict[str, Any]:
     """What a manifest says of a class or a function: its name, and a hash of its source where it is neither ours nor
     Captum's, whose versions are known; None where there is no source."""
-    told: dict[str, Any] = {"name": f"{form.__module__}.{form.__qualname__}"}
-    if form.__module__.partition(".")[0] not in ("captum", "captum_vit"):
+    module = form.__module__ or ""  # what exec defines has none
+    told: dict[str, Any] = {"name": f"{module}.{form.__qualname__}"}
+    if module.partition(".")[0] not in ("captum", "captum_vit"):
         try:
             told["source"] = hashlib.sha256(inspect.getsource(form).encode()).hexdigest()
         except (OSError, TypeError):

@@ -18,6 +18,7 @@ OFFLINE = {
     "vit_base_patch16_224": "vit_tiny_patch16_224",
     '"timm/vit_tiny_patch16_224"': '"sample"',
     '"google/vit-base-patch16-224"': '"model"',
+    '"imagenet:/data/ILSVRC"': '"sample:2"',
     '"tabby"': '"triangle"',
     '"Egyptian cat"': '"cross"',
 }
