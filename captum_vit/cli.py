@@ -272,6 +272,7 @@ def evaluate(
     gpus: Annotated[float, typer.Option(min=0, help="With ray, GPUs for each process.")] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many items, from the first.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at once.")] = 16,
+    retry: Annotated[bool, typer.Option("--retry/--no-retry", help="Do again what failed.")] = False,
     keep_maps: Annotated[
         bool, typer.Option("--keep-maps/--no-keep-maps", help="Keep every map in the rows, at grid size.")
     ] = False,
@@ -294,7 +295,13 @@ def evaluate(
             keep_maps=keep_maps, device=device,
         )  # fmt: skip
         options: dict[str, Any] = {"actors": actors, "num_gpus": gpus} if engine == "ray" else {}
-        board = runs.evaluate(plan, out, engine=engine, progress=sys.stderr.isatty(), **options)
+        evaluator = plan.make()
+        for note in evaluator.notes:
+            _complain(f"Note: {note}")
+        what = evaluator if engine == "local" else plan
+        board = runs.evaluate(
+            what, out, engine=engine, limit=limit, retry=retry, progress=sys.stderr.isatty(), **options
+        )
         runs.write_summary(board, out)
     except CaptumViTError as error:
         _complain(f"Error: {error}")
@@ -313,16 +320,19 @@ def evaluate(
 @app.command()
 def compare(
     folders: Annotated[list[Path], typer.Argument(metavar="FOLDERS", help="Runs that captum-vit evaluate wrote.")],
-    metric: Annotated[str | None, typer.Option(metavar="NAME", help="Default: the first of the first run.")] = None,
+    figure: Annotated[
+        str | None, typer.Option(metavar="NAME", help="As iou or abpc. Default: the first of the first run.")
+    ] = None,
 ) -> None:
     """Put runs side by side: a row for each method, a column for each run.
 
-    Two runs are also subtracted, image by image: what the second has more than the first, with its 95 % interval.
+    Two runs over the same images are also subtracted, image by image: what the second has more than the first, with
+    its 95 % interval.
     """
     try:
         from .evaluation import runs
 
-        _say(runs.compare(folders, metric))
+        _say(runs.compare(folders, figure))
     except CaptumViTError as error:
         _complain(f"Error: {error}")
         raise typer.Exit(BAD_USE) from None
@@ -355,7 +365,8 @@ def _options(given: list[str]) -> dict[str, Any]:
         if not name or not equals:
             raise OptionError(f"an option is NAME=VALUE, as discard_ratio=0.9, got {text!r}")
         try:
-            options[name] = json.loads(value)
+            found = json.loads(value)
+            options[name] = tuple(found) if isinstance(found, list) else found  # as methods want theirs
         except json.JSONDecodeError:
             options[name] = value
     return options

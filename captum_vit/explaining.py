@@ -135,6 +135,12 @@ class Explainer:
         return own if self._preprocess is None else squashed(own)
 
     @property
+    def squashed(self) -> bool:
+        """Whether the model is shown the whole image, whatever its proportions."""
+        view = self.preprocess.view((640, 480))
+        return view.size == self.preprocess.view((480, 640)).size and view.window == (0.0, 0.0, 640.0, 480.0)
+
+    @property
     def device(self) -> torch.device:
         """Where the model is."""
         return next((p.device for p in self.loaded.model.parameters()), torch.device("cpu"))

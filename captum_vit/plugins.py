@@ -1,7 +1,5 @@
 """What others bring along: through entry points of packages that are imported already, or named to be imported."""
 
-import hashlib
-import inspect
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -24,19 +22,6 @@ def imported(group: str) -> Iterator[Any]:
 @cache
 def _points(group: str) -> tuple[EntryPoint, ...]:
     return tuple(entry_points(group=group))
-
-
-def identity(form: Any) -> dict[str, Any]:
-    """What a manifest says of a class or a function: its name, and a hash of its source where it is neither ours nor
-    Captum's, whose versions are known; None where there is no source."""
-    module = form.__module__ or ""  # what exec defines has none
-    told: dict[str, Any] = {"name": f"{module}.{form.__qualname__}"}
-    if module.partition(".")[0] not in ("captum", "captum_vit"):
-        try:
-            told["source"] = hashlib.sha256(inspect.getsource(form).encode()).hexdigest()
-        except (OSError, TypeError):
-            told["source"] = None
-    return told
 
 
 def named_object(path: str) -> Any:

@@ -56,7 +56,7 @@ class Item:
         if self.masks is not None or self.boxes is None:
             return self.masks
         mask = np.zeros((self.image.height, self.image.width), bool)
-        for x1, y1, x2, y2 in np.ceil(self.boxes - 0.5).astype(int):
+        for x1, y1, x2, y2 in np.ceil(self.boxes - 0.5).clip(min=0).astype(int):
             mask[y1:y2, x1:x2] = True
         return mask
 

@@ -1,8 +1,9 @@
 """Scoring maps over data sets: rows from any engine, kept in shards, summed up in a leaderboard."""
 
+from .bootstrap import Mean
 from .entries import BASELINES, Entry
 from .evaluator import Evaluator
-from .results import Leaderboard, Mean
+from .results import Leaderboard
 from .runs import Plan, compare, evaluate, write_summary
 from .shards import Shards, read_rows
 

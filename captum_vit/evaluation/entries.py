@@ -10,13 +10,28 @@ from torch import Tensor, nn
 
 from ..attr import METHODS, ViTAttribution
 from ..attr.base import options_of
+from ..describing import described
 from ..errors import OptionError
 from ..explaining import Explainer
+from ..layers import Adapter
 from ..models import nearest
-from ..plugins import identity, named_object
+from ..plugins import named_object
 
+ASKED = {"self", "inputs", "model", "images", "target", "targets"}  # what a method is given anyway
 Method = str | type | Callable[..., Any]
 MapFunction = Callable[[nn.Module, Tensor, Tensor], Tensor]  # (model, images, targets) -> maps (N, rows, cols)
+
+
+class Scores(nn.Module):
+    """A model that gives its scores (N, classes) as a tensor, whatever else it returns: what Captum works on."""
+
+    def __init__(self, adapter: Adapter, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.adapter = model, adapter
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores of images (N, C, H, W)."""
+        return self.adapter.scores(self.model(images))
 
 
 class Entry:
@@ -62,10 +77,14 @@ class Entry:
 
     def describe(self) -> dict[str, Any]:
         """What a manifest says of the method: what it is, its layers, and its options."""
-        told = identity(self.method if inspect.isfunction(self.method) else type(self.method))
+        known = {id(module): f"model.{name}" for name, module in self.forward_func.named_modules()}
+        if isinstance(scores := getattr(self.method, "forward_func", None), Scores):
+            known[id(scores)] = "model"
         if isinstance(self.method, ViTAttribution):
-            told["layers"] = list(self.method.layer_names)
-        return told | ({"options": {name: repr(v) for name, v in self.options.items()}} if self.options else {})
+            told = {**described(type(self.method)), "layers": list(self.method.layer_names)}
+        else:
+            told = described(self.method, known)
+        return {"method": told, "options": described(self.options, known)}
 
 
 def entries(
@@ -74,10 +93,7 @@ def entries(
     """The entries of methods in any form, by the name that they have on the leaderboard.
 
     Args:
-        methods: names of methods of ours; `random` and `gaussian`, maps that know nothing of the model; `all`, all that
-            apply to the model and both of these; `module:object`, which is imported; a class of Captum's, which is
-            made of the model; or a function `(model, images, targets) -> maps`. In a mapping, also attributions that
-            are made already, by name.
+        methods: as for `Evaluator`.
         explainer: the model.
         options: each method is given those that it knows.
     Raises:
@@ -90,10 +106,13 @@ def entries(
         if name in found:
             raise OptionError(f"two methods are called {name!r}: give them as a mapping, each with a name of its own")
         made = explainer.method(method) if isinstance(method, str) else method
-        made = made(model) if isinstance(made, type) else made
+        if isinstance(made, type):
+            made = made(model if issubclass(made, ViTAttribution) else Scores(explainer.adapter, model))
         own = {option: value for option, value in (options or {}).items() if option in _known_options(made)}
         used |= own.keys()
         found[name] = Entry(made, model, own)
+    if not found:
+        raise OptionError("no methods to evaluate")
     unknown = [option for option in options or {} if option not in used]
     if unknown:
         raise OptionError(f"no method here has an option {unknown[0]!r}: {', '.join(found)}")
@@ -103,7 +122,7 @@ def entries(
 def check_methods(methods: Sequence[Method]) -> None:
     """Raise OptionError for a name that nobody knows, before anything is loaded."""
     known = ["all", *METHODS, *BASELINES]
-    for method in methods:
+    for method in [methods] if isinstance(methods, str) else methods:
         if not isinstance(method, str):
             continue
         if ":" in method:
@@ -117,6 +136,7 @@ def check_methods(methods: Sequence[Method]) -> None:
 def _named(methods: Sequence[Method] | Mapping[str, Any], explainer: Explainer) -> list[tuple[str, Any]]:
     """(name, method) of each, a method of ours by its name still; one that is named twice stands once."""
     found: list[tuple[str, Any]] = []
+    methods = [methods] if isinstance(methods, str) else methods
     given = methods.items() if isinstance(methods, Mapping) else [("", method) for method in methods]
     for name, method in given:
         every = [*explainer.choose("all"), *BASELINES] if isinstance(method, str) and method == "all" else [method]
@@ -140,7 +160,7 @@ def _named_alone(method: Any) -> tuple[str, Any]:
 def _known_options(method: Any) -> set[str]:
     if isinstance(method, ViTAttribution):
         return set(options_of(type(method)))
-    return _parameters(getattr(method, "attribute", method))
+    return _parameters(getattr(method, "attribute", method)) - ASKED
 
 
 def _parameters(function: Any) -> set[str]:

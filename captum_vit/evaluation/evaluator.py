@@ -1,25 +1,25 @@
 """From items of a data set to rows: the plain callable that any engine can map."""
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
 from ..classes import class_index
 from ..data import Item, Reader
+from ..describing import weights_hash
 from ..errors import CaptumViTError, InputError, OptionError, RunError
 from ..explaining import Explainer, checked_view, covered, versions
 from ..geometry import View
-from ..metrics import Case, Figure, Metric, enlarge
-from .entries import Method, entries
+from ..metrics import Case, Figure, Metric
+from .entries import Entry, Method, entries
 
 TARGETS = ("label", "predicted")
+OWN = ("item", "id", "method", "label", "target", "prediction", "score", "error", "map", "grid")
 Row = dict[str, Any]
 
 
@@ -48,7 +48,10 @@ class Evaluator:
     Args:
         explainer: the model with its preprocessing.
         data: the items.
-        methods: in any form that `entries` takes.
+        methods: names of methods of ours; `random` and `gaussian`, maps that know nothing of the model; `all`, all that
+            apply and both of these; `module:object`, which is imported; a class of Captum's, which is made of the
+            model's scores; or a function `(model, images, targets) -> maps`, which is given the model itself. In a
+            mapping, by the name that each has on the leaderboard, also attributions that are made already.
         metrics: what scores the maps; no two with a column of one name.
         options: of the methods, each of which is given those that it knows.
         target: "label" explains the item's own class, "predicted" the one that the model predicts.
@@ -65,10 +68,12 @@ class Evaluator:
             raise OptionError(f"target must be one of {', '.join(TARGETS)}, got {target!r}")
         if explainer.headless:
             raise OptionError(f"an evaluation needs classes, and {explainer.model_name!r} gives features")
+        if batch_size < 1 or not (metrics or keep_maps):
+            raise OptionError("expected batches of at least 1, and metrics, or keep_maps=True for the maps alone")
         self.explainer, self.data, self.metrics = explainer, data, list(metrics)
         self.entries = entries(methods, explainer, options)
         self.target, self.batch_size, self.keep_maps = target, batch_size, keep_maps
-        names = [name for metric in metrics for name in metric.figures]
+        names = [name for metric in metrics for name in (*metric.figures, *metric.curves)]
         twice = [name for name in names if names.count(name) > 1]
         if twice:
             raise OptionError(f"two metrics have a figure {twice[0]!r}: evaluate them in two runs")
@@ -83,17 +88,27 @@ class Evaluator:
         """The columns that hold curves, with their first and last level."""
         return {name: span for metric in self.metrics for name, span in metric.curves.items()}
 
+    @property
+    def notes(self) -> list[str]:
+        """Where this run is not what a protocol that it asks for was published with."""
+        squashed = self.explainer.squashed
+        return [
+            f"{metric.name}:{getattr(metric, 'preset', '')} is published with {name}={value}"
+            for metric in self.metrics for name, value in metric.published.items()
+            if (name == "target" and value != self.target) or (name == "preprocess" and not squashed)
+        ]  # fmt: skip
+
     def describe(self) -> dict[str, Any]:
-        """All that decides the rows, as JSON holds it; where they are computed does not."""
+        """All that decides the rows, as JSON holds it; where and in which batches they are computed does not."""
+        data = {name: value for name, value in self.data.describe().items() if name != "root"}
         return {
             "model": self.explainer.model_name,
             "weights": weights_hash(self.explainer.loaded.model),
             "preprocessing": self.explainer.preprocess.describe(),
-            "data": self.data.describe(),
+            "data": data,
             "methods": {name: entry.describe() for name, entry in self.entries.items()},
             "metrics": [metric.describe() for metric in self.metrics],
             "target": self.target,
-            "batch_size": self.batch_size,
             "keep_maps": self.keep_maps,
             "figures": {name: asdict(figure) for name, figure in self.figures.items()},
             "curves": self.curves,
@@ -104,19 +119,24 @@ class Evaluator:
         """Ask every method and metric about one grey image: what can never work is known before a long run begins.
 
         Raises:
-            RunError: a method or a metric fails.
+            RunError: a method fails, or changes the model; or a metric fails.
         """
         side = 256
         grey = Image.new("RGB", (side, side), (128, 128, 128))
         middle = np.zeros((side, side), bool)
         middle[side // 4 : -side // 4, side // 4 : -side // 4] = True
         image = self._seen(-1, Item("grey/0", grey, None, middle), 0)
-        try:
-            self._explain([image])
-        except Exception as error:
-            raise RunError(
-                f"not even a grey image can be evaluated, so no other would be: {type(error).__name__}: {error}"
-            ) from error
+        model = self.explainer.loaded.model
+        before = _state(model)
+        for name, entry in self.entries.items():
+            try:
+                self._explain([image], {name: entry})
+            except Exception as error:
+                raise RunError(
+                    f"{name!r} fails on a grey image already, so it would on any: {type(error).__name__}: {error}"
+                ) from error
+            if _state(model) != before:
+                raise RunError(f"{name!r} changes the model, and with it the maps of all other methods")
 
     def __call__(self, indices: Iterable[int]) -> list[Row]:
         """The rows of these items."""
@@ -135,13 +155,13 @@ class Evaluator:
     def _rows(self, batch: list[Seen]) -> list[list[Row]]:
         """Rows of items whose inputs have one size; if the batch fails, each item by itself."""
         try:
-            return self._explain(batch)
+            return self._explain(batch, self.entries)
         except Exception as error:
             if len(batch) > 1:
                 return [rows for one in batch for rows in self._rows([one])]
             return [[_failed(batch[0].index, batch[0].id, error)]]
 
-    def _explain(self, batch: list[Seen]) -> list[list[Row]]:
+    def _explain(self, batch: list[Seen], methods: Mapping[str, Entry]) -> list[list[Row]]:
         device = self.explainer.device
         images = torch.stack([one.inputs for one in batch]).to(device, self.explainer.dtype)
         with torch.no_grad():
@@ -157,11 +177,11 @@ class Evaluator:
         scores = self.explainer.loaded.probabilities(logits).gather(1, targets[:, None])[:, 0]
         rows: list[list[Row]] = [[] for _ in batch]
         shared = {"label": own, "target": targets, "prediction": predictions, "score": scores}
-        case = self._case(batch, images, targets, logits)
-        for name, entry in self.entries.items():
+        case = self._case(batch, images, targets, logits, own)
+        for name, entry in methods.items():
             maps = entry.attribute(images, targets)[:, 0]
-            case = replace(case, maps=_reaching(maps, batch[0].cover, case.size), method=entry)
-            columns = {column: values.cpu() for column, values in (shared | self._score(case)).items()}
+            found = self._score(replace(case, maps=maps, method=entry))
+            columns = {column: values.cpu() for column, values in (shared | found).items()}
             kept = maps.flatten(1).half().cpu().numpy() if self.keep_maps else None
             for i, one in enumerate(batch):
                 row = {"item": one.index, "id": one.id, "method": name}
@@ -171,7 +191,7 @@ class Evaluator:
                 rows[i].append(row)
         return rows
 
-    def _case(self, batch: list[Seen], images: Tensor, targets: Tensor, logits: Tensor) -> Case:
+    def _case(self, batch: list[Seen], images: Tensor, targets: Tensor, logits: Tensor, labels: Tensor) -> Case:
         """What the metrics are told, but for the maps."""
         device, preprocess = images.device, self.explainer.preprocess
         return Case(
@@ -183,14 +203,21 @@ class Evaluator:
             mean=preprocess.mean,
             std=preprocess.std,
             boxes=None if batch[0].boxes is None else [torch.from_numpy(one.boxes).to(device) for one in batch],
+            labels=labels,
+            cover=batch[0].cover,
         )  # fmt: skip
 
     def _score(self, case: Case) -> dict[str, Tensor]:
         """The columns of all metrics that the case has enough for."""
         columns: dict[str, Tensor] = {}
         for metric in self.metrics:
-            if "masks" not in metric.needs or case.masks is not None:
-                columns |= metric(case)
+            if "masks" in metric.needs and case.masks is None:
+                continue
+            found = metric(case)
+            taken = [name for name in found if name in columns or name in OWN]
+            if taken:
+                raise OptionError(f"{metric.name} gives a column {taken[0]!r}, which the rows have already")
+            columns |= found
         return columns
 
     def _model(self, images: Tensor) -> Tensor:
@@ -242,13 +269,12 @@ def on_input(item: Item, view: View, seen: View) -> tuple[np.ndarray | None, np.
     return mask, valid, corners.reshape(-1, 4).round(9)  # whole numbers stay whole, for a protocol that cuts them off
 
 
-def weights_hash(model: nn.Module) -> str:
-    """SHA-256 over names and values of all parameters and buffers."""
-    digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if value.numel() else b"")
-    return digest.hexdigest()
+def _state(model: nn.Module) -> tuple[Any, ...]:
+    """What of a model tells that somebody changed it: versions of its tensors, modes and numbers of hooks."""
+    versions = tuple(tensor._version for tensor in (*model.parameters(), *model.buffers()))
+    return versions, tuple(
+        (module.training, len(module._forward_hooks), len(module._forward_pre_hooks)) for module in model.modules()
+    )
 
 
 def _batches(seen: Sequence[Seen], size: int) -> Iterable[list[Seen]]:
@@ -264,13 +290,6 @@ def _stacked(arrays: Sequence[np.ndarray | None], device: torch.device) -> Tenso
     """All in one tensor; the arrays of a batch are there or missing together."""
     there = [array for array in arrays if array is not None]
     return torch.from_numpy(np.stack(there)).to(device) if there else None
-
-
-def _reaching(maps: Tensor, cover: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """Maps over the whole input, where the patches that they stand for end before it; the rest never counts."""
-    if cover == size:
-        return maps
-    return F.pad(enlarge(maps, cover), (0, size[1] - cover[1], 0, size[0] - cover[0]))
 
 
 def _value(value: Tensor) -> Any:

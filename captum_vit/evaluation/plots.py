@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from ..panels import NotebookFigure
 
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
     from .results import Leaderboard
 
 ACROSS = 3  # panels in a row
+CURVE = "curve"  # what a line of the legend is marked with
 
 
 def panel(board: "Leaderboard", name: str, ax: Axes | None = None) -> Figure:
@@ -56,7 +56,7 @@ def _bars(board: "Leaderboard", name: str, axes: Axes) -> None:
         places, [m.value for m in found], xerr=errors, height=0.6, color=[_color(board, method) for method in methods],
         ecolor="#222222", capsize=3,
     )  # fmt: skip
-    axes.set_yticks(places, methods)
+    axes.set_yticks(places, [_plain(method) for method in methods])
     axes.set_xlabel(board.title(name))
 
 
@@ -64,15 +64,15 @@ def _curves(board: "Leaderboard", name: str, axes: Axes) -> None:
     """The mean curve of each method, over the share of the image that was exchanged."""
     for method in board.methods:
         levels, mean = board.curve(method, name)
-        axes.plot(levels, mean, marker="." if len(levels) <= 20 else "", label=method, color=_color(board, method))
+        marker = "." if len(levels) <= 20 else ""
+        axes.plot(levels, mean, marker=marker, label=_plain(method), color=_color(board, method), gid=CURVE)
     axes.set_xlabel("share of the image exchanged")
     axes.set_ylabel(f"mean score, {name.removesuffix('_curve')}")
 
 
 def _add_legend(figure: Figure, every: Sequence[Axes]) -> None:
     """Of the curves, below all panels; bars are named already."""
-    known = {label: line for axes in every for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    known = {label: line for label, line in known.items() if isinstance(line, Line2D)}
+    known = {str(line.get_label()): line for axes in every for line in axes.lines if line.get_gid() == CURVE}
     if known:
         across = int(figure.get_size_inches()[0] // 1.9)
         figure.legend([*known.values()], [*known], loc="outside lower center", ncols=across, frameon=False)
@@ -84,3 +84,8 @@ def _height(board: "Leaderboard") -> float:
 
 def _color(board: "Leaderboard", method: str) -> str:
     return f"C{board.methods.index(method) % 10}"
+
+
+def _plain(name: str) -> str:
+    """A name that matplotlib takes as it stands: a dollar begins a formula, and a leading underscore hides a line."""
+    return (" " if name.startswith("_") else "") + name.replace("$", r"\$")

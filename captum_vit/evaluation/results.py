@@ -2,7 +2,6 @@
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from io import StringIO
 from pathlib import Path
@@ -10,43 +9,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from ..errors import RunError
-from ..metrics import Figure, Metric, dataset_scores
+from ..metrics import Figure, Metric
 from ..models import nearest
 from ..saving import write_atomically
-from .bootstrap import Array, resampled_sums
+from .bootstrap import Array, Bootstrap, Estimate, Index, Mean
 from .shards import as_table, read_manifest, read_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Drawing
 
-DRAWS = 2000
-
-
-@dataclass(frozen=True)
-class Mean:
-    """A figure of a data set with its 95 % bootstrap interval; NaN where no row counts.
-
-    count: rows that count; those for which the metric is not defined do not.
-    """
-
-    value: float
-    low: float
-    high: float
-    count: int
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]" if self.count else "none"
+CLASSES_AT_ONCE = 64
 
 
 class Leaderboard:
     """What a run says of its methods.
 
     Intervals come from a bootstrap over images: all questions about one image are drawn together, for they are not
-    independent. A comparison of methods draws the same images for all.
+    independent. A comparison of methods draws the same images for all. Of a figure over classes, a draw has the classes
+    of its images: with few images a class, its interval is wide.
 
     Args:
         table: the rows of a run, curves among them.
@@ -65,11 +48,15 @@ class Leaderboard:
     ) -> None:  # fmt: skip
         failed = [bool(error) for error in _column(table, "error")]
         self.errors = [str(error) for error in _column(table, "error") if error]
-        self.table = table.filter(pa.array([not bad for bad in failed]))
+        missing = [name for name in ("method", "id", "target") if name not in table.column_names]
+        if missing and not all(failed):
+            raise RunError(f"rows have columns method, id and target; these lack {', '.join(missing)}")
+        self.table = table.filter(pa.array([not bad for bad in failed], pa.bool_()))
         self.figures, self.curves, self.seed = dict(figures), dict(curves or {}), seed
         self.methods: list[str] = list(dict.fromkeys(_column(self.table, "method")))
         targets, self._class = np.unique(self._numbers("target"), return_inverse=True)
         self.classes = [int(number) for number in targets]
+        self._known: dict[str, dict[str, Estimate]] = {}
 
     @classmethod
     def read(cls, folder: str | Path, *, seed: int = 0) -> "Leaderboard":
@@ -79,10 +66,14 @@ class Leaderboard:
             RunError: there is none.
         """
         settings = read_manifest(Path(folder))["settings"]
-        figures = {
-            name: Figure(**{**told, "columns": tuple(told["columns"])}) for name, told in settings["figures"].items()
-        }
-        return cls(read_rows(folder, without=("map", "grid")), figures, settings["curves"], seed=seed)
+        try:
+            figures = {
+                name: Figure(**{**told, "columns": tuple(told["columns"])})
+                for name, told in settings["figures"].items()
+            }
+        except (KeyError, TypeError, AttributeError) as error:
+            raise RunError(f"the manifest in {str(folder)!r} does not say its figures: {error}") from error
+        return cls(read_rows(folder, without=("map", "grid")), figures, settings.get("curves"), seed=seed)
 
     @classmethod
     def of(cls, rows: Sequence[Mapping[str, Any]], metrics: Sequence[Metric], *, seed: int = 0) -> "Leaderboard":
@@ -114,8 +105,11 @@ class Leaderboard:
     def difference(self, first: str, second: str, figure: str) -> Mean:
         """What `first` has more than `second`, paired: over the rows for which both are defined."""
         self._check(figure, first, second)
-        one, other = self._estimates(figure, (first, second), paired=True).values()
-        return (one - other).mean()
+        if first == second:
+            return (self._drawn(figure)[first] - self._drawn(figure)[first]).mean()
+        pair = np.sort([self.methods.index(first), self.methods.index(second)])
+        found = self._estimates(figure, pair, paired=True)
+        return (found[first] - found[second]).mean()
 
     def differences(self, figure: str) -> dict[str, Mean]:
         """What the best method has more than each of the others; negative where lower is better."""
@@ -132,7 +126,8 @@ class Leaderboard:
     def rows(self, figures: Sequence[str] | None = None) -> dict[str, dict[str, Mean]]:
         """Method -> figure -> mean, the best method by the first figure first."""
         shown = list(figures or self.figures)
-        return {method: {name: self.mean(method, name) for name in shown} for method in self.ranking(shown[0])}
+        methods = self.ranking(shown[0]) if shown else self.methods
+        return {method: {name: self.mean(method, name) for name in shown} for method in methods}
 
     def undefined(self) -> list[str]:
         """Figures that no method has, for they are defined for no item: no masks, or no right prediction."""
@@ -141,8 +136,12 @@ class Leaderboard:
     def per_class(self, figure: str) -> dict[int, dict[str, Mean]]:
         """Class -> method -> mean over the rows that explain this class."""
         self._check(figure)
-        found = self._estimates(figure, self.methods, per_class=True)
-        return {number: {m: found[m].mean(i) for m in self.methods} for i, number in enumerate(self.classes)}
+        table: dict[int, dict[str, Mean]] = {}
+        for start in range(0, len(self.classes), CLASSES_AT_ONCE):
+            some = range(start, min(start + CLASSES_AT_ONCE, len(self.classes)))
+            found = self._estimates(figure, np.arange(len(self.methods)), classes=some)
+            table |= {self.classes[n]: {m: found[m].mean(i) for m in self.methods} for i, n in enumerate(some)}
+        return table
 
     def to_markdown(self, figures: Sequence[str] | None = None) -> str:
         """The table as Markdown; an arrow says which way is better."""
@@ -167,7 +166,10 @@ class Leaderboard:
         write_atomically(Path(path), text.getvalue().encode())
 
     def curve(self, method: str, name: str) -> tuple[Array, Array]:
-        """Levels and the mean curve of a method over its rows.
+        """Levels and the mean curve of a method over its rows, NaN where none has one.
+
+        Levels are taken as even. Curves of fewer levels, as in steps over smaller inputs, are drawn through those of
+        the most.
 
         Raises:
             RunError: no such method or curve.
@@ -175,10 +177,12 @@ class Leaderboard:
         self._check(None, method)
         if name not in self.curves:
             raise RunError(f"no curve {name!r} in this run; it has {', '.join(self.curves) or 'none'}")
-        chosen = self.table.filter(pa.array(self._method == method))[name].combine_chunks().drop_null()
-        values = chosen.flatten().to_numpy().reshape(len(chosen), -1).astype(float)
-        kept = values[np.isfinite(values).all(1)]
-        return np.linspace(*self.curves[name], values.shape[1]), kept.mean(0) if len(kept) else values.sum(0) * np.nan
+        chosen = self.table.filter(pa.array(self._method == self.methods.index(method)))
+        given = chosen[name].drop_null().to_numpy() if name in chosen.column_names else []
+        span, longest = self.curves[name], max(map(len, given), default=2)
+        levels = np.linspace(*span, longest)
+        kept = [np.interp(levels, np.linspace(*span, len(c)), c) for c in given if np.isfinite(c).all()]
+        return levels, np.mean(kept, 0) if kept else np.full(longest, np.nan)
 
     def plot(self, names: str | Sequence[str] | None = None, ax: "Axes | None" = None) -> "Drawing":
         """Bars with intervals of a figure, or the methods' mean curves.
@@ -204,13 +208,24 @@ class Leaderboard:
                 raise RunError(f"no {kind} {name!r} in this run; it has {', '.join(known)}{nearest(name, known)}")
 
     @cached_property
-    def _method(self) -> np.ndarray:
-        return np.array(_column(self.table, "method"), dtype=object)
+    def _bootstrap(self) -> Bootstrap:
+        return Bootstrap(int(self._image.max(initial=-1)) + 1, self.seed)
 
     @cached_property
-    def _image(self) -> np.ndarray:
+    def _method(self) -> Index:
+        """The number of each row's method."""
+        numbers = {method: i for i, method in enumerate(self.methods)}
+        return np.array([numbers[method] for method in _column(self.table, "method")], int)
+
+    @cached_property
+    def _item(self) -> Index:
+        """The number of the item that each row is about."""
+        return _numbered(_column(self.table, "id"))
+
+    @cached_property
+    def _image(self) -> Index:
         """The number of the image that each row is about."""
-        return np.unique([image_of(name) for name in _column(self.table, "id")], return_inverse=True)[1]
+        return _numbered(image_of(name) for name in _column(self.table, "id"))
 
     def _numbers(self, column: str) -> Array:
         """A column as numbers, NaN where there is none."""
@@ -218,68 +233,38 @@ class Leaderboard:
             return np.full(len(self.table), np.nan)
         return np.array(self.table[column].cast(pa.float64()).to_numpy(), float)
 
-    def _drawn(self, figure: str) -> "dict[str, Estimate]":
+    def _drawn(self, figure: str) -> dict[str, Estimate]:
         if figure not in self._known:
-            self._known[figure] = self._estimates(figure, self.methods)
+            self._known[figure] = self._estimates(figure, np.arange(len(self.methods)))
         return self._known[figure]
 
-    @cached_property
-    def _known(self) -> "dict[str, dict[str, Estimate]]":
-        return {}
-
     def _estimates(
-        self, name: str, methods: Sequence[str], *, paired: bool = False, per_class: bool = False
-    ) -> "dict[str, Estimate]":
-        """A figure of each method; `paired` counts only rows that are defined for all, `per_class` splits it."""
+        self, name: str, methods: Index, *, paired: bool = False, classes: range | None = None
+    ) -> dict[str, Estimate]:
+        """A figure of some methods by their numbers.
+
+        Args:
+            paired: whether only items count that all of the methods have.
+            classes: of each of these classes apart, by their places in `self.classes`.
+        """
         figure = self.figures[name]
         values = np.stack([self._numbers(column) for column in figure.columns], 1)
         counts = np.isfinite(values).all(1) & np.isin(self._method, methods)
+        if classes is not None:
+            counts &= (self._class >= classes.start) & (self._class < classes.stop)
         if paired:
-            counts &= self._shared(counts, methods)
-        values = np.append(values[counts], np.ones((counts.sum(), 1)), 1)  # the last counts the rows
-        classes = self._class[counts]
-        one, many = np.zeros_like(classes), len(self.classes)
-        apart = figure.over == "classes" and not per_class
-        shape = (len(methods), many if per_class else 1, many if apart else 1, values.shape[1])
-        place = (
-            np.array([methods.index(method) for method in self._method[counts]], int)[:, None],
-            (classes if per_class else one)[:, None], (classes if apart else one)[:, None], np.arange(shape[-1]),
+            has = np.zeros((len(methods), int(self._item.max(initial=-1)) + 1), bool)
+            has[np.searchsorted(methods, self._method[counts]), self._item[counts]] = True
+            counts &= np.all(has, axis=0)[self._item]
+        of_class = self._class[counts]
+        parts = np.zeros_like(of_class) if classes is None else of_class - classes.start
+        one = classes is not None  # a part is a class, then, and has no classes to be meant over
+        found = self._bootstrap.estimate(
+            figure, values[counts], self._image[counts], np.searchsorted(methods, self._method[counts]),
+            np.zeros_like(of_class) if one else of_class, parts,
+            (len(methods), 1 if classes is None else len(classes), 1 if one else max(len(self.classes), 1)),
         )  # fmt: skip
-        sums = resampled_sums(
-            values.ravel(), np.ravel_multi_index(place, shape).ravel(), np.repeat(self._image[counts], shape[-1]),
-            (int(np.prod(shape)), self._image.max(initial=0) + 1), draws=DRAWS, seed=self.seed,
-        ).reshape(-1, *shape)  # fmt: skip
-        found, rows = _score(figure, sums), sums[0, ..., -1].sum(-1)
-        return {method: Estimate(found[:, i], rows[i]) for i, method in enumerate(methods)}
-
-    def _shared(self, counts: np.ndarray, methods: Sequence[str]) -> np.ndarray:
-        """Which rows are about an item that counts for all of the methods."""
-        ids = np.array(_column(self.table, "id"), dtype=object)
-        every = [set(ids[counts & (self._method == method)]) for method in methods]
-        return np.isin(ids, list(set.intersection(*every)))
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure as it is and in every draw of images.
-
-    values: (draws + 1, parts); rows: (parts,), how many count.
-    """
-
-    values: Array
-    rows: Array
-
-    def __sub__(self, other: "Estimate") -> "Estimate":
-        return Estimate(self.values - other.values, self.rows)
-
-    def mean(self, part: int = 0) -> Mean:
-        """The figure of a part, with its interval."""
-        draws = self.values[1:, part]
-        draws = draws[np.isfinite(draws)]  # one without any image of a class says nothing of it
-        if not self.rows[part] or not len(draws):
-            return Mean(np.nan, np.nan, np.nan, 0)
-        low, high = np.percentile(draws, [2.5, 97.5])
-        return Mean(float(self.values[0, part]), float(low), float(high), int(self.rows[part]))
+        return {self.methods[number]: estimate for number, estimate in zip(methods, found, strict=True)}
 
 
 def image_of(item: str) -> str:
@@ -289,6 +274,8 @@ def image_of(item: str) -> str:
 
 def as_markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table whose columns also stand under each other as plain text."""
+    rows = [[_cell(text) for text in row] for row in rows]
+    heads = [_cell(text) for text in heads]
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
     lines = [heads, ["-" * width for width in widths], *rows]
     return "\n".join(
@@ -296,15 +283,15 @@ def as_markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def _score(figure: Figure, sums: Array) -> Array:
-    """The figure of sums (draws, methods, parts, classes, columns and the count) -> (draws, methods, parts)."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        if figure.over == "pixels":
-            scores = dataset_scores(torch.from_numpy(sums[..., 0, :4]))[figure.score].numpy()
-            return np.where(sums[..., 0, 4] > 0, scores, np.nan)
-        means = sums[..., 0] / sums[..., 1]  # of each class, or of all in one
-        there = np.isfinite(means)
-        return np.where(there, means, 0).sum(-1) / there.sum(-1)
+def _cell(text: str) -> str:
+    """One line that does not end its cell, whatever a method is called."""
+    return "".join(c if c.isprintable() else " " for c in text).replace("|", "\\|")
+
+
+def _numbered(names: Iterable[str]) -> Index:
+    """Equal names have one number, from 0."""
+    known: dict[str, int] = {}
+    return np.array([known.setdefault(name, len(known)) for name in names], int)
 
 
 def _column(table: pa.Table, name: str) -> Iterable[Any]:

@@ -17,7 +17,7 @@ from .engines import ENGINES
 from .entries import Method, check_methods
 from .evaluator import Evaluator
 from .results import Leaderboard, as_markdown
-from .shards import Shards
+from .shards import Shards, read_manifest, read_rows
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ class Plan:
             CaptumViTError: a part of it cannot be had.
         """
         check_methods(list(self.methods.values()) if isinstance(self.methods, Mapping) else self.methods)
-        metrics = [named_metric(metric) if isinstance(metric, str) else metric for metric in self.metrics]
+        wanted = [self.metrics] if isinstance(self.metrics, (str, Metric)) else self.metrics
+        metrics = [named_metric(metric) if isinstance(metric, str) else metric for metric in wanted]
         data = open_data(self.data)
         explainer = Explainer(self.model, checkpoint=self.checkpoint, device=self.device, preprocess=self.preprocess)
         return Evaluator(
@@ -71,6 +72,7 @@ def evaluate(
     engine: str = "local",
     limit: int | None = None,
     shard: int = 32,
+    retry: bool = False,
     progress: bool = False,
     **engine_options: Any,
 ) -> Leaderboard:
@@ -82,6 +84,7 @@ def evaluate(
         engine: "local" or "ray".
         limit: how many items at most, from the first; by default the plan's.
         shard: items in a file, and in what an engine does at once: what a kill can lose.
+        retry: whether shards with items that failed are done again.
         progress: a bar.
         engine_options: of the engine, as actors, num_cpus and num_gpus of ray.
     Raises:
@@ -93,7 +96,10 @@ def evaluate(
     evaluator = what.make() if isinstance(what, Plan) else what
     wanted = what.limit if isinstance(what, Plan) and limit is None else limit
     items = len(evaluator.data) if wanted is None else min(len(evaluator.data), wanted)
-    shards = Shards(out, evaluator.describe(), items, shard)
+    recorded = {"root": evaluator.data.describe().get("root"), "batch_size": evaluator.batch_size}
+    shards = Shards(out, evaluator.describe(), items, shard, recorded=recorded)
+    if retry:
+        shards.reopen_failed()
     if shards.missing():
         evaluator.rehearse()
     make: Callable[[], Evaluator] = partial(_same, evaluator)
@@ -114,6 +120,8 @@ def write_summary(board: Leaderboard, folder: str | Path) -> None:
         OutputError: a file cannot be written.
     """
     board.to_csv(Path(folder) / "leaderboard.csv")
+    if not board.figures:
+        return
     png = BytesIO()
     board.plot().savefig(png, format="png", dpi=120)
     write_atomically(Path(folder) / "leaderboard.png", png.getvalue())
@@ -122,7 +130,8 @@ def write_summary(board: Leaderboard, folder: str | Path) -> None:
 def compare(folders: Sequence[str | Path], figure: str | None = None) -> str:
     """Runs side by side as Markdown: a row for each method, a column for each run.
 
-    Of two runs over the same images, a third column has what the second has more than the first, paired by image.
+    Of two runs over the same images, asked about the same classes, a third column has what the second has more than the
+    first, paired by image.
 
     Raises:
         RunError: a folder without a run, or a figure that one of them lacks.
@@ -130,17 +139,43 @@ def compare(folders: Sequence[str | Path], figure: str | None = None) -> str:
     boards = {str(folder): Leaderboard.read(folder) for folder in folders}
     first = next(iter(boards.values()))
     shown = figure or next(iter(first.figures))
-    methods = list(dict.fromkeys(method for board in boards.values() for method in board.methods))
-    heads = [*boards]
-    joined = Leaderboard.join(boards) if len(boards) == 2 else None
-    if joined is not None:
-        heads.append("second - first")
+    heads, notes = [first.title(shown), *boards], _partial(folders)
+    joined = None
+    if len(boards) == 2:
+        different = _different(folders[0], folders[1], shown)
+        if different:
+            notes.append(f"Not subtracted: the runs have other {' and '.join(different)}.")
+        else:
+            joined = Leaderboard.join(boards)
+            heads.append("second - first")
     rows = []
-    for method in methods:
+    for method in dict.fromkeys(method for board in boards.values() for method in board.methods):
         cells = [str(board.mean(method, shown)) if method in board.methods else "" for board in boards.values()]
         if joined is not None:
             one, other = (f"{name}: {method}" for name in boards)
             both = one in joined.methods and other in joined.methods
             cells.append(str(joined.difference(other, one, shown)) if both else "")
         rows.append([method, *cells])
-    return as_markdown([first.title(shown), *heads], rows)
+    return "\n".join([as_markdown(heads, rows), *notes])
+
+
+def _different(first: str | Path, second: str | Path, figure: str) -> list[str]:
+    """What makes two runs incomparable image by image."""
+    one, other = (_asked(read_manifest(Path(folder))["settings"], figure) for folder in (first, second))
+    return [name for name in one if one[name] != other[name]]
+
+
+def _asked(settings: Mapping[str, Any], figure: str) -> dict[str, Any]:
+    metrics = [metric for metric in settings["metrics"] if figure in metric["figures"]]
+    return {"data": settings["data"], "target": settings["target"], "metric": metrics}
+
+
+def _partial(folders: Sequence[str | Path]) -> list[str]:
+    """A line for each run that is not done."""
+    lines = []
+    for folder in folders:
+        items = read_manifest(Path(folder))["items"]
+        there = len(set(read_rows(folder)["item"].to_pylist()))
+        if there < items:
+            lines.append(f"{folder}: {there} of {items} items so far.")
+    return lines

@@ -25,6 +25,7 @@ class Shards:
     Args:
         folder: where; made if it is not there.
         settings: all that decides the rows, as JSON holds it.
+        recorded: what else is written down when the run begins, and may be otherwise when it goes on.
         items: how many there are.
         size: items of a shard.
     Raises:
@@ -32,8 +33,13 @@ class Shards:
         OutputError: it cannot be written.
     """
 
-    def __init__(self, folder: str | Path, settings: Mapping[str, Any], items: int, size: int = 32) -> None:
+    def __init__(
+        self, folder: str | Path, settings: Mapping[str, Any], items: int, size: int = 32, *,
+        recorded: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
         self.folder, self.items, self.size = Path(folder), items, size
+        if items < 1 or size < 1:
+            raise RunError(f"a run has items, and shards of at least one: got {items} and {size}")
         manifest = json.loads(json.dumps({"format": FORMAT, "items": items, "shard": size, "settings": settings}))
         path = self.folder / MANIFEST
         try:
@@ -41,9 +47,12 @@ class Shards:
         except OSError as error:
             raise OutputError(f"cannot write to the folder {str(folder)!r}: {error.strerror}") from error
         if path.exists():
-            _check_same(read_manifest(self.folder), manifest, self.folder)
+            there = {name: value for name, value in read_manifest(self.folder).items() if name != "recorded"}
+            _check_same(there, manifest, self.folder)
         else:
-            write_atomically(path, json.dumps(manifest, indent=1, ensure_ascii=False).encode())
+            write_atomically(
+                path, json.dumps(manifest | {"recorded": recorded or {}}, indent=1, ensure_ascii=False).encode()
+            )
         self.tidy()
 
     def __len__(self) -> int:
@@ -56,6 +65,13 @@ class Shards:
     def missing(self) -> list[int]:
         """The shards that are not there yet."""
         return [shard for shard in range(len(self)) if not self._path(shard).exists()]
+
+    def reopen_failed(self) -> None:
+        """Remove the shards that hold an item with an error, so that they are missing."""
+        for shard in range(len(self)):
+            path = self._path(shard)
+            if path.exists() and any(read_shard(path, ["error"])["error"].to_pylist()):
+                path.unlink()
 
     def write(self, shard: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Put a shard in its place, whole.
@@ -99,11 +115,28 @@ def read_rows(folder: str | Path, *, without: Sequence[str] = ()) -> pa.Table:
     read_manifest(Path(folder))
     tables = []
     for path in sorted(Path(folder).glob("rows-*.parquet")):
-        names = [name for name in pq.read_schema(path).names if name not in without]
-        tables.append(pq.read_table(path, columns=names))
+        tables.append(read_shard(path, without=without))
     if not tables:
         raise RunError(f"the run in {str(folder)!r} has no rows yet")
     return pa.concat_tables(tables, promote_options="permissive")
+
+
+def read_shard(path: Path, columns: Sequence[str] | None = None, without: Sequence[str] = ()) -> pa.Table:
+    """The rows of a shard, by default all columns; of those that are asked for, one that is not there is null.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    try:
+        file = pq.ParquetFile(path)
+        there = [name for name in file.schema_arrow.names if name not in without]
+        table = file.read(there if columns is None else [name for name in columns if name in there])
+    except (OSError, pa.ArrowException) as error:
+        raise RunError(f"the rows in {str(path)!r} are damaged ({error}): delete the file, and start again") from error
+    for name in columns or ():
+        if name not in there:
+            table = table.append_column(name, pa.nulls(file.metadata.num_rows))
+    return table
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -118,6 +151,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise RunError(f"no run in {str(folder)!r}: it holds no {MANIFEST}; captum-vit evaluate writes runs") from error
     except (OSError, ValueError) as error:
         raise RunError(f"cannot read {str(folder / MANIFEST)!r}: {error}") from error
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("settings"), dict):
+        raise RunError(f"{str(folder / MANIFEST)!r} is not the manifest of a run: it has no settings")
+    if manifest.get("format") != FORMAT:
+        raise RunError(f"{str(folder)!r} was written by another version, in format {manifest.get('format')!r}")
     return manifest
 
 

@@ -7,7 +7,7 @@ one value for each image; what is undefined is NaN, and never disturbs another i
 from ..errors import OptionError
 from ..models import nearest
 from ..plugins import named_object
-from .base import Case, Figure, Metric, blank, means
+from .base import Case, Figure, Metric, blank, enlarge, means
 from .localization import (
     Localization,
     average_precision,
@@ -24,7 +24,7 @@ from .localization import (
 )
 from .occluders import black, blur
 from .perturbation import Curve, Perturbation, perturbation, perturbation_curve
-from .regions import binarise, boxes_of, enlarge, fill_boxes, normalise
+from .regions import binarise, boxes_of, fill_boxes, normalise
 from .sanity import (
     Randomisation,
     Sanity,

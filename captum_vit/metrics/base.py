@@ -7,10 +7,11 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from ..describing import described
 from ..errors import InputError
-from ..plugins import identity
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,9 @@ class Case:
     model: images -> logits (N, classes).
     mean, std: of each channel, with which the images were normalised.
     method: the attribution object, with `attribute(images, target=...)`; options: what that call is given besides.
+    labels: (N,), the images' own classes, whatever the maps explain, -1 where unknown; None if they are the targets.
+    cover: (height, width) of the input that the maps lie on, from its upper left corner, where patches end before the
+        input does; None for all of it. Maps of the input's own size lie on all of it in any case.
     boxes: for each image (n, 4), the target's boxes (left, top, right, bottom) as they stand in the annotation, brought
         to pixels of the model's input.
     """
@@ -42,12 +46,23 @@ class Case:
     method: Any = None
     options: Mapping[str, Any] = field(default_factory=dict)
     boxes: Sequence[Tensor] | None = None
+    labels: Tensor | None = None
+    cover: tuple[int, int] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
         """(H, W) of the model's input."""
         height, width = self.images.shape[-2:]
         return height, width
+
+    def enlarged(self) -> Tensor:
+        """The maps at the size of the input, (N, H, W); where none of their patches lies, each has its minimum."""
+        if self.cover in (None, self.size) or self.maps.shape[1:] == self.size:
+            return enlarge(self.maps, self.size)
+        inner = enlarge(self.maps, self.cover)
+        whole = inner.amin((1, 2), keepdim=True).repeat(1, *self.size)
+        whole[:, : self.cover[0], : self.cover[1]] = inner
+        return whole
 
     def required(self, name: str) -> Any:
         """A field that a metric cannot do without.
@@ -101,12 +116,14 @@ class Metric(ABC):
 
     name: of the group.
     figures: what a leaderboard makes of the columns.
+    published: what a published protocol asks of a run: "target", "label" or "predicted"; "preprocess", "squash".
     curves: columns that hold a curve for each image, with the first and the last of its evenly spaced levels.
     needs: what of a Case must be there besides images, targets and maps: "masks", "model", "method".
     """
 
     name: ClassVar[str]
     needs: frozenset[str] = frozenset()
+    published: Mapping[str, str] = MappingProxyType({})
     figures: Mapping[str, Figure]
     curves: Mapping[str, tuple[float, float]] = MappingProxyType({})
 
@@ -120,11 +137,21 @@ class Metric(ABC):
 
     def describe(self) -> dict[str, Any]:
         """What a manifest says of the metric: what it is, and its attributes, as JSON."""
-        settings = {name: repr(value) for name, value in vars(self).items() if name not in FACTS}
-        return {**identity(type(self)), "settings": settings}
+        settings = {name: described(value) for name, value in vars(self).items() if name not in FACTS}
+        return {**described(type(self)), "settings": settings, "figures": list(self.figures)}
 
 
-FACTS = ("figures", "curves", "needs")  # of a metric; they follow from its settings
+FACTS = ("figures", "curves", "needs", "published")  # of a metric; they follow from its settings
+
+
+def enlarge(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps (N, rows, cols) at a size (H, W): bilinear, `align_corners=False`."""
+    if maps.dim() != 3:
+        raise InputError(f"expected maps of shape (N, rows, cols), got {tuple(maps.shape)}")
+    if maps.shape[1:] == size:
+        return maps
+    maps = maps.float() if maps.dtype in (torch.float16, torch.bfloat16) else maps
+    return F.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)[:, 0]
 
 
 def blank(values: Tensor, undefined: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import InputError, OptionError
 from .base import Case, Figure, Metric, blank, finite, means
-from .regions import Threshold, binarise, boxes_of, enlarge, fill_boxes, normalise
+from .regions import Threshold, binarise, boxes_of, fill_boxes, normalise
 
 EPS = 1e-5  # of the AGCAM program
 DATASET_SCORES = ("pixel_accuracy", "miou")
@@ -241,8 +241,12 @@ class Localization(Metric):
             },
         }[preset]
 
+        self.published = {
+            None: {}, "agcam": {"preprocess": "squash"}, "chefer": {"target": "predicted", "preprocess": "squash"},
+        }[preset]  # fmt: skip
+
     def __call__(self, case: Case) -> dict[str, Tensor]:
-        maps, valid = enlarge(case.maps, case.size), case.valid
+        maps, valid = case.enlarged(), case.valid
         if self.preset == "agcam":
             return self._boxed(case, maps)
         masks = case.required("masks")

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from ..attr.base import target_indices
 from ..errors import InputError, OptionError
-from .base import Case, Metric, blank, finite, means
+from .base import Case, Metric, blank, enlarge, finite, means
 from .occluders import Occluder, black, occlusion
-from .regions import enlarge
 
 Model = Callable[[Tensor], Tensor]
 TENTHS = tuple(i / 10 for i in range(11))
@@ -107,6 +106,13 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 }
 """The curves of each published protocol, by name: options of `perturbation_curve`, "black" being `black(mean, std)`."""
 
+PUBLISHED = {
+    "agcam": {"target": "label", "preprocess": "squash"},
+    "chefer": {"preprocess": "squash"},
+    "rise": {"target": "predicted"},
+}
+"""What each protocol asks of a run: the class that is explained, and whether the model sees the whole image."""
+
 BETTER = {
     "agcam": {"morf": False, "lerf": True, "abpc": True},
     "chefer": {"positive": False, "negative": True},
@@ -178,13 +184,19 @@ class Perturbation(Metric):
         self.preset, self.batch_size = preset, batch_size
         self.unit: Literal["pixel", "patch"] = unit
         self.figures = means(**BETTER[preset])
+        self.published = PUBLISHED[preset]
         self.curves = {f"{name}_curve": _span(curve) for name, curve in PRESETS[preset].items()}
 
     def __call__(self, case: Case) -> dict[str, Tensor]:
-        return perturbation(
-            case.required("model"), case.images, case.maps, case.targets, self.preset, mean=case.mean, std=case.std,
-            unit=self.unit, batch_size=self.batch_size,
+        if self.unit == "patch" and case.cover not in (None, case.size):
+            raise InputError(f"unit='patch' needs inputs of whole patches; of {case.size} they cover {case.cover}")
+        maps = case.maps if self.unit == "patch" else case.enlarged()
+        targets = case.labels if self.preset == "chefer" and case.labels is not None else case.targets
+        found = perturbation(
+            case.required("model"), case.images, maps, targets.clamp(min=0), self.preset, mean=case.mean,
+            std=case.std, unit=self.unit, batch_size=self.batch_size,
         )  # fmt: skip
+        return {name: blank(values, targets < 0) for name, values in found.items()}
 
 
 def _span(curve: Mapping[str, Any]) -> tuple[float, float]:

@@ -4,23 +4,12 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import InputError, OptionError
+from ..errors import OptionError
 from .base import blank, finite
 
 Threshold = float | Literal["mean"]
-
-
-def enlarge(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Maps (N, rows, cols) at a size (H, W): bilinear, `align_corners=False`."""
-    if maps.dim() != 3:
-        raise InputError(f"expected maps of shape (N, rows, cols), got {tuple(maps.shape)}")
-    if maps.shape[1:] == size:
-        return maps
-    maps = maps.float() if maps.dtype in (torch.float16, torch.bfloat16) else maps
-    return F.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)[:, 0]
 
 
 def normalise(maps: Tensor, valid: Tensor | None = None) -> Tensor:

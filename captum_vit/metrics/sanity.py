@@ -1,7 +1,8 @@
 """Whether a map depends on what it should (the class, the model's weights), and on nothing that it should not."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -10,9 +11,9 @@ from captum.metrics import sensitivity_max
 from torch import Tensor, nn
 
 from ..errors import InputError, OptionError
-from .base import Case, Metric, blank, finite, means
+from .base import Case, Metric, blank, enlarge, finite, means
 from .redrawing import draw_anew, stages_of
-from .regions import enlarge, normalise
+from .regions import normalise
 
 
 def correlation(first: Tensor, second: Tensor) -> Tensor:
@@ -131,7 +132,7 @@ def randomisation(
         )
     twin = copy.deepcopy(method)
     stages, spearman, ssim = [], [], []
-    with torch.random.fork_rng({images.device} if images.is_cuda else ()):
+    with torch.random.fork_rng({images.device} if images.is_cuda else ()), _never_called(method.forward_func):
         torch.manual_seed(seed)
         for name, parts in stages_of(twin.forward_func).items():
             for part in parts:
@@ -141,6 +142,23 @@ def randomisation(
             spearman.append(rank_correlation(first, changed))
             ssim.append(structural_similarity(first, changed, (images.shape[2], images.shape[3])))
     return Randomisation(tuple(stages), torch.stack(spearman, 1), torch.stack(ssim, 1))
+
+
+@contextmanager
+def _never_called(model: nn.Module) -> Iterator[None]:
+    """The copy of a method has to ask the copy of its model, not this one, whose weights are as they were."""
+
+    def refuse(*_: Any) -> None:
+        raise InputError(
+            "the method keeps asking the model that it was made of, in a function of its own, so that no weights drawn "
+            "anew reach it: give it the model itself"
+        )
+
+    handle = model.register_forward_pre_hook(refuse)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def stability(

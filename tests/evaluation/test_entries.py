@@ -1,20 +1,26 @@
 """What may stand on a leaderboard, how it is called, and how its options reach it."""
 
 import copy
-from collections.abc import Callable
+import json
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 from captum.attr import IntegratedGradients, LayerGradCam, Saliency
+from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
-from captum_vit import AGCAM, AttentionRollout, Explainer
+from captum_vit import AGCAM, AttentionRollout, Explainer, sample
+from captum_vit.adapters.sample_vit import PREPROCESSING, build
 from captum_vit.data import open_data
+from captum_vit.describing import weights_hash
 from captum_vit.errors import OptionError, RunError
 from captum_vit.evaluation import BASELINES, Entry, Evaluator, Plan, evaluate
-from captum_vit.metrics import METRICS, Figure, Localization, Metric, Sanity, named_metric
+from captum_vit.metrics import METRICS, Figure, Localization, Metric, Perturbation, Sanity, named_metric
+from captum_vit.preprocessing import read_preprocessing
 from tests.data import made
+from tests.helpers import timm_vit
 
 pytestmark = pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients")  # Captum's
 
@@ -127,17 +133,77 @@ def test_what_a_method_does_to_its_images_is_its_own_affair(explainer):
     assert not IMAGES.requires_grad
 
 
+def described(explainer: Explainer, method: Any, **options: Any) -> dict[str, Any]:
+    return json.loads(json.dumps(entries(explainer, {"m": method}, options=options)["m"].describe()))
+
+
+def scaled(factor):
+    return lambda model, images, targets: factor * images.mean(1)
+
+
+def weighted(model, images, targets, weights=None):
+    return (images * weights).mean(1)
+
+
 def test_a_changed_method_is_another(explainer):
-    """A function is known by its source: a run doesn't go on with another one of the same name."""
+    """A run doesn't go on with another method of the same name, and does with the same."""
+    model = explainer.loaded.model
+    first, *rest = model.patch_embed.modules()
+    middle = torch.ones(3, 64, 64)
+    middle[1, 32, 32] = 2
+    pairs = [
+        ((brightness,), (powered,)),
+        ((partial(powered, power=1),), (partial(powered, power=9),)),
+        ((scaled(1),), (scaled(2),)),
+        ((IntegratedGradients(model),), (IntegratedGradients(model, multiply_by_inputs=False),)),
+        ((LayerGradCam(model, first),), (LayerGradCam(model, rest[0]),)),
+        ((Saliency(model),), (Saliency(timm_vit()),)),
+        ((AGCAM(model),), (AGCAM(model, layer=[-1]),)),
+    ]
+    for one, other in pairs:
+        assert described(explainer, *one) == described(explainer, *one)
+        assert described(explainer, *one) != described(explainer, *other)
+    assert described(explainer, weighted, weights=middle) != described(
+        explainer, weighted, weights=torch.ones(3, 64, 64)
+    )
+    assert described(explainer, weighted, weights=middle) == described(explainer, weighted, weights=middle.clone())
+    assert "0x" not in json.dumps(described(explainer, powered, power=np.float32))
+    assert described(explainer, Saliency) == described(explainer, "captum.attr:Saliency")
+    assert described(explainer, AGCAM(model, layer=[-1]))["method"]["layers"] == ["blocks.5.attn"]
 
-    def described(method: Callable) -> dict:
-        return Entry(method, explainer.loaded.model).describe()
 
-    changed = copy.copy(described(brightness))
-    assert described(brightness) == changed
-    assert described(powered)["source"] != changed["source"]
-    assert described(Saliency(explainer.loaded.model)) == {"name": "captum.attr._core.saliency.Saliency"}
-    assert described(AGCAM(explainer.loaded.model, layer=[-1]))["layers"] == ["blocks.5.attn"]
+def test_a_changed_preprocessing_is_another():
+    means = Normalize((0.5,) * 3, (0.5,) * 3)
+    smooth, coarse = (
+        read_preprocessing(Compose([Resize((64, 64), interpolation=mode), ToTensor(), means])).describe()
+        for mode in (InterpolationMode.BILINEAR, InterpolationMode.NEAREST)
+    )
+    assert smooth != coarse
+    assert {**smooth, "values": 0} == {**coarse, "values": 0}
+
+
+def test_weights_of_any_shape_have_a_hash():
+    module = torch.nn.BatchNorm1d(3)
+    module.register_buffer("empty", torch.ones(0))
+    before = weights_hash(module)
+    assert before == weights_hash(copy.deepcopy(module))
+    module.num_batches_tracked += 1
+    assert weights_hash(module) != before
+
+
+@pytest.mark.parametrize("library", ["timm", "transformers"])
+def test_every_form_of_method_on_every_library(library):
+    """The same weights as either library's model give the same maps, whatever the model returns."""
+    model = build(library)
+    explainer = Explainer(model, preprocess=PREPROCESSING, class_names=list(sample.CLASSES))
+    found = entries(explainer, ["agcam", Saliency, "captum.attr:IntegratedGradients"], options={"n_steps": 4})
+    truth = entries(Explainer("sample"), ["agcam", Saliency, "captum.attr:IntegratedGradients"], options={"n_steps": 4})
+    for name, entry in found.items():
+        torch.testing.assert_close(
+            entry.attribute(IMAGES, TARGETS), truth[name].attribute(IMAGES, TARGETS), atol=1e-4, rtol=1e-3
+        )
+    rows = Evaluator(explainer, open_data("sample:1"), [Saliency], [Sanity("randomisation")])([0])
+    assert abs(rows[0]["randomisation_spearman"]) < 0.9
 
 
 def test_sanity_of_every_form_of_method(explainer):
@@ -153,6 +219,16 @@ def test_sanity_of_every_form_of_method(explainer):
     assert found["rollout"]["randomisation_spearman"] < 0.9
     assert found["saliency"]["randomisation_spearman"] < 0.9
     assert found["saliency"]["class_sensitivity"] > 0.05
+
+
+def test_a_method_that_hides_its_model_is_not_called_independent_of_it(explainer):
+    model = explainer.loaded.model
+    hidden = {"captums": Saliency(lambda x: model(x)), "closure": lambda _, images, targets: model(images)[:, :, None]}
+    for name, method in hidden.items():
+        evaluator = Evaluator(explainer, open_data("sample:1"), {name: method}, [Sanity("randomisation")])
+        with pytest.raises(RunError, match="keeps asking the model that it was made of"):
+            evaluator.rehearse()
+    assert not model._forward_pre_hooks
 
 
 class Coldness(Metric):
@@ -186,13 +262,13 @@ def test_what_never_works_is_known_before_the_run(tmp_path):
     def broken(model, images, targets):
         raise ZeroDivisionError("no map at all")
 
-    with pytest.raises(RunError, match=r"not even a grey image can be evaluated.*ZeroDivisionError: no map at all"):
+    with pytest.raises(RunError, match=r"'broken' fails on a grey image already.*ZeroDivisionError: no map at all"):
         evaluate(Plan(data="sample:2", methods=["agcam", broken]), tmp_path)
     assert not list(tmp_path.glob("rows-*"))
 
 
 def test_what_fails_for_one_image_fails_for_it_alone(tmp_path):
-    bright = Evaluator(Explainer("sample"), open_data("sample:3"), ["agcam"], [])
+    bright = Evaluator(Explainer("sample"), open_data("sample:3"), ["agcam"], [Localization()])
 
     def picky(model, images, targets):
         if any(torch.equal(image.cpu(), bright._see(2).inputs) for image in images):
@@ -210,6 +286,52 @@ def test_a_class_that_the_model_does_not_have(tmp_path):
     assert len(board.errors) == 2
     assert "out of range: 'sample' has 0 to 7" in board.errors[0]
     assert board.mean("agcam", "iou").count == 1
+
+
+def test_a_method_that_changes_the_model_is_refused(tmp_path):
+    def trainer(model, images, targets):
+        with torch.no_grad():
+            model.head.weight.mul_(0.5)
+        return images.mean(1)
+
+    def hooked(model, images, targets):
+        model.register_forward_hook(lambda *_: None)
+        return images.mean(1)
+
+    for careless in (trainer, hooked):
+        with pytest.raises(RunError, match=f"'{careless.__name__}' changes the model"):
+            evaluate(Plan(data="sample:2", methods=[careless, "agcam"]), tmp_path / careless.__name__)
+
+
+@pytest.mark.parametrize("column", ["item", "score", "iou"])
+def test_a_metric_writes_no_column_that_is_taken(explainer, column):
+    class Greedy(Coldness):
+        def __call__(self, case):
+            return {column: case.maps.double().mean((1, 2))}
+
+    with pytest.raises(RunError, match=f"coldness gives a column '{column}', which the rows have already"):
+        Evaluator(explainer, open_data("sample:1"), ["agcam"], [Localization(), Greedy()]).rehearse()
+
+
+def test_one_name_needs_no_list(tmp_path):
+    board = evaluate(Plan(data="sample:1", methods="gaussian", metrics="localization"), tmp_path)
+    assert board.methods == ["gaussian"]
+    for plan in (Plan(methods=()), Plan(metrics=()), Plan(batch_size=0)):
+        with pytest.raises(OptionError):
+            plan.make()
+
+
+def test_where_a_run_is_not_as_published(explainer):
+    def notes(metric: Metric, target: str, explainer: Explainer = explainer) -> list[str]:
+        return Evaluator(explainer, open_data("sample:1"), ["agcam"], [metric], target=target).notes
+
+    assert notes(Localization("chefer"), "label") == ["localization:chefer is published with target=predicted"]
+    assert notes(Localization("chefer"), "predicted") == []
+    assert notes(Perturbation("rise"), "label") == ["perturbation:rise is published with target=predicted"]
+    crop = Compose([Resize(64), CenterCrop(64), ToTensor(), Normalize((0.5,) * 3, (0.5,) * 3)])
+    cropped = Explainer(build(), preprocess=crop)
+    assert notes(Perturbation("agcam"), "label", cropped) == ["perturbation:agcam is published with preprocess=squash"]
+    assert notes(Localization(), "predicted", cropped) == []
 
 
 def test_an_evaluator_at_hand_runs_as_a_plan_does(tmp_path, explainer):

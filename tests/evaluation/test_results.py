@@ -1,6 +1,7 @@
 """Shards, and what a leaderboard makes of their rows, against plain formulas."""
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -162,7 +163,7 @@ def test_the_parts_of_a_large_bootstrap_are_the_whole(monkeypatch: pytest.Monkey
 def test_tables_and_plots(tmp_path: Path):
     found = board(rows())
     lines = found.to_markdown().splitlines()
-    assert lines[0] == "| method | iou ↑ | error_rate ↓ |"
+    assert lines[0].split() == ["|", "method", "|", "iou", "↑", "|", "error_rate", "↓", "|"]
     assert lines[2].startswith("| strong | 0.")
     found.to_csv(tmp_path / "a.csv")
     table = (tmp_path / "a.csv").read_text().splitlines()
@@ -190,6 +191,57 @@ def test_rows_with_errors_are_counted_and_left_out():
     assert found.errors == ["ImageLoadError: cut off"]
     assert found.methods == ["weak", "strong"]
     assert found.mean("weak", "iou").value == board(rows()).mean("weak", "iou").value
+
+
+def test_a_board_without_rows_and_of_one_image():
+    empty = board([{"item": 0, "id": "a/0", "method": "", "error": "gone"}])
+    assert empty.methods == []
+    assert empty.undefined() == ["iou", "error_rate"]
+    assert empty.to_markdown().count("\n") == 1
+    assert len(empty.plot().axes) == 3
+    alone = board(rows(2)).mean("weak", "iou")  # two questions about one image
+    assert np.isnan(alone.low)
+    assert np.isnan(alone.high)
+    assert str(alone).endswith("(n=2)")
+    with pytest.raises(RunError, match="rows have columns method, id and target; these lack target"):
+        board([{"item": 0, "id": "a/0", "method": "m", "iou": 1.0}])
+
+
+def test_names_that_tables_and_plots_would_misread():
+    names = ["a|b", "two\nlines", "_hidden", r"$\bad$"]
+    made = [
+        {"item": i, "id": f"{i}/x", "method": name, "target": 0, "iou": 0.1 * i, "curve": [0.0, 1.0]}
+        for i in range(3) for name in names
+    ]  # fmt: skip
+    found = board(made)
+    lines = found.to_markdown().splitlines()
+    assert len(lines) == 2 + len(names)
+    assert {line.replace(r"\|", "").count("|") for line in lines} == {4}
+    figure = found.plot("curve")
+    figure.savefig(BytesIO())  # a bad formula would raise here
+    assert len(figure.legends[0].get_texts()) == len(names)
+    found.plot().savefig(BytesIO())
+
+
+def test_curves_of_inputs_of_different_sizes():
+    made = rows(4)
+    made[0]["curve"] = [1.0, 0.75, 0.5, 0.25, 0.0]
+    made[2]["curve"] = [1.0, 0.5, 0.0]
+    made[4]["curve"] = [float("nan")] * 3
+    made[6]["curve"] = None
+    levels, mean = board(made).curve("weak", "curve")
+    np.testing.assert_allclose(levels, np.linspace(0.1, 0.9, 5))
+    np.testing.assert_allclose(mean, [1, 0.75, 0.5, 0.25, 0])
+    without = board([{k: v for k, v in row.items() if k != "curve"} for row in rows(4)])
+    assert np.isnan(without.curve("weak", "curve")[1]).all()
+
+
+def test_classes_are_split_wherever_a_block_of_them_ends(monkeypatch: pytest.MonkeyPatch):
+    made = [row | {"target": row["item"] % 7} for row in rows(70)]
+    whole = board(made).per_class("iou")
+    monkeypatch.setattr("captum_vit.evaluation.results.CLASSES_AT_ONCE", 3)
+    assert board(made).per_class("iou") == whole
+    assert list(whole) == list(range(7))
 
 
 SETTINGS = {"model": "sample", "weights": "0123", "options": {"discard_ratio": 0.5}}
@@ -223,6 +275,31 @@ def test_different_settings_never_mix(tmp_path: Path, change: dict[str, Any], me
         Shards(tmp_path, {**SETTINGS, **change}, items=10, size=4)
     with pytest.raises(RunError, match="items: 10 there, 11 now"):
         Shards(tmp_path, SETTINGS, items=11, size=4)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "message"),
+    [
+        ("{", "cannot read"),
+        ("[]", "is not the manifest of a run"),
+        ("{}", "is not the manifest of a run"),
+        ('{"format": 9, "settings": {}}', "written by another version, in format 9"),
+        ('{"format": 1, "settings": {}}', "does not say its figures"),
+    ],
+)
+def test_a_damaged_manifest(tmp_path: Path, manifest: str, message: str):
+    (tmp_path / "manifest.json").write_text(manifest)
+    with pytest.raises(RunError, match=message):
+        Leaderboard.read(tmp_path)
+
+
+def test_a_damaged_shard_is_named(tmp_path: Path):
+    shards = Shards(tmp_path, SETTINGS, items=2, size=1)
+    for shard in (0, 1):
+        shards.write(shard, [{"item": shard}])
+    (tmp_path / "rows-000001.parquet").write_bytes(b"")
+    with pytest.raises(RunError, match=r"rows-000001\.parquet' are damaged .*: delete the file, and start again"):
+        read_rows(tmp_path)
 
 
 def test_folders_without_a_run(tmp_path: Path):

@@ -1,6 +1,7 @@
 """Whole runs on the sample: rows, errors, the command line."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,10 +17,10 @@ from transformers import ViTConfig, ViTForImageClassification
 from captum_vit import AGCAM, Explainer, sample
 from captum_vit.adapters.sample_vit import PREPROCESSING, build
 from captum_vit.data import open_data
-from captum_vit.errors import OptionError, RunError
-from captum_vit.evaluation import Evaluator, Leaderboard, Plan, evaluate, read_rows
+from captum_vit.errors import InputError, OptionError, RunError
+from captum_vit.evaluation import Evaluator, Leaderboard, Plan, compare, evaluate, read_rows
 from captum_vit.evaluation.shards import read_manifest
-from captum_vit.metrics import METRICS, Case, Metric
+from captum_vit.metrics import METRICS, Case, Localization, Metric, Perturbation, perturbation
 from tests.cli.helpers import run
 from tests.data import made
 
@@ -88,7 +89,7 @@ def test_methods_of_others_stand_beside_ours():
     assert [row["method"] for row in rows] == ["agcam", "ig", "mine"] * 2
     assert all(np.isfinite(row["energy_inside"]) for row in rows)
     with pytest.raises(OptionError, match="a method is an attribution or a function"):
-        Evaluator(explainer, open_data("sample:2"), {"no": 3}, [])
+        Evaluator(explainer, open_data("sample:2"), {"no": 3}, [METRICS["localization"]()])
 
 
 def folder_of_scenes(folder: Path, count: int) -> Path:
@@ -133,16 +134,119 @@ def test_maps_end_where_the_last_whole_patch_does(tmp_path: Path):
             seen.append(case)
             return {}
 
-    rows = Evaluator(explainer, open_data("sample:1"), ["agcam"], [Spy()], keep_maps=True)([0])
+    pixels = torch.zeros(68, 68)
+    pixels[30, 60] = 1
+    methods = {"agcam": "agcam", "peak": lambda model, images, targets: pixels.expand(len(images), -1, -1)}
+    every = [*(metric() for metric in METRICS.values()), Spy()]
+    rows = Evaluator(explainer, open_data("sample:1"), methods, every, keep_maps=True)([0])
+    assert not any("error" in row for row in rows), rows
     assert rows[0]["grid"] == [8, 8]
-    case = seen[0]
-    assert case.maps.shape == (1, 68, 68)
-    grid = torch.from_numpy(rows[0]["map"]).float().view(1, 1, 8, 8)
-    inner = torch.nn.functional.interpolate(grid, (64, 64), mode="bilinear")[0, 0]
-    torch.testing.assert_close(case.maps[0, :64, :64], inner, atol=1e-3 * float(inner.max()), rtol=2e-3)
-    assert case.valid[0, :64, :64].all()
-    assert not case.valid[0, 64:].any()
-    assert not case.valid[0, :, 64:].any()
+    whole, peak = seen[0].enlarged(), seen[1].enlarged()
+    inner = torch.nn.functional.interpolate(seen[0].maps[None], (64, 64), mode="bilinear")[0]
+    assert torch.equal(whole[:, :64, :64], inner)
+    for beside in (whole[:, 64:], whole[:, :, 64:]):
+        assert (beside == inner.min()).all()
+    assert torch.equal(peak[0], pixels)  # a map of pixels lies on the whole input
+    valid = seen[0].valid
+    assert valid[0, :64, :64].all()
+    assert not valid[0, 64:].any()
+    assert not valid[0, :, 64:].any()
+    with pytest.raises(InputError, match="unit='patch' needs inputs of whole patches"):
+        Perturbation(unit="patch")(seen[0])
+
+
+def test_void_pixels_do_not_count(tmp_path: Path):
+    """VOC's borders and difficult things, against a loop over pixels."""
+    made.voc(tmp_path / "data")
+    spec = f"voc:{tmp_path / 'data'}?masks=1"
+    evaluate(Plan(data=spec, methods="gaussian", target="predicted"), tmp_path / "run")
+    found, data, void = columns(tmp_path / "run"), open_data(spec), 0
+    for n, item in enumerate(data[i] for i in range(len(data))):
+        at = [np.floor((np.arange(64) + 0.5) * side / 64).astype(int) for side in item.image.size[::-1]]
+        mask, valid = item.masks[np.ix_(*at)], item.valid[np.ix_(*at)]
+        line = torch.linspace(-2, 2, 14)
+        bump = torch.exp(-(line[:, None] ** 2 + line**2) / 2)[None, None]
+        grid = torch.nn.functional.interpolate(bump, (64, 64), mode="bilinear")[0, 0].numpy()
+        low, high = grid[valid].min(), grid[valid].max()
+        region = (grid - low) / (high - low) > 0.5
+        share = (region & mask & valid).sum() / ((region | mask) & valid).sum()
+        assert found["iou"][n] == pytest.approx(share, abs=1e-6)
+        void += (region & ~valid).sum()
+    assert void > 0
+
+
+def test_chefers_accuracy_is_that_of_the_label(tmp_path: Path):
+    """Where the prediction is wrong, no perturbed image counts as right for being predicted as before."""
+    plan = Plan(data="sample:8", methods="agcam", metrics="perturbation:chefer", target="predicted")
+    evaluate(plan, tmp_path)
+    found, data, model = columns(tmp_path), open_data("sample:8"), build()
+    wrong = [i for i in range(len(data)) if found["label"][i] != found["prediction"][i]]
+    assert len(wrong) >= 4
+    for i in wrong[:4]:
+        image, label = PREPROCESSING(data[i].image)[None], found["label"][i]
+        grid = AGCAM(model).attribute(image, found["prediction"][i])[:, 0]
+        truth = perturbation(model, image, grid, [label], "chefer", mean=sample.MEAN, std=sample.STD)
+        assert found["negative"][i] == pytest.approx(truth["negative"].item(), abs=0.12)  # batches round otherwise
+
+
+def test_a_run_in_which_all_fails_says_so(tmp_path: Path):
+    (tmp_path / "data" / "images" / "disc").mkdir(parents=True)
+    (tmp_path / "data" / "images" / "disc" / "a.png").write_bytes(b"no image")
+    out = tmp_path / "run"
+    found = run("evaluate", "--data", f"folder:{tmp_path / 'data'}", "--methods", "agcam", "--out", out, code=1)
+    assert "1 items failed" in found.stderr
+    board = Leaderboard.read(out)
+    assert board.methods == []
+    assert board.per_class("iou") == {}
+    assert board.undefined() == list(board.figures)
+
+
+def test_what_failed_is_done_again_if_asked(tmp_path: Path):
+    data = folder_of_scenes(tmp_path / "data", 5)
+    damaged = sorted((data / "images").rglob("*.png"))[0]
+    plan = Plan(data=f"folder:{data}", methods=("agcam",))
+    assert len(evaluate(plan, tmp_path / "run", shard=2).errors) == 1
+    Image.fromarray(sample.draw_scene(9, objects=1).image).save(damaged)
+    kept = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").glob("rows-*")}
+    assert len(evaluate(plan, tmp_path / "run", shard=2).errors) == 1
+    assert evaluate(plan, tmp_path / "run", shard=2, retry=True).errors == []
+    again = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").glob("rows-*")}
+    assert sum(kept[p] != again[p] for p in kept) == 1
+
+
+def test_a_run_goes_on_where_the_data_was_moved_and_in_other_batches(tmp_path: Path):
+    folder_of_scenes(tmp_path / "data", 4)
+    plan = Plan(data=f"folder:{tmp_path / 'data'}", methods=("agcam",), batch_size=4)
+    before = evaluate(plan, tmp_path / "run", shard=2).to_markdown()
+    (tmp_path / "run" / "rows-000001.parquet").unlink()
+    (tmp_path / "data").rename(tmp_path / "moved")
+    moved = Plan(data=f"folder:{tmp_path / 'moved'}/", methods=("agcam",), batch_size=1)
+    assert evaluate(moved, tmp_path / "run", shard=2).to_markdown() == before
+
+
+def test_two_runs_are_subtracted_image_by_image(tmp_path: Path):
+    for name, layer in (("all", None), ("last", [-1])):
+        explainer = Explainer("sample", layer=layer)
+        evaluate(Evaluator(explainer, open_data("sample:4"), ["agcam"], [Localization()]), tmp_path / name)
+    one, other = (np.array(columns(tmp_path / name)["iou"]) for name in ("all", "last"))
+    table = compare([tmp_path / "all", tmp_path / "last"], "iou")
+    cells = [cell.split()[0] for cell in table.splitlines()[2].split("|")[2:-1]]
+    expected = (one.mean(), other.mean(), (other - one).mean())
+    assert [float(cell) for cell in cells] == pytest.approx(expected, abs=6e-4)
+    assert abs(expected[2]) > 0.01
+
+
+def test_runs_over_other_images_or_classes_are_not_subtracted(tmp_path: Path):
+    evaluate(FEW, tmp_path / "a")
+    evaluate(replace(FEW, target="predicted"), tmp_path / "b")
+    evaluate(replace(FEW, data="sample:5"), tmp_path / "c", shard=4)
+    (tmp_path / "c" / "rows-000001.parquet").unlink()
+    found = compare([tmp_path / "a", tmp_path / "b"])
+    assert "second - first" not in found
+    assert found.endswith("Not subtracted: the runs have other target.")
+    found = compare([tmp_path / "a", tmp_path / "c"])
+    assert f"{tmp_path / 'c'}: 6 of 10 items so far." in found
+    assert "Not subtracted: the runs have other data." in found
 
 
 def test_data_without_masks_is_told(tmp_path: Path):
@@ -165,7 +269,7 @@ def test_what_the_command_line_can_ask_for(tmp_path: Path):
     assert "Saliency" in found.stdout
     assert "less the others, paired:" in found.stdout
     settings = read_manifest(tmp_path / "run")["settings"]
-    assert settings["methods"]["rollout"]["options"] == {"discard_ratio": "0.5", "fusion": "'max'"}
+    assert settings["methods"]["rollout"]["options"] == {"discard_ratio": 0.5, "fusion": "max"}
     assert {p.name for p in (tmp_path / "run").glob("l*")} == {"leaderboard.csv", "leaderboard.png"}
     per_class = [line.split(",")[1] for line in (tmp_path / "run" / "leaderboard.csv").read_text().splitlines()[1:]]
     assert len(set(per_class)) > 2
@@ -184,7 +288,7 @@ def test_the_command_line(tmp_path: Path):
     assert result.stdout.startswith("| method | ")
     assert {"leaderboard.csv", "manifest.json"} <= {p.name for p in (tmp_path / "a").iterdir()}
     run("evaluate", "--data", "sample:4", "--methods", "daam", "--out", str(tmp_path / "b"))
-    table = run("compare", str(tmp_path / "a"), str(tmp_path / "b"), "--metric", "energy_inside").stdout
+    table = run("compare", str(tmp_path / "a"), str(tmp_path / "b"), "--figure", "energy_inside").stdout
     assert table.count("\n") == 2 + 3
     assert "no method 'agcm'" in run("evaluate", "--methods", "agcm", code=2).stderr
     assert "no run in" in run("compare", str(tmp_path), code=2).stderr
