@@ -159,17 +159,19 @@ def test_void_pixels_do_not_count(tmp_path: Path):
     """VOC's borders and difficult things, against a loop over pixels."""
     made.voc(tmp_path / "data")
     spec = f"voc:{tmp_path / 'data'}?masks=1"
-    evaluate(Plan(data=spec, methods="gaussian", target="predicted"), tmp_path / "run")
+    almost = torch.ones(64, 64)
+    almost[-1] = 0
+    methods = {"almost": lambda model, images, targets: almost.expand(len(images), -1, -1)}
+    evaluate(Plan(data=spec, methods=methods, target="predicted"), tmp_path / "run")
     found, data, void = columns(tmp_path / "run"), open_data(spec), 0
     for n, item in enumerate(data[i] for i in range(len(data))):
         at = [np.floor((np.arange(64) + 0.5) * side / 64).astype(int) for side in item.image.size[::-1]]
         mask, valid = item.masks[np.ix_(*at)], item.valid[np.ix_(*at)]
-        line = torch.linspace(-2, 2, 14)
-        bump = torch.exp(-(line[:, None] ** 2 + line**2) / 2)[None, None]
-        grid = torch.nn.functional.interpolate(bump, (64, 64), mode="bilinear")[0, 0].numpy()
-        low, high = grid[valid].min(), grid[valid].max()
-        region = (grid - low) / (high - low) > 0.5
+        region = almost.bool().numpy()
         share = (region & mask & valid).sum() / ((region | mask) & valid).sum()
+        if not (mask & valid).any():
+            assert np.isnan(found["iou"][n])
+            continue
         assert found["iou"][n] == pytest.approx(share, abs=1e-6)
         void += (region & ~valid).sum()
     assert void > 0
