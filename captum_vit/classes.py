@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from .errors import TargetError
-from .models import nearest
+from .nearest import nearest
 
 
 def as_targets(target: Any) -> list[int | str]:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -259,6 +260,10 @@ def evaluate(
             help="Show the model the whole image, whatever its proportions, as the published evaluations do.",
         ),
     ] = False,
+    class_names: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Names of the model's classes, one on each line."),
+    ] = None,
     target: Annotated[
         str, typer.Option(metavar="CLASS", help="Which class is explained: label, the item's own, or predicted.")
     ] = "label",
@@ -291,17 +296,11 @@ def evaluate(
 
         plan = Plan(
             model, data, _names(methods), _names(metrics), str(checkpoint) if checkpoint else None, target,
-            _options(option or []), "squash" if squash else None, batch_size=batch_size, limit=limit,
-            keep_maps=keep_maps, device=device,
+            _options(option or []), "squash" if squash else None, _lines(class_names), batch_size=batch_size,
+            limit=limit, keep_maps=keep_maps, device=device,
         )  # fmt: skip
         options: dict[str, Any] = {"actors": actors, "num_gpus": gpus} if engine == "ray" else {}
-        evaluator = plan.make()
-        for note in evaluator.notes:
-            _complain(f"Note: {note}")
-        what = evaluator if engine == "local" else plan
-        board = runs.evaluate(
-            what, out, engine=engine, limit=limit, retry=retry, progress=sys.stderr.isatty(), **options
-        )
+        board = runs.evaluate(plan, out, engine=engine, retry=retry, progress=sys.stderr.isatty(), **options)
         runs.write_summary(board, out)
     except CaptumViTError as error:
         _complain(f"Error: {error}")
@@ -310,11 +309,14 @@ def evaluate(
         _complain(f"Stopped. Start it again with the same settings and --out {out}, and it goes on")
         raise typer.Exit(STOPPED) from None
     _say_board(board)
-    for line in board.errors[:5]:
-        _complain(f"Failed: {line}")
+    _say(f"\nwritten: {_plain(str(out))}, with leaderboard.csv, leaderboard.png and rows-*.parquet")
+    for name in board.without_maps():
+        _complain(f"Failed: {name} gave no finite map of any item")
+    for reason, count in Counter(board.errors).most_common(5):
+        _complain(f"Failed: {reason}" + (f" ({count} times)" if count > 1 else ""))
     if board.errors:
-        _complain(f"{len(board.errors)} items failed, their rows say why")
-    raise typer.Exit(BAD_IMAGES if board.errors else 0)
+        _complain(f"Failed in all: {len(board.errors)}, the rows say which; --retry does them again")
+    raise typer.Exit(BAD_IMAGES if board.errors or board.without_maps() else 0)
 
 
 @app.command()
@@ -349,12 +351,35 @@ def _say_board(board: "Leaderboard") -> None:
         _say(f"{shown[0]}, {best} less the others, paired:")
         for method, lead in board.differences(shown[0]).items():
             _say(f"  {_plain(method):20}  {lead}")
+    for count, names in _counted(board, shown).items():
+        _complain(f"Note: {count} count for {', '.join(names)}; others have no object, or none that the protocol takes")
     if len(shown) < len(board.figures):
         _complain(f"Note: defined for no item, as without masks or boxes: {', '.join(board.undefined())}")
+    for note in board.notes:
+        _complain(f"Note: {note}")
+
+
+def _counted(board: "Leaderboard", figures: list[str]) -> dict[str, list[str]]:
+    """'n of m items' -> the figures that count no more than these."""
+    items = board.items
+    found: dict[str, list[str]] = {}
+    for name in figures:
+        count = max(board.mean(method, name).count for method in board.methods)
+        if count < items:
+            found.setdefault(f"{count} of {items} items", []).append(name)
+    return found
 
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _lines(file: Path | None) -> list[str] | None:
+    """The lines of a text file."""
+    try:
+        return None if file is None else file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeError) as error:
+        raise OptionError(f"cannot read {str(file)!r}: {error}") from error
 
 
 def _options(given: list[str]) -> dict[str, Any]:

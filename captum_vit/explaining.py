@@ -19,7 +19,8 @@ from .errors import InputError, OptionError, PreprocessingError, TargetError
 from .explanation import AttentionRecord, Attribution, Explanation, Label
 from .geometry import Size, View
 from .images import Picture, to_image
-from .models import LoadedModel, load_model, nearest
+from .models import LoadedModel, load_model
+from .nearest import nearest
 from .preprocessing import Preprocessing, read_preprocessing, squashed
 from .registry import adapt, unwrap
 from .untouched import untouched

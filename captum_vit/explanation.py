@@ -14,7 +14,7 @@ from torch import Tensor
 from .classes import class_index
 from .errors import OptionError, TargetError
 from .geometry import Size, View
-from .models import nearest
+from .nearest import nearest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

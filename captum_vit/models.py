@@ -6,7 +6,6 @@ the loader. So the core knows no framework, and a package can bring loaders of i
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from importlib.metadata import entry_points
 from pathlib import Path
 from pickle import UnpicklingError
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import ModelLoadError
+from .nearest import nearest
 from .preprocessing import Preprocessing
 from .quiet import quiet
 
@@ -130,12 +130,6 @@ def _prefix_hint(own: Mapping[str, Tensor], unknown: list[str]) -> str:
     if unknown and any(name.startswith(prefix) and name.removeprefix(prefix) in own for name in unknown):
         return f". Names in it begin with {prefix!r}: save the weights of that module alone"
     return ""
-
-
-def nearest(name: str, known: list[str]) -> str:
-    """A hint with the known names most like `name`, or nothing."""
-    close = get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"; nearest: {', '.join(close)}" if close else ""
 
 
 def _first(names: list[str], count: int = 3) -> str:

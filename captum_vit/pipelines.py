@@ -28,7 +28,7 @@ from .errors import InputError, OptionError
 from .explaining import checked_view, covered
 from .geometry import View
 from .images import to_image
-from .models import nearest
+from .nearest import nearest
 from .preprocessing import read_preprocessing
 from .untouched import untouched
 from .visualization import ALPHA, CMAP, overlay

@@ -8,6 +8,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from .errors import OptionError
+from .nearest import nearest
 
 
 def imported(group: str) -> Iterator[Any]:
@@ -32,6 +33,9 @@ def named_object(path: str) -> Any:
     """
     module, _, name = path.partition(":")
     try:
-        return getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+        found = import_module(module)
+    except (ImportError, ValueError) as error:
         raise OptionError(f"cannot import {path!r}: {error}") from error
+    if not hasattr(found, name):
+        raise OptionError(f"cannot import {path!r}: {module} has no {name!r}{nearest(name, dir(found))}")
+    return getattr(found, name)

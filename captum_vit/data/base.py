@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from captum_vit.errors import CaptumViTError, DataError
-from captum_vit.models import nearest
+from captum_vit.nearest import nearest
 
 Target = int | str | None
 Mask = NDArray[np.bool_]

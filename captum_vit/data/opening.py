@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from captum_vit.errors import DataError
-from captum_vit.models import nearest
+from captum_vit.nearest import nearest
 
 from .base import Reader, one_of
 

@@ -1,6 +1,7 @@
 """What maps an evaluator over the missing shards of a run: this process, or the actors of a Ray cluster."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tqdm import tqdm  # type: ignore[import-untyped]
@@ -37,7 +38,7 @@ def run_ray(
         num_cpus, num_gpus: what each actor reserves. With whole CPUs, as many actors as there are cores leave none to
             Ray's own tasks, and the run stands still.
     Raises:
-        OptionError: Ray is not installed.
+        OptionError: Ray is not installed, or this machine has not what the actors ask for.
     """
     try:
         import ray
@@ -47,6 +48,8 @@ def run_ray(
     def work(missing: Sequence[int]) -> Iterator[int]:
         if not ray.is_initialized():
             ray.init(log_to_driver=False, include_dashboard=False)
+        if not os.environ.get("RAY_ADDRESS"):  # a cluster may grow, this machine does not
+            _check_room(ray.cluster_resources(), CPU=actors * num_cpus, GPU=actors * num_gpus)
         questions = ray.data.from_items([{"shard": shard} for shard in missing], override_num_blocks=len(missing))
         questions.context.enable_progress_bars = False  # they count Ray's tasks, not images
         done = questions.map_batches(  # Ray Data starts an actor that dies anew, and gives it its shard again
@@ -57,6 +60,16 @@ def run_ray(
             yield from batch["shard"].tolist()
 
     _finish(shards, work, progress)
+
+
+def _check_room(there: Mapping[str, float], **asked: float) -> None:
+    """Raise OptionError where actors would wait for ever."""
+    for kind, number in asked.items():
+        if number > there.get(kind, 0):
+            raise OptionError(
+                f"the actors ask for {number:g} {kind}s, and there are {there.get(kind, 0):g}: take fewer actors, or "
+                f"less for each"
+            )
 
 
 def _finish(shards: Shards, work: Callable[[Sequence[int]], Iterable[int]], progress: bool) -> None:

@@ -14,7 +14,7 @@ from ..describing import described
 from ..errors import OptionError
 from ..explaining import Explainer
 from ..layers import Adapter
-from ..models import nearest
+from ..nearest import nearest
 from ..plugins import named_object
 
 ASKED = {"self", "inputs", "model", "images", "target", "targets"}  # what a method is given anyway
@@ -115,7 +115,11 @@ def entries(
         raise OptionError("no methods to evaluate")
     unknown = [option for option in options or {} if option not in used]
     if unknown:
-        raise OptionError(f"no method here has an option {unknown[0]!r}: {', '.join(found)}")
+        known = sorted({option for entry in found.values() for option in _known_options(entry.method)})
+        raise OptionError(
+            f"{' and '.join(found)} have no option {unknown[0]!r}; there is: {', '.join(known) or 'none'}"
+            f"{nearest(unknown[0], known)}"
+        )
     return found
 
 

@@ -93,7 +93,7 @@ class Evaluator:
         """Where this run is not what a protocol that it asks for was published with."""
         squashed = self.explainer.squashed
         return [
-            f"{metric.name}:{getattr(metric, 'preset', '')} is published with {name}={value}"
+            f"{metric.title} is published with {name} {value}"
             for metric in self.metrics for name, value in metric.published.items()
             if (name == "target" and value != self.target) or (name == "preprocess" and not squashed)
         ]  # fmt: skip
@@ -107,7 +107,7 @@ class Evaluator:
             "preprocessing": self.explainer.preprocess.describe(),
             "data": data,
             "methods": {name: entry.describe() for name, entry in self.entries.items()},
-            "metrics": [metric.describe() for metric in self.metrics],
+            "metrics": {metric.title: metric.describe() for metric in self.metrics},
             "target": self.target,
             "keep_maps": self.keep_maps,
             "figures": {name: asdict(figure) for name, figure in self.figures.items()},
@@ -171,8 +171,8 @@ class Evaluator:
         targets = predictions if self.target == "predicted" else own
         if ((targets < 0) | (targets >= logits.shape[1])).any():
             raise InputError(
-                f"the item has none of the model's {logits.shape[1]} classes; explain the predicted one: "
-                f"target='predicted'"
+                f"the item has none of the model's {logits.shape[1]} classes; explain the predicted one, by the target "
+                f"'predicted'"
             )
         scores = self.explainer.loaded.probabilities(logits).gather(1, targets[:, None])[:, 0]
         rows: list[list[Row]] = [[] for _ in batch]
@@ -217,6 +217,7 @@ class Evaluator:
             taken = [name for name in found if name in columns or name in OWN]
             if taken:
                 raise OptionError(f"{metric.name} gives a column {taken[0]!r}, which the rows have already")
+            _check_columns(metric, found, len(case.images))
             columns |= found
         return columns
 
@@ -267,6 +268,17 @@ def on_input(item: Item, view: View, seen: View) -> tuple[np.ndarray | None, np.
         return mask, valid, None
     corners = view.to_input(np.asarray(written, float).reshape(-1, 2, 2) - 0.5) + 0.5  # edges, not centres
     return mask, valid, corners.reshape(-1, 4).round(9)  # whole numbers stay whole, for a protocol that cuts them off
+
+
+def _check_columns(metric: Metric, found: Mapping[str, Tensor], count: int) -> None:
+    """That a metric gives what its figures and curves are made of."""
+    wanted = {*(column for figure in metric.figures.values() for column in figure.columns), *metric.curves}
+    missing = sorted(wanted - found.keys())
+    if missing:
+        raise OptionError(f"{metric.title} has figures of {', '.join(missing)}, and does not give them")
+    for name, values in found.items():
+        if values.shape[:1] != (count,) or values.dim() != (2 if name in metric.curves else 1):
+            raise OptionError(f"{metric.title} gives {name} of shape {tuple(values.shape)} for {count} images")
 
 
 def _state(model: nn.Module) -> tuple[Any, ...]:

@@ -7,7 +7,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..attr import METHODS
 from ..panels import NotebookFigure
+from .entries import BASELINES
 
 if TYPE_CHECKING:
     from .results import Leaderboard
@@ -67,6 +69,7 @@ def _curves(board: "Leaderboard", name: str, axes: Axes) -> None:
         marker = "." if len(levels) <= 20 else ""
         axes.plot(levels, mean, marker=marker, label=_plain(method), color=_color(board, method), gid=CURVE)
     axes.set_xlabel("share of the image exchanged")
+    axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
     axes.set_ylabel(f"mean score, {name.removesuffix('_curve')}")
 
 
@@ -83,7 +86,10 @@ def _height(board: "Leaderboard") -> float:
 
 
 def _color(board: "Leaderboard", method: str) -> str:
-    return f"C{board.methods.index(method) % 10}"
+    """One colour for a method of ours in any run; others get those that are left."""
+    known = [*METHODS, *BASELINES]
+    order = [*known, *(name for name in board.methods if name not in known)]
+    return f"C{order.index(method) % 10}"
 
 
 def _plain(name: str) -> str:

@@ -8,7 +8,7 @@ from torch import nn
 
 from ..attr import METHODS
 from ..errors import OptionError
-from ..models import nearest
+from ..nearest import nearest
 
 
 def quantus_explain(

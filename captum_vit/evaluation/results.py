@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from ..errors import RunError
 from ..metrics import Figure, Metric
-from ..models import nearest
+from ..nearest import nearest
 from ..saving import write_atomically
 from .bootstrap import Array, Bootstrap, Estimate, Index, Mean
 from .shards import as_table, read_manifest, read_rows
@@ -38,6 +38,7 @@ class Leaderboard:
         seed: of the bootstrap.
     Attributes:
         errors: of the items that failed, what went wrong.
+        notes: what a reader of the figures has to know of the run.
         methods: in the order of the run.
         classes: the numbers of those that are explained.
     """
@@ -56,6 +57,7 @@ class Leaderboard:
         self.methods: list[str] = list(dict.fromkeys(_column(self.table, "method")))
         targets, self._class = np.unique(self._numbers("target"), return_inverse=True)
         self.classes = [int(number) for number in targets]
+        self.notes: list[str] = []
         self._known: dict[str, dict[str, Estimate]] = {}
 
     @classmethod
@@ -65,7 +67,8 @@ class Leaderboard:
         Raises:
             RunError: there is none.
         """
-        settings = read_manifest(Path(folder))["settings"]
+        manifest = read_manifest(Path(folder))
+        settings = manifest["settings"]
         try:
             figures = {
                 name: Figure(**{**told, "columns": tuple(told["columns"])})
@@ -73,7 +76,9 @@ class Leaderboard:
             }
         except (KeyError, TypeError, AttributeError) as error:
             raise RunError(f"the manifest in {str(folder)!r} does not say its figures: {error}") from error
-        return cls(read_rows(folder, without=("map", "grid")), figures, settings.get("curves"), seed=seed)
+        board = cls(read_rows(folder, without=("map", "grid")), figures, settings.get("curves"), seed=seed)
+        board.notes = list(manifest.get("recorded", {}).get("notes", []))
+        return board
 
     @classmethod
     def of(cls, rows: Sequence[Mapping[str, Any]], metrics: Sequence[Metric], *, seed: int = 0) -> "Leaderboard":
@@ -129,9 +134,19 @@ class Leaderboard:
         methods = self.ranking(shown[0]) if shown else self.methods
         return {method: {name: self.mean(method, name) for name in shown} for method in methods}
 
+    @property
+    def items(self) -> int:
+        """How many items there are, without those that failed."""
+        return len(set(self._item.tolist()))
+
     def undefined(self) -> list[str]:
         """Figures that no method has, for they are defined for no item: no masks, or no right prediction."""
         return [name for name in self.figures if not any(self.mean(method, name).count for method in self.methods)]
+
+    def without_maps(self) -> list[str]:
+        """Methods that have no figure although others have: none of their maps is finite."""
+        shown = [name for name in self.figures if name not in self.undefined()]
+        return [m for m in self.methods if shown and not any(self.mean(m, name).count for name in shown)]
 
     def per_class(self, figure: str) -> dict[int, dict[str, Mean]]:
         """Class -> method -> mean over the rows that explain this class."""
@@ -150,8 +165,9 @@ class Leaderboard:
         return as_markdown(heads, [[method, *map(str, row.values())] for method, row in rows.items()])
 
     def title(self, figure: str) -> str:
-        """A figure's name with an arrow that says which way is better."""
-        return f"{figure} {'↑' if self.figures[figure].higher_is_better else '↓'}"
+        """A figure's name, whether it is meant over classes, and an arrow that says which way is better."""
+        told = self.figures[figure]
+        return f"{figure}{' by class' * (told.over == 'classes')} {'↑' if told.higher_is_better else '↓'}"
 
     def to_csv(self, path: str | Path, figures: Sequence[str] | None = None) -> None:
         """The table as CSV: method, class (empty for all), figure, mean, low, high, count."""

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from ..data import open_data
-from ..errors import OptionError
+from ..errors import OptionError, RunError
 from ..explaining import Explainer
 from ..metrics import Metric, named_metric
-from ..models import nearest
+from ..nearest import nearest
 from ..saving import write_atomically
 from .engines import ENGINES
 from .entries import Method, check_methods
 from .evaluator import Evaluator
 from .results import Leaderboard, as_markdown
-from .shards import Shards, read_manifest, read_rows
+from .shards import MANIFEST, Shards, read_manifest, read_rows
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Plan:
         "perturbation:rise"; or metrics themselves.
     options: of the methods, each of which is given those that it knows.
     target: "label" or "predicted".
-    preprocess: as for `explain`; "squash" takes the whole image.
+    preprocess, class_names: as for `explain`; "squash" takes the whole image.
     limit: how many items at most, from the first; None for all.
     """
 
@@ -43,6 +43,7 @@ class Plan:
     target: str = "label"
     options: Mapping[str, Any] = field(default_factory=dict)
     preprocess: Any = None
+    class_names: Sequence[str] | None = None
     batch_size: int = 16
     limit: int | None = None
     keep_maps: bool = False
@@ -58,7 +59,10 @@ class Plan:
         wanted = [self.metrics] if isinstance(self.metrics, (str, Metric)) else self.metrics
         metrics = [named_metric(metric) if isinstance(metric, str) else metric for metric in wanted]
         data = open_data(self.data)
-        explainer = Explainer(self.model, checkpoint=self.checkpoint, device=self.device, preprocess=self.preprocess)
+        explainer = Explainer(
+            self.model, checkpoint=self.checkpoint, device=self.device, preprocess=self.preprocess,
+            class_names=self.class_names,
+        )  # fmt: skip
         return Evaluator(
             explainer, data, self.methods, metrics, options=self.options, target=self.target,
             batch_size=self.batch_size, keep_maps=self.keep_maps,
@@ -96,11 +100,16 @@ def evaluate(
     evaluator = what.make() if isinstance(what, Plan) else what
     wanted = what.limit if isinstance(what, Plan) and limit is None else limit
     items = len(evaluator.data) if wanted is None else min(len(evaluator.data), wanted)
-    recorded = {"root": evaluator.data.describe().get("root"), "batch_size": evaluator.batch_size}
+    begun = (Path(out) / MANIFEST).exists()
+    if not begun:
+        evaluator.rehearse()  # before anything is written, so that the folder stays free
+    recorded = {
+        "root": evaluator.data.describe().get("root"), "batch_size": evaluator.batch_size, "notes": evaluator.notes,
+    }  # fmt: skip
     shards = Shards(out, evaluator.describe(), items, shard, recorded=recorded)
     if retry:
         shards.reopen_failed()
-    if shards.missing():
+    if begun and shards.missing():
         evaluator.rehearse()
     make: Callable[[], Evaluator] = partial(_same, evaluator)
     if engine != "local" and isinstance(what, Plan):
@@ -138,7 +147,13 @@ def compare(folders: Sequence[str | Path], figure: str | None = None) -> str:
     """
     boards = {str(folder): Leaderboard.read(folder) for folder in folders}
     first = next(iter(boards.values()))
-    shown = figure or next(iter(first.figures))
+    shared = [name for name in first.figures if all(name in board.figures for board in boards.values())]
+    if not shared or (figure is not None and figure not in shared):
+        raise RunError(
+            f"not all of the runs have {'a figure' if figure is None else repr(figure)}; they share: "
+            f"{', '.join(shared) or 'none'}"
+        )
+    shown = figure or shared[0]
     heads, notes = [first.title(shown), *boards], _partial(folders)
     joined = None
     if len(boards) == 2:
@@ -166,7 +181,7 @@ def _different(first: str | Path, second: str | Path, figure: str) -> list[str]:
 
 
 def _asked(settings: Mapping[str, Any], figure: str) -> dict[str, Any]:
-    metrics = [metric for metric in settings["metrics"] if figure in metric["figures"]]
+    metrics = [metric for metric in settings["metrics"].values() if figure in metric["figures"]]
     return {"data": settings["data"], "target": settings["target"], "metric": metrics}
 
 

@@ -15,6 +15,7 @@ from ..saving import write_atomically
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+FOLLOW = ("figures", "curves")  # of a manifest; from its metrics
 
 
 class Shards:
@@ -171,17 +172,20 @@ def _check_same(there: Mapping[str, Any], wanted: Mapping[str, Any], folder: Pat
     if differing:
         raise RunError(
             f"{str(folder)!r} holds a run with other settings ({'; '.join(differing[:4])}): choose another folder"
+            + ("" if any(folder.glob("rows-*.parquet")) else ", or delete this one, which has no rows yet")
         )
 
 
 def _differences(there: Any, wanted: Any, name: str = "") -> Iterator[str]:
     if isinstance(there, dict) and isinstance(wanted, dict):
         for key in there.keys() | wanted.keys():
-            yield from _differences(there.get(key), wanted.get(key), f"{name}.{key}" if name else key)
-    elif there != wanted:
-        yield f"{name}: {_short(there)} there, {_short(wanted)} now"
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else text[:37] + "..."
+            if key not in FOLLOW:
+                inner = name if key == "settings" else f"{name}.{key}" if name else key
+                yield from _differences(there.get(key), wanted.get(key), inner)
+    elif there == wanted:
+        return
+    elif there is None or wanted is None:
+        yield f"{name}: {'only now' if there is None else 'only there'}"
+    else:
+        known = all(isinstance(value, (str, int, float)) and len(str(value)) <= 40 for value in (there, wanted))
+        yield f"{name}: {json.dumps(there)} there, {json.dumps(wanted)} now" if known else f"{name}: another"

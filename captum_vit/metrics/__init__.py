@@ -5,7 +5,7 @@ one value for each image; what is undefined is NaN, and never disturbs another i
 """
 
 from ..errors import OptionError
-from ..models import nearest
+from ..nearest import nearest
 from ..plugins import named_object
 from .base import Case, Figure, Metric, blank, enlarge, means
 from .localization import (
@@ -51,7 +51,10 @@ def named_metric(name: str) -> Metric:
     group, _, part = name.partition(":")
     if group not in METRICS and part:
         made = named_object(name)
-        return made() if isinstance(made, type) else made
+        made = made() if isinstance(made, type) else made
+        if not isinstance(made, Metric):
+            raise OptionError(f"{name!r} is no Metric, but {type(made).__name__}")
+        return made
     if group not in METRICS:
         raise OptionError(f"no metric {group!r}; there are {', '.join(METRICS)}{nearest(group, list(METRICS))}")
     return METRICS[group](part) if part else METRICS[group]()  # type: ignore[call-arg]

@@ -127,6 +127,12 @@ class Metric(ABC):
     figures: Mapping[str, Figure]
     curves: Mapping[str, tuple[float, float]] = MappingProxyType({})
 
+    @property
+    def title(self) -> str:
+        """The name, with the protocol behind a colon."""
+        preset = getattr(self, "preset", None)
+        return f"{self.name}:{preset}" if preset else self.name
+
     @abstractmethod
     def __call__(self, case: Case) -> dict[str, Tensor]:
         """Each column's values, (N,), and each curve's, (N, levels), float64, on the device of the maps.

@@ -105,7 +105,7 @@ def test_options_reach_the_methods_that_know_them(explainer):
     assert torch.equal(found["powered"].attribute(IMAGES, TARGETS)[:, 0], powered(model, IMAGES, TARGETS, 3))
     steps = IntegratedGradients(model).attribute(IMAGES, target=TARGETS, n_steps=4, internal_batch_size=3)
     assert torch.allclose(found["IntegratedGradients"].attribute(IMAGES, TARGETS), steps.sum(1, keepdim=True))
-    with pytest.raises(OptionError, match="no method here has an option 'colour'"):
+    with pytest.raises(OptionError, match="have no option 'colour'; there is: "):
         entries(explainer, methods, options={"colour": 1})
 
 
@@ -313,6 +313,25 @@ def test_a_metric_writes_no_column_that_is_taken(explainer, column):
         Evaluator(explainer, open_data("sample:1"), ["agcam"], [Localization(), Greedy()]).rehearse()
 
 
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (lambda case: {"worse": case.targets.double()}, "coldness has figures of coldness, and does not give them"),
+        (lambda case: {"coldness": case.maps.mean()}, r"coldness gives coldness of shape \(\) for 1 images"),
+        (lambda case: {"coldness": case.maps[:, 0]}, r"coldness gives coldness of shape \(1, 8\) for 1 images"),
+    ],
+)
+def test_a_metric_gives_what_it_says(explainer, found, message):
+    class Odd(Coldness):
+        def __call__(self, case):
+            return found(case)
+
+    with pytest.raises(RunError, match=message):
+        Evaluator(explainer, open_data("sample:1"), ["agcam"], [Odd()]).rehearse()
+    with pytest.raises(OptionError, match=r"'captum_vit\.metrics:blank' is no Metric, but function"):
+        named_metric("captum_vit.metrics:blank")
+
+
 def test_one_name_needs_no_list(tmp_path):
     board = evaluate(Plan(data="sample:1", methods="gaussian", metrics="localization"), tmp_path)
     assert board.methods == ["gaussian"]
@@ -325,12 +344,12 @@ def test_where_a_run_is_not_as_published(explainer):
     def notes(metric: Metric, target: str, explainer: Explainer = explainer) -> list[str]:
         return Evaluator(explainer, open_data("sample:1"), ["agcam"], [metric], target=target).notes
 
-    assert notes(Localization("chefer"), "label") == ["localization:chefer is published with target=predicted"]
+    assert notes(Localization("chefer"), "label") == ["localization:chefer is published with target predicted"]
     assert notes(Localization("chefer"), "predicted") == []
-    assert notes(Perturbation("rise"), "label") == ["perturbation:rise is published with target=predicted"]
+    assert notes(Perturbation("rise"), "label") == ["perturbation:rise is published with target predicted"]
     crop = Compose([Resize(64), CenterCrop(64), ToTensor(), Normalize((0.5,) * 3, (0.5,) * 3)])
     cropped = Explainer(build(), preprocess=crop)
-    assert notes(Perturbation("agcam"), "label", cropped) == ["perturbation:agcam is published with preprocess=squash"]
+    assert notes(Perturbation("agcam"), "label", cropped) == ["perturbation:agcam is published with preprocess squash"]
     assert notes(Localization(), "predicted", cropped) == []
 
 

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 import torch
 
-from captum_vit.errors import OutputError
+from captum_vit.errors import OptionError, OutputError
 from captum_vit.evaluation import Plan, evaluate, read_rows
+from captum_vit.evaluation.engines import _check_room
 from captum_vit.evaluation.shards import Shards
 
 PLAN = Plan(data="sample:50", methods=("agcam", "random"))
@@ -167,6 +168,15 @@ def columns(folder: Path) -> dict[str, list[Any]]:
 
 def shards_in(folder: Path) -> int:
     return len(list(folder.glob("rows-*.parquet")))
+
+
+def test_actors_that_no_machine_has_room_for():
+    """An error of ours, and not a wait without an end."""
+    with pytest.raises(OptionError, match="the actors ask for 2000 GPUs, and there are 0: take fewer actors"):
+        _check_room({"CPU": 4.0}, CPU=1.0, GPU=2000.0)
+    with pytest.raises(OptionError, match="the actors ask for 8 CPUs, and there are 4"):
+        _check_room({"CPU": 4.0}, CPU=8.0, GPU=0.0)
+    _check_room({"CPU": 4.0}, CPU=4.0, GPU=0.0)
 
 
 def part_of(folder: Path, shard: int) -> Path:

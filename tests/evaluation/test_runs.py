@@ -196,11 +196,45 @@ def test_a_run_in_which_all_fails_says_so(tmp_path: Path):
     (tmp_path / "data" / "images" / "disc" / "a.png").write_bytes(b"no image")
     out = tmp_path / "run"
     found = run("evaluate", "--data", f"folder:{tmp_path / 'data'}", "--methods", "agcam", "--out", out, code=1)
-    assert "1 items failed" in found.stderr
+    assert "Failed in all: 1, the rows say which" in found.stderr
     board = Leaderboard.read(out)
     assert board.methods == []
     assert board.per_class("iou") == {}
     assert board.undefined() == list(board.figures)
+
+
+def test_what_a_reader_has_to_know_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """No finite map of a method, items that do not count, a protocol that was published otherwise."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_methods.py").write_text(
+        "def nans(model, images, targets):\n    return images[:, 0] * float('nan')\n"
+    )
+    found = run("evaluate", "--data", "sample:4", "--methods", "agcam,own_methods:nans", "--metrics",
+                "localization,localization:agcam,perturbation:rise", "--out", "run", code=1)  # fmt: skip
+    assert "Failed: nans gave no finite map of any item" in found.stderr
+    assert re.search(r"Note: \d of 8 items count for agcam_iou, .*; others have no object, or none", found.stderr)
+    assert "Note: perturbation:rise is published with target predicted" in found.stderr
+    assert "written: run, with leaderboard.csv" in found.stdout
+    assert "pointing_game by class ↑" in found.stdout
+
+
+def test_a_folder_stays_free_where_a_run_cannot_begin(tmp_path: Path):
+    with pytest.raises(RunError, match="'<lambda>' fails on a grey image"):
+        evaluate(Plan(data="sample:1", methods=[lambda model, images, targets: None]), tmp_path)
+    assert evaluate(Plan(data="sample:1", methods=["agcam"]), tmp_path).methods == ["agcam"]
+
+
+def test_names_for_the_classes_of_a_checkpoint(tmp_path: Path):
+    folder_of_scenes(tmp_path / "data", 3)
+    (tmp_path / "names.txt").write_text("\n".join(f"the {name}" for name in sample.CLASSES), encoding="utf-8")
+    for kind in ("images", "masks"):
+        for folder in (tmp_path / "data" / kind).iterdir():
+            folder.rename(folder.with_name(f"the {folder.name}"))
+    asked = ("evaluate", "--data", f"folder:{tmp_path / 'data'}", "--methods", "agcam", "--out", tmp_path / "run")
+    assert "no class 'the " in run(*asked, code=1).stderr
+    asked = (*asked[:-1], tmp_path / "named", "--class-names", tmp_path / "names.txt")
+    assert "Failed in all: 1, " in run(*asked, code=1).stderr  # the image that is cut off
+    assert "cannot read" in run(*asked[:-1], tmp_path / "none.txt", code=2).stderr
 
 
 def test_what_failed_is_done_again_if_asked(tmp_path: Path):
