@@ -1,0 +1,192 @@
+"""The commands evaluate and compare. What they do is in evaluation/, which is imported when a command runs."""
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ._console import BAD_IMAGES, BAD_USE, STOPPED, Checkpoint, Device, Model, complain, plain, say
+from .errors import CaptumViTError, OptionError
+
+if TYPE_CHECKING:
+    from .evaluation import Leaderboard
+
+FIGURES_ACROSS = 4
+
+
+def evaluate(
+    model: Model = "sample",
+    checkpoint: Checkpoint = None,
+    data: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND:PATH",
+            help="imagenet, voc, cub, coco, pets, imagenet-s, imagenet-segmentation, hf or folder with a path, as "
+            "imagenet:/data/ILSVRC; or sample:N, scenes of the sample.",
+        ),
+    ] = "sample:200",
+    methods: Annotated[
+        str,
+        typer.Option(
+            metavar="NAMES",
+            help="Methods, with commas between: ours, random, gaussian, all of these, and module:object for an "
+            "attribution of Captum or a function, as captum.attr:IntegratedGradients.",
+        ),
+    ] = "all",
+    metrics: Annotated[
+        str,
+        typer.Option(
+            metavar="NAMES",
+            help="Of localization, perturbation and sanity, with commas between. Behind a colon a published protocol, "
+            "localization:agcam, localization:chefer, perturbation:agcam, perturbation:chefer, perturbation:rise, or "
+            "one check, as sanity:class_sensitivity.",
+        ),
+    ] = "localization",
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Of the methods that know it, as discard_ratio=0.9; may be repeated."),
+    ] = None,
+    squash: Annotated[
+        bool,
+        typer.Option(
+            "--squash/--no-squash",
+            help="Show the model the whole image, whatever its proportions, as the published evaluations do.",
+        ),
+    ] = False,
+    class_names: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Names of the model's classes, one on each line."),
+    ] = None,
+    target: Annotated[
+        str, typer.Option(metavar="CLASS", help="Which class is explained: label, the item's own, or predicted.")
+    ] = "label",
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Of the run; one that was stopped goes on.")] = Path(
+        "captum-vit-run"
+    ),
+    engine: Annotated[str, typer.Option(metavar="NAME", help="local, or ray for several processes or machines.")] = (
+        "local"
+    ),
+    actors: Annotated[int, typer.Option(min=1, help="With ray, how many processes.")] = 2,
+    gpus: Annotated[float, typer.Option(min=0, help="With ray, GPUs for each process.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many items, from the first.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at once.")] = 16,
+    retry: Annotated[bool, typer.Option("--retry/--no-retry", help="Do again what failed.")] = False,
+    keep_maps: Annotated[
+        bool, typer.Option("--keep-maps/--no-keep-maps", help="Keep every map in the rows, at grid size.")
+    ] = False,
+    device: Device = None,
+) -> None:
+    """Score the maps of several methods over a data set, and print a leaderboard with 95 % intervals.
+
+    Rows go to FOLDER/rows-*.parquet, with leaderboard.csv, which has every class too, and leaderboard.png. Started
+    again with the same settings, only what is missing is computed.
+
+    Exit code: 0 all items scored; 1 some failed, their rows say why; 2 something that was asked for cannot be had.
+    """
+    try:
+        sys.path.append(str(Path.cwd()))  # where module:object is looked for besides, as Python itself does
+        from .evaluation import Plan, runs
+
+        plan = Plan(
+            model, data, _names(methods), _names(metrics), str(checkpoint) if checkpoint else None, target,
+            _options(option or []), "squash" if squash else None, _lines(class_names), batch_size=batch_size,
+            limit=limit, keep_maps=keep_maps, device=device,
+        )  # fmt: skip
+        options: dict[str, Any] = {"actors": actors, "num_gpus": gpus} if engine == "ray" else {}
+        board = runs.evaluate(plan, out, engine=engine, retry=retry, progress=sys.stderr.isatty(), **options)
+        runs.write_summary(board, out)
+    except CaptumViTError as error:
+        complain(f"Error: {error}")
+        raise typer.Exit(BAD_USE) from None
+    except KeyboardInterrupt:
+        complain(f"Stopped. Start it again with the same settings and --out {out}, and it goes on")
+        raise typer.Exit(STOPPED) from None
+    _say_board(board)
+    say(f"\nwritten: {plain(str(out))}, with leaderboard.csv, leaderboard.png and rows-*.parquet")
+    for name in board.without_maps():
+        complain(f"Failed: {name} gave no finite map of any item")
+    for reason, count in Counter(board.errors).most_common(5):
+        complain(f"Failed: {reason}" + (f" ({count} times)" if count > 1 else ""))
+    if board.errors:
+        complain(f"Failed in all: {len(board.errors)}, the rows say which; --retry does them again")
+    raise typer.Exit(BAD_IMAGES if board.errors or board.without_maps() else 0)
+
+
+def compare(
+    folders: Annotated[list[Path], typer.Argument(metavar="FOLDERS", help="Runs that captum-vit evaluate wrote.")],
+    figure: Annotated[
+        str | None, typer.Option(metavar="NAME", help="As iou or abpc. Default: the first of the first run.")
+    ] = None,
+) -> None:
+    """Put runs side by side: a row for each method, a column for each run.
+
+    Two runs over the same images are also subtracted, image by image: what the second has more than the first, with
+    its 95 % interval.
+    """
+    try:
+        from .evaluation import runs
+
+        say(runs.compare(folders, figure))
+    except CaptumViTError as error:
+        complain(f"Error: {error}")
+        raise typer.Exit(BAD_USE) from None
+
+
+def _say_board(board: "Leaderboard") -> None:
+    """The figures, as many side by side as a screen holds, and by how much the best method leads."""
+    shown = [name for name in board.figures if name not in board.undefined()]
+    tables = -(-len(shown) // FIGURES_ACROSS)
+    for i in range(tables):
+        say(board.to_markdown(shown[len(shown) * i // tables : len(shown) * (i + 1) // tables]) + "\n")
+    if shown and len(board.methods) > 1:
+        best = board.ranking(shown[0])[0]
+        say(f"{shown[0]}, {best} less the others, paired:")
+        for method, lead in board.differences(shown[0]).items():
+            say(f"  {plain(method):20}  {lead}")
+    for count, names in _counted(board, shown).items():
+        complain(f"Note: {count} count for {', '.join(names)}; others have no object, or none that the protocol takes")
+    if len(shown) < len(board.figures):
+        complain(f"Note: defined for no item, as without masks or boxes: {', '.join(board.undefined())}")
+    for note in board.notes:
+        complain(f"Note: {note}")
+
+
+def _counted(board: "Leaderboard", figures: list[str]) -> dict[str, list[str]]:
+    """'n of m items' -> the figures that count no more than these."""
+    items = board.items
+    found: dict[str, list[str]] = {}
+    for name in figures:
+        count = max(board.mean(method, name).count for method in board.methods)
+        if count < items:
+            found.setdefault(f"{count} of {items} items", []).append(name)
+    return found
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _lines(file: Path | None) -> list[str] | None:
+    """The lines of a text file."""
+    try:
+        return None if file is None else file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeError) as error:
+        raise OptionError(f"cannot read {str(file)!r}: {error}") from error
+
+
+def _options(given: list[str]) -> dict[str, Any]:
+    """NAME=VALUE of each, a value that reads as JSON taken as such."""
+    options: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise OptionError(f"an option is NAME=VALUE, as discard_ratio=0.9, got {text!r}")
+        try:
+            found = json.loads(value)
+            options[name] = tuple(found) if isinstance(found, list) else found  # as methods want theirs
+        except json.JSONDecodeError:
+            options[name] = value
+    return options
