@@ -3,12 +3,17 @@
 import functools
 import hashlib
 import inspect
+import re
 from collections.abc import Mapping, Set
+from contextlib import suppress
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+
+DEPTH = 8  # of what is told of an object that holds others; beyond it, what they are alone
 
 
 def described(value: Any, known: Mapping[int, str] | None = None) -> Any:
@@ -37,9 +42,15 @@ def _described(value: Any, known: Mapping[int, str], above: tuple[int, ...]) -> 
         return known[id(value)]
     if id(value) in above:
         return "..."  # it holds itself
+    if isinstance(value, ModuleType):
+        return value.__name__
+    if len(above) > DEPTH and hasattr(value, "__dict__"):
+        return _form(type(value))
     inner = functools.partial(_described, known=known, above=(*above, id(value)))
+    if isinstance(value, np.generic):
+        return inner(value.item())
     if value is None or isinstance(value, (bool, int, float, str)):
-        return value
+        return "nan" if value != value else value  # in JSON, nan would not equal itself
     if isinstance(value, (list, tuple)):
         return [inner(each) for each in value]
     if isinstance(value, Set):
@@ -55,12 +66,24 @@ def _described(value: Any, known: Mapping[int, str], above: tuple[int, ...]) -> 
     if isinstance(value, type):
         return _form(value)
     if inspect.isfunction(value):
-        return {**_form(value), "closure": inner(inspect.getclosurevars(value).nonlocals), "defaults": [
-            inner(value.__defaults__), inner(value.__kwdefaults__)
-        ]}  # fmt: skip
+        return {
+            **_form(value), "closure": inner(_closed_over(value)), "defaults": inner(value.__defaults__),
+            "keywords": inner(value.__kwdefaults__),
+        }  # fmt: skip
     if inspect.ismethod(value):
         return {**_form(value.__func__), "of": inner(value.__self__)}
-    return {**_form(type(value)), "attributes": inner(getattr(value, "__dict__", {}))}
+    if hasattr(value, "__dict__"):
+        return {**_form(type(value)), "attributes": inner(vars(value))}
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+
+
+def _closed_over(function: FunctionType) -> dict[str, Any]:
+    """The variables of a function that belong to those around it, as far as they have values yet."""
+    found = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with suppress(ValueError):
+            found[name] = cell.cell_contents
+    return found
 
 
 def _form(form: Any) -> dict[str, Any]:

@@ -74,9 +74,11 @@ class Evaluator:
         self.entries = entries(methods, explainer, options)
         self.target, self.batch_size, self.keep_maps = target, batch_size, keep_maps
         names = [name for metric in metrics for name in (*metric.figures, *metric.curves)]
-        twice = [name for name in names if names.count(name) > 1]
-        if twice:
-            raise OptionError(f"two metrics have a figure {twice[0]!r}: evaluate them in two runs")
+        titles = [metric.title for metric in metrics]
+        for what, named in (("have a figure", names), ("are called", titles)):
+            twice = [name for name in named if named.count(name) > 1]
+            if twice:
+                raise OptionError(f"two metrics {what} {twice[0]!r}: evaluate them in two runs")
 
     @property
     def figures(self) -> dict[str, Figure]:
