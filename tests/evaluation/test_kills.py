@@ -156,7 +156,8 @@ def gone(pids: list[int]) -> bool:
 
 def processes() -> list[tuple[int, int, str]]:
     """Number, parent and name of all that run; what is dead and waits for its parent to notice does not."""
-    table = subprocess.run(["ps", "-eo", "pid=,ppid=,stat=,args="], check=True, capture_output=True, text=True).stdout
+    command = ["ps", "-eww", "-o", "pid=,ppid=,stat=,args="]  # -ww: lines whole, whatever COLUMNS says
+    table = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     fields = [line.split(maxsplit=3) for line in table.splitlines()]
     return [(int(pid), int(parent), name) for pid, parent, state, name in fields if not state.startswith("Z")]
 
