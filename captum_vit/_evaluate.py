@@ -137,7 +137,8 @@ def compare(
 
 def _say_board(board: "Leaderboard") -> None:
     """The figures, as many side by side as a screen holds, and by how much the best method leads."""
-    shown = [name for name in board.figures if name not in board.undefined()]
+    undefined = board.undefined()
+    shown = [name for name in board.figures if name not in undefined]
     tables = -(-len(shown) // FIGURES_ACROSS)
     for i in range(tables):
         say(board.to_markdown(shown[len(shown) * i // tables : len(shown) * (i + 1) // tables]) + "\n")
@@ -148,8 +149,8 @@ def _say_board(board: "Leaderboard") -> None:
             say(f"  {plain(method):20}  {lead}")
     for count, names in _counted(board, shown).items():
         complain(f"Note: {count} count for {', '.join(names)}; others have no object, or none that the protocol takes")
-    if len(shown) < len(board.figures):
-        complain(f"Note: defined for no item, as without masks or boxes: {', '.join(board.undefined())}")
+    if undefined:
+        complain(f"Note: defined for no item, as without masks or boxes: {', '.join(undefined)}")
     for note in board.notes:
         complain(f"Note: {note}")
 

@@ -145,7 +145,8 @@ class Leaderboard:
 
     def without_maps(self) -> list[str]:
         """Methods that have no figure although others have: none of their maps is finite."""
-        shown = [name for name in self.figures if name not in self.undefined()]
+        undefined = self.undefined()
+        shown = [name for name in self.figures if name not in undefined]
         return [m for m in self.methods if shown and not any(self.mean(m, name).count for name in shown)]
 
     def per_class(self, figure: str) -> dict[int, dict[str, Mean]]:
