@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from captum_vit.access import CLASS, PATCHES, Readout, Switch
 from captum_vit.adapters.hf_common import HFAdapter
-from captum_vit.layers import CLASS, PATCHES, Readout, Switch
 
 READOUTS = {
     "BeitForImageClassification": PATCHES,

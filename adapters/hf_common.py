@@ -5,8 +5,8 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from captum_vit.access import CLASS, Adapter, Grid, Readout, Switch, TokenLayout, unaltered
 from captum_vit.adapters.hf_tokens import patch_grid, patch_size, prefix_tokens
-from captum_vit.layers import CLASS, Adapter, Grid, Readout, Switch, TokenLayout, unaltered
 
 
 class HFAdapter(Adapter):

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from torch import nn
 
+from captum_vit.access import CLASS, CLASS_AND_PATCHES
 from captum_vit.adapters.hf_common import HFAdapter
-from captum_vit.layers import CLASS, CLASS_AND_PATCHES
 
 READOUTS = {
     "Dinov2ForImageClassification": CLASS_AND_PATCHES,

@@ -2,8 +2,8 @@
 
 from torch import nn
 
+from captum_vit.access import Adapter
 from captum_vit.adapters.hf_common import is_hf
-from captum_vit.layers import Adapter
 
 WINDOWS = "attention runs in windows of the image, so that no query sees all patches"
 SOME_WINDOWS = "in a part of its layers attention runs in windows of the image, where no query sees all patches"

@@ -5,9 +5,8 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from captum_vit.access import NestedAdapter, Readout, adapt, unaltered
 from captum_vit.adapters.hf_common import is_hf
-from captum_vit.layers import NestedAdapter, Readout, unaltered
-from captum_vit.registry import adapt
 
 
 class HFTimm(NestedAdapter):

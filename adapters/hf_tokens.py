@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import nn
 
+from captum_vit.access import Grid
 from captum_vit.errors import TokenLayoutError
-from captum_vit.layers import Grid
 
 PREFIX = {
     "cls_token": "class",

@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import Tensor
 
+from captum_vit.access import CLASS, CLASS_AND_DISTILLATION, PATCHES
 from captum_vit.adapters.hf_common import HFAdapter
-from captum_vit.layers import CLASS, CLASS_AND_DISTILLATION, PATCHES
 
 READOUTS = {
     "ViTForImageClassification": CLASS,

@@ -5,8 +5,8 @@ from typing import Any, cast
 
 from torch import nn
 
+from captum_vit.access import CLASS, PATCHES, Adapter, Grid, Readout, Switch, TokenLayout, unaltered
 from captum_vit.errors import TokenLayoutError, UnsupportedModelError
-from captum_vit.layers import CLASS, PATCHES, Adapter, Grid, Readout, Switch, TokenLayout, unaltered
 
 TOWER = ("VisionTransformer", "open_clip.transformer")  # by name: a model of it implies the import
 

@@ -11,10 +11,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from captum_vit import sample
-from captum_vit.errors import ModelLoadError
+from captum_vit.errors import ModelLoadError, nearest
 from captum_vit.geometry import View
 from captum_vit.models import LoadedModel, load_weights, read_checkpoint
-from captum_vit.nearest import nearest
 from captum_vit.preprocessing import Preprocessing
 
 

@@ -7,9 +7,9 @@ from typing import Any, cast
 
 from torch import nn
 
+from captum_vit.access import CLASS, Adapter, Grid, Projections, TokenLayout
 from captum_vit.adapters.timm_tokens import split_qkv
 from captum_vit.errors import TokenLayoutError, UnsupportedModelError
-from captum_vit.layers import CLASS, Adapter, Grid, Projections, TokenLayout
 
 PARTS = ("tokens_to_token", "cls_token", "pos_embed", "blocks", "norm", "head")
 STRIDE = 16  # of the soft splits together

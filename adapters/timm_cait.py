@@ -7,9 +7,9 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from captum_vit.access import CLASS, PATCHES, Projections, Readout, TokenLayout
 from captum_vit.adapters.timm_common import TimmAdapter
 from captum_vit.adapters.timm_tokens import embedded, split_qkv
-from captum_vit.layers import CLASS, PATCHES, Projections, Readout, TokenLayout
 
 
 class TimmCait(TimmAdapter):

@@ -6,7 +6,7 @@ from typing import Any, cast
 from timm.data import ImageNetInfo, infer_imagenet_subset
 from torch import Tensor, nn
 
-from captum_vit.layers import Adapter, Grid, Switch, unaltered
+from captum_vit.access import Adapter, Grid, Switch, unaltered
 
 
 class TimmAdapter(Adapter):

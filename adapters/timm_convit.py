@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_vit.access import CLASS, PATCHES, Projections, Readout, Rows, TokenLayout
 from captum_vit.adapters.timm_common import TimmAdapter
 from captum_vit.adapters.timm_tokens import embedded, split_pair_and_one, split_qkv
-from captum_vit.layers import CLASS, PATCHES, Projections, Readout, Rows, TokenLayout
 
 
 class TimmConvit(TimmAdapter):

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from captum_vit.adapters import hub
 from captum_vit.adapters.timm_common import class_names
-from captum_vit.errors import ModelLoadError
+from captum_vit.errors import ModelLoadError, nearest
 from captum_vit.models import LoadedModel, load_weights, read_checkpoint
-from captum_vit.nearest import nearest
 from captum_vit.preprocessing import Preprocessing, read_preprocessing
 
 _FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")

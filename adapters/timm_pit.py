@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import nn
 
+from captum_vit.access import CLASS, CLASS_AND_DISTILLATION, Grid, Readout, TokenLayout
 from captum_vit.adapters.timm_common import TimmAdapter
 from captum_vit.adapters.timm_tokens import require_size
-from captum_vit.layers import CLASS, CLASS_AND_DISTILLATION, Grid, Readout, TokenLayout
 
 
 class TimmPit(TimmAdapter):

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import nn
 
+from captum_vit.access import CLASS, PATCHES, Projections, Readout, TokenLayout
 from captum_vit.adapters.timm_common import TimmAdapter
 from captum_vit.adapters.timm_tokens import require_size, split_pair_and_one
-from captum_vit.layers import CLASS, PATCHES, Projections, Readout, TokenLayout
 
 
 class TimmTnt(TimmAdapter):

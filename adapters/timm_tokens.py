@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import Tensor
 
+from captum_vit.access import Grid, Readout, TokenLayout
 from captum_vit.errors import TokenLayoutError
-from captum_vit.layers import Grid, Readout, TokenLayout
 
 
 def embedded(embed: Any, image_size: Grid, prefix: int, readout: Readout) -> TokenLayout:

@@ -5,10 +5,10 @@ from typing import Any
 
 from torch import nn
 
+from captum_vit.access import CLASS, CLASS_AND_DISTILLATION, PATCHES, Readout, TokenLayout, all_tokens
 from captum_vit.adapters.timm_common import TimmAdapter, is_timm
 from captum_vit.adapters.timm_tokens import embedded
 from captum_vit.errors import UnsupportedModelError
-from captum_vit.layers import CLASS, CLASS_AND_DISTILLATION, PATCHES, Readout, TokenLayout, all_tokens
 
 ATTENTION = ("Attention", "AttentionRope", "RelPosAttention", "EvaAttention", "ParallelScalingBlock")
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import nn
 
+from captum_vit.access import CLASS, Readout, TokenLayout
 from captum_vit.adapters.timm_common import TimmAdapter
-from captum_vit.layers import CLASS, Readout, TokenLayout
 
 
 class TimmXcit(TimmAdapter):

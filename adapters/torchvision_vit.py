@@ -6,8 +6,8 @@ from typing import Any, cast
 from torch import nn
 from torchvision.models import VisionTransformer, ViT_B_16_Weights  # type: ignore[import-untyped]
 
+from captum_vit.access import CLASS, Adapter, Grid, Readout, TokenLayout, unaltered
 from captum_vit.errors import TokenLayoutError
-from captum_vit.layers import CLASS, Adapter, Grid, Readout, TokenLayout, unaltered
 
 
 class TorchvisionViT(Adapter):

@@ -10,39 +10,38 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from .access import Adapter, AttentionCall, Readout, TokenLayout, adapt, register
     from .attr import AGCAM, DAAM, AttentionRollout, FeatureImportance, GradientRollout, RawAttention
     from .errors import CaptumViTError
-    from .explaining import Explainer, explain
-    from .explanation import Explanation
+    from .explanation.explaining import Explainer, explain
+    from .explanation.explanation import Explanation
     from .inspection import Inspection, inspect
-    from .layers import Adapter, AttentionCall, Readout, TokenLayout
     from .models import load_model
     from .pipelines import explainer as explainer
     from .preprocessing import Preprocessing
-    from .registry import adapt, register
 
 _HOMES = {
     "AGCAM": "attr",
     "DAAM": "attr",
-    "Adapter": "layers",
-    "AttentionCall": "layers",
+    "Adapter": "access",
+    "AttentionCall": "access",
     "AttentionRollout": "attr",
     "CaptumViTError": "errors",
-    "Explainer": "explaining",
-    "Explanation": "explanation",
+    "Explainer": "explanation.explaining",
+    "Explanation": "explanation.explanation",
     "FeatureImportance": "attr",
     "GradientRollout": "attr",
     "Inspection": "inspection",
     "Preprocessing": "preprocessing",
     "RawAttention": "attr",
-    "Readout": "layers",
-    "TokenLayout": "layers",
-    "adapt": "registry",
-    "explain": "explaining",
+    "Readout": "access",
+    "TokenLayout": "access",
+    "adapt": "access",
+    "explain": "explanation.explaining",
     "explainer": "pipelines",  # not in __all__: it needs transformers
     "inspect": "inspection",
     "load_model": "models",
-    "register": "registry",
+    "register": "access",
 }
 
 

@@ -8,8 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .errors import TargetError
-from .nearest import nearest
+from .errors import TargetError, nearest
 
 
 def as_targets(target: Any) -> list[int | str]:

@@ -3,9 +3,12 @@
 import functools
 import hashlib
 import inspect
+import platform
 import re
 from collections.abc import Mapping, Set
 from contextlib import suppress
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -102,3 +105,18 @@ def _hash(array: torch.Tensor | np.ndarray) -> str:
     if isinstance(array, torch.Tensor):
         array = array.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
     return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+PACKAGES = ("captum-vit", "captum", "torch", "timm", "transformers", "torchvision", "open-clip-torch")
+
+
+@cache
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that decide what a map is, as far as they are installed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,5 +1,7 @@
 """Everything that captum-vit raises on purpose; each also is the built-in error that callers would expect."""
 
+from difflib import get_close_matches
+
 
 class CaptumViTError(Exception):
     """Root of the library's errors."""
@@ -59,3 +61,9 @@ class RunError(CaptumViTError, ValueError):
 
 class OutputError(CaptumViTError, OSError):
     """A folder or file that cannot be written."""
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """A hint with the known names most like `name`, or nothing."""
+    close = get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"; nearest: {', '.join(close)}" if close else ""

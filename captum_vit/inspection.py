@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from .access import Adapter, LayerLayout, Readout, TokenLayout
+from .access.registry import adapt
 from .attr import METHODS
-from .capture import Inputs, measure_readout, record
+from .capture.running import Inputs, measure_readout, record
+from .capture.untouched import untouched
 from .errors import InputError
-from .layers import Adapter, LayerLayout, Readout, TokenLayout
-from .registry import adapt
-from .untouched import untouched
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ the loader. So the core knows no framework, and a package can bring loaders of i
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from pickle import UnpicklingError
@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .errors import ModelLoadError
-from .nearest import nearest
+from .access import adapt, unwrap
+from .errors import ModelLoadError, OptionError, nearest
 from .preprocessing import Preprocessing
 from .quiet import quiet
 
@@ -167,3 +167,37 @@ def _unreadable(path: Path) -> str:
         f"the checkpoint {str(path)!r} is neither safetensors nor written by torch.save, or it is damaged: "
         f"get or save it again"
     )
+
+
+def with_names(model: str | nn.Module, class_names: Any, checkpoint: str | Path | None) -> LoadedModel:
+    """A model by name or the module itself, with the names of its classes, or with others."""
+    if isinstance(model, str):
+        found = load_model(model, checkpoint=checkpoint)
+    else:
+        config = getattr(unwrap(model), "config", None)
+        problem = getattr(config, "problem_type", None)
+        found = LoadedModel(
+            model,
+            class_names=adapt(model).class_names,
+            multi_label=problem == "multi_label_classification",
+            regression=problem == "regression",
+        )
+    if class_names is None:
+        return found
+    return replace(found, class_names=dict(class_names if isinstance(class_names, Mapping) else enumerate(class_names)))
+
+
+def chosen_device(name: str | torch.device | None) -> torch.device:
+    """The device of this name, or by default cuda if there is one.
+
+    Raises:
+        OptionError: it is not there.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device).cpu()  # a device may have a name and not be there
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise OptionError(f"no device {str(name)!r} here: {str(error).splitlines()[0]}") from error
+    return device

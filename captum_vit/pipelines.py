@@ -23,14 +23,12 @@ from transformers.pipelines.image_classification import (
 
 from .attr import METHODS, ViTAttribution
 from .attr.base import check_options
+from .capture.untouched import untouched
 from .classes import as_targets, class_index
-from .errors import InputError, OptionError
-from .explaining import checked_view, covered
+from .errors import InputError, OptionError, nearest
 from .geometry import View
 from .images import to_image
-from .nearest import nearest
-from .preprocessing import read_preprocessing
-from .untouched import untouched
+from .preprocessing import checked_view, covered, read_preprocessing
 from .visualization import ALPHA, CMAP, overlay
 
 TASK = "image-attribution"

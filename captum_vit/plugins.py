@@ -7,8 +7,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from .errors import OptionError
-from .nearest import nearest
+from .errors import OptionError, nearest
 
 
 def imported(group: str) -> Iterator[Any]:

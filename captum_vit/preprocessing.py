@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .errors import PreprocessingError
+from .errors import InputError, PreprocessingError
 from .geometry import Size, View
+from .images import to_image
 from .plugins import imported
 
 PREPROCESSING = "captum_vit.preprocessing"  # entry-point group
@@ -91,3 +92,41 @@ def squashed(own: Preprocessing) -> Preprocessing:
         return (pixels.permute(2, 0, 1).float() / 255 - mean) / std
 
     return Preprocessing(prepare, lambda original: View.of(original).resized(*size), own.mean, own.std)
+
+
+def checked_view(preprocess: Preprocessing, original: Size, size: Size) -> View:
+    """How an input of `size` (width, height) looks at an image of `original`.
+
+    Raises:
+        InputError: the preprocessing says otherwise than it does.
+    """
+    view = preprocess.view(original)
+    if view.size != size:
+        raise InputError(
+            f"the preprocessing made {size[0]}x{size[1]} pixels where its description gives {view.size[0]}x"
+            f"{view.size[1]}: the way back is not known"
+        )
+    return view
+
+
+def covered(view: View, adapter: Any, input_size: tuple[int, int]) -> View:
+    """The view of the model's patches: without what is left over beside the last whole one."""
+    layout = adapter.token_layout(input_size, {})
+    seen = layout.image_size or input_size  # the ViT's owner may have resized
+    height = round(layout.grid[0] * layout.patch[0] * input_size[0] / seen[0])
+    width = round(layout.grid[1] * layout.patch[1] * input_size[1] / seen[1])
+    return view if (width, height) == view.size else view.cropped(0, 0, width, height)
+
+
+def shown(inputs: Tensor, preprocess: Preprocessing | None) -> Image.Image:
+    """A preprocessed image as a person would see it: normalisation undone, or where nobody knows it, stretched."""
+    pixels = inputs.detach().float().cpu()
+    if len(pixels) not in (1, 3):
+        raise InputError(f"an input of {len(pixels)} channels cannot be shown: call the methods themselves")
+    if preprocess is not None and preprocess.mean is not None and preprocess.std is not None:
+        mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (preprocess.mean, preprocess.std))
+        pixels = pixels * std + mean
+    else:
+        pixels = (pixels - pixels.min()) / (pixels.max() - pixels.min()).clamp_min(1e-12)
+    shown = (255 * pixels.clamp(0, 1)).round().byte().permute(1, 2, 0).numpy()
+    return to_image(shown)

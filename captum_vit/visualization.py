@@ -179,3 +179,31 @@ def shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     while text and font.getlength(text + "…") > width:
         text = text[:-1]
     return text + "…"
+
+
+SPANS = {"daam": (0.0, 255.0), "own": None}
+
+
+DISPLAYS = ("daam", "own")
+
+
+def displayed(flow: Tensor, display: str = "daam") -> Tensor:
+    """A flow (layers, rows, cols) as it is drawn.
+
+    Raises:
+        OptionError: no such display.
+    """
+    if display not in DISPLAYS:
+        raise OptionError(f"display must be one of {', '.join(DISPLAYS)}, got {display!r}")
+    return flow_display(flow.unsqueeze(0))[0] if display == "daam" else flow
+
+
+def thinned(length: int, count: int | None) -> list[int]:
+    """At most `count` positions at even distance, first and last among them; one alone is the last."""
+    if count is not None and count < 1:
+        raise OptionError(f"count must be at least 1, got {count}")
+    if count is None or count >= length:
+        return list(range(length))
+    if count == 1:
+        return [length - 1]
+    return [round(i * (length - 1) / (count - 1)) for i in range(count)]

@@ -35,7 +35,9 @@ def test_importing_brings_in_no_framework():
 @pytest.mark.parametrize("framework", ["timm", "transformers"])
 def test_one_framework_does_not_bring_in_the_other(framework):
     other = ({"timm", "transformers"} - {framework}).pop()
-    code = f"import sys, {framework}; before = {other!r} in sys.modules; import captum_vit.registry as registry; "
+    code = (
+        f"import sys, {framework}; before = {other!r} in sys.modules; import captum_vit.access.registry as registry; "
+    )
     code += f"print(len(registry.adapter_classes()), before, {other!r} in sys.modules)"
     found, before, after = python(code).split()
     assert int(found) >= 1

@@ -8,11 +8,11 @@ from captum.log import log_usage
 from torch import Tensor
 
 from .. import ops
-from ..capture import Differentiable, Inputs, Recording, differentiate, record, replay
+from ..access import AttentionCall, Readout, TokenLayout
+from ..capture.running import Differentiable, Inputs, Recording, differentiate, record, replay
+from ..capture.shelf import Shelf
+from ..capture.untouched import untouched
 from ..errors import InputError, OptionError, TargetError
-from ..layers import AttentionCall, Readout, TokenLayout
-from ..shelf import Shelf
-from ..untouched import untouched
 from .base import GradientViTAttribution, Images, check_output_shape, shape_maps, target_indices
 
 CLASSES_AT_ONCE = 256

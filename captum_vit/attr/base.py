@@ -12,11 +12,11 @@ from captum.log import log_usage
 from torch import Tensor, nn
 
 from .. import ops
-from ..capture import Inputs, Score, measure_readout
+from ..access import CLASS, Adapter, Layer, Readout, TokenLayout
+from ..access.registry import adapt, select_layers
+from ..capture.running import Inputs, Score, measure_readout
+from ..capture.untouched import untouched
 from ..errors import InputError, LayerNotFoundError, OptionError, TargetError, UnsupportedModelError
-from ..layers import CLASS, Adapter, Layer, Readout, TokenLayout
-from ..registry import adapt, select_layers
-from ..untouched import untouched
 
 OUTPUT_SHAPES = ("grid", "spatial", "input")
 Images = Tensor | tuple[Tensor]

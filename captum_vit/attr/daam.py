@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import ops
-from ..capture import Inputs, differentiate
+from ..access import AttentionCall, TokenLayout
+from ..capture.running import Inputs, differentiate
 from ..errors import OptionError, TargetError
-from ..layers import AttentionCall, TokenLayout
 from .base import GradientViTAttribution
 
 

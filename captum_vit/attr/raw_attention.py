@@ -7,10 +7,10 @@ import torch
 from captum.log import log_usage
 from torch import Tensor
 
-from ..capture import Inputs, record
+from ..access import AttentionCall, TokenLayout
+from ..capture.running import Inputs, record
+from ..capture.untouched import untouched
 from ..errors import OptionError
-from ..layers import AttentionCall, TokenLayout
-from ..untouched import untouched
 from .base import Images, ViTAttribution
 
 

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import ops
-from ..capture import Inputs, differentiate, record
-from ..layers import AttentionCall, LayerLayout, TokenLayout
-from ..shelf import Shelf
+from ..access import AttentionCall, LayerLayout, TokenLayout
+from ..capture.running import Inputs, differentiate, record
+from ..capture.shelf import Shelf
 from .base import GradientViTAttribution, ViTAttribution
 
 FusedRows = Callable[[AttentionCall, slice], Tensor]  # rows of a layer's fused matrix F_l, (B, R, N)

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree.ElementTree import ParseError, parse
 
-from captum_vit.errors import DataError
-
+from ..errors import DataError
 from .base import imported
 
 

@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from captum_vit.errors import CaptumViTError, DataError
-from captum_vit.nearest import nearest
+from ..errors import CaptumViTError, DataError, nearest
 
 Target = int | str | None
 Mask = NDArray[np.bool_]

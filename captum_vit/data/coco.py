@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from captum_vit.errors import DataError
-
+from ..errors import DataError
 from .base import IndexedReader, Item, Mask, Row, imported, one_of, wrong_layout
 from .pictures import open_photo
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from captum_vit.errors import DataError
-
+from ..errors import DataError
 from .base import IndexedReader, Item, Row, first_folder, one_of, wrong_layout
 from .pictures import marked, open_photo, read_labels
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from captum_vit.errors import DataError
-from captum_vit.images import SUFFIXES
-
+from ..errors import DataError
+from ..images import SUFFIXES
 from .base import IndexedReader, Item, Row, wrong_layout
 from .pictures import marked, open_photo, read_labels
 

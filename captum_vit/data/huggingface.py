@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from captum_vit.errors import DataError
-
+from ..errors import DataError
 from .base import Boxes, IndexedReader, Item, Row, Target, imported, one_of
 from .pictures import Photo, marked, open_photo, read_labels
 

@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from captum_vit.errors import DataError
-from captum_vit.images import SUFFIXES
-
+from ..errors import DataError
+from ..images import SUFFIXES
 from .annotations import read_annotation
 from .base import IndexedReader, Item, Row, first_folder, imported, wrong_layout
 from .pictures import open_photo

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from captum_vit.errors import DataError
-
+from ..errors import DataError
 from .base import IndexedReader, Item, Row, wrong_layout
 from .imagenet import class_folders, class_numbers, synsets
 from .pictures import open_photo, read_labels

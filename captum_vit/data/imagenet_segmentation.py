@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from captum_vit.errors import DataError
-
+from ..errors import DataError
 from .base import IndexedReader, Item, Row, imported, wrong_layout
 
 _HOLDS = "the file gtsegs_ijcv.mat, a MATLAB 7.3 file with value/img and value/gt in it"

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from captum_vit.errors import DataError
-from captum_vit.nearest import nearest
-
+from ..errors import DataError, nearest
 from .base import Reader, one_of
 
 READERS = "captum_vit.readers"

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from captum_vit.errors import DataError
-
+from ..errors import DataError
 from .base import IndexedReader, Item, Row, imported, one_of, wrong_layout
 from .pictures import open_photo, read_labels
 

@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from captum_vit.errors import DataError
-from captum_vit.images import MAX_PIXELS, decode_image, known_formats, open_image
-
+from ..errors import DataError
+from ..images import MAX_PIXELS, decode_image, known_formats, open_image
 from .base import Boxes, Mask
 
 Labels = NDArray[np.generic]

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from captum_vit.errors import DataError
-from captum_vit.sample import CLASSES, Scene, draw_scene
-
+from ..errors import DataError
+from ..sample import CLASSES, Scene, draw_scene
 from .base import IndexedReader, Item, Row
 
 _COUNT = 100

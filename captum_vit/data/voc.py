@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from captum_vit.errors import DataError
-
+from ..errors import DataError
 from .annotations import Annotation, read_annotation
 from .base import IndexedReader, Item, Row, imported, one_of, wrong_layout
 from .pictures import Photo, open_photo, read_labels

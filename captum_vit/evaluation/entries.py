@@ -8,13 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..access import Adapter
 from ..attr import METHODS, ViTAttribution
 from ..attr.base import options_of
 from ..describing import described
-from ..errors import OptionError
-from ..explaining import Explainer
-from ..layers import Adapter
-from ..nearest import nearest
+from ..errors import OptionError, nearest
+from ..explanation.explaining import Explainer
 from ..plugins import named_object
 
 ASKED = {"self", "inputs", "model", "images", "target", "targets"}  # what a method is given anyway

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from ..classes import class_index
 from ..data import Item, Reader
-from ..describing import weights_hash
+from ..describing import versions, weights_hash
 from ..errors import CaptumViTError, InputError, OptionError, RunError
-from ..explaining import Explainer, checked_view, covered, versions
+from ..explanation.explaining import Explainer
 from ..geometry import View
 from ..metrics import Case, Figure, Metric
+from ..preprocessing import checked_view, covered
 from .entries import Entry, Method, entries
 
 TARGETS = ("label", "predicted")

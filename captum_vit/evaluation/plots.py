@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..attr import METHODS
-from ..panels import NotebookFigure
+from ..figures.panels import NotebookFigure
 from .entries import BASELINES
 
 if TYPE_CHECKING:

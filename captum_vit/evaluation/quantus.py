@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 from ..attr import METHODS
-from ..errors import OptionError
-from ..nearest import nearest
+from ..errors import OptionError, nearest
 
 
 def quantus_explain(

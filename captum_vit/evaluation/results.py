@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from ..errors import RunError
+from ..errors import RunError, nearest
+from ..files import write_atomically
 from ..metrics import Figure, Metric
-from ..nearest import nearest
-from ..saving import write_atomically
 from .bootstrap import Array, Bootstrap, Estimate, Index, Mean
 from .shards import as_table, read_manifest, read_rows
 

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..data import open_data
-from ..errors import OptionError, RunError
-from ..explaining import Explainer
+from ..errors import OptionError, RunError, nearest
+from ..explanation.explaining import Explainer
+from ..files import write_atomically
 from ..metrics import Metric, named_metric
-from ..nearest import nearest
-from ..saving import write_atomically
 from .engines import ENGINES
 from .entries import Method, check_methods
 from .evaluator import Evaluator

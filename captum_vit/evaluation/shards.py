@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import OutputError, RunError
-from ..saving import write_atomically
+from ..files import write_atomically
 
 MANIFEST = "manifest.json"
 FORMAT = 1

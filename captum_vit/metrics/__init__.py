@@ -4,8 +4,7 @@ A function for each metric, and a class for each group, which shares the work an
 one value for each image; what is undefined is NaN, and never disturbs another image.
 """
 
-from ..errors import OptionError
-from ..nearest import nearest
+from ..errors import OptionError, nearest
 from ..plugins import named_object
 from .base import Case, Figure, Metric, blank, enlarge, means
 from .localization import (
@@ -25,14 +24,7 @@ from .localization import (
 from .occluders import black, blur
 from .perturbation import Curve, Perturbation, perturbation, perturbation_curve
 from .regions import binarise, boxes_of, fill_boxes, normalise
-from .sanity import (
-    Randomisation,
-    Sanity,
-    class_sensitivity,
-    randomisation,
-    sparseness,
-    stability,
-)
+from .sanity import Randomisation, Sanity, class_sensitivity, randomisation, sparseness, stability
 
 METRICS: dict[str, type[Metric]] = {
     "localization": Localization,

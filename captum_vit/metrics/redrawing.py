@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from ..registry import adapt
+from ..access.registry import adapt
 
 
 def stages_of(model: nn.Module) -> dict[str, list[nn.Module]]:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from ..explanation import Attribution, Explanation
+from ..explained import Attribution, Explained
 from ..visualization import overlay
 
 _ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
@@ -47,7 +47,7 @@ def shrunk(image: Image.Image, side: int) -> Image.Image:
     return copy
 
 
-def thumbnail(explanation: Explanation, attribution: Attribution, side: int) -> str:
+def thumbnail(explanation: Explained, attribution: Attribution, side: int) -> str:
     """A small overlay as a data URL."""
     drawn = overlay(shrunk(explanation.image, side), attribution.map, explanation.view)
     return data_url(drawn, lossless=False)

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 
-from ..explanation import Explanation
+from ..explained import Explained
 from ..geometry import Size, View
 from .encoding import text
 
 
-def label_rows(explanation: Explanation) -> str:
+def label_rows(explanation: Explained) -> str:
     """The table of predicted classes with bars, or why there is none."""
     if not explanation.labels:
         return '<p class="quiet">The model gives features, not classes.</p>'
@@ -25,7 +25,7 @@ def label_rows(explanation: Explanation) -> str:
     )
 
 
-def facts(explanation: Explanation) -> str:
+def facts(explanation: Explained) -> str:
     """Terms and descriptions."""
     rows, cols = explanation.grid
     width, height = explanation.view.size
@@ -40,7 +40,7 @@ def facts(explanation: Explanation) -> str:
     return "".join(f"<div><dt>{term}</dt><dd>{said}</dd></div>" for term, said in known if said)
 
 
-def image_size(explanation: Explanation) -> str:
+def image_size(explanation: Explained) -> str:
     """The photograph's size, and that of the copy that was kept of it."""
     original, kept = explanation.photographed, f"{_sides(explanation.view.original)} pixels"
     return kept if original is None else f"{_sides(original)} pixels, kept as {kept}"

@@ -1,6 +1,6 @@
 """The piece of HTML that a notebook shows for an explanation: no scripts, everything escaped."""
 
-from ..explanation import Attribution, Explanation
+from ..explained import Attribution, Explained
 from .encoding import text, thumbnail
 from .facts import percent
 
@@ -8,7 +8,7 @@ SIDE = 192
 SHOWN = 12  # overlays; a notebook is saved with all that it shows
 
 
-def render_inline(explanation: Explanation) -> str:
+def render_inline(explanation: Explained) -> str:
     """Overlays side by side under their titles, and the predicted labels with their scores."""
     figures = "".join(_figure(explanation, attribution) for attribution in explanation.attributions[:SHOWN])
     more = len(explanation) - SHOWN
@@ -21,7 +21,7 @@ def render_inline(explanation: Explanation) -> str:
     )
 
 
-def _figure(explanation: Explanation, attribution: Attribution) -> str:
+def _figure(explanation: Explained, attribution: Attribution) -> str:
     title = text(attribution.title)
     return (
         f'<figure style="margin:0;max-width:{SIDE}px"><figcaption style="overflow-wrap:anywhere">{title}</figcaption>'
@@ -29,7 +29,7 @@ def _figure(explanation: Explanation, attribution: Attribution) -> str:
     )
 
 
-def _table(explanation: Explanation) -> str:
+def _table(explanation: Explained) -> str:
     if not explanation.labels:
         return ""
     rows = "".join(

@@ -10,7 +10,7 @@ from string import Template
 
 from .._version import __version__
 from ..errors import InputError
-from ..explanation import Explanation
+from ..explained import Explained
 from .encoding import json_block, text, thumbnail
 from .facts import facts, label_rows
 from .viewer import ATTENTION_BYTES, photo, viewer_data
@@ -29,7 +29,7 @@ class _Part:
     section: str
 
 
-def render(explanations: Iterable[Explanation], count: int | None = None) -> str:
+def render(explanations: Iterable[Explained], count: int | None = None) -> str:
     """One page of HTML for one or several explanations, to be opened from disk and without a network.
 
     They are taken one by one, and none is kept: of many, pass an iterator that loads each when its turn comes.
@@ -63,13 +63,13 @@ def render(explanations: Iterable[Explanation], count: int | None = None) -> str
     )
 
 
-def _part(explanation: Explanation, number: int, count: int) -> _Part:
+def _part(explanation: Explained, number: int, count: int) -> _Part:
     title = explanation.source or ("Image" if count == 1 else f"Image {number}")
     entry = _entry(explanation, title, number) if count > 1 else ""
     return _Part(title, explanation.model, entry, _section(explanation, title, number, ATTENTION_BYTES // count))
 
 
-def _section(explanation: Explanation, title: str, number: int, attention_bytes: int) -> str:
+def _section(explanation: Explained, title: str, number: int, attention_bytes: int) -> str:
     return Template(_static("section.html")).substitute(
         n=number,
         title=text(title),
@@ -80,7 +80,7 @@ def _section(explanation: Explanation, title: str, number: int, attention_bytes:
     )
 
 
-def _entry(explanation: Explanation, title: str, number: int) -> str:
+def _entry(explanation: Explained, title: str, number: int) -> str:
     """One line of the index."""
     first = explanation.attributions[0]
     return (

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..explanation import Attribution, Explanation
+from ..explained import Attribution, Explained
 from ..visualization import ALPHA, heatmap
 from .encoding import base64, data_url, shrunk
 
@@ -17,13 +17,13 @@ EXACT = 256 * 256  # photographs of so few pixels are kept without loss
 ATTENTION_BYTES = 12_000_000  # what the attention between patches may take on a page, before base64
 
 
-def photo(explanation: Explanation) -> str:
+def photo(explanation: Explained) -> str:
     """The photograph as the page holds it, once."""
     image = explanation.image
     return data_url(shrunk(image, LONGEST), lossless=image.width * image.height <= EXACT)
 
 
-def viewer_data(explanation: Explanation, attention_bytes: int = ATTENTION_BYTES) -> dict[str, Any]:
+def viewer_data(explanation: Explained, attention_bytes: int = ATTENTION_BYTES) -> dict[str, Any]:
     """All that the script needs of one explanation.
 
     Flows are float32, so that shares and ranges on the page are the numbers themselves and colours are computed from

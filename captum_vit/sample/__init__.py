@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from captum_vit.sample.scenes import CLASSES, Scene, draw_batch, draw_scene
+from .scenes import CLASSES, Scene, draw_batch, draw_scene
 
 __all__ = [
     "CLASSES", "CONFIG", "MEAN", "STD", "WEIGHTS", "Scene",

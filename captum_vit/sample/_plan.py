@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from captum_vit.sample._shapes import OUTLINES, SHAPES
+from ._shapes import OUTLINES, SHAPES
 
 MAX_OBJECTS = 3
 MAX_DISTRACTORS = 3

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from captum_vit.sample import CLASSES, CONFIG, MEAN, STD, draw_batch
+from . import CLASSES, CONFIG, MEAN, STD, draw_batch
 
 _TEST_SEED = 2**32  # beyond the seeds that a run would use
 
@@ -202,7 +202,7 @@ def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
 
 def build_model(seed: int) -> nn.Module:
     """The sample model with random weights."""
-    from captum_vit.models import load_model
+    from ..models import load_model
 
     torch.manual_seed(seed)
     return load_model("sample", pretrained=False).model

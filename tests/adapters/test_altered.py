@@ -7,10 +7,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from captum_vit import AGCAM, DAAM, AttentionRollout, RawAttention, Readout, adapt
-from captum_vit.capture import Inputs, measure_readout
+from captum_vit.access import NestedAdapter
+from captum_vit.capture.running import Inputs, measure_readout
+from captum_vit.capture.untouched import untouched
 from captum_vit.errors import InputError, OptionError
-from captum_vit.layers import NestedAdapter
-from captum_vit.untouched import untouched
 from tests.helpers import METHODS, assert_close, explain, hf_vit, images, timm_vit
 
 

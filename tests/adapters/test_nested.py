@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from transformers import ViTForImageClassification, ViTModel
 
 from captum_vit import AGCAM, DAAM, AttentionRollout, Readout, adapt
-from captum_vit.capture import Inputs, measure_readout
-from captum_vit.untouched import untouched
+from captum_vit.capture.running import Inputs, measure_readout
+from captum_vit.capture.untouched import untouched
 from tests.helpers import CLASSES, METHODS, WIDTH, assert_close, explain, hf_vit, images, randomise, timm_vit
 
 

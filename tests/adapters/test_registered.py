@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 import captum_vit
-from captum_vit import AGCAM, registry
+from captum_vit import AGCAM
+from captum_vit.access import CLASS, registry
 from captum_vit.adapters.timm_vit import TimmViT
 from captum_vit.errors import OptionError, UnsupportedModelError
-from captum_vit.layers import CLASS
 from tests.helpers import images, timm_vit
 
 

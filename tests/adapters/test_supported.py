@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from captum_vit import AGCAM, DAAM, AttentionRollout, FeatureImportance, RawAttention, adapt
-from captum_vit.capture import Inputs, differentiate, measure_readout, record
+from captum_vit.access import AttentionCall, TokenLayout
+from captum_vit.capture.running import Inputs, differentiate, measure_readout, record
+from captum_vit.capture.untouched import untouched
 from captum_vit.errors import LayerNotFoundError, TokenLayoutError
-from captum_vit.layers import AttentionCall, TokenLayout
-from captum_vit.untouched import untouched
 from tests.helpers import CASES, DEPTH, METHODS, WIDE, Case, assert_close, explain, image_size, images, relative_error
 
 RESIZED = [name for name, case in CASES.items() if case.other_size]

@@ -7,8 +7,8 @@ from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
-from captum_vit import cli
-from captum_vit._folders import RECORD
+from captum_vit.cli import app as cli
+from captum_vit.cli.folders import RECORD
 
 
 def run(*arguments: str | Path, code: int = 0) -> Result:

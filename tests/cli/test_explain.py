@@ -7,8 +7,9 @@ import timm
 from safetensors.torch import save_file
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
-from captum_vit import _run, sample
+from captum_vit import sample
 from captum_vit._version import __version__
+from captum_vit.cli import explain as _run
 from tests.cli.helpers import explain, photo, pixels, refused, run, written
 
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captum_vit import Explanation, _folders
-from captum_vit.saving import MANIFEST
+from captum_vit import Explanation
+from captum_vit.cli import folders as _folders
+from captum_vit.explanation.saving import MANIFEST
 from tests.cli.helpers import explain, run, written
 
 OUT = Path("captum-vit-out")
@@ -39,7 +40,7 @@ def test_another_image_of_the_same_name_has_a_folder_of_its_own():
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="broken on purpose: images that are not told apart")
 def test_images_that_are_not_told_apart(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("captum_vit._run.fingerprint", lambda image: "same")
+    monkeypatch.setattr("captum_vit.cli.explain.fingerprint", lambda image: "same")
     test_another_image_of_the_same_name_has_a_folder_of_its_own()
 
 

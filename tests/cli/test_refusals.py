@@ -12,7 +12,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from captum_vit import _run, cli, explaining, sample
+from captum_vit import sample
+from captum_vit.cli import app as cli
+from captum_vit.cli import explain as _run
+from captum_vit import models
 from tests.cli.helpers import explain, photo, pixels, refused, run, written
 
 NOTE = "Note: the sample model knows drawn shapes alone; name a --model for photographs"
@@ -51,7 +54,7 @@ def test_bad_checkpoints():
 
 
 def test_folders_that_cannot_be_written_are_found_before_the_work(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(explaining, "load_model", lambda *_, **__: pytest.fail("worked"))
+    monkeypatch.setattr(models, "load_model", lambda *_, **__: pytest.fail("worked"))
     photo("a.png")
     refused("cannot write to 'a.png': it is a file", "--out", "a.png")
     refused("cannot write to the folder 'a.png/under': Not a directory", "--out", "a.png/under")
@@ -95,7 +98,7 @@ def test_one_bad_image_among_several(content: bytes | None, message: str):
 
 
 def test_only_bad_images(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(explaining, "load_model", lambda *_, **__: pytest.fail("loaded a model for nothing"))
+    monkeypatch.setattr(models, "load_model", lambda *_, **__: pytest.fail("loaded a model for nothing"))
     result = explain("nothing.png", "more\nnothing.png", code=1)
     assert result.stderr.splitlines() == [
         "Failed: no such file: 'nothing.png'", "Failed: no such file: 'more\\nnothing.png'", "2 of 2 images failed",
@@ -187,7 +190,7 @@ def test_the_command_line_itself_needs_no_torch():
         "package = types.ModuleType('captum_vit')\n"  # stands in for the package, which imports its methods
         f"package.__path__ = [{str(Path(cli.__file__).parent)!r}]\n"
         "sys.modules['captum_vit'] = package\n"
-        "import captum_vit.cli\n"
+        "import captum_vit.cli.app\n"
         "print(sorted({'torch', 'captum', 'timm', 'transformers', 'matplotlib'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "[]\n"

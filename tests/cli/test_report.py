@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captum_vit import Explanation, _run
-from captum_vit.saving import MANIFEST
+from captum_vit import Explanation
+from captum_vit.cli import explain as _run
+from captum_vit.explanation.saving import MANIFEST
 from tests.cli.helpers import photo, pixels, run, written
 
 

@@ -15,9 +15,11 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from captum_vit import Explanation, explain, sample, saving
+from captum_vit import Explanation, explain, sample
 from captum_vit.errors import ExplanationLoadError, InputError, OutputError
-from captum_vit.saving import MANIFEST, write_atomically
+from captum_vit.explanation import saving
+from captum_vit.explanation.saving import MANIFEST
+from captum_vit.files import write_atomically
 
 
 def scene(size: tuple[int, int] = (90, 60), seed: int = 15) -> Image.Image:

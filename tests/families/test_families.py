@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from captum_vit import AGCAM, DAAM, AttentionRollout, GradientRollout, adapt
+from captum_vit.access import Adapter, AttentionCall
 from captum_vit.attr import METHODS
-from captum_vit.capture import Inputs, differentiate, measure_readout, record
+from captum_vit.capture.running import Inputs, differentiate, measure_readout, record
+from captum_vit.capture.untouched import untouched
 from captum_vit.errors import UnsupportedModelError
-from captum_vit.layers import Adapter, AttentionCall
-from captum_vit.untouched import untouched
 from tests.families import stepwise
 from tests.families.family import Family
 from tests.families.table import FAMILIES

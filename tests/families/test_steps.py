@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from captum_vit import AGCAM, RawAttention, adapt
-from captum_vit.capture import Inputs, differentiate
+from captum_vit.capture.running import Inputs, differentiate
+from captum_vit.capture.untouched import untouched
 from captum_vit.errors import LayerNotRecordedError, UnsupportedModelError
-from captum_vit.untouched import untouched
 from tests.families.t2t import Attention, SmallT2T
 from tests.helpers import METHODS, assert_close, explain, images, randomise
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from captum_vit import inspect
-from captum_vit.registry import ADAPTERS
+from captum_vit.access.registry import ADAPTERS
 from tests.families import support
 from tests.families.table import FAMILIES
 

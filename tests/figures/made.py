@@ -5,7 +5,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from captum_vit.explanation import AttentionRecord, Attribution, Explanation, Label
+from captum_vit.explained import AttentionRecord, Attribution, Label
+from captum_vit.explanation.explanation import Explanation
 from captum_vit.geometry import View
 
 LAYERS = tuple(f"blocks.{i}.attn" for i in range(4))

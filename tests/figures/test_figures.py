@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import captum_vit
-from captum_vit import figures
 from captum_vit.errors import OptionError
-from captum_vit.explanation import Label
+from captum_vit.explained import Label
+from captum_vit.figures import drawing as figures
+from captum_vit.figures.titles import block_names, ends
 from captum_vit.sample import draw_scene
-from captum_vit.titles import block_names, ends
 from tests.figures.made import CAT, DOG, explanation
 
 ALL = [figures.plot, figures.overlay, figures.classes, figures.methods, figures.layers, figures.heads, figures.flow]

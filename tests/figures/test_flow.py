@@ -14,11 +14,12 @@ import pytest
 import torch
 from PIL import Image, features
 
-from captum_vit import flow as module
 from captum_vit.errors import OptionError, OutputError
-from captum_vit.explanation import Explanation, Label
-from captum_vit.flow import Flow, thinned
-from captum_vit.visualization import flow_display, overlay
+from captum_vit.explained import Label
+from captum_vit.explanation import flow as module
+from captum_vit.explanation.explanation import Explanation
+from captum_vit.explanation.flow import Flow
+from captum_vit.visualization import flow_display, overlay, thinned
 from tests.figures.made import CAT, DOG, LAYERS, explanation
 
 webp = pytest.mark.skipif(not features.check("webp"), reason="this Pillow has no WebP")

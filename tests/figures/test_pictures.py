@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from captum_vit import figures
+from captum_vit.figures import drawing as figures
 from captum_vit.geometry import View
 from tests.figures.made import CAT, DOG, explanation
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from captum_vit import AttentionCall
-from captum_vit.layers import LayerLayout
+from captum_vit.access import LayerLayout
 from tests.helpers import relative_error
 from tests.properties.broken import caught, unshrunk
 from tests.properties.test_ops import budgets, chunks_of, seeds

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from captum_vit import Readout, TokenLayout
+from captum_vit.access import LayerLayout
 from captum_vit.errors import TokenLayoutError
-from captum_vit.layers import LayerLayout
 from tests.properties.broken import caught, unshrunk
 from tests.properties.test_calls import close
 

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 import captum_vit
-from captum_vit.explanation import Explanation
+from captum_vit.explanation.explanation import Explanation
 from captum_vit.sample import draw_scene
 from tests.report.helpers import Opened, watch
 

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from playwright.sync_api import Locator, Page
 
-from captum_vit.explanation import AttentionRecord, Attribution, Explanation, Label
+from captum_vit.explained import AttentionRecord, Attribution, Label
+from captum_vit.explanation.explanation import Explanation
 from captum_vit.geometry import View
 
 Opened = Callable[..., Page]

@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from captum_vit.explanation import Explanation
+from captum_vit.explanation.explanation import Explanation
 from captum_vit.report import render_inline
 from tests.report.helpers import EVIL, LABELS, Opened, explained, renamed
 

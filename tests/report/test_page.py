@@ -12,7 +12,8 @@ from torchvision.transforms import Compose, Resize, ToTensor
 
 from captum_vit import explain
 from captum_vit.errors import InputError
-from captum_vit.explanation import AttentionRecord, Attribution, Explanation, Label
+from captum_vit.explained import AttentionRecord, Attribution, Label
+from captum_vit.explanation.explanation import Explanation
 from captum_vit.geometry import View
 from captum_vit.report import render
 from captum_vit.report.encoding import json_block

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from playwright.sync_api import Page
 
-from captum_vit.explanation import Explanation
+from captum_vit.explanation.explanation import Explanation
 from captum_vit.geometry import View
 from captum_vit.report import render
 from captum_vit.visualization import flow_display, overlay

@@ -8,7 +8,7 @@ import pytest
 import torch
 from playwright.sync_api import Page, expect
 
-from captum_vit.explanation import Explanation
+from captum_vit.explanation.explanation import Explanation
 from captum_vit.report import render
 from captum_vit.report.viewer import viewer_data
 from captum_vit.visualization import overlay

@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from captum_vit import AGCAM, taps
+from captum_vit import AGCAM
+from captum_vit.capture import taps
 from tests.fingerprint import changes, fingerprint
 from tests.helpers import METHODS, explain, images, relative_error, timm_vit
 from tests.robustness.test_untouched import eager_hf, unfused_timm

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import nn
 
-from .errors import LayerNotFoundError, OptionError, UnsupportedModelError
-from .layers import Adapter, Layer, NestedAdapter
-from .plugins import imported
+from ..errors import LayerNotFoundError, OptionError, UnsupportedModelError
+from ..plugins import imported
+from .adapter import Adapter, Layer
+from .nested import NestedAdapter
 
 ADAPTERS = "captum_vit.adapters"  # entry-point group
 

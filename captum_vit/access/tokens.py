@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .errors import OptionError, TokenLayoutError
+from ..errors import OptionError, TokenLayoutError
 
 Grid = tuple[int, int]
 

@@ -12,14 +12,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from .errors import OptionError
-from .explanation import Attribution, Explanation
-from .flow import SPANS, displayed, thinned
-from .geometry import View
+from ..errors import OptionError
+from ..explained import Attribution, Explained
+from ..geometry import View
+from ..visualization import ALPHA, CMAP, SPANS, displayed, fitted, thinned
+from ..visualization import overlay as drawn_over
 from .panels import PIXELS, Bar, Layout, Look, Panel, draw, picture_size
 from .titles import Line, block_names, heading, lines, three_digits, unit
-from .visualization import ALPHA, CMAP, fitted
-from .visualization import overlay as drawn_over
 
 __all__ = ["classes", "flow", "heads", "layers", "methods", "overlay", "plot"]
 
@@ -36,7 +35,7 @@ class Brush:
     look: Look
 
     @classmethod
-    def of(cls, explanation: Explanation, side: float, look: Look) -> "Brush":
+    def of(cls, explanation: Explained, side: float, look: Look) -> "Brush":
         """For pictures of this side in inches."""
         longest = max(picture_size(explanation.image.size, side))
         return cls(fitted(explanation.image, round(PIXELS * longest)), explanation.view, look)
@@ -47,7 +46,7 @@ class Brush:
         return Panel(drawn_over(self.photo, shown, self.view, alpha=alpha, cmap=cmap, span=span), title, bar)
 
 
-def plot(explanation: Explanation, ax: Axes | None = None) -> Figure:
+def plot(explanation: Explained, ax: Axes | None = None) -> Figure:
     """What suits: one overlay, classes or methods side by side, or methods by classes."""
     if len(explanation) == 1:
         return overlay(explanation, ax)
@@ -62,13 +61,13 @@ def plot(explanation: Explanation, ax: Axes | None = None) -> Figure:
     return _figure(explanation, rows, ax, FINE)
 
 
-def overlay(explanation: Explanation, ax: Axes | None = None, *, cmap: str = CMAP, alpha: float = ALPHA) -> Figure:
-    """One attribution on the photograph, of several the first (see `Explanation.only`), with its colour bar."""
+def overlay(explanation: Explained, ax: Axes | None = None, *, cmap: str = CMAP, alpha: float = ALPHA) -> Figure:
+    """One attribution on the photograph, of several the first (see `Explained.only`), with its colour bar."""
     return _figure(explanation, [explanation.attributions[:1]], ax, Look(cmap, alpha), side=3.2)
 
 
 def classes(
-    explanation: Explanation, ax: Axes | None = None, *, shared: bool = False, cmap: str = CMAP, alpha: float = ALPHA
+    explanation: Explained, ax: Axes | None = None, *, shared: bool = False, cmap: str = CMAP, alpha: float = ALPHA
 ) -> Figure:
     """The classes side by side, of several methods the first.
 
@@ -81,7 +80,7 @@ def classes(
     return _figure(explanation, [chosen], ax, Look(cmap, alpha), shared=shared)
 
 
-def methods(explanation: Explanation, ax: Axes | None = None, *, cmap: str = CMAP, alpha: float = ALPHA) -> Figure:
+def methods(explanation: Explained, ax: Axes | None = None, *, cmap: str = CMAP, alpha: float = ALPHA) -> Figure:
     """The methods side by side, of several classes for the first; each in its own scale, as their units differ."""
     first = explanation.targets[0] if explanation.targets else None
     part = explanation.only(target=first.index) if first else explanation
@@ -89,7 +88,7 @@ def methods(explanation: Explanation, ax: Axes | None = None, *, cmap: str = CMA
 
 
 def layers(
-    explanation: Explanation, ax: Axes | None = None, *, adds: bool = False, shared: bool = False,
+    explanation: Explained, ax: Axes | None = None, *, adds: bool = False, shared: bool = False,
     cmap: str = CMAP, alpha: float = ALPHA,
 ) -> Figure:  # fmt: skip
     """The map after each block of one attribution, of several the first; blocks are numbered as the model does.
@@ -113,7 +112,7 @@ def layers(
 
 
 def heads(
-    explanation: Explanation, layer: int | str = -1, ax: Axes | None = None, *, shared: bool = False,
+    explanation: Explained, layer: int | str = -1, ax: Axes | None = None, *, shared: bool = False,
     cmap: str = CMAP, alpha: float = ALPHA,
 ) -> Figure:  # fmt: skip
     """What each head of a layer looks at: the attention of the tokens that the score is read from.
@@ -138,7 +137,7 @@ def heads(
 
 
 def flow(
-    explanation: Explanation, ax: Axes | None = None, *, count: int | None = None, cmap: str = CMAP,
+    explanation: Explained, ax: Axes | None = None, *, count: int | None = None, cmap: str = CMAP,
     alpha: float = ALPHA,
 ) -> Figure:  # fmt: skip
     """The way from the first block to the last, a strip for each attribution, as DAAM's authors show it.
@@ -152,7 +151,7 @@ def flow(
     brush = Brush.of(explanation, side, look)
     for a in explanation:
         picked = thinned(len(a.layers), count)
-        names, maps = block_names(a.layers), displayed(a)
+        names, maps = block_names(a.layers), displayed(a.flow)
         rows.append([brush.panel(maps[i], ((names[i], ""),), SPANS["daam"]) for i in picked])
     size = picture_size(explanation.image.size, side)
     headings = tuple(map(heading, explanation))
@@ -164,7 +163,7 @@ def flow(
 
 
 def _figure(
-    explanation: Explanation, rows: Sequence[Sequence[Attribution]], ax: Axes | None, look: Look, *,
+    explanation: Explained, rows: Sequence[Sequence[Attribution]], ax: Axes | None, look: Look, *,
     side: float = 2.2, shared: bool = False,
 ) -> Figure:  # fmt: skip
     """Final maps with titles and colour bars."""
@@ -188,7 +187,7 @@ def _figure(
 
 
 def _series(
-    explanation: Explanation, maps: Tensor, titles: Sequence[str], above: Line, counted: Line, ax: Axes | None,
+    explanation: Explained, maps: Tensor, titles: Sequence[str], above: Line, counted: Line, ax: Axes | None,
     look: Look, shared: bool,
 ) -> Figure:  # fmt: skip
     """Many maps of one kind with one colour bar."""

@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import os
 import re
-import secrets
 from collections.abc import Sequence
 from dataclasses import asdict
 from io import BytesIO
@@ -14,8 +12,9 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from .errors import ExplanationLoadError, InputError, OutputError
-from .explanation import Explanation
+from ..errors import ExplanationLoadError, InputError, OutputError
+from ..explained import Explained
+from ..files import write_atomically
 from .manifest import from_manifest, mapping, text
 
 MANIFEST = "explanation.json"
@@ -25,7 +24,7 @@ TRIES = 5
 _OWN = re.compile(r"(maps-[0-9a-f]{16}\.safetensors|image-[0-9a-f]{16}\.png)")
 
 
-def save(explanation: Explanation, folder: str | Path) -> None:
+def save(explanation: Explained, folder: str | Path) -> None:
     """Write an explanation: maps as safetensors, the image as PNG, all else as JSON.
 
     The manifest is put in place last and names files by their content, so that whoever reads the folder sees the old
@@ -60,7 +59,7 @@ def save(explanation: Explanation, folder: str | Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def load(folder: str | Path) -> Explanation:
+def load(folder: str | Path) -> Explained:
     """The explanation that `save` wrote.
 
     Raises:
@@ -86,23 +85,6 @@ def remove(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """A file that appears whole under its name or not at all, whoever else writes it at the same time.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    part = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-    try:
-        try:
-            part.write_bytes(data)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
-
-
 def _own_files(folder: Path) -> list[Path]:
     """What `save` put into a folder beside the manifest."""
     return [path for path in folder.iterdir() if _OWN.fullmatch(path.name)]
@@ -112,7 +94,7 @@ def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
-def _tensors(explanation: Explanation) -> dict[str, Tensor]:
+def _tensors(explanation: Explained) -> dict[str, Tensor]:
     tensors = {f"flow.{i}": a.flow.contiguous() for i, a in enumerate(explanation)}
     if explanation.attention is not None:
         for kind in ("heads", "patches"):
@@ -121,7 +103,7 @@ def _tensors(explanation: Explanation) -> dict[str, Tensor]:
     return tensors
 
 
-def _manifest(explanation: Explanation) -> dict[str, Any]:
+def _manifest(explanation: Explained) -> dict[str, Any]:
     kept = explanation.attention
     return {
         "format": FORMAT,

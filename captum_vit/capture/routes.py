@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import ops
-from .errors import LayerNotRecordedError, UnsupportedModelError
-from .layers import AttentionCall, Projections
+from .. import ops
+from ..access import AttentionCall, Projections
+from ..errors import LayerNotRecordedError, UnsupportedModelError
 
 if TYPE_CHECKING:
     from .taps import Tap

@@ -21,13 +21,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .errors import LayerNotRecordedError, TokenLayoutError
-from .layers import Adapter, AttentionCall, LayerLayout, Readout, TokenLayout
+from ..access import Adapter, AttentionCall, LayerLayout, Readout, TokenLayout
+from ..errors import LayerNotRecordedError, TokenLayoutError
 from .routes import Steps, multi_head
 from .shelf import Shelf
 
 if TYPE_CHECKING:
-    from .capture import Inputs, Recording
+    from .running import Inputs, Recording
 
 Keep = Callable[[AttentionCall], Any]
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ._console import BAD_IMAGES, BAD_USE, STOPPED, Checkpoint, Device, Model, complain, plain, say
-from .errors import CaptumViTError, OptionError
+from ..errors import CaptumViTError, OptionError
+from .console import BAD_IMAGES, BAD_USE, STOPPED, Checkpoint, Device, Model, complain, plain, say
 
 if TYPE_CHECKING:
-    from .evaluation import Leaderboard
+    from ..evaluation import Leaderboard
 
 FIGURES_ACROSS = 4
 
@@ -88,7 +88,7 @@ def evaluate(
     """
     try:
         sys.path.append(str(Path.cwd()))  # where module:object is looked for besides, as Python itself does
-        from .evaluation import Plan, runs
+        from ..evaluation import Plan, runs
 
         plan = Plan(
             model, data, _names(methods), _names(metrics), str(checkpoint) if checkpoint else None, target,
@@ -127,7 +127,7 @@ def compare(
     its 95 % interval.
     """
     try:
-        from .evaluation import runs
+        from ..evaluation import runs
 
         say(runs.compare(folders, figure))
     except CaptumViTError as error:

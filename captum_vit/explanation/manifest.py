@@ -9,15 +9,15 @@ from typing import Any, TypeVar
 from PIL import Image
 from torch import Tensor
 
-from .errors import InputError
-from .explanation import AttentionRecord, Attribution, Explanation, Label
-from .geometry import View
+from ..errors import InputError
+from ..explained import AttentionRecord, Attribution, Explained, Label
+from ..geometry import View
 
 T = TypeVar("T")
 LARGEST = 2**31 - 1
 
 
-def from_manifest(manifest: Mapping[str, Any], tensors: Mapping[str, Tensor], image: Image.Image) -> Explanation:
+def from_manifest(manifest: Mapping[str, Any], tensors: Mapping[str, Tensor], image: Image.Image) -> Explained:
     """The explanation that a manifest, its tensors and its image are.
 
     Raises:
@@ -28,7 +28,7 @@ def from_manifest(manifest: Mapping[str, Any], tensors: Mapping[str, Tensor], im
         raise InputError("attributions must hold at least one, got none")
     flows = [tensors.get(f"flow.{i}") for i in range(len(attributions))]
     versions = mapping(manifest.get("versions"), "versions")
-    explanation = Explanation(
+    explanation = Explained(
         image,
         _view(mapping(manifest.get("geometry"), "geometry")),
         tuple(
@@ -157,7 +157,7 @@ def _tensor(tensor: Tensor | None, where: str, shape: tuple[int | None, ...]) ->
     return tensor
 
 
-def _check_sizes(explanation: Explanation) -> None:
+def _check_sizes(explanation: Explained) -> None:
     """That view and image, and all maps, are of one size."""
     if explanation.view.original != explanation.image.size:
         raise _wrong("geometry.original", f"the size of the image, {explanation.image.size}", explanation.view.original)

@@ -1,26 +1,17 @@
-"""What came of explaining an image: maps, flows and labels with all that it takes to show them on the photograph."""
+"""What came of explaining an image: maps, flows and labels, and where they lie on the photograph."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from typing_extensions import Self
 
 from .classes import class_index
-from .errors import OptionError, TargetError
+from .errors import OptionError, TargetError, nearest
 from .geometry import Size, View
-from .nearest import nearest
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from .flow import Flow
 
 
 @dataclass(frozen=True)
@@ -79,8 +70,8 @@ class AttentionRecord:
 
 
 @dataclass(frozen=True, eq=False)
-class Explanation:
-    """What a model looked at in an image, by one or several methods, for one or several classes.
+class Explained:
+    """What a model looked at in an image, by one or several methods, for one or several classes: the data alone.
 
     image: the original, upright, RGB.
     view: how the model looked at it: the way back from its patches to the photograph.
@@ -134,7 +125,7 @@ class Explanation:
         """Title of each label -> its score in 0..1."""
         return {label.title: label.score for label in self.labels}
 
-    def only(self, method: str | None = None, target: int | str | None = None) -> "Explanation":
+    def only(self, method: str | None = None, target: int | str | None = None) -> Self:
         """The part for one method, one class, or both; a method that gives one map for all classes stays.
 
         Raises:
@@ -148,7 +139,7 @@ class Explanation:
             kept = [a for a in kept if a.target is None or a.target.index == label.index]
         return replace(self, attributions=tuple(kept))
 
-    def reduced(self, side: int) -> "Explanation":
+    def reduced(self, side: int) -> Self:
         """The same on a copy of the photograph with no side longer than `side` pixels; a smaller one stays as it is."""
         if max(self.image.size) <= side:
             return self
@@ -169,73 +160,6 @@ class Explanation:
             f"class {target!r} was not explained; explained: {', '.join(known) or 'none'}{nearest(str(target), known)}"
         )
 
-    @cached_property
-    def flow(self) -> "Flow":
-        """The maps from block to block, as an animation of all attributions side by side."""
-        from .flow import Flow
-
-        return Flow(self)
-
-    def overlay(self, *, alpha: float = 0.6, cmap: str | None = None) -> Image.Image:
-        """The photograph under its map, RGB in its own size; of several attributions the first (see `only`)."""
-        from .visualization import CMAP, overlay
-
-        return overlay(self.image, self.attributions[0].map, self.view, alpha=alpha, cmap=cmap or CMAP)
-
-    def for_captum(self) -> tuple[np.ndarray, np.ndarray]:
-        """The first map and the photograph as Captum's `visualize_image_attr` takes them, alone and `_multiple`.
-
-        Returns:
-            The map laid on the photograph, float32 (height, width, 1), 0 where the model saw nothing; and the
-            photograph, uint8 (height, width, 3).
-        """
-        placed = self.view.place(self.attributions[0].map, self.image.size)
-        return np.nan_to_num(placed, nan=0.0)[..., None], np.array(self.image)
-
-    def plot(self, ax: "Axes | None" = None) -> "Figure":
-        """The figure that suits: one overlay, or a row of them for each class."""
-        from . import figures
-
-        return figures.plot(self, ax=ax)
-
-    def to_html(self, path: str | Path | None = None) -> str:
-        """The report, one page that needs nothing else; written to `path` if one is given.
-
-        Raises:
-            OutputError: the file cannot be written.
-        """
-        from .report import render
-        from .saving import write_atomically
-
-        page = render([self])
-        if path is not None:
-            write_atomically(Path(path), page.encode())
-        return page
-
-    def save(self, folder: str | Path) -> None:
-        """Write the explanation: maps as safetensors, the image as PNG, all else as JSON.
-
-        Whoever reads the folder meanwhile sees the old explanation or the new one, whole.
-
-        Raises:
-            InputError: it could not be loaded again, as for NaN in a map.
-            OutputError: the folder cannot be written.
-        """
-        from .saving import save
-
-        save(self, folder)
-
-    @classmethod
-    def load(cls, folder: str | Path) -> "Explanation":
-        """The explanation that `save` wrote.
-
-        Raises:
-            ExplanationLoadError: there is none, or it is damaged, or of a later format.
-        """
-        from .saving import load
-
-        return load(folder)
-
     def __iter__(self) -> Iterator[Attribution]:
         return iter(self.attributions)
 
@@ -245,9 +169,4 @@ class Explanation:
     def __repr__(self) -> str:
         size = f"{self.image.width}x{self.image.height}"
         shown = ", ".join(a.title for a in self.attributions)
-        return f"Explanation({self.source or 'image'} {size}, {self.model or 'model'}: {shown})"
-
-    def _repr_html_(self) -> str:
-        from .report import render_inline
-
-        return render_inline(self)
+        return f"{type(self).__name__}({self.source or 'image'} {size}, {self.model or 'model'}: {shown})"

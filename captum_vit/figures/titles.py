@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from math import floor, log10
 
-from .explanation import Attribution, Label
+from ..explained import Attribution, Label
 
 NAMES = {"agcam": "AGCAM", "daam": "DAAM", "rollout": "attention rollout"}
 OF_ATTENTION = ("rollout", "raw_attention")  # their maps are shares of attention, not evidence for a class

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from .errors import OutputError
-from .saving import MANIFEST, remove, write_atomically
+from ..errors import OutputError
+from ..explanation.saving import MANIFEST, remove
+from ..files import write_atomically
 
 RECORD = ".captum-vit.json"
 

@@ -1,4 +1,4 @@
-"""The command line. What it does is in _run.py, which is imported when a command runs: --help needs no torch."""
+"""The commands, and what each says of its options; what they do is imported when one runs: --help needs no torch."""
 
 import sys
 from pathlib import Path
@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from ._console import BAD_IMAGES, BAD_USE, STOPPED, Checkpoint, Device, Model, complain, plain, say
-from ._evaluate import compare, evaluate
-from ._version import __version__
-from .errors import CaptumViTError, ExplanationLoadError, ImageLoadError, InputError
+from .._version import __version__
+from ..errors import CaptumViTError, ExplanationLoadError, ImageLoadError, InputError
+from .console import BAD_IMAGES, BAD_USE, STOPPED, Checkpoint, Device, Model, complain, plain, say
+from .evaluate import compare, evaluate
 
 if TYPE_CHECKING:
-    from ._run import Options
-    from .explanation import Explanation
+    from ..explanation.explanation import Explanation
+    from .explain import Options
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -125,15 +125,15 @@ def explain(
     Exit code: 0 all done; 1 some images failed, the others are done; 2 something that was asked for cannot be had.
     """
     try:
-        from . import _run
-        from .explaining import check_methods
+        from ..explanation.explaining import check_methods
+        from . import explain as work
 
         methods = check_methods(method) if method else None
         if not images and model.split("/")[0] != "sample":
             raise InputError("no images: name files or folders (only the sample model brings a scene of its own)")
         if not images and methods is None:
             methods = check_methods(["all"])
-        options = _run.Options(
+        options = work.Options(
             model, checkpoint, methods, target or [], layer or [], device, max_side, top_k, attention, report, flow
         )
         code = _explain_all(images or [], options, out)
@@ -159,8 +159,8 @@ def inspect(
     Exit code: 0 shown; 2 the model is not supported or cannot be had, with the reason.
     """
     try:
-        from .inspection import inspect as look
-        from .models import load_model
+        from ..inspection import inspect as look
+        from ..models import load_model
 
         options = {} if checkpoint else {"pretrained": weights}
         view = look(load_model(model, checkpoint=checkpoint, **options).model)
@@ -183,9 +183,9 @@ def report(
     Exit code: 0 written; 1 some explanations are damaged, the page holds the others; 2 nothing could be written.
     """
     try:
-        from ._run import REPORT, find_explanations, loaded
-        from .report import render
-        from .saving import write_atomically
+        from ..files import write_atomically
+        from ..report import render
+        from .explain import REPORT, find_explanations, loaded
 
         def refused(error: ExplanationLoadError) -> None:
             failed.append(error)
@@ -210,26 +210,26 @@ app.command()(compare)
 
 def _explain_all(images: list[Path], options: "Options", out: Path) -> int:
     """Every image, whatever happens to the others; returns the exit code."""
-    from . import _run
-    from .images import find_images
+    from ..images import find_images
+    from . import explain as work
 
     files: list[Path | None] = [*find_images(images)] or [None]
-    names = _run.folder_names(file or Path(_run.SCENE) for file in files)
-    _run.check_folder(out)
+    names = work.folder_names(file or Path(work.SCENE) for file in files)
+    work.check_folder(out)
     explainer, failed = None, 0
     taken: set[Path] = set()
     bar = tqdm(files, unit="image", leave=False, disable=len(files) == 1 or not sys.stderr.isatty())
     for file, name in zip(bar, names, strict=True):
         try:
-            image = _run.picture(file)
+            image = work.picture(file)
             if explainer is None:  # loading takes seconds, a bad file is found at once
-                explainer, notes = _run.load(options)
+                explainer, notes = work.load(options)
                 if file is not None and options.model.split("/")[0] == "sample" and options.checkpoint is None:
                     complain("Note: the sample model knows drawn shapes alone; name a --model for photographs")
                 for note in notes:
                     complain(f"Note: {note}")
-            explanation = _run.explained(explainer, image, file.name if file else "embedded scene", options)
-            folder, files_written = _run.write(explanation, out, name, options, taken)
+            explanation = work.explained(explainer, image, file.name if file else "embedded scene", options)
+            folder, files_written = work.write(explanation, out, name, options, taken)
         except (ImageLoadError, InputError) as error:
             failed += 1
             complain(f"Failed: {error}")

@@ -13,17 +13,16 @@ import numpy as np
 from PIL import Image, ImageDraw, features
 from torch import Tensor
 
-from .errors import OptionError
-from .explanation import Attribution, Explanation
-from .saving import write_atomically
-from .titles import block_names, method_name
-from .visualization import fitted, flow_display, overlay, sheet, shortened, typeface
+from ..errors import OptionError
+from ..explained import Attribution, Explained
+from ..figures.titles import block_names, method_name
+from ..files import write_atomically
+from ..visualization import SPANS, displayed, fitted, overlay, sheet, shortened, typeface
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-DISPLAYS = ("daam", "own")
 HOLD = 3  # the last frame stays as long as so many others
 NARROWEST = 150  # pixels for a title, however narrow the picture
 CELLS = 32**3  # that a palette's colours are counted in, 8 x 8 x 8 each
@@ -36,7 +35,7 @@ class Flow:
     A notebook shows it as an animation. Blocks are numbered as the model numbers them.
     """
 
-    def __init__(self, explanation: Explanation) -> None:
+    def __init__(self, explanation: Explained) -> None:
         self.explanation = explanation
 
     @property
@@ -62,7 +61,7 @@ class Flow:
         if max_side < 16:
             raise OptionError(f"max_side must be at least 16 pixels, got {max_side}")
         image = fitted(self.explanation.image, max_side)
-        shown = [(a, displayed(a, display)) for a in self.explanation]
+        shown = [(a, displayed(a.flow, display)) for a in self.explanation]
         names = block_names(self.layers)
         across = self._columns(image.size)
         frames = []
@@ -97,7 +96,7 @@ class Flow:
 
     def plot(self, ax: "Axes | None" = None) -> "Figure":
         """The blocks as a strip, first to last."""
-        from . import figures
+        from ..figures import drawing as figures
 
         return figures.flow(self.explanation, ax=ax)
 
@@ -146,20 +145,6 @@ class Flow:
 
     def __repr__(self) -> str:
         return f"Flow({len(self.layers)} blocks of {self.explanation!r})"
-
-
-SPANS = {"daam": (0.0, 255.0), "own": None}
-
-
-def displayed(attribution: Attribution, display: str = "daam") -> Tensor:
-    """The flow as it is drawn, (layers, rows, cols).
-
-    Raises:
-        OptionError: no such display.
-    """
-    if display not in DISPLAYS:
-        raise OptionError(f"display must be one of {', '.join(DISPLAYS)}, got {display!r}")
-    return flow_display(attribution.flow.unsqueeze(0))[0] if display == "daam" else attribution.flow
 
 
 def _title(a: Attribution) -> str:
@@ -220,14 +205,3 @@ def _encoded(frames: Sequence[Image.Image], durations: list[int], kind: str, **o
 
 
 WRITERS = {".gif": _gif, ".webp": _webp}
-
-
-def thinned(length: int, count: int | None) -> list[int]:
-    """At most `count` positions at even distance, first and last among them; one alone is the last."""
-    if count is not None and count < 1:
-        raise OptionError(f"count must be at least 1, got {count}")
-    if count is None or count >= length:
-        return list(range(length))
-    if count == 1:
-        return [length - 1]
-    return [round(i * (length - 1) / (count - 1)) for i in range(count)]

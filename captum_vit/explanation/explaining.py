@@ -1,10 +1,8 @@
 """From a model and an image to an Explanation: preprocessing, predictions, targets by name, and the methods."""
 
-import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache, cached_property
-from importlib.metadata import PackageNotFoundError, version
+from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
 
@@ -12,21 +10,21 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from .attr import DAAM, METHODS, FeatureImportance, RawAttention, ViTAttribution
-from .attr.base import options_of
-from .classes import as_targets, class_index, titles
-from .errors import InputError, OptionError, PreprocessingError, TargetError
-from .explanation import AttentionRecord, Attribution, Explanation, Label
-from .geometry import Size, View
-from .images import Picture, to_image
-from .models import LoadedModel, load_model
-from .nearest import nearest
-from .preprocessing import Preprocessing, read_preprocessing, squashed
-from .registry import adapt, unwrap
-from .untouched import untouched
+from ..access.registry import unwrap
+from ..attr import DAAM, METHODS, FeatureImportance, RawAttention, ViTAttribution
+from ..attr.base import options_of
+from ..capture.untouched import untouched
+from ..classes import as_targets, class_index, titles
+from ..describing import versions
+from ..errors import InputError, OptionError, PreprocessingError, TargetError, nearest
+from ..explained import AttentionRecord, Attribution, Label
+from ..geometry import View
+from ..images import Picture, to_image
+from ..models import chosen_device, with_names
+from ..preprocessing import Preprocessing, checked_view, covered, read_preprocessing, shown, squashed
+from .explanation import Explanation
 
 Target = int | str
-PACKAGES = ("captum-vit", "captum", "torch", "timm", "transformers", "torchvision", "open-clip-torch")
 
 
 Method = str | Sequence[str] | None
@@ -108,12 +106,12 @@ class Explainer:
         class_names: Sequence[str] | Mapping[int, str] | None = None, multi_label: bool | None = None,
         layer: Any = None, device: str | torch.device | None = None, checkpoint: str | Path | None = None,
     ) -> None:  # fmt: skip
-        self.loaded, self._preprocess = _loaded(model, class_names, checkpoint), preprocess
+        self.loaded, self._preprocess = with_names(model, class_names, checkpoint), preprocess
         if multi_label is not None:
             self.loaded = replace(self.loaded, multi_label=multi_label)
         self.model_name = model if isinstance(model, str) else type(unwrap(model)).__name__
         if isinstance(model, str):
-            self.loaded.model.to(_device(device))
+            self.loaded.model.to(chosen_device(device))
         elif device is not None:
             raise OptionError("device is for models by name: a model itself stays where it is, move it first")
         self.layer = layer
@@ -220,7 +218,7 @@ class Explainer:
             inputs = image if image.dim() == 4 else image.unsqueeze(0)
             if inputs.dim() != 4 or len(inputs) != 1:
                 raise InputError(f"expected one image (C, H, W) or (1, C, H, W), got {tuple(image.shape)}: pass a list")
-            original = _shown(inputs[0], self._normalisation())
+            original = shown(inputs[0], self._normalisation())
             view = View.of(original.size)
         else:
             original = to_image(image)
@@ -317,58 +315,6 @@ def check_methods(names: Sequence[str]) -> list[str]:
     return list(METHODS) if "all" in names else list(dict.fromkeys(names))
 
 
-def checked_view(preprocess: Preprocessing, original: Size, size: Size) -> View:
-    """How an input of `size` (width, height) looks at an image of `original`.
-
-    Raises:
-        InputError: the preprocessing says otherwise than it does.
-    """
-    view = preprocess.view(original)
-    if view.size != size:
-        raise InputError(
-            f"the preprocessing made {size[0]}x{size[1]} pixels where its description gives {view.size[0]}x"
-            f"{view.size[1]}: the way back is not known"
-        )
-    return view
-
-
-def covered(view: View, adapter: Any, input_size: tuple[int, int]) -> View:
-    """The view of the model's patches: without what is left over beside the last whole one."""
-    layout = adapter.token_layout(input_size, {})
-    seen = layout.image_size or input_size  # the ViT's owner may have resized
-    height = round(layout.grid[0] * layout.patch[0] * input_size[0] / seen[0])
-    width = round(layout.grid[1] * layout.patch[1] * input_size[1] / seen[1])
-    return view if (width, height) == view.size else view.cropped(0, 0, width, height)
-
-
-def _loaded(model: str | nn.Module, class_names: Any, checkpoint: str | Path | None) -> LoadedModel:
-    if isinstance(model, str):
-        found = load_model(model, checkpoint=checkpoint)
-    else:
-        config = getattr(unwrap(model), "config", None)
-        problem = getattr(config, "problem_type", None)
-        found = LoadedModel(
-            model,
-            class_names=adapt(model).class_names,
-            multi_label=problem == "multi_label_classification",
-            regression=problem == "regression",
-        )
-    if class_names is None:
-        return found
-    return replace(found, class_names=dict(class_names if isinstance(class_names, Mapping) else enumerate(class_names)))
-
-
-def _device(name: str | torch.device | None) -> torch.device:
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device).cpu()  # a device may have a name and not be there
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise OptionError(f"no device {str(name)!r} here: {str(error).splitlines()[0]}") from error
-    return device
-
-
 def _options(methods: Sequence[str], options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """What of the options each method knows."""
     known = {name: options_of(METHODS[name]) for name in methods}
@@ -380,29 +326,3 @@ def _options(methods: Sequence[str], options: Mapping[str, Any]) -> dict[str, di
                 f"{', '.join(there) or 'none'}"
             )
     return {name: {o: value for o, value in options.items() if o in those} for name, those in known.items()}
-
-
-def _shown(inputs: Tensor, preprocess: Preprocessing | None) -> Image.Image:
-    """A preprocessed image as a person would see it: normalisation undone, or where nobody knows it, stretched."""
-    pixels = inputs.detach().float().cpu()
-    if len(pixels) not in (1, 3):
-        raise InputError(f"an input of {len(pixels)} channels cannot be shown: call the methods themselves")
-    if preprocess is not None and preprocess.mean is not None and preprocess.std is not None:
-        mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (preprocess.mean, preprocess.std))
-        pixels = pixels * std + mean
-    else:
-        pixels = (pixels - pixels.min()) / (pixels.max() - pixels.min()).clamp_min(1e-12)
-    shown = (255 * pixels.clamp(0, 1)).round().byte().permute(1, 2, 0).numpy()
-    return to_image(shown)
-
-
-@cache
-def versions() -> dict[str, str]:
-    """The versions of Python and of the packages that decide what a map is, as far as they are installed."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .layers import AttentionCall
+from ..access import AttentionCall
 
 
 class Shelf:

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
-from .errors import CaptumViTError, InputError, UnsupportedModelError
-from .layers import Adapter, AttentionCall, Readout, TokenLayout
+from ..access import Adapter, AttentionCall, Readout, TokenLayout
+from ..errors import CaptumViTError, InputError, UnsupportedModelError
 from .taps import GradientTap, GraphTap, Linears, RecordTap, ReplayTap
 
 Score = Callable[[Tensor], Tensor]  # the scores (B, C) -> the one that is explained, (B,)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .layers import Adapter
+from ..access import Adapter
 
 
 @contextmanager

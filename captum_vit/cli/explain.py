@@ -10,15 +10,17 @@ from pathlib import Path
 
 from PIL import Image
 
-from ._folders import fingerprint, folder_for
-from .attr import METHODS
-from .errors import ExplanationLoadError, OutputError, TargetError
-from .explaining import Explainer
-from .explanation import Attribution, Explanation
-from .images import open_image
-from .sample import draw_scene
-from .saving import MANIFEST, write_atomically
-from .visualization import Cell, overlay, sheet
+from ..attr import METHODS
+from ..errors import ExplanationLoadError, OutputError, TargetError
+from ..explained import Attribution
+from ..explanation.explaining import Explainer
+from ..explanation.explanation import Explanation
+from ..explanation.saving import MANIFEST
+from ..files import write_atomically
+from ..images import open_image
+from ..sample import draw_scene
+from ..visualization import Cell, overlay, sheet
+from .folders import fingerprint, folder_for
 
 SCENE = "scene"
 FLOW, REPORT = "flow.gif", "report.html"

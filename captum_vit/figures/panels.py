@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 from PIL import Image
 
+from ..visualization import palette, shortened, typeface
 from .titles import Line, ends
-from .visualization import palette, shortened, typeface
 
 # All lengths are in inches; type in points.
 GAP, BAR, PAD = 0.12, 0.09, 3.0

@@ -1,0 +1,163 @@
+"""What an adapter tells of a model: the layers, where the tokens lie, and which of them the score is read from."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..errors import UnsupportedModelError
+from .attention import Projections
+from .tokens import (
+    Grid,
+    Readout,
+    TokenLayout,
+)
+
+Layer = str | int | nn.Module
+Switch = tuple[Any, str, Any]  # (object, attribute, value)
+
+
+class Adapter(ABC):
+    """Access to the attention layers of one family of models. To support another, subclass and add an entry point.
+
+    Attributes:
+        model: the module that is run.
+        vit: the module whose first input is the image batch; `model` itself unless it stands inside another.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.vit = model
+
+    @classmethod
+    @abstractmethod
+    def matches(cls, model: nn.Module) -> bool:
+        """Whether this adapter serves the module."""
+
+    @classmethod
+    def refusal(cls, model: nn.Module) -> str | None:
+        """Why a module that matches is not supported; None if it is."""
+        return None
+
+    @abstractmethod
+    def attention_layers(self) -> dict[str, nn.Module]:
+        """The layers whose keys are the image's patches, in execution order, under their module names in `model`."""
+
+    @abstractmethod
+    def token_layout(self, image_size: tuple[int, int], arguments: Mapping[str, Any]) -> TokenLayout:
+        """Where the tokens lie for an image of (height, width), `vit` being called with these named arguments.
+
+        Raises:
+            TokenLayoutError: the model does not take images of that size.
+        """
+
+    @property
+    def first_block(self) -> nn.Module | None:
+        """The module whose first input is the token sequence (B, N, D); None if the blocks cannot run on a part of it.
+
+        It spares AGCAM a backward through all tokens where the score is read from prefix tokens.
+        """
+        return None
+
+    @property
+    def image_size(self) -> Grid | None:
+        """(height, width) of the images that the model was built for; None if it does not say."""
+        return None
+
+    @property
+    def prefix_tokens(self) -> tuple[str, ...]:
+        """What each token before the patches is."""
+        return ()
+
+    def patch_arguments(self) -> Mapping[nn.Module, str]:
+        """Blocks with the name of an argument that holds a row for each patch, as rotary embeddings do."""
+        return {}
+
+    @property
+    def readout(self) -> Readout | None:
+        """The tokens that the score is read from; None has them measured."""
+        return None
+
+    @property
+    def pool(self) -> str | None:
+        """The one among the attention layers that pools the tokens, its queries being latents; it is the last."""
+        return None
+
+    def reading_layers(self, readout: Readout) -> list[str]:
+        """The attention layers among whose queries are tokens of the readout, in execution order."""
+        return [name for name in self.attention_layers() if readout.latents or name != self.pool]
+
+    @property
+    def bypass(self) -> tuple[nn.Module, ...]:
+        """Modules that read patches past every attention layer; maps leave their part of the score out."""
+        return ()
+
+    @property
+    def gap(self) -> str | None:
+        """Why the attention layers do not lead back to the image, as where tokens also meet in other ways; else None.
+
+        Attention cannot be multiplied through such a model.
+        """
+        return None
+
+    def projections(self) -> Mapping[str, Projections]:
+        """For layers that compute their attention step by step, by name, where q, k, v and the output are found."""
+        return {}
+
+    @property
+    def training(self) -> bool:
+        """Whether any part of the model is in train mode."""
+        return any(module.training for module in self.model.modules())
+
+    @property
+    def in_channels(self) -> int | None:
+        """Channels that the patch embedding expects; None if it is no convolution."""
+        return next((m.in_channels for m in self.vit.modules() if isinstance(m, nn.Conv2d)), None)
+
+    @property
+    def headless(self) -> bool:
+        """Whether the scores are features, without a meaning as classes."""
+        return False
+
+    @property
+    def class_names(self) -> Mapping[int, str]:
+        """Names of the classes as the model carries them; empty if it carries none."""
+        return {}
+
+    def scores(self, output: Any) -> Tensor:
+        """Logits (B, C) out of whatever the model returns; features for a headless model."""
+        if isinstance(output, Mapping):  # Hugging Face's outputs are mappings too
+            output = output.get("logits", output)
+        elif isinstance(output, (tuple, list)) and output:  # ([loss,] logits, ...), as with return_dict=False
+            output = next((o for o in output if isinstance(o, Tensor) and o.dim()), output[0])
+        if not isinstance(output, Tensor) or output.dim() not in (1, 2):
+            shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise UnsupportedModelError(
+                f"expected scores of shape (batch, classes) from {type(self.model).__name__}, got {shape}: "
+                f"wrap the model so that it returns them"
+            )
+        return output.unsqueeze(1) if output.dim() == 1 else output
+
+    def capturing(self) -> Iterable[Switch]:
+        """What has to be switched while the model runs, for the capture to see every layer; it is put back after."""
+        return ()
+
+
+def unaltered(model: nn.Module, package: str, heads: Iterable[nn.Module]) -> bool:
+    """Whether all but the heads is as `package` made it: no module, hook or replaced method of anybody else's.
+
+    What a head reads is known from its class only then: tokens could meet outside attention.
+    """
+    exempt = {id(module) for head in heads for module in head.modules()}
+    for module in model.modules():
+        if id(module) in exempt:
+            continue
+        hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+        origins = {(getattr(hook, "__module__", None) or "").split(".")[0] for hook in hooks}
+        kind = type(module)
+        replaced = any(callable(value) and callable(getattr(kind, name, None)) for name, value in vars(module).items())
+        foreign = kind.__module__.split(".")[0] not in ("torch", package)
+        if foreign or replaced or not origins <= {"captum_vit", package}:
+            return False
+    return True

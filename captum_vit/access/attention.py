@@ -1,0 +1,98 @@
+"""One attention: its queries, keys and values, and what follows from them without an N x N tensor."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor, nn
+
+from .. import ops
+from .tokens import LayerLayout
+
+Rows = slice | list[int]  # query rows of an attention
+
+
+@dataclass(frozen=True)
+class AttentionCall:
+    """One recorded softmax attention: `S = scale * q k^T + bias`, `A = softmax(S)`, `out = A v`.
+
+    q, out: (B, H, M, d).  k, v: (B, H, N, d).  bias: broadcastable to (B, H, M, N), additive or boolean.
+    No N x N tensor is ever held; `rows` chooses query rows.
+    mix: where a model changes A before it meets the values (talking heads), (A[rows], rows) -> A[rows].
+    mix_scores: where it changes S before the softmax, S[rows] -> S[rows].
+    """
+
+    name: str
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    scale: float
+    bias: Tensor | None
+    out: Tensor
+    layout: LayerLayout
+    mix: Callable[[Tensor, Rows], Tensor] | None = None
+    mix_scores: Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def heads(self) -> int:
+        return self.q.shape[1]
+
+    def parts(self, rows: Sequence[int]) -> Iterator[list[int]]:
+        """Query rows in parts small enough to hold their attention at once."""
+        for part in ops.row_chunks(len(rows), self.k.shape[2], self.q.shape[0] * self.heads):
+            yield list(rows[part])
+
+    def scores(self, rows: Rows) -> Tensor:
+        """Attention before the softmax, (B, H, R, N)."""
+        bias = self.bias
+        if bias is not None and bias.shape[-2] > 1:
+            bias = bias[..., rows, :]
+        scores = ops.attention_scores(self.q[:, :, rows], self.k, self.scale, bias)
+        if self.mix_scores is None:
+            return scores
+        with ops.full_precision(scores.device):
+            return self.mix_scores(scores)
+
+    def weights(self, rows: Rows) -> Tensor:
+        """Attention after the softmax, (B, H, R, N)."""
+        weights = self.scores(rows).softmax(-1)
+        if self.mix is None:
+            return weights
+        with ops.full_precision(weights.device):
+            return self.mix(weights, rows)
+
+    def weight_grad(self, rows: Rows, out_grad: Tensor) -> Tensor:
+        """`dy/dA[rows] = (dy/dO[rows]) v^T`, (B, H, R, N), from the gradient at the output (B, H, M, d)."""
+        with ops.full_precision(self.v.device):
+            return ops.widen(out_grad[:, :, rows]) @ ops.widen(self.v).mT
+
+    def pull(self, c: Tensor) -> Tensor:
+        """`A^T c`, (B, H, N, e) from c (B, H, M, e), in chunks of rows."""
+        batch, heads, queries, _ = c.shape
+        pulled = c.new_zeros(batch, heads, self.k.shape[2], c.shape[-1])
+        for rows in ops.row_chunks(queries, self.k.shape[2], batch * heads):
+            with ops.full_precision(c.device):
+                pulled += self.weights(rows).mT @ c[:, :, rows]
+        return pulled
+
+    def first_rows(self, count: int) -> "AttentionCall":
+        """The call for its first `count` queries alone."""
+        bias = self.bias if self.bias is None or self.bias.shape[-2] == 1 else self.bias[..., :count, :]
+        return replace(self, q=self.q[:, :, :count], out=self.out[:, :, :count], bias=bias)
+
+
+@dataclass(frozen=True)
+class Projections:
+    """The modules around an attention that its layer computes step by step, so that no fused kernel is called.
+
+    inputs: modules whose outputs hold q, k and v, in the order in which they run.
+    split: these outputs -> q, k and v, (B, H, N, d) each.
+    output: the module whose input is the attention's output, (B, N, H*d).
+    scale, mix, mix_scores: as in AttentionCall.
+    """
+
+    inputs: tuple[nn.Module, ...]
+    split: Callable[..., tuple[Tensor, Tensor, Tensor]]
+    output: nn.Module
+    scale: float
+    mix: Callable[[Tensor, Rows], Tensor] | None = None
+    mix_scores: Callable[[Tensor], Tensor] | None = None

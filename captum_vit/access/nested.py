@@ -1,0 +1,73 @@
+"""A supported model inside somebody's own module."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from .adapter import Adapter, Switch
+from .attention import Projections
+from .tokens import Grid, Readout, TokenLayout
+
+
+class NestedAdapter(Adapter):
+    """A supported ViT inside somebody's own module: the outer output is the score, the readout is measured."""
+
+    def __init__(self, model: nn.Module, name: str, inner: Adapter) -> None:
+        super().__init__(model)
+        self.name, self.inner, self.vit = name, inner, inner.vit
+
+    @classmethod
+    def matches(cls, model: nn.Module) -> bool:
+        return False
+
+    def attention_layers(self) -> dict[str, nn.Module]:
+        return {self._outer(name): layer for name, layer in self.inner.attention_layers().items()}
+
+    def token_layout(self, image_size: tuple[int, int], arguments: Mapping[str, Any]) -> TokenLayout:
+        layout = self.inner.token_layout(image_size, arguments)
+        return replace(layout, grids={self._outer(name): grid for name, grid in layout.grids.items()})
+
+    @property
+    def first_block(self) -> nn.Module | None:
+        return self.inner.first_block
+
+    @property
+    def image_size(self) -> Grid | None:
+        return self.inner.image_size
+
+    @property
+    def in_channels(self) -> int | None:
+        return self.inner.in_channels
+
+    @property
+    def prefix_tokens(self) -> tuple[str, ...]:
+        return self.inner.prefix_tokens
+
+    def patch_arguments(self) -> Mapping[nn.Module, str]:
+        return self.inner.patch_arguments()
+
+    @property
+    def pool(self) -> str | None:
+        return self.inner.pool and self._outer(self.inner.pool)
+
+    def reading_layers(self, readout: Readout) -> list[str]:
+        return [self._outer(name) for name in self.inner.reading_layers(readout)]
+
+    @property
+    def bypass(self) -> tuple[nn.Module, ...]:
+        return self.inner.bypass
+
+    @property
+    def gap(self) -> str | None:
+        return self.inner.gap
+
+    def projections(self) -> Mapping[str, Projections]:
+        return {self._outer(name): projections for name, projections in self.inner.projections().items()}
+
+    def capturing(self) -> Iterable[Switch]:
+        return self.inner.capturing()
+
+    def _outer(self, name: str) -> str:
+        return f"{self.name}.{name}"

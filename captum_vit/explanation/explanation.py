@@ -1,0 +1,94 @@
+"""An explained image with all that can be done with it: pictures, figures, animation, report, files."""
+
+from dataclasses import fields
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from ..explained import Explained
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from .flow import Flow
+
+
+class Explanation(Explained):
+    """An `Explained` with the verbs on top of it."""
+
+    @cached_property
+    def flow(self) -> "Flow":
+        """The maps from block to block, as an animation of all attributions side by side."""
+        from .flow import Flow
+
+        return Flow(self)
+
+    def overlay(self, *, alpha: float = 0.6, cmap: str | None = None) -> Image.Image:
+        """The photograph under its map, RGB in its own size; of several attributions the first (see `only`)."""
+        from ..visualization import CMAP, overlay
+
+        return overlay(self.image, self.attributions[0].map, self.view, alpha=alpha, cmap=cmap or CMAP)
+
+    def for_captum(self) -> tuple[np.ndarray, np.ndarray]:
+        """The first map and the photograph as Captum's `visualize_image_attr` takes them, alone and `_multiple`.
+
+        Returns:
+            The map laid on the photograph, float32 (height, width, 1), 0 where the model saw nothing; and the
+            photograph, uint8 (height, width, 3).
+        """
+        placed = self.view.place(self.attributions[0].map, self.image.size)
+        return np.nan_to_num(placed, nan=0.0)[..., None], np.array(self.image)
+
+    def plot(self, ax: "Axes | None" = None) -> "Figure":
+        """The figure that suits: one overlay, or a row of them for each class."""
+        from ..figures import drawing as figures
+
+        return figures.plot(self, ax=ax)
+
+    def to_html(self, path: str | Path | None = None) -> str:
+        """The report, one page that needs nothing else; written to `path` if one is given.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        from ..files import write_atomically
+        from ..report import render
+
+        page = render([self])
+        if path is not None:
+            write_atomically(Path(path), page.encode())
+        return page
+
+    def save(self, folder: str | Path) -> None:
+        """Write the explanation: maps as safetensors, the image as PNG, all else as JSON.
+
+        Whoever reads the folder meanwhile sees the old explanation or the new one, whole.
+
+        Raises:
+            InputError: it could not be loaded again, as for NaN in a map.
+            OutputError: the folder cannot be written.
+        """
+        from .saving import save
+
+        save(self, folder)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Explanation":
+        """The explanation that `save` wrote.
+
+        Raises:
+            ExplanationLoadError: there is none, or it is damaged, or of a later format.
+        """
+        from .saving import load
+
+        found = load(folder)
+        return cls(**{part.name: getattr(found, part.name) for part in fields(found)})
+
+    def _repr_html_(self) -> str:
+        from ..report import render_inline
+
+        return render_inline(self)
