@@ -32,11 +32,15 @@ class TimmCait(TimmAdapter):
     def projections(self) -> Mapping[str, Projections]:
         return {
             name: Projections(
-                (layer.qkv,), partial(split_qkv, layer.num_heads), layer.proj, layer.scale,
-                mix=partial(_talk, layer.proj_w), mix_scores=partial(_talk, layer.proj_l),
+                (layer.qkv,),
+                partial(split_qkv, layer.num_heads),
+                layer.proj,
+                layer.scale,
+                mix=partial(_talk, layer.proj_w),
+                mix_scores=partial(_talk, layer.proj_l),
             )
             for name, layer in self._patch_layers().items()
-        }  # fmt: skip
+        }
 
     def token_layout(self, image_size: tuple[int, int], arguments: Mapping[str, Any]) -> TokenLayout:
         return embedded(self.timm.patch_embed, image_size, 1, self.readout or CLASS)

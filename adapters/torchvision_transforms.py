@@ -84,9 +84,22 @@ def _step(transform: Any) -> Step | None:
 
 
 _POINTWISE = {
-    "ConvertImageDtype", "Grayscale", "Identity", "MaybeConvertMode", "MaybePILToTensor", "MaybeToTensor", "Normalize",
-    "PILToTensor", "RGB", "ToDtype", "ToImage", "ToNumpy", "ToPureTensor", "ToTensor", "_convert_to_rgb",
-}  # fmt: skip
+    "ConvertImageDtype",
+    "Grayscale",
+    "Identity",
+    "MaybeConvertMode",
+    "MaybePILToTensor",
+    "MaybeToTensor",
+    "Normalize",
+    "PILToTensor",
+    "RGB",
+    "ToDtype",
+    "ToImage",
+    "ToNumpy",
+    "ToPureTensor",
+    "ToTensor",
+    "_convert_to_rgb",
+}
 
 
 def _resize(size: int | Sequence[int] | None, longest: int | None) -> Step:

@@ -70,9 +70,11 @@ def _described(value: Any, known: Mapping[int, str], above: tuple[int, ...]) -> 
         return _form(value)
     if inspect.isfunction(value):
         return {
-            **_form(value), "closure": inner(_closed_over(value)), "defaults": inner(value.__defaults__),
+            **_form(value),
+            "closure": inner(_closed_over(value)),
+            "defaults": inner(value.__defaults__),
             "keywords": inner(value.__kwdefaults__),
-        }  # fmt: skip
+        }
     if inspect.ismethod(value):
         return {**_form(value.__func__), "of": inner(value.__self__)}
     if hasattr(value, "__dict__"):

@@ -56,9 +56,7 @@ class View:
         """After a crop that begins at (left, top); what of it lies outside is padding."""
         moved = replace(self, size=(width, height), offset=(self.offset[0] + left, self.offset[1] + top))
         outer, own = moved.box, self.window
-        window = (
-            max(own[0], outer[0]), max(own[1], outer[1]), min(own[2], outer[2]), min(own[3], outer[3])
-        )  # fmt: skip
+        window = (max(own[0], outer[0]), max(own[1], outer[1]), min(own[2], outer[2]), min(own[3], outer[3]))
         if window[0] >= window[2] or window[1] >= window[3]:
             raise InputError(f"the preprocessing leaves nothing of an image of {_text(self.original)}")
         return replace(moved, window=window)

@@ -64,9 +64,11 @@ def to_image(picture: Picture) -> Image.Image:
         and len(picture) in (1, 3, 4)
     ):
         pixels = picture.permute(1, 2, 0).cpu().numpy()
-    elif isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and (
-        picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] in (1, 3, 4))
-    ):  # fmt: skip
+    elif (
+        isinstance(picture, np.ndarray)
+        and picture.dtype == np.uint8
+        and (picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] in (1, 3, 4)))
+    ):
         pixels = picture
     else:
         raise InputError(_no_image(picture))

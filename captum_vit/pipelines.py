@@ -83,9 +83,14 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
         return {**inputs, "original": [original], "size": [tuple(inputs["pixel_values"].shape[2:])]}
 
     def _forward(
-        self, model_inputs: Mapping[str, Any], method: str = "agcam", target: Any = None, top_k: int | None = 5,
-        layer: Any = None, options: Mapping[str, Any] | None = None,
-    ) -> dict[str, Any]:  # fmt: skip
+        self,
+        model_inputs: Mapping[str, Any],
+        method: str = "agcam",
+        target: Any = None,
+        top_k: int | None = 5,
+        layer: Any = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
         check_options(METHODS[method], options or {})
         beside = {name: model_inputs[name] for name in _BESIDE}
         inputs = {name: value for name, value in model_inputs.items() if name not in _BESIDE}
@@ -96,9 +101,13 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
         return {"logits": logits, "targets": targets, "maps": maps, **beside}
 
     def postprocess(
-        self, model_outputs: Mapping[str, Any], function_to_apply: Any = None, alpha: float = ALPHA, cmap: str = CMAP,
+        self,
+        model_outputs: Mapping[str, Any],
+        function_to_apply: Any = None,
+        alpha: float = ALPHA,
+        cmap: str = CMAP,
         max_side: int | None = None,
-    ) -> list[dict[str, Any]]:  # fmt: skip
+    ) -> list[dict[str, Any]]:
         """Labels, scores, maps and overlays of one image."""
         original: Image.Image = model_outputs["original"][0]
         view = self._view(original, model_outputs["size"][0])
@@ -111,8 +120,10 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
             if grid.data_ptr() not in drawn:  # an expanded map is one for all
                 picture = overlay(shown, grid, view, alpha=alpha, cmap=cmap)
                 drawn[grid.data_ptr()] = {
-                    "map": view.place(grid, shown.size), "grid": grid.float().numpy(), "overlay": picture
-                }  # fmt: skip
+                    "map": view.place(grid, shown.size),
+                    "grid": grid.float().numpy(),
+                    "overlay": picture,
+                }
             results.append({"label": names[index], "score": scores[index], **drawn[grid.data_ptr()]})
         return sorted(results, key=lambda result: -result["score"])
 
@@ -171,9 +182,13 @@ def explainer(pipe: ImageClassificationPipeline) -> ImageAttributionPipeline:
             f"pipeline({TASK!r}, model=...), or use explain(image, model)"
         )
     return ImageAttributionPipeline(
-        model=pipe.model, image_processor=pipe.image_processor, task=TASK, device=pipe.device,
-        batch_size=pipe._batch_size, num_workers=pipe._num_workers,
-    )  # fmt: skip
+        model=pipe.model,
+        image_processor=pipe.image_processor,
+        task=TASK,
+        device=pipe.device,
+        batch_size=pipe._batch_size,
+        num_workers=pipe._num_workers,
+    )
 
 
 def _register() -> None:

@@ -12,12 +12,18 @@ TOKENS = {
     "patch_embed.proj.bias": "patch_embeddings.projection.bias",
 }
 VIT_LAYER = {
-    "norm1": "layernorm_before", "norm2": "layernorm_after", "attn.proj": "attention.o_proj",
-    "mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2",
-}  # fmt: skip
+    "norm1": "layernorm_before",
+    "norm2": "layernorm_after",
+    "attn.proj": "attention.o_proj",
+    "mlp.fc1": "mlp.fc1",
+    "mlp.fc2": "mlp.fc2",
+}
 DINOV2_LAYER = VIT_LAYER | {
-    "norm1": "norm1", "norm2": "norm2", "ls1": "layer_scale1", "ls2": "layer_scale2",
-}  # fmt: skip
+    "norm1": "norm1",
+    "norm2": "norm2",
+    "ls1": "layer_scale1",
+    "ls2": "layer_scale2",
+}
 HEADS = {
     "vit": {"head": "classifier"},
     "deit": {"head": "cls_classifier", "head_dist": "distillation_classifier"},

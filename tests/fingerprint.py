@@ -106,6 +106,7 @@ def fingerprint(model: nn.Module, x: Tensor | None = None) -> dict[str, object]:
 def changes(before: dict[str, object], after: dict[str, object]) -> list[str]:
     """What differs, by name."""
     return sorted(
-        name for name in before.keys() | after.keys()
+        name
+        for name in before.keys() | after.keys()
         if name not in before or name not in after or before[name] != after[name]
-    )  # fmt: skip
+    )

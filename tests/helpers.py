@@ -76,18 +76,28 @@ def images(count: int = 2, size: tuple[int, int] = (SIZE, SIZE), seed: int = 1) 
 def timm_vit(seed: int = 0, kind: type[VisionTransformer] = VisionTransformer, **changes: Any) -> VisionTransformer:
     """A small timm ViT, a plain one where nothing is changed."""
     settings = {
-        "img_size": SIZE, "patch_size": PATCH, "embed_dim": WIDTH, "depth": DEPTH, "num_heads": HEADS,
+        "img_size": SIZE,
+        "patch_size": PATCH,
+        "embed_dim": WIDTH,
+        "depth": DEPTH,
+        "num_heads": HEADS,
         "num_classes": CLASSES,
-    }  # fmt: skip
+    }
     return randomise(kind(**(settings | changes)), seed)
 
 
 def hf_vit(kind: type[nn.Module] = ViTForImageClassification, seed: int = 0, **changes: Any) -> Any:
     """A small Hugging Face model of the given class."""
     settings = {
-        "hidden_size": WIDTH, "num_hidden_layers": DEPTH, "num_attention_heads": HEADS, "intermediate_size": 4 * WIDTH,
-        "image_size": SIZE, "patch_size": PATCH, "num_labels": CLASSES, "layer_norm_eps": 1e-6,
-    }  # fmt: skip
+        "hidden_size": WIDTH,
+        "num_hidden_layers": DEPTH,
+        "num_attention_heads": HEADS,
+        "intermediate_size": 4 * WIDTH,
+        "image_size": SIZE,
+        "patch_size": PATCH,
+        "num_labels": CLASSES,
+        "layer_norm_eps": 1e-6,
+    }
     return randomise(kind(CONFIGS[kind](**(settings | changes))), seed)
 
 

@@ -57,8 +57,9 @@ def imported_names(source: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             names |= set((node.module or "").split(".")) | {alias.name for alias in node.names}
         elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in (
-            "import_module", "__import__",
-        ):  # fmt: skip
+            "import_module",
+            "__import__",
+        ):
             names |= {part for a in node.args if isinstance(a, ast.Constant) for part in str(a.value).split(".")}
     return names
 

@@ -142,9 +142,15 @@ class ViTAttribution(LayerAttribution):
         """
 
     def _run(
-        self, inputs: Images, target: Any, args: Any, kwargs: Mapping[str, Any] | None, output_shape: str, flow: bool,
+        self,
+        inputs: Images,
+        target: Any,
+        args: Any,
+        kwargs: Mapping[str, Any] | None,
+        output_shape: str,
+        flow: bool,
         options: Mapping[str, Any],
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         check_output_shape(output_shape)
         check_options(type(self), options)
         call = self._inputs(inputs, args, kwargs)

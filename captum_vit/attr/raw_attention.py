@@ -31,9 +31,13 @@ class RawAttention(ViTAttribution):
 
     @log_usage()
     def attribute_heads(
-        self, inputs: Images, additional_forward_args: Any = None, *, forward_kwargs: Mapping[str, Any] | None = None,
+        self,
+        inputs: Images,
+        additional_forward_args: Any = None,
+        *,
+        forward_kwargs: Mapping[str, Any] | None = None,
         kind: str = "class",
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         """Every head by itself: (N, layers, heads, rows, cols); their mean over heads is the flow."""
         call = self._inputs(inputs, additional_forward_args, forward_kwargs)
         with untouched(self.adapter), torch.no_grad():

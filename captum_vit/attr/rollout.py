@@ -102,9 +102,15 @@ def _roll(
             state = torch.cat([start, state], 1) if flow and layout.read_rows else state
         queries = len(layout.share)
         state = ops.rollout_step(
-            state, partial(fused, call), call.heads, queries, layout.keys, discard_ratio,
-            keep_first=keep_first and layout.skip, skip=layout.skip,
-        )  # fmt: skip
+            state,
+            partial(fused, call),
+            call.heads,
+            queries,
+            layout.keys,
+            discard_ratio,
+            keep_first=keep_first and layout.skip,
+            skip=layout.skip,
+        )
     return calls[0].layout.to_map(state)
 
 

@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from .explain import Options
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
     help="Explains Vision Transformers: draws what an image's score rests on.",
-)  # fmt: skip
+)
 
 
 def main() -> None:

@@ -91,10 +91,20 @@ def evaluate(
         from ..evaluation import Plan, runs
 
         plan = Plan(
-            model, data, _names(methods), _names(metrics), str(checkpoint) if checkpoint else None, target,
-            _options(option or []), "squash" if squash else None, _lines(class_names), batch_size=batch_size,
-            limit=limit, keep_maps=keep_maps, device=device,
-        )  # fmt: skip
+            model,
+            data,
+            _names(methods),
+            _names(metrics),
+            str(checkpoint) if checkpoint else None,
+            target,
+            _options(option or []),
+            "squash" if squash else None,
+            _lines(class_names),
+            batch_size=batch_size,
+            limit=limit,
+            keep_maps=keep_maps,
+            device=device,
+        )
         options: dict[str, Any] = {"actors": actors, "num_gpus": gpus} if engine == "ray" else {}
         board = runs.evaluate(plan, out, engine=engine, retry=retry, progress=sys.stderr.isatty(), **options)
         runs.write_summary(board, out)

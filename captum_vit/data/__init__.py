@@ -8,6 +8,15 @@ from .opening import KINDS, READERS, open_data
 from .pictures import Photo, marked, open_photo, read_labels
 
 __all__ = [
-    "KINDS", "READERS", "IndexedReader", "Item", "Photo", "Reader", "Row",
-    "marked", "open_data", "open_photo", "read_labels",
-]  # fmt: skip
+    "KINDS",
+    "READERS",
+    "IndexedReader",
+    "Item",
+    "Photo",
+    "Reader",
+    "Row",
+    "marked",
+    "open_data",
+    "open_photo",
+    "read_labels",
+]

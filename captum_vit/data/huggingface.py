@@ -43,9 +43,18 @@ class HuggingFace(IndexedReader):
     split_option = "split"
 
     def __init__(
-        self, root: str | Path, *, split: str = "", config: str = "", image: str = "", label: str = "",
-        objects: str = "", mask: str = "", id: str = "", box_format: str = "xywh",
-    ) -> None:  # fmt: skip
+        self,
+        root: str | Path,
+        *,
+        split: str = "",
+        config: str = "",
+        image: str = "",
+        label: str = "",
+        objects: str = "",
+        mask: str = "",
+        id: str = "",
+        box_format: str = "xywh",
+    ) -> None:
         one_of(box_format, ("xywh", "xyxy"), "box_format")
         columns = {"image": image, "label": label, "objects": objects, "mask": mask, "id": id}
         super().__init__(root, split=split, config=config, **columns, box_format=box_format)

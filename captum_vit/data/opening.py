@@ -100,8 +100,10 @@ def _converted(reader: Any, options: dict[str, str], kind: str) -> dict[str, Any
         for name, parameter in inspect.signature(reader).parameters.items()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     }
-    return {one_of(name, list(defaults), f"option of {kind}"): _value(name, text, defaults[name])
-            for name, text in options.items()}  # fmt: skip
+    return {
+        one_of(name, list(defaults), f"option of {kind}"): _value(name, text, defaults[name])
+        for name, text in options.items()
+    }
 
 
 def _value(name: str, text: str, default: Any) -> Any:

@@ -24,9 +24,15 @@ Labels = NDArray[np.generic]
 
 _ORIENTATION = 0x0112  # EXIF
 _TURNS = {  # how stored pixels become upright: transposed first, then mirrored in x, then in y
-    1: (False, False, False), 2: (False, True, False), 3: (False, True, True), 4: (False, False, True),
-    5: (True, False, False), 6: (True, True, False), 7: (True, True, True), 8: (True, False, True),
-}  # fmt: skip
+    1: (False, False, False),
+    2: (False, True, False),
+    3: (False, True, True),
+    4: (False, False, True),
+    5: (True, False, False),
+    6: (True, True, False),
+    7: (True, True, True),
+    8: (True, False, True),
+}
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,9 +13,27 @@ from .base import IndexedReader, Item, Row, imported, one_of, wrong_layout
 from .pictures import Photo, open_photo, read_labels
 
 CLASSES = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
-    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
-)  # fmt: skip
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+)
 _VOID = 255
 _HOLDS = "the folder with VOCdevkit/VOC2012/ in it, which has Annotations/, ImageSets/ and JPEGImages/"
 

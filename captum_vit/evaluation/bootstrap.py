@@ -75,9 +75,15 @@ class Bootstrap:
         self._kept: list[NDArray[np.uint8]] = []
 
     def estimate(
-        self, figure: Figure, values: Array, images: Index, methods: Index, classes: Index, parts: Index,
+        self,
+        figure: Figure,
+        values: Array,
+        images: Index,
+        methods: Index,
+        classes: Index,
+        parts: Index,
         sizes: tuple[int, int, int],
-    ) -> list[Estimate]:  # fmt: skip
+    ) -> list[Estimate]:
         """A figure of each method, in each part of the rows.
 
         Args:
@@ -89,9 +95,7 @@ class Bootstrap:
         values = np.append(values, np.ones((len(values), 1)), 1)  # the last counts the rows
         apart = classes if figure.over == "classes" else np.zeros_like(classes)
         shape = (sizes[0], sizes[1], sizes[2] if figure.over == "classes" else 1, values.shape[1])
-        place = np.ravel_multi_index(
-            (methods[:, None], parts[:, None], apart[:, None], np.arange(shape[-1])), shape
-        )  # fmt: skip
+        place = np.ravel_multi_index((methods[:, None], parts[:, None], apart[:, None], np.arange(shape[-1])), shape)
         sums, drawn_from = self._sums(values.ravel(), place.ravel(), np.repeat(images, shape[-1]), int(np.prod(shape)))
         sums = sums.reshape(-1, *shape)
         found, rows = _score(figure, sums), sums[0, ..., -1].sum(-1).astype(int)

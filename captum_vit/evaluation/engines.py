@@ -26,9 +26,14 @@ def run_local(make: MakeEvaluator, shards: Shards, *, progress: bool = False) ->
 
 
 def run_ray(
-    make: MakeEvaluator, shards: Shards, *, actors: int = 2, num_cpus: float = 0.5, num_gpus: float = 0.0,
+    make: MakeEvaluator,
+    shards: Shards,
+    *,
+    actors: int = 2,
+    num_cpus: float = 0.5,
+    num_gpus: float = 0.0,
     progress: bool = False,
-) -> None:  # fmt: skip
+) -> None:
     """Every missing shard on a pool of Ray actors, each of which loads the model once and writes its own shards.
 
     Args:
@@ -53,9 +58,13 @@ def run_ray(
         questions = ray.data.from_items([{"shard": shard} for shard in missing], override_num_blocks=len(missing))
         questions.context.enable_progress_bars = False  # they count Ray's tasks, not images
         done = questions.map_batches(  # Ray Data starts an actor that dies anew, and gives it its shard again
-            _Actor, fn_constructor_args=(make, shards), batch_size=1, num_cpus=num_cpus, num_gpus=num_gpus,
+            _Actor,
+            fn_constructor_args=(make, shards),
+            batch_size=1,
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
             compute=ray.data.ActorPoolStrategy(size=min(actors, len(missing))),
-        )  # fmt: skip
+        )
         for batch in done.iter_batches(batch_size=1):
             yield from batch["shard"].tolist()
 

@@ -61,10 +61,17 @@ class Evaluator:
     """
 
     def __init__(
-        self, explainer: Explainer, data: Reader, methods: Sequence[Method] | Mapping[str, Any],
-        metrics: Sequence[Metric], *, options: Mapping[str, Any] | None = None, target: str = "label",
-        batch_size: int = 16, keep_maps: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        explainer: Explainer,
+        data: Reader,
+        methods: Sequence[Method] | Mapping[str, Any],
+        metrics: Sequence[Metric],
+        *,
+        options: Mapping[str, Any] | None = None,
+        target: str = "label",
+        batch_size: int = 16,
+        keep_maps: bool = False,
+    ) -> None:
         if target not in TARGETS:
             raise OptionError(f"target must be one of {', '.join(TARGETS)}, got {target!r}")
         if explainer.headless:
@@ -97,9 +104,10 @@ class Evaluator:
         squashed = self.explainer.squashed
         return [
             f"{metric.title} is published with {name} {value}"
-            for metric in self.metrics for name, value in metric.published.items()
+            for metric in self.metrics
+            for name, value in metric.published.items()
             if (name == "target" and value != self.target) or (name == "preprocess" and not squashed)
-        ]  # fmt: skip
+        ]
 
     def describe(self) -> dict[str, Any]:
         """All that decides the rows, as JSON holds it; where and in which batches they are computed does not."""
@@ -198,7 +206,9 @@ class Evaluator:
         """What the metrics are told, but for the maps."""
         device, preprocess = images.device, self.explainer.preprocess
         return Case(
-            images, targets, torch.empty(0),
+            images,
+            targets,
+            torch.empty(0),
             masks=_stacked([one.mask for one in batch], device),
             valid=_stacked([one.valid for one in batch], device),
             logits=logits,
@@ -208,7 +218,7 @@ class Evaluator:
             boxes=None if batch[0].boxes is None else [torch.from_numpy(one.boxes).to(device) for one in batch],
             labels=labels,
             cover=batch[0].cover,
-        )  # fmt: skip
+        )
 
     def _score(self, case: Case) -> dict[str, Tensor]:
         """The columns of all metrics that the case has enough for."""

@@ -55,9 +55,14 @@ def _bars(board: "Leaderboard", name: str, axes: Axes) -> None:
     found = [board.mean(method, name) for method in methods]
     errors = np.array([[m.value - m.low, m.high - m.value] for m in found]).reshape(-1, 2).T.clip(min=0)
     axes.barh(
-        places, [m.value for m in found], xerr=errors, height=0.6, color=[_color(board, method) for method in methods],
-        ecolor="#222222", capsize=3,
-    )  # fmt: skip
+        places,
+        [m.value for m in found],
+        xerr=errors,
+        height=0.6,
+        color=[_color(board, method) for method in methods],
+        ecolor="#222222",
+        capsize=3,
+    )
     axes.set_yticks(places, [_plain(method) for method in methods])
     axes.set_xlabel(board.title(name))
 

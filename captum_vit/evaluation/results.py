@@ -43,9 +43,13 @@ class Leaderboard:
     """
 
     def __init__(
-        self, table: pa.Table, figures: Mapping[str, Figure], curves: Mapping[str, tuple[float, float]] | None = None,
-        *, seed: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        table: pa.Table,
+        figures: Mapping[str, Figure],
+        curves: Mapping[str, tuple[float, float]] | None = None,
+        *,
+        seed: int = 0,
+    ) -> None:
         failed = [bool(error) for error in _column(table, "error")]
         self.errors = [str(error) for error in _column(table, "error") if error]
         missing = [name for name in ("method", "id", "target") if name not in table.column_names]
@@ -276,10 +280,14 @@ class Leaderboard:
         parts = np.zeros_like(of_class) if classes is None else of_class - classes.start
         one = classes is not None  # a part is a class, then, and has no classes to be meant over
         found = self._bootstrap.estimate(
-            figure, values[counts], self._image[counts], np.searchsorted(methods, self._method[counts]),
-            np.zeros_like(of_class) if one else of_class, parts,
+            figure,
+            values[counts],
+            self._image[counts],
+            np.searchsorted(methods, self._method[counts]),
+            np.zeros_like(of_class) if one else of_class,
+            parts,
             (len(methods), 1 if classes is None else len(classes), 1 if one else max(len(self.classes), 1)),
-        )  # fmt: skip
+        )
         return {self.methods[number]: estimate for number, estimate in zip(methods, found, strict=True)}
 
 

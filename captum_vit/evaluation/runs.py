@@ -59,13 +59,22 @@ class Plan:
         metrics = [named_metric(metric) if isinstance(metric, str) else metric for metric in wanted]
         data = open_data(self.data)
         explainer = Explainer(
-            self.model, checkpoint=self.checkpoint, device=self.device, preprocess=self.preprocess,
+            self.model,
+            checkpoint=self.checkpoint,
+            device=self.device,
+            preprocess=self.preprocess,
             class_names=self.class_names,
-        )  # fmt: skip
+        )
         return Evaluator(
-            explainer, data, self.methods, metrics, options=self.options, target=self.target,
-            batch_size=self.batch_size, keep_maps=self.keep_maps,
-        )  # fmt: skip
+            explainer,
+            data,
+            self.methods,
+            metrics,
+            options=self.options,
+            target=self.target,
+            batch_size=self.batch_size,
+            keep_maps=self.keep_maps,
+        )
 
 
 def evaluate(
@@ -103,8 +112,10 @@ def evaluate(
     if not begun:
         evaluator.rehearse()  # before anything is written, so that the folder stays free
     recorded = {
-        "root": evaluator.data.describe().get("root"), "batch_size": evaluator.batch_size, "notes": evaluator.notes,
-    }  # fmt: skip
+        "root": evaluator.data.describe().get("root"),
+        "batch_size": evaluator.batch_size,
+        "notes": evaluator.notes,
+    }
     shards = Shards(out, evaluator.describe(), items, shard, recorded=recorded)
     if retry:
         shards.reopen_failed()

@@ -35,9 +35,14 @@ class Shards:
     """
 
     def __init__(
-        self, folder: str | Path, settings: Mapping[str, Any], items: int, size: int = 32, *,
+        self,
+        folder: str | Path,
+        settings: Mapping[str, Any],
+        items: int,
+        size: int = 32,
+        *,
         recorded: Mapping[str, Any] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.folder, self.items, self.size = Path(folder), items, size
         if items < 1 or size < 1:
             raise RunError(f"a run has items, and shards of at least one: got {items} and {size}")

@@ -102,10 +102,16 @@ class Explainer:
     """
 
     def __init__(
-        self, model: str | nn.Module = "sample", *, preprocess: Any = None,
-        class_names: Sequence[str] | Mapping[int, str] | None = None, multi_label: bool | None = None,
-        layer: Any = None, device: str | torch.device | None = None, checkpoint: str | Path | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        model: str | nn.Module = "sample",
+        *,
+        preprocess: Any = None,
+        class_names: Sequence[str] | Mapping[int, str] | None = None,
+        multi_label: bool | None = None,
+        layer: Any = None,
+        device: str | torch.device | None = None,
+        checkpoint: str | Path | None = None,
+    ) -> None:
         self.loaded, self._preprocess = with_names(model, class_names, checkpoint), preprocess
         if multi_label is not None:
             self.loaded = replace(self.loaded, multi_label=multi_label)
@@ -150,9 +156,15 @@ class Explainer:
         return next((p.dtype for p in self.loaded.model.parameters() if p.is_floating_point()), torch.float32)
 
     def __call__(
-        self, image: Picture, *, method: Method = None, target: Targets = None, top_k: int = 5,
-        attention: bool = False, **options: Any,
-    ) -> Explanation:  # fmt: skip
+        self,
+        image: Picture,
+        *,
+        method: Method = None,
+        target: Targets = None,
+        top_k: int = 5,
+        attention: bool = False,
+        **options: Any,
+    ) -> Explanation:
         """Explain one image; arguments and errors are those of `explain`."""
         if top_k < 1:
             raise OptionError(f"top_k must be at least 1, got {top_k}")

@@ -73,9 +73,14 @@ class Flow:
         return frames
 
     def save(
-        self, path: str | Path, *, seconds: float = 4.0, fps: float | None = None, max_side: int = 320,
+        self,
+        path: str | Path,
+        *,
+        seconds: float = 4.0,
+        fps: float | None = None,
+        max_side: int = 320,
         display: str = "daam",
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Write the animation, which starts again for ever, as GIF or animated WebP by the name's ending.
 
         Args:

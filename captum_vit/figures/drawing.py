@@ -88,9 +88,14 @@ def methods(explanation: Explained, ax: Axes | None = None, *, cmap: str = CMAP,
 
 
 def layers(
-    explanation: Explained, ax: Axes | None = None, *, adds: bool = False, shared: bool = False,
-    cmap: str = CMAP, alpha: float = ALPHA,
-) -> Figure:  # fmt: skip
+    explanation: Explained,
+    ax: Axes | None = None,
+    *,
+    adds: bool = False,
+    shared: bool = False,
+    cmap: str = CMAP,
+    alpha: float = ALPHA,
+) -> Figure:
     """The map after each block of one attribution, of several the first; blocks are numbered as the model does.
 
     Args:
@@ -112,9 +117,14 @@ def layers(
 
 
 def heads(
-    explanation: Explained, layer: int | str = -1, ax: Axes | None = None, *, shared: bool = False,
-    cmap: str = CMAP, alpha: float = ALPHA,
-) -> Figure:  # fmt: skip
+    explanation: Explained,
+    layer: int | str = -1,
+    ax: Axes | None = None,
+    *,
+    shared: bool = False,
+    cmap: str = CMAP,
+    alpha: float = ALPHA,
+) -> Figure:
     """What each head of a layer looks at: the attention of the tokens that the score is read from.
 
     Args:
@@ -137,9 +147,13 @@ def heads(
 
 
 def flow(
-    explanation: Explained, ax: Axes | None = None, *, count: int | None = None, cmap: str = CMAP,
+    explanation: Explained,
+    ax: Axes | None = None,
+    *,
+    count: int | None = None,
+    cmap: str = CMAP,
     alpha: float = ALPHA,
-) -> Figure:  # fmt: skip
+) -> Figure:
     """The way from the first block to the last, a strip for each attribution, as DAAM's authors show it.
 
     Args:
@@ -163,9 +177,14 @@ def flow(
 
 
 def _figure(
-    explanation: Explained, rows: Sequence[Sequence[Attribution]], ax: Axes | None, look: Look, *,
-    side: float = 2.2, shared: bool = False,
-) -> Figure:  # fmt: skip
+    explanation: Explained,
+    rows: Sequence[Sequence[Attribution]],
+    ax: Axes | None,
+    look: Look,
+    *,
+    side: float = 2.2,
+    shared: bool = False,
+) -> Figure:
     """Final maps with titles and colour bars."""
     every = [a for row in rows for a in row]
     span = _span([a.map for a in every]) if shared else None
@@ -187,9 +206,15 @@ def _figure(
 
 
 def _series(
-    explanation: Explained, maps: Tensor, titles: Sequence[str], above: Line, counted: Line, ax: Axes | None,
-    look: Look, shared: bool,
-) -> Figure:  # fmt: skip
+    explanation: Explained,
+    maps: Tensor,
+    titles: Sequence[str],
+    above: Line,
+    counted: Line,
+    ax: Axes | None,
+    look: Look,
+    shared: bool,
+) -> Figure:
     """Many maps of one kind with one colour bar."""
     side, span = 1.3, _span(list(maps)) if shared else None
     highest = [("", "") if shared else ("", f"max {three_digits(m.max().item())}") for m in maps]

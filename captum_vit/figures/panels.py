@@ -160,9 +160,15 @@ class Canvas:
         """Text with this upper left corner."""
         where = self.figure.transSubfigure if self.host is None else self.host.transAxes
         (self.host or self.figure).text(
-            x / self.size[0], 1 - y / self.size[1], text, transform=where, va="top", fontsize=type * self.zoom,
-            parse_math=False, usetex=False,
-        )  # fmt: skip
+            x / self.size[0],
+            1 - y / self.size[1],
+            text,
+            transform=where,
+            va="top",
+            fontsize=type * self.zoom,
+            parse_math=False,
+            usetex=False,
+        )
 
 
 def zoom(size: tuple[float, float], ax: Axes) -> float:
@@ -217,9 +223,13 @@ def _draw_panel(
     if panel.title:
         lines = [cut(line, layout.slot, layout.type) for line in panel.title]
         axes.set_title(
-            "\n".join(lines), fontsize=layout.type * canvas.zoom, pad=PAD * canvas.zoom,
-            parse_math=False, usetex=False, linespacing=1.15,
-        )  # fmt: skip
+            "\n".join(lines),
+            fontsize=layout.type * canvas.zoom,
+            pad=PAD * canvas.zoom,
+            parse_math=False,
+            usetex=False,
+            linespacing=1.15,
+        )
     if panel.bar is not None:
         wide = max(width, layout.slot * 0.9)  # a narrow picture would leave no room for its numbers
         _draw_bar(canvas, panel.bar, look, (x + (width - wide) / 2, y + height + 0.06, wide), layout.type)

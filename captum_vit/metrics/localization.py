@@ -221,9 +221,12 @@ class Localization(Metric):
     overlaps = ("iou", "dice", "precision", "recall", "pixel_accuracy", "miou")
 
     def __init__(
-        self, preset: Literal["agcam", "chefer"] | None = None, *, threshold: Threshold = 0.5,
+        self,
+        preset: Literal["agcam", "chefer"] | None = None,
+        *,
+        threshold: Threshold = 0.5,
         tolerance: float | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         if preset not in (None, "agcam", "chefer"):
             raise OptionError(f"preset must be 'agcam', 'chefer' or None, got {preset!r}")
         self.preset, self.tolerance = preset, tolerance
@@ -242,8 +245,10 @@ class Localization(Metric):
         }[preset]
 
         self.published = {
-            None: {}, "agcam": {"preprocess": "squash"}, "chefer": {"target": "predicted", "preprocess": "squash"},
-        }[preset]  # fmt: skip
+            None: {},
+            "agcam": {"preprocess": "squash"},
+            "chefer": {"target": "predicted", "preprocess": "squash"},
+        }[preset]
 
     def __call__(self, case: Case) -> dict[str, Tensor]:
         maps, valid = case.enlarged(), case.valid

@@ -193,9 +193,16 @@ class Perturbation(Metric):
         maps = case.maps if self.unit == "patch" else case.enlarged()
         targets = case.labels if self.preset == "chefer" and case.labels is not None else case.targets
         found = perturbation(
-            case.required("model"), case.images, maps, targets.clamp(min=0), self.preset, mean=case.mean,
-            std=case.std, unit=self.unit, batch_size=self.batch_size,
-        )  # fmt: skip
+            case.required("model"),
+            case.images,
+            maps,
+            targets.clamp(min=0),
+            self.preset,
+            mean=case.mean,
+            std=case.std,
+            unit=self.unit,
+            batch_size=self.batch_size,
+        )
         return {name: blank(values, targets < 0) for name, values in found.items()}
 
 

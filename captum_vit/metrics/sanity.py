@@ -199,9 +199,14 @@ def stability(
         return x + radius * noise.to(x)
 
     found = sensitivity_max(
-        explain, images, disturb, perturb_radius=radius, n_perturb_samples=samples, target=targets,
+        explain,
+        images,
+        disturb,
+        perturb_radius=radius,
+        n_perturb_samples=samples,
+        target=targets,
         max_examples_per_batch=len(images),
-    )  # fmt: skip
+    )
     return blank(found.double(), bad)
 
 
@@ -263,9 +268,14 @@ class Sanity(Metric):
 
     def _stability(self, case: Case) -> dict[str, Tensor]:
         found = stability(
-            case.required("method"), case.images, case.targets, options=case.options, radius=self.radius,
-            samples=self.samples, seed=self.seed,
-        )  # fmt: skip
+            case.required("method"),
+            case.images,
+            case.targets,
+            options=case.options,
+            radius=self.radius,
+            samples=self.samples,
+            seed=self.seed,
+        )
         return {"sensitivity_max": found}
 
 

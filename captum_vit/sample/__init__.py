@@ -13,9 +13,17 @@ from torch import Tensor
 from .scenes import CLASSES, Scene, draw_batch, draw_scene
 
 __all__ = [
-    "CLASSES", "CONFIG", "MEAN", "STD", "WEIGHTS", "Scene",
-    "draw_batch", "draw_scene", "hf_config", "state_dict",
-]  # fmt: skip
+    "CLASSES",
+    "CONFIG",
+    "MEAN",
+    "STD",
+    "WEIGHTS",
+    "Scene",
+    "draw_batch",
+    "draw_scene",
+    "hf_config",
+    "state_dict",
+]
 
 MEAN: tuple[float, float, float] = (0.5, 0.5, 0.5)
 STD: tuple[float, float, float] = (0.5, 0.5, 0.5)

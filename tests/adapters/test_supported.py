@@ -190,7 +190,7 @@ def test_gradients_come_from_the_model_itself(model):
     x, adapter = batch(model, 1).double(), adapt(model)
     with untouched(adapter):
         run = differentiate(adapter, Inputs(x), [list(adapter.attention_layers())[-1]])
-        (name, gradient), = run.gradients(lambda s: s[:, 1]).items()  # fmt: skip
+        ((name, gradient),) = run.gradients(lambda s: s[:, 1]).items()
     direction = torch.randn_like(gradient)
     steps = [scores_with(adapter, x, name, 1e-6 * sign * direction) for sign in (1, -1)]
     slope = (steps[0] - steps[1]) / 2e-6

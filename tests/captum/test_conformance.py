@@ -33,9 +33,13 @@ TARGETS |= {"tuples": [(0,), (3,), (1,), (6,)], "one": torch.tensor([2]), "scala
 def entry(name: str, algorithms: list[type], model: nn.Module, layer: Any, noise: bool = False, **args: Any) -> dict:
     """An entry in the form of captum.testing.attr.helpers.test_config."""
     return {
-        "name": name, "algorithms": algorithms, "model": model, "layer": layer, "noise_tunnel": noise,
+        "name": name,
+        "algorithms": algorithms,
+        "model": model,
+        "layer": layer,
+        "noise_tunnel": noise,
         "attribute_args": {"inputs": X, **args},
-    }  # fmt: skip
+    }
 
 
 NOISE = {"nt_samples": 4, "stdevs": 0.0}

@@ -114,9 +114,12 @@ def test_labels_never_become_paths_or_markup():
     assert "[red]x[/red]\\n\\x1b[31m" in result.stdout
     assert "\x1b" not in result.output
     assert written("o") == [
-        "u/t/a/agcam-0-etc_passwd.png", "u/t/a/agcam-1-red_x__red____31m.png", "u/t/a/agcam-2-frac.png",
-        "u/t/a/agcam-3.png", "u/t/a/overview.png",
-    ]  # fmt: skip
+        "u/t/a/agcam-0-etc_passwd.png",
+        "u/t/a/agcam-1-red_x__red____31m.png",
+        "u/t/a/agcam-2-frac.png",
+        "u/t/a/agcam-3.png",
+        "u/t/a/overview.png",
+    ]
 
 
 def test_file_names_never_become_paths_or_markup():

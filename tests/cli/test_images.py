@@ -205,8 +205,10 @@ def test_greys():
 @pytest.mark.parametrize(
     ("picture", "message"),
     [
-        (torch.zeros(50, 60, 3, dtype=torch.uint8), "got torch.uint8 of shape (50, 60, 3); tensors are channels first: "
-                                                    "pass tensor.permute(2, 0, 1)"),
+        (
+            torch.zeros(50, 60, 3, dtype=torch.uint8),
+            "got torch.uint8 of shape (50, 60, 3); tensors are channels first: pass tensor.permute(2, 0, 1)",
+        ),
         (torch.zeros(50, 60, dtype=torch.uint8), "got torch.uint8 of shape (50, 60); tensors are channels first"),
         (np.zeros((5, 6), bool), "got bool of shape (5, 6); make black and white of a mask by array.astype('uint8')"),
         (np.zeros((5, 6)), "got float64 of shape (5, 6); make uint8 of values in 0..1 by (array * 255).round()"),
@@ -215,7 +217,7 @@ def test_greys():
         (np.zeros((0, 6, 3), np.uint8), "an image has pixels, got uint8 of shape (0, 6, 3)"),
         (5, "got int"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_image(picture: Any, message: str):
     with pytest.raises(InputError, match=re.escape(message)):
         to_image(picture)

@@ -28,9 +28,13 @@ from captum_vit.errors import ModelLoadError
 from captum_vit.models import LoadedModel, load_model
 
 SMALL = {
-    "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 48, "image_size": 32,
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 48,
+    "image_size": 32,
     "patch_size": 8,
-}  # fmt: skip
+}
 
 
 def fails(spec: str, message: str, **options: Any) -> None:

@@ -101,8 +101,10 @@ def test_only_bad_images(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(models, "load_model", lambda *_, **__: pytest.fail("loaded a model for nothing"))
     result = explain("nothing.png", "more\nnothing.png", code=1)
     assert result.stderr.splitlines() == [
-        "Failed: no such file: 'nothing.png'", "Failed: no such file: 'more\\nnothing.png'", "2 of 2 images failed",
-    ]  # fmt: skip
+        "Failed: no such file: 'nothing.png'",
+        "Failed: no such file: 'more\\nnothing.png'",
+        "2 of 2 images failed",
+    ]
     assert not Path("captum-vit-out").exists()
 
 
@@ -155,9 +157,11 @@ def test_control_c_in_a_real_process():
     files = [photo(f"{i}.png") for i in range(400)]
     process = subprocess.Popen(
         [sys.executable, "-m", "captum_vit", "explain", *map(str, files), "--method", "rollout"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
-    )  # fmt: skip
+    )
     deadline = time.monotonic() + 200
     while not Path("captum-vit-out/1/overview.png").exists() and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -23,8 +23,12 @@ def test_what_explain_writes_beside_the_overlays():
     )
     names = written("captum-vit-out/a")
     assert [n for n in names if not n.startswith(("image-", "maps-"))] == [
-        "daam-5-cross.png", "explanation.json", "flow.gif", "overview.png", "report.html",
-    ]  # fmt: skip
+        "daam-5-cross.png",
+        "explanation.json",
+        "flow.gif",
+        "overview.png",
+        "report.html",
+    ]
     assert len(names) == 7
     with Image.open("captum-vit-out/a/flow.gif") as flow:
         assert flow.n_frames == 6

@@ -152,19 +152,29 @@ def coco(root: Path) -> Path:
     things = [
         (7, 18, [10.0, 2.0, 5.0, 6.0], polygon(10, 2, 15, 8), 0),
         (7, 18, [16.0, 9.0, 4.0, 4.0], polygon(16, 9, 20, 13), 0),
-        (7, 1, [0.0, 0.0, 4.0, 16.0], crowd, 1), (7, 1, [2.0, 2.0, 6.0, 5.0], polygon(2, 2, 8, 7), 0),
-        (3, 1, [0.0, 0.0, 4.0, 16.0], crowd, 1), (9, 17, [20.5, 10.5, 9.0, 2.0], polygon(20, 10, 24, 12), 0),
-    ]  # fmt: skip
+        (7, 1, [0.0, 0.0, 4.0, 16.0], crowd, 1),
+        (7, 1, [2.0, 2.0, 6.0, 5.0], polygon(2, 2, 8, 7), 0),
+        (3, 1, [0.0, 0.0, 4.0, 16.0], crowd, 1),
+        (9, 17, [20.5, 10.5, 9.0, 2.0], polygon(20, 10, 24, 12), 0),
+    ]
     content = {
-        "info": {}, "licenses": [],
+        "info": {},
+        "licenses": [],
         "images": [{"id": i, "file_name": f"{i:012d}.jpg", "width": WIDTH, "height": HEIGHT} for i in (7, 3, 9)],
         "categories": [{"id": 1, "name": "person"}, {"id": 17, "name": "cat"}, {"id": 18, "name": "dog"}],
         "annotations": [
-            {"id": n, "image_id": image, "category_id": category, "bbox": box, "segmentation": segmentation,
-             "iscrowd": crowd, "area": box[2] * box[3]}
+            {
+                "id": n,
+                "image_id": image,
+                "category_id": category,
+                "bbox": box,
+                "segmentation": segmentation,
+                "iscrowd": crowd,
+                "area": box[2] * box[3],
+            }
             for n, (image, category, box, segmentation, crowd) in enumerate(things, 1)
         ],
-    }  # fmt: skip
+    }
     (root / "annotations").mkdir(parents=True, exist_ok=True)
     (root / "annotations/instances_val2017.json").write_text(json.dumps(content))
     return root

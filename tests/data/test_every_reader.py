@@ -15,13 +15,26 @@ from captum_vit.errors import DataError, ImageLoadError
 from tests.data.conftest import KINDS as MADE
 
 COUNTS = {
-    "coco": 3, "cub": 2, "folder": 3, "hf": 4, "imagenet": 3, "imagenet-s": 2, "imagenet-segmentation": 3, "pets": 2,
-    "sample": 6, "voc": 3,
-}  # fmt: skip
+    "coco": 3,
+    "cub": 2,
+    "folder": 3,
+    "hf": 4,
+    "imagenet": 3,
+    "imagenet-s": 2,
+    "imagenet-segmentation": 3,
+    "pets": 2,
+    "sample": 6,
+    "voc": 3,
+}
 FOLDERS = {
-    "coco": "val2017", "cub": "CUB_200_2011/images", "folder": "images", "imagenet": "ILSVRC/Data/CLS-LOC/val",
-    "imagenet-s": "validation", "pets": "oxford-iiit-pet/images", "voc": "VOCdevkit/VOC2012/JPEGImages",
-}  # fmt: skip
+    "coco": "val2017",
+    "cub": "CUB_200_2011/images",
+    "folder": "images",
+    "imagenet": "ILSVRC/Data/CLS-LOC/val",
+    "imagenet-s": "validation",
+    "pets": "oxford-iiit-pet/images",
+    "voc": "VOCdevkit/VOC2012/JPEGImages",
+}
 NO_MASK = {"hf", "imagenet", "voc"}
 
 

@@ -13,13 +13,16 @@ from tests.data.conftest import folder
 
 ON_DISK = sorted(set(KINDS) - {"sample"})
 HOLDS = {
-    "coco": r"annotations/instances_val2017.json and val2017/", "cub": r"CUB_200_2011/ .* images.txt",
-    "folder": r"images/ in it and, of the same names, masks/", "hf": r"save_to_disk, or a data set's name",
+    "coco": r"annotations/instances_val2017.json and val2017/",
+    "cub": r"CUB_200_2011/ .* images.txt",
+    "folder": r"images/ in it and, of the same names, masks/",
+    "hf": r"save_to_disk, or a data set's name",
     "imagenet": r"Data/CLS-LOC/val/ and Annotations/CLS-LOC/val/",
     "imagenet-s": r"validation/ and validation-segmentation/",
-    "imagenet-segmentation": r"gtsegs_ijcv.mat, a MATLAB 7.3 file", "pets": r"oxford-iiit-pet/ .* trimaps/",
+    "imagenet-segmentation": r"gtsegs_ijcv.mat, a MATLAB 7.3 file",
+    "pets": r"oxford-iiit-pet/ .* trimaps/",
     "voc": r"VOCdevkit/VOC2012/ in it, which has Annotations/",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", ON_DISK)

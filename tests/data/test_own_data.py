@@ -131,9 +131,12 @@ class TestHuggingFace:
         cells = [{"bytes": f.read_bytes() if inside else None, "path": str(f)} for f in (image, mask)]
         rows = [{"picture": cells[0], "annotation": cells[1], "label": 1, "name": f"x{i}"} for i in range(2)]
         spec = saved(
-            tmp_path / "d", rows, picture=datasets.Image(), annotation=datasets.Image(),
+            tmp_path / "d",
+            rows,
+            picture=datasets.Image(),
+            annotation=datasets.Image(),
             label=datasets.ClassLabel(names=["cat", "dog"]),
-        )  # fmt: skip
+        )
         with pytest.raises(DataError, match=r"no column of images .* name one of picture, annotation, label, name"):
             open_data(spec)
         with pytest.raises(DataError, match=r"no column 'pictures': .*nearest: picture"):

@@ -48,9 +48,14 @@ def entries(explainer: Explainer, methods: Any, **options: Any) -> dict[str, Ent
 def test_all_forms_of_a_method_have_one_shape(explainer):
     model = explainer.loaded.model
     forms = {
-        "name": "agcam", "ours": AGCAM(model), "class": Saliency, "captums": Saliency(model), "function": brightness,
-        "imported": "captum.attr:Saliency", "layer": LayerGradCam(model, model.patch_embed.proj),
-    }  # fmt: skip
+        "name": "agcam",
+        "ours": AGCAM(model),
+        "class": Saliency,
+        "captums": Saliency(model),
+        "function": brightness,
+        "imported": "captum.attr:Saliency",
+        "layer": LayerGradCam(model, model.patch_embed.proj),
+    }
     maps = {name: entry.attribute(IMAGES, TARGETS) for name, entry in entries(explainer, forms).items()}
     assert list(maps) == list(forms)
     for found in maps.values():

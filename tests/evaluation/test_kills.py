@@ -80,7 +80,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
 @pytest.mark.parametrize(("engine", "longest"), [("local", 0.1), ("ray", 0.3)])
 def test_killed_at_five_moments_nothing_is_lost_or_doubled(
     engine: str, longest: float, start: Start, undisturbed: tuple[dict[str, list[Any]], str], tmp_path: Path
-):  # fmt: skip
+):
     kill_runs(start, tmp_path, engine, times=5, longest=longest)
     finish(start(engine), tmp_path)
     assert (columns(tmp_path / "run"), evaluate(PLAN, tmp_path / "run", shard=SHARD).to_markdown()) == undisturbed

@@ -22,9 +22,13 @@ def test_quantus_scores_our_methods():
     masks = np.stack([scene.masks[:1] for scene in scenes])
     model = build()
     found = quantus.RelevanceMassAccuracy(disable_warnings=True)(
-        model=model, x_batch=images.numpy(), y_batch=targets, s_batch=masks, explain_func=quantus_explain,
+        model=model,
+        x_batch=images.numpy(),
+        y_batch=targets,
+        s_batch=masks,
+        explain_func=quantus_explain,
         explain_func_kwargs={"method": "agcam"},
-    )  # fmt: skip
+    )
     maps = AGCAM(model).attribute(images, torch.from_numpy(targets), output_shape="spatial").numpy()
     expected = (maps * masks).sum((1, 2, 3)) / maps.sum((1, 2, 3))
     np.testing.assert_allclose(found, expected, rtol=1e-4)

@@ -22,9 +22,16 @@ def rows(count: int = 40, seed: int = 0) -> list[dict[str, Any]]:
         value = rng.uniform(0, 0.9)
         for method, shift in (("weak", 0.0), ("strong", 0.1)):
             made.append(
-                {"item": item, "id": f"image-{item // 2}/{item % 2}", "method": method, "target": item % 2,
-                 "iou": value + shift, "wrong": 0.2 - shift, "curve": [1.0, value, 0.0]}
-            )  # fmt: skip
+                {
+                    "item": item,
+                    "id": f"image-{item // 2}/{item % 2}",
+                    "method": method,
+                    "target": item % 2,
+                    "iou": value + shift,
+                    "wrong": 0.2 - shift,
+                    "curve": [1.0, value, 0.0],
+                }
+            )
     return made
 
 
@@ -62,8 +69,9 @@ def test_an_interval_covers_the_truth_19_times_of_20():
         of_image = rng.normal(0.5, 0.1, 60)
         made = [
             {"item": 2 * i + j, "id": f"{i}/{j}", "method": "m", "target": j, "iou": value + rng.normal(0, 0.01)}
-            for i, value in enumerate(of_image) for j in (0, 1)
-        ]  # fmt: skip
+            for i, value in enumerate(of_image)
+            for j in (0, 1)
+        ]
         mean = board(made).mean("m", "iou")
         hits += mean.low <= 0.5 <= mean.high
     assert 0.9 <= hits / 200 <= 0.99
@@ -122,8 +130,9 @@ def test_means_over_classes_and_scores_of_all_pixels():
     names = [f"chefer_{name}" for name in ("tp", "fp", "fn", "tn")]
     made = [
         {"item": i, "id": f"{i}/x", "method": "m", "target": int(i == 3), "hit": float(i != 1)}
-        | dict(zip(names, map(float, found), strict=True)) for i, found in enumerate(counts)
-    ]  # fmt: skip
+        | dict(zip(names, map(float, found), strict=True))
+        for i, found in enumerate(counts)
+    ]
     metric = Localization("chefer")
     figures = {**metric.figures, "hit": Figure(True, ("hit",), "classes")}
     found = Leaderboard(as_table(made), figures)
@@ -211,8 +220,9 @@ def test_names_that_tables_and_plots_would_misread():
     names = ["a|b", "two\nlines", "_hidden", r"$\bad$"]
     made = [
         {"item": i, "id": f"{i}/x", "method": name, "target": 0, "iou": 0.1 * i, "curve": [0.0, 1.0]}
-        for i in range(3) for name in names
-    ]  # fmt: skip
+        for i in range(3)
+        for name in names
+    ]
     found = board(made)
     lines = found.to_markdown().splitlines()
     assert len(lines) == 2 + len(names)

@@ -82,9 +82,10 @@ def test_other_settings_need_another_folder(tmp_path: Path):
 def test_methods_of_others_stand_beside_ours():
     explainer = Explainer("sample")
     methods = {
-        "agcam": "agcam", "ig": IntegratedGradients,
+        "agcam": "agcam",
+        "ig": IntegratedGradients,
         "mine": lambda model, images, targets: images.abs().mean(1),
-    }  # fmt: skip
+    }
     rows = Evaluator(explainer, open_data("sample:2"), methods, [METRICS["localization"]()])(range(2))
     assert [row["method"] for row in rows] == ["agcam", "ig", "mine"] * 2
     assert all(np.isfinite(row["energy_inside"]) for row in rows)
@@ -209,8 +210,18 @@ def test_what_a_reader_has_to_know_is_told(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "own_methods.py").write_text(
         "def nans(model, images, targets):\n    return images[:, 0] * float('nan')\n"
     )
-    found = run("evaluate", "--data", "sample:4", "--methods", "agcam,own_methods:nans", "--metrics",
-                "localization,localization:agcam,perturbation:rise", "--out", "run", code=1)  # fmt: skip
+    found = run(
+        "evaluate",
+        "--data",
+        "sample:4",
+        "--methods",
+        "agcam,own_methods:nans",
+        "--metrics",
+        "localization,localization:agcam,perturbation:rise",
+        "--out",
+        "run",
+        code=1,
+    )
     assert "Failed: nans gave no finite map of any item" in found.stderr
     assert re.search(r"Note: \d of 8 items count for agcam_iou, .*; others have no object, or none", found.stderr)
     assert "Note: perturbation:rise is published with target predicted" in found.stderr
@@ -288,8 +299,19 @@ def test_runs_over_other_images_or_classes_are_not_subtracted(tmp_path: Path):
 def test_data_without_masks_is_told(tmp_path: Path):
     made.imagenet(tmp_path / "data", folders=True, annotations=False)
     out = str(tmp_path / "run")
-    found = run("evaluate", "--data", f"imagenet:{tmp_path / 'data'}", "--methods", "agcam,rollout", "--target",
-                "predicted", "--metrics", "localization,perturbation:rise", "--out", out)  # fmt: skip
+    found = run(
+        "evaluate",
+        "--data",
+        f"imagenet:{tmp_path / 'data'}",
+        "--methods",
+        "agcam,rollout",
+        "--target",
+        "predicted",
+        "--metrics",
+        "localization,perturbation:rise",
+        "--out",
+        out,
+    )
     assert "| method  | deletion ↓" in found.stdout
     assert "iou" not in found.stdout
     assert "defined for no item, as without masks or boxes: average_precision, energy_inside," in found.stderr
@@ -298,9 +320,22 @@ def test_data_without_masks_is_told(tmp_path: Path):
 @pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients")  # Captum's
 def test_what_the_command_line_can_ask_for(tmp_path: Path):
     out = str(tmp_path / "run")
-    found = run("evaluate", "--data", "sample:2", "--methods", "rollout,captum.attr:Saliency", "--metrics",
-                "localization:chefer,perturbation:chefer", "--option", "discard_ratio=0.5", "--option", "fusion=max",
-                "--squash", "--out", out)  # fmt: skip
+    found = run(
+        "evaluate",
+        "--data",
+        "sample:2",
+        "--methods",
+        "rollout,captum.attr:Saliency",
+        "--metrics",
+        "localization:chefer,perturbation:chefer",
+        "--option",
+        "discard_ratio=0.5",
+        "--option",
+        "fusion=max",
+        "--squash",
+        "--out",
+        out,
+    )
     assert "chefer_miou ↑" in found.stdout
     assert "Saliency" in found.stdout
     assert "less the others, paired:" in found.stdout

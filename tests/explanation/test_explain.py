@@ -67,9 +67,15 @@ def test_maps_and_flows_are_those_of_the_method(method: str):
 def test_several_methods_and_classes():
     found = explain(scene(), method="all", target=["cross", 0], discard_ratio=0.5, kind="peak")
     assert [a.title for a in found] == [
-        "agcam: cross", "daam: cross", "gradient_rollout: cross",
-        "agcam: disc", "daam: disc", "gradient_rollout: disc", "rollout", "raw_attention",
-    ]  # fmt: skip
+        "agcam: cross",
+        "daam: cross",
+        "gradient_rollout: cross",
+        "agcam: disc",
+        "daam: disc",
+        "gradient_rollout: disc",
+        "rollout",
+        "raw_attention",
+    ]
     assert found.options["rollout"] == {"discard_ratio": 0.5}
     assert found.options["raw_attention"] == {"kind": "peak"}
     assert found.options["agcam"] == {}
@@ -128,10 +134,14 @@ def test_the_orientation_that_a_camera_noted(orientation: int, tmp_path: Path):
     """A photograph stored on its side or mirrored is explained, and shown, as a person sees it."""
     upright = corner((0, 1))
     inverse = {
-        2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
         8: Image.Transpose.ROTATE_270,
-    }  # fmt: skip
+    }
     stored = upright if orientation == 1 else upright.transpose(inverse[orientation])
     path = as_file(stored, tmp_path / "photo.png", orientation)
     for picture in (path, Image.open(path)):
@@ -354,8 +364,12 @@ def test_names_that_begin_alike_stay_apart():
     model = hf_model(5, "multi_label_classification", names)
     found = explain(scene(), model, target=[0, 1, 2, 3, 4], preprocess=PREPROCESSING)
     assert [label.title for label in found.targets] == [
-        "Pneumonia, bacterial", "Pneumonia, viral", "healthy", "other (3)", "other (4)",
-    ]  # fmt: skip
+        "Pneumonia, bacterial",
+        "Pneumonia, viral",
+        "healthy",
+        "other (3)",
+        "other (4)",
+    ]
     assert len(found.scores) == 5
     assert found.only(target="Pneumonia, viral").targets[0].index == 1
     assert found.only(target="HEALTHY").targets[0].index == 2

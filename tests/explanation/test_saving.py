@@ -138,10 +138,11 @@ def damaged(folder: Path, part: str) -> None:
     else:
         manifest = json.loads((folder / MANIFEST).read_text())
         change = {
-            "later format": {"format": 99}, "no labels": {"labels": None}, "elsewhere": {
-                "files": {"maps": "../../secret-0123456789abcdef.safetensors", "image": "x"}
-            }, "a list": None,
-        }[part]  # fmt: skip
+            "later format": {"format": 99},
+            "no labels": {"labels": None},
+            "elsewhere": {"files": {"maps": "../../secret-0123456789abcdef.safetensors", "image": "x"}},
+            "a list": None,
+        }[part]
         (folder / MANIFEST).write_text(json.dumps([] if change is None else {**manifest, **change}))
 
 

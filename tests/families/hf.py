@@ -11,13 +11,21 @@ from tests.families.family import Family
 from tests.helpers import CLASSES, DEPTH, HEADS, PATCH, SIZE, WIDE, WIDTH, randomise
 
 SMALL = {
-    "hidden_size": WIDTH, "num_hidden_layers": DEPTH, "num_attention_heads": HEADS, "intermediate_size": 4 * WIDTH,
-    "image_size": SIZE, "patch_size": PATCH,
-}  # fmt: skip
+    "hidden_size": WIDTH,
+    "num_hidden_layers": DEPTH,
+    "num_attention_heads": HEADS,
+    "intermediate_size": 4 * WIDTH,
+    "image_size": SIZE,
+    "patch_size": PATCH,
+}
 SMALL_TIMM = {
-    "img_size": SIZE, "patch_size": PATCH, "embed_dim": WIDTH, "depth": DEPTH, "num_heads": HEADS,
+    "img_size": SIZE,
+    "patch_size": PATCH,
+    "embed_dim": WIDTH,
+    "depth": DEPTH,
+    "num_heads": HEADS,
     "dynamic_img_size": True,
-}  # fmt: skip
+}
 TEXT = {"bos_token_id": 0, "eos_token_id": 1}  # SigLIP's own are outside its vocabulary
 RELATIVE = {"use_relative_position_bias": True, "use_shared_relative_position_bias": True}
 REGISTERS = {"num_register_tokens": 4}
@@ -88,20 +96,25 @@ HF: list[Family] = [
     hf_family("CLIP vision", "CLIPVisionModel", small("CLIPVisionModel", "CLIPVisionConfig"), **FLAG),
     hf_family("CLIP vision, projected", PROJECTION, small(PROJECTION, "CLIPVisionConfig", projection_dim=16), **FLAG),
     hf_family(
-        "CLIP classifier", "CLIPForImageClassification", of_image_side("CLIPForImageClassification", "CLIPConfig"),
+        "CLIP classifier",
+        "CLIPForImageClassification",
+        of_image_side("CLIPForImageClassification", "CLIPConfig"),
         **FLAG,
     ),
     hf_family(
         "SigLIP vision", "SiglipVisionModel", small("SiglipVisionModel", "SiglipVisionConfig"), layers=DEPTH + 1, **FLAG
     ),
     hf_family(
-        "SigLIP classifier", "SiglipForImageClassification",
-        of_image_side("SiglipForImageClassification", "SiglipConfig"), **FLAG,
+        "SigLIP classifier",
+        "SiglipForImageClassification",
+        of_image_side("SiglipForImageClassification", "SiglipConfig"),
+        **FLAG,
     ),
     *(
         hf_family(name, model, timm_wrapper(model))
         for name, model in (
-            ("timm's models", "TimmWrapperForImageClassification"), ("timm's models, backbone", "TimmWrapperModel")
+            ("timm's models", "TimmWrapperForImageClassification"),
+            ("timm's models, backbone", "TimmWrapperModel"),
         )
     ),
-]  # fmt: skip
+]

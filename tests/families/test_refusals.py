@@ -82,10 +82,11 @@ def test_layers_that_the_score_is_not_read_in():
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
-        ("xcit_nano_12_p16_224", {"depth": 1, "num_classes": 3}), ("volo_d1_224", {"img_size": 64, "num_classes": 3}),
+        ("xcit_nano_12_p16_224", {"depth": 1, "num_classes": 3}),
+        ("volo_d1_224", {"img_size": 64, "num_classes": 3}),
         ("volo_d1_224", {"img_size": 64, "num_classes": 3, "use_aux_head": False}),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("wrap", [nn.Identity, nn.Sequential])
 def test_patches_that_are_read_past_all_attention(name, settings, wrap):
     x = images(2, (64, 64))
@@ -111,11 +112,16 @@ def test_an_embedding_is_as_wide_as_the_output():
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("Swin", WINDOWS), ("Swinv2", WINDOWS), ("Hiera", SOME_WINDOWS), ("Pvt", POOLED), ("Segformer", POOLED),
+        ("Swin", WINDOWS),
+        ("Swinv2", WINDOWS),
+        ("Hiera", SOME_WINDOWS),
+        ("Pvt", POOLED),
+        ("Segformer", POOLED),
         ("Cvt", POOLED),
-        ("ViTMAE", "patches are shuffled and dropped at random"), ("MobileViT", CONVOLUTIONS),
+        ("ViTMAE", "patches are shuffled and dropped at random"),
+        ("MobileViT", CONVOLUTIONS),
     ],
-)  # fmt: skip
+)
 def test_the_reason_is_said_of_hugging_face_models(name, reason):
     model = getattr(transformers, f"{name}Model")(getattr(transformers, f"{name}Config")())
     with pytest.raises(UnsupportedModelError, match=f"^{name} is not .*{reason}"):

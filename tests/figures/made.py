@@ -25,9 +25,11 @@ def centre_crop(width: int = 240, height: int = 160) -> View:
     """What a model that is shown the middle square of a picture sees, at 64 pixels."""
     side = min(width, height)
     scale = 64 / side
-    return View.of((width, height)).resized(round(width * scale), round(height * scale)).cropped(
-        round((width - side) / 2 * scale), round((height - side) / 2 * scale), 64, 64
-    )  # fmt: skip
+    return (
+        View.of((width, height))
+        .resized(round(width * scale), round(height * scale))
+        .cropped(round((width - side) / 2 * scale), round((height - side) / 2 * scale), 64, 64)
+    )
 
 
 def growing(row: int, col: int, height: float = 1.0) -> Tensor:

@@ -27,9 +27,14 @@ from captum_vit.geometry import View
 from captum_vit.preprocessing import Preprocessing, read_preprocessing
 
 SIZES = {
-    "square": (300, 300), "landscape": (400, 301), "portrait": (301, 477), "tiny": (23, 17), "panorama": (1201, 150),
-    "tower": (97, 700), "as the input": (224, 224),
-}  # fmt: skip
+    "square": (300, 300),
+    "landscape": (400, 301),
+    "portrait": (301, 477),
+    "tiny": (23, 17),
+    "panorama": (1201, 150),
+    "tower": (97, 700),
+    "as the input": (224, 224),
+}
 
 LEVEL = 1.02  # the image and the input are both rounded to 8 bits, and some resizes compute in fixed point
 
@@ -70,8 +75,7 @@ SOURCES: dict[str, Callable[[], Any]] = {
         [transforms.Pad(7), transforms.Resize((200, 220)), transforms.Pad((5, 11)), transforms.ToTensor()]
     ),
     "torchvision pad v2": lambda: v2.Compose(
-        [v2.ToImage(), v2.Resize((240, 200)), v2.Pad([3, 5, 20, -9]),
-         v2.ToDtype(torch.float, scale=True)]
+        [v2.ToImage(), v2.Resize((240, 200)), v2.Pad([3, 5, 20, -9]), v2.ToDtype(torch.float, scale=True)]
     ),
     "torchvision pad edge": lambda: transforms.Compose(
         [transforms.Resize((200, 180)), transforms.Pad((5, 11, 2, 0), padding_mode="edge"), transforms.ToTensor()]
@@ -80,8 +84,11 @@ SOURCES: dict[str, Callable[[], Any]] = {
         [v2.ToImage(), v2.Resize((240, 200), antialias=True), v2.CenterCrop(224), v2.ToDtype(torch.float, scale=True)]
     ),
     "torchvision nested": lambda: transforms.Compose(
-        [transforms.Compose([transforms.Resize(240), transforms.CenterCrop(230)]), transforms.CenterCrop(224),
-         transforms.ToTensor()]
+        [
+            transforms.Compose([transforms.Resize(240), transforms.CenterCrop(230)]),
+            transforms.CenterCrop(224),
+            transforms.ToTensor(),
+        ]
     ),
     "open_clip": lambda: open_clip.image_transform(224, is_train=False),
     "open_clip squash": lambda: open_clip.image_transform(224, is_train=False, resize_mode="squash"),
@@ -97,9 +104,13 @@ SOURCES: dict[str, Callable[[], Any]] = {
     **of_both("CLIPImageProcessor"),
     **of_both("SiglipImageProcessor"),
     **of_both("DINOv3ViTImageProcessor"),
-    **of_both("ViTImageProcessor", size={"max_height": 200, "max_width": 240}, do_pad=True,
-              pad_size={"height": 240, "width": 240}),
-}  # fmt: skip
+    **of_both(
+        "ViTImageProcessor",
+        size={"max_height": 200, "max_width": 240},
+        do_pad=True,
+        pad_size={"height": 240, "width": 240},
+    ),
+}
 
 
 def coordinates(size: tuple[int, int]) -> Image.Image:

@@ -73,8 +73,12 @@ def agcam_localization(heat, boxes, predicted, label, flaw=None) -> dict[str, fl
         tp, fp, fn, tn = tp + (o and t), fp + (o and not t), fn + (t and not o), tn + (not o and not t)
     eps = 0 if flaw == "no eps" else 1e-5
     shares = (
-        (tp + tn, tp + fp + fn + tn), (tp, tp + fp + fn), (2 * tp, 2 * tp + fp + fn), (tp, tp + fp), (tp, tp + fn),
-    )  # fmt: skip
+        (tp + tn, tp + fp + fn + tn),
+        (tp, tp + fp + fn),
+        (2 * tp, 2 * tp + fp + fn),
+        (tp, tp + fp),
+        (tp, tp + fn),
+    )
     return {
         name: (part + eps) / (whole + eps) if whole + eps else 0.0
         for name, (part, whole) in zip(names, shares, strict=True)

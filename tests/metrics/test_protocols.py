@@ -70,8 +70,13 @@ def test_the_blur_is_that_of_the_program():
 
 
 LOCALIZATION = [
-    "exclusive boxes", "no eps", "no boxes", "keeps wrong predictions", "threshold at the mean", "threshold 0.4",
-]  # fmt: skip
+    "exclusive boxes",
+    "no eps",
+    "no boxes",
+    "keeps wrong predictions",
+    "threshold at the mean",
+    "threshold 0.4",
+]
 
 
 def agcam_case():

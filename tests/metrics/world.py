@@ -36,9 +36,16 @@ class World:
 
     def case(self, **changes) -> Case:
         given = {
-            "images": self.images, "targets": self.targets, "maps": self.maps, "masks": self.masks,
-            "logits": self.logits, "model": self.model, "mean": sample.MEAN, "std": sample.STD, "method": self.method,
-        }  # fmt: skip
+            "images": self.images,
+            "targets": self.targets,
+            "maps": self.maps,
+            "masks": self.masks,
+            "logits": self.logits,
+            "model": self.model,
+            "mean": sample.MEAN,
+            "std": sample.STD,
+            "method": self.method,
+        }
         return Case(**(given | changes))
 
 

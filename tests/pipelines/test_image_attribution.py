@@ -80,9 +80,11 @@ def test_it_agrees_with_explain(pipe: ImageAttributionPipeline, model: nn.Module
 
 def test_the_map_lies_where_the_model_looked(model: nn.Module):
     crop = BitImageProcessor(
-        size={"shortest_edge": 80}, crop_size={"height": SIDE, "width": SIDE}, image_mean=sample.MEAN,
+        size={"shortest_edge": 80},
+        crop_size={"height": SIDE, "width": SIDE},
+        image_mean=sample.MEAN,
         image_std=sample.STD,
-    )  # fmt: skip
+    )
     result = pipeline("image-attribution", model=model, image_processor=crop)(scene(size=(160, 100)), top_k=1)[0]
     seen = np.isfinite(result["map"])
     assert seen[10:90, 40:120].all()  # the middle 64 of 80 rows and of 128 columns

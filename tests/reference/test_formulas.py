@@ -217,14 +217,19 @@ WRONG = {
     AGCAM: [agcam_with_full_gradients, agcam_of_weights_not_scores, agcam_without_relu, agcam_of_the_keys],
     DAAM: [daam_without_relu_of_the_gradient, daam_with_gradients_backwards, daam_of_the_first_head],
     AttentionRollout: [
-        rollout_from_the_input_up, rollout_by_column_sums, rollout_without_identity, rollout_that_discards_of_image_0,
+        rollout_from_the_input_up,
+        rollout_by_column_sums,
+        rollout_without_identity,
+        rollout_that_discards_of_image_0,
     ],
     GradientRollout: [gradient_rollout_backwards, gradient_rollout_of_scores, gradient_rollout_relu_a_head],
     RawAttention: [peak_with_the_class_token, peak_after_the_mean, attention_to_the_class_token],
-}  # fmt: skip
+}
 OPTIONS = {
-    AttentionRollout: {"discard_ratio": 0.3}, GradientRollout: {"discard_ratio": 0.0}, RawAttention: {"kind": "peak"},
-}  # fmt: skip
+    AttentionRollout: {"discard_ratio": 0.3},
+    GradientRollout: {"discard_ratio": 0.0},
+    RawAttention: {"kind": "peak"},
+}
 
 
 @pytest.mark.parametrize(("method", "wrong"), [(method, wrong) for method in WRONG for wrong in WRONG[method]])

@@ -49,19 +49,30 @@ def explained(
     cells = grid[0] * grid[1]
     record = AttentionRecord({}, {n: torch.rand(cells, cells, generator=draw).softmax(1) for n in names})
     return Explanation(
-        noise(size), view or View.of(size), tuple(shown), labels, "timm/vit_tiny", source, {"torch": "2.6"},
+        noise(size),
+        view or View.of(size),
+        tuple(shown),
+        labels,
+        "timm/vit_tiny",
+        source,
+        {"torch": "2.6"},
         record if attention else None,
-    )  # fmt: skip
+    )
 
 
 def renamed(explanation: Explanation, text: str) -> Explanation:
     """The same with `text` wherever a name comes from outside."""
     labels = {label: replace(label, name=text, title=text) for label in explanation.labels}
     shown = tuple(
-        replace(a, method=text + a.method, target=a.target and labels[a.target], layers=(text,) * len(a.layers),
-                options={text: text})
+        replace(
+            a,
+            method=text + a.method,
+            target=a.target and labels[a.target],
+            layers=(text,) * len(a.layers),
+            options={text: text},
+        )
         for a in explanation.attributions
-    )  # fmt: skip
+    )
     return replace(
         explanation, attributions=shown, labels=tuple(labels.values()), model=text, source=text, versions={text: text}
     )

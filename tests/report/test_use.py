@@ -153,8 +153,13 @@ def test_pointing_at_a_patch_tells_its_share(opened: Opened):
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="broken on purpose: rows and columns exchanged")
 def test_a_readout_with_rows_and_columns_exchanged(opened: Opened):
     explanation = explained((224, 112), (4, 8))
-    page = opened(tampered(render([explanation]), "return clamp(cell[1], 0, this.rows - 1) * this.cols + clamp(cell[0]",
-                           "return clamp(cell[0], 0, this.rows - 1) * this.cols + clamp(cell[1]"))  # fmt: skip
+    page = opened(
+        tampered(
+            render([explanation]),
+            "return clamp(cell[1], 0, this.rows - 1) * this.cols + clamp(cell[0]",
+            "return clamp(cell[0], 0, this.rows - 1) * this.cols + clamp(cell[1]",
+        )
+    )
     page.get_by_role("application").hover(position=on_patch(page, 2, 1, (4, 8)))
     expect(readout(page)).to_contain_text("row 3, column 2", timeout=1000)
 
