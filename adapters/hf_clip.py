@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from captum_vit.access import CLASS, PATCHES, Readout, TokenLayout
+from captum_vit.access import CLASS, PATCHES, Grid, Readout, TokenLayout
 from captum_vit.adapters.hf_common import HFAdapter
 
 POOLED = Readout((), patches=True, latents=(0,))
@@ -32,12 +32,17 @@ class HFClip(HFAdapter):
         pool = {} if self.pool is None else {self.pool: self.backbone.head.attention}
         return {**super().attention_layers(), **pool}
 
-    def token_layout(self, image_size: tuple[int, int], arguments: Mapping[str, Any]) -> TokenLayout:
+    def token_layout(self, image_size: Grid, arguments: Mapping[str, Any]) -> TokenLayout:
         passed_on = arguments.get("kwargs", {})  # by the classifier of CLIP, which does not name it
         return super().token_layout(image_size, {**arguments, **passed_on})
 
     @property
+    def cross_attention(self) -> Mapping[str, bool]:
+        return {} if self.pool is None else {self.pool: False}
+
+    @property
     def pool(self) -> str | None:
+        """The name of the attention pool."""
         bare = self.model is self.backbone  # the classifier reads the patches themselves
         return "head.attention" if bare and getattr(self.backbone, "use_head", False) else None
 

@@ -35,7 +35,7 @@ class HFAdapter(Adapter):
         names: dict[nn.Module, str] = {module: name for name, module in self.hf.named_modules()}
         return {names[attention]: attention for attention in map(self.attention_of, self.blocks)}
 
-    def token_layout(self, image_size: tuple[int, int], arguments: Mapping[str, Any]) -> TokenLayout:
+    def token_layout(self, image_size: Grid, arguments: Mapping[str, Any]) -> TokenLayout:
         any_size = self.any_size or bool(arguments.get("interpolate_pos_encoding"))
         grid = patch_grid(self.backbone.embeddings, image_size, any_size=any_size)
         return TokenLayout(grid, self.prefix, patch_size(self.backbone.embeddings), self.readout or CLASS)

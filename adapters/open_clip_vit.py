@@ -31,7 +31,7 @@ class OpenClipViT(Adapter):
         layers = {f"transformer.resblocks.{i}.attn": b.attn for i, b in enumerate(self.tower.transformer.resblocks)}
         return layers if self.pool is None else {**layers, self.pool: self.tower.attn_pool.attn}
 
-    def token_layout(self, image_size: tuple[int, int], arguments: Mapping[str, Any]) -> TokenLayout:
+    def token_layout(self, image_size: Grid, arguments: Mapping[str, Any]) -> TokenLayout:
         height, width = self.tower.image_size
         if image_size != (height, width):
             raise TokenLayoutError(
@@ -59,7 +59,12 @@ class OpenClipViT(Adapter):
         return ("class",)
 
     @property
+    def cross_attention(self) -> Mapping[str, bool]:
+        return {} if self.pool is None else {self.pool: False}
+
+    @property
     def pool(self) -> str | None:
+        """The name of the attention pool."""
         return None if getattr(self.tower, "attn_pool", None) is None else "attn_pool.attn"
 
     @property

@@ -49,7 +49,7 @@ class T2TViT(Adapter):
             for name, layer in layers.items()
         }
 
-    def token_layout(self, image_size: tuple[int, int], arguments: Mapping[str, Any]) -> TokenLayout:
+    def token_layout(self, image_size: Grid, arguments: Mapping[str, Any]) -> TokenLayout:
         side = self.image_size[0]
         if image_size != (side, side):  # another rectangle of as many tokens would be folded into this square
             raise TokenLayoutError(

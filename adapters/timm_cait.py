@@ -7,7 +7,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from captum_vit.access import CLASS, PATCHES, Projections, Readout, TokenLayout
+from captum_vit.access import CLASS, PATCHES, Grid, Projections, Readout, TokenLayout
 from captum_vit.adapters.timm_common import TimmAdapter
 from captum_vit.adapters.timm_tokens import embedded, split_qkv
 
@@ -42,7 +42,7 @@ class TimmCait(TimmAdapter):
             for name, layer in self._patch_layers().items()
         }
 
-    def token_layout(self, image_size: tuple[int, int], arguments: Mapping[str, Any]) -> TokenLayout:
+    def token_layout(self, image_size: Grid, arguments: Mapping[str, Any]) -> TokenLayout:
         return embedded(self.timm.patch_embed, image_size, 1, self.readout or CLASS)
 
     @property

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_vit.access import CLASS, PATCHES, Projections, Readout, Rows, TokenLayout
+from captum_vit.access import CLASS, PATCHES, Grid, Projections, Readout, Rows, TokenLayout
 from captum_vit.adapters.timm_common import TimmAdapter
 from captum_vit.adapters.timm_tokens import embedded, split_pair_and_one, split_qkv
 
@@ -27,7 +27,7 @@ class TimmConvit(TimmAdapter):
         layers: dict[str, Any] = self.attention_layers()
         return {name: _gated(layer) if hasattr(layer, "qk") else _plain(layer) for name, layer in layers.items()}
 
-    def token_layout(self, image_size: tuple[int, int], arguments: Mapping[str, Any]) -> TokenLayout:
+    def token_layout(self, image_size: Grid, arguments: Mapping[str, Any]) -> TokenLayout:
         return embedded(self.timm.patch_embed, image_size, 1, self.readout or CLASS)
 
     @property

@@ -31,7 +31,7 @@ class TimmPit(TimmAdapter):
     def gap(self) -> str | None:
         return "it pools its patches by convolutions between the stages"
 
-    def token_layout(self, image_size: tuple[int, int], arguments: Mapping[str, Any]) -> TokenLayout:
+    def token_layout(self, image_size: Grid, arguments: Mapping[str, Any]) -> TokenLayout:
         embed = self.timm.patch_embed
         require_size(image_size, embed.img_size, f"img_size=({image_size[0]}, {image_size[1]})")
         stages: list[Grid] = [(embed.height, embed.width)]

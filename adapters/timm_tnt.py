@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from captum_vit.access import CLASS, PATCHES, Projections, Readout, TokenLayout
+from captum_vit.access import CLASS, PATCHES, Grid, Projections, Readout, TokenLayout
 from captum_vit.adapters.timm_common import TimmAdapter
 from captum_vit.adapters.timm_tokens import require_size, split_pair_and_one
 
@@ -28,7 +28,7 @@ class TimmTnt(TimmAdapter):
             for name, layer in layers.items()
         }
 
-    def token_layout(self, image_size: tuple[int, int], arguments: Mapping[str, Any]) -> TokenLayout:
+    def token_layout(self, image_size: Grid, arguments: Mapping[str, Any]) -> TokenLayout:
         embed = self.timm.pixel_embed
         require_size(image_size, embed.img_size, "img_size")
         rows, cols = embed.grid_size

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from captum_vit.access import CLASS, CLASS_AND_DISTILLATION, PATCHES, Readout, TokenLayout, all_tokens
+from captum_vit.access import CLASS, CLASS_AND_DISTILLATION, PATCHES, Grid, Readout, TokenLayout, all_tokens
 from captum_vit.adapters.timm_common import TimmAdapter, is_timm
 from captum_vit.adapters.timm_tokens import embedded
 from captum_vit.errors import UnsupportedModelError
@@ -42,10 +42,15 @@ class TimmViT(TimmAdapter):
         return {**dict(self._in_blocks()), **pool}
 
     @property
+    def cross_attention(self) -> Mapping[str, bool]:
+        return {} if self.pool is None else {self.pool: False}
+
+    @property
     def pool(self) -> str | None:
+        """The name of the attention pool."""
         return None if getattr(self.timm, "attn_pool", None) is None else "attn_pool"
 
-    def token_layout(self, image_size: tuple[int, int], arguments: Mapping[str, Any]) -> TokenLayout:
+    def token_layout(self, image_size: Grid, arguments: Mapping[str, Any]) -> TokenLayout:
         return embedded(self.timm.patch_embed, image_size, self.timm.num_prefix_tokens, self.readout or CLASS)
 
     @property

@@ -34,7 +34,7 @@ class TimmVolo(TimmAdapter):
             for name, layer in layers.items()
         }
 
-    def token_layout(self, image_size: tuple[int, int], arguments: Mapping[str, Any]) -> TokenLayout:
+    def token_layout(self, image_size: Grid, arguments: Mapping[str, Any]) -> TokenLayout:
         require_size(image_size, self.image_size, "img_size")
         _, rows, cols, _ = self.timm.pos_embed.shape
         return TokenLayout((rows, cols), 1, (image_size[0] // rows, image_size[1] // cols), CLASS)

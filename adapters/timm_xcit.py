@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from captum_vit.access import CLASS, Readout, TokenLayout
+from captum_vit.access import CLASS, Grid, Readout, TokenLayout
 from captum_vit.adapters.timm_common import TimmAdapter
 
 
@@ -24,7 +24,7 @@ class TimmXcit(TimmAdapter):
             f"weighs channels instead of patches"
         )
 
-    def token_layout(self, image_size: tuple[int, int], arguments: Mapping[str, Any]) -> TokenLayout:
+    def token_layout(self, image_size: Grid, arguments: Mapping[str, Any]) -> TokenLayout:
         patch = self.timm.patch_embed.patch_size
         rows, cols = (-(-side // patch) for side in image_size)  # its strided convolutions round up
         return TokenLayout((rows, cols), 1, (image_size[0] / rows, image_size[1] / cols), CLASS)

@@ -25,7 +25,7 @@ class TorchvisionViT(Adapter):
         layers = self.torchvision.encoder.layers.named_children()
         return {f"encoder.layers.{name}.self_attention": block.self_attention for name, block in layers}
 
-    def token_layout(self, image_size: tuple[int, int], arguments: Mapping[str, Any]) -> TokenLayout:
+    def token_layout(self, image_size: Grid, arguments: Mapping[str, Any]) -> TokenLayout:
         side, patch = self.torchvision.image_size, self.torchvision.patch_size
         if image_size != (side, side):
             raise TokenLayoutError(

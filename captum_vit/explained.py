@@ -11,20 +11,26 @@ from typing_extensions import Self
 
 from .classes import class_index
 from .errors import OptionError, TargetError, nearest
+from .facts import Facts
 from .geometry import Size, View
 
 
 @dataclass(frozen=True)
 class Label:
-    """A class of the model, by number and name (empty if nobody knows it), with its score of the image in 0..1.
+    """What was explained: a class of the model, or another target.
 
+    index: the number of the class; None of another target.
+    name: of the class, empty if nobody knows it; of another target how it was asked for, as "tabby/Egyptian cat".
+    score: of the image, in 0..1 for a class; otherwise the number that was explained.
     title: what stands over pictures, different for all classes of a model; by default the name, or the number.
+    unit: what the score is: "score" of a class, else as "logit difference".
     """
 
-    index: int
+    index: int | None
     name: str
     score: float
     title: str = ""
+    unit: str = "score"
 
     def __post_init__(self) -> None:
         if not self.title:
@@ -33,10 +39,11 @@ class Label:
 
 @dataclass(frozen=True, eq=False)
 class Attribution:
-    """What one method says of one class.
+    """What one method says of one class or other target.
 
+    method: the name that it was asked for by; `facts` has the one that is written over pictures.
     flow: (layers, rows, cols), the map as it stands after each layer; its last slice is the map.
-    target: the class; None where a method gives one map for all classes.
+    target: what was explained; None where a method gives one map for all classes.
     """
 
     method: str
@@ -44,11 +51,22 @@ class Attribution:
     flow: Tensor
     layers: tuple[str, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
+    facts: Facts = Facts("")
+
+    @property
+    def method_title(self) -> str:
+        """The method's name as papers write it."""
+        return self.facts.title or self.method.replace("_", " ")
 
     @property
     def map(self) -> Tensor:
         """(rows, cols), in patch units."""
         return self.flow[-1]
+
+    @property
+    def signed(self) -> bool:
+        """Whether the map has two signs: evidence for the target and against it, drawn in two colours around 0."""
+        return self.facts.signed or bool((self.flow < 0).any())
 
     @property
     def title(self) -> str:
@@ -111,9 +129,8 @@ class Explained:
 
     @property
     def targets(self) -> tuple[Label, ...]:
-        """The classes that were explained, each once."""
-        found = {a.target.index: a.target for a in self.attributions if a.target is not None}
-        return tuple(found.values())
+        """The classes or other targets that were explained, each once."""
+        return tuple(dict.fromkeys(a.target for a in self.attributions if a.target is not None))
 
     @property
     def options(self) -> dict[str, dict[str, Any]]:
@@ -136,7 +153,7 @@ class Explained:
         kept = [a for a in self.attributions if method in (None, a.method)]
         if target is not None:
             label = self._label(target)
-            kept = [a for a in kept if a.target is None or a.target.index == label.index]
+            kept = [a for a in kept if a.target in (None, label)]
         return replace(self, attributions=tuple(kept))
 
     def reduced(self, side: int) -> Self:
@@ -149,13 +166,16 @@ class Explained:
         return replace(self, image=image, view=view, photographed=self.photographed or self.image.size)
 
     def _label(self, target: int | str) -> Label:
-        labels = {label.index: label for label in self.targets}
+        others = {label.name: label for label in self.targets if label.index is None}
+        if target in others:
+            return others[str(target)]
+        labels = {label.index: label for label in self.targets if label.index is not None}
         for names in ({i: label.title for i, label in labels.items()}, {i: label.name for i, label in labels.items()}):
             try:
                 return labels[class_index(target, names, max(labels, default=-1) + 1, self.model)]
             except (KeyError, TargetError):
                 continue
-        known = [label.title for label in labels.values()]
+        known = [label.title for label in (*labels.values(), *others.values())]
         raise TargetError(
             f"class {target!r} was not explained; explained: {', '.join(known) or 'none'}{nearest(str(target), known)}"
         )

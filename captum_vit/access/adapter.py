@@ -24,7 +24,10 @@ class Adapter(ABC):
     Attributes:
         model: the module that is run.
         vit: the module whose first input is the image batch; `model` itself unless it stands inside another.
+        batch_dims: dimensions of that batch: 4 of images (B, C, H, W), 5 of videos and volumes.
     """
+
+    batch_dims = 4
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -45,8 +48,10 @@ class Adapter(ABC):
         """The layers whose keys are the image's patches, in execution order, under their module names in `model`."""
 
     @abstractmethod
-    def token_layout(self, image_size: tuple[int, int], arguments: Mapping[str, Any]) -> TokenLayout:
+    def token_layout(self, image_size: Grid, arguments: Mapping[str, Any]) -> TokenLayout:
         """Where the tokens lie for an image of (height, width), `vit` being called with these named arguments.
+
+        For videos and volumes the size is (frames or slices, height, width), whatever the order of the batch's axes.
 
         Raises:
             TokenLayoutError: the model does not take images of that size.
@@ -80,13 +85,38 @@ class Adapter(ABC):
         return None
 
     @property
-    def pool(self) -> str | None:
-        """The one among the attention layers that pools the tokens, its queries being latents; it is the last."""
-        return None
+    def cross_attention(self) -> Mapping[str, bool]:
+        """The attention layers whose queries are tokens of their own, as the latents of an attention pool.
+
+        By name, and whether a skip connection leads these queries past it. They come after all others.
+        """
+        return {}
 
     def reading_layers(self, readout: Readout) -> list[str]:
         """The attention layers among whose queries are tokens of the readout, in execution order."""
-        return [name for name in self.attention_layers() if readout.latents or name != self.pool]
+        return [name for name in self.attention_layers() if readout.latents or name not in self.cross_attention]
+
+    def blocks(self) -> dict[str, nn.Module]:
+        """Attention layer -> the module whose output is the token stream (B, N, D) after it.
+
+        Layers side by side in one block have that block in common; a layer of `cross_attention` has none. By default
+        the entry of a list or sequence of modules that the layer is, or stands in.
+        """
+        modules = dict(self.model.named_modules())
+        found = {}
+        for name in self.attention_layers():
+            parts = name.split(".")
+            paths = [".".join(parts[:end]) for end in range(len(parts), 0, -1)]
+            listed = (p for p in paths if isinstance(modules[p.rpartition(".")[0]], (nn.ModuleList, nn.Sequential)))
+            block = next(listed, None)
+            if block is not None and name not in self.cross_attention:
+                found[name] = modules[block]
+        return found
+
+    @property
+    def embedding(self) -> nn.Module | None:
+        """The module whose output is the token stream before the first block; None if no one module gives it."""
+        return None
 
     @property
     def bypass(self) -> tuple[nn.Module, ...]:
@@ -126,15 +156,15 @@ class Adapter(ABC):
         return {}
 
     def scores(self, output: Any) -> Tensor:
-        """Logits (B, C) out of whatever the model returns; features for a headless model."""
+        """Logits (B, C) out of whatever the model returns, or (B, C, ...) of dense heads; features if headless."""
         if isinstance(output, Mapping):  # Hugging Face's outputs are mappings too
             output = output.get("logits", output)
         elif isinstance(output, (tuple, list)) and output:  # ([loss,] logits, ...), as with return_dict=False
             output = next((o for o in output if isinstance(o, Tensor) and o.dim()), output[0])
-        if not isinstance(output, Tensor) or output.dim() not in (1, 2):
+        if not isinstance(output, Tensor) or output.dim() == 0:
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise UnsupportedModelError(
-                f"expected scores of shape (batch, classes) from {type(self.model).__name__}, got {shape}: "
+                f"expected scores of shape (batch, classes, ...) from {type(self.model).__name__}, got {shape}: "
                 f"wrap the model so that it returns them"
             )
         return output.unsqueeze(1) if output.dim() == 1 else output

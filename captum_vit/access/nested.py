@@ -17,6 +17,7 @@ class NestedAdapter(Adapter):
     def __init__(self, model: nn.Module, name: str, inner: Adapter) -> None:
         super().__init__(model)
         self.name, self.inner, self.vit = name, inner, inner.vit
+        self.batch_dims = inner.batch_dims
 
     @classmethod
     def matches(cls, model: nn.Module) -> bool:
@@ -25,7 +26,7 @@ class NestedAdapter(Adapter):
     def attention_layers(self) -> dict[str, nn.Module]:
         return {self._outer(name): layer for name, layer in self.inner.attention_layers().items()}
 
-    def token_layout(self, image_size: tuple[int, int], arguments: Mapping[str, Any]) -> TokenLayout:
+    def token_layout(self, image_size: Grid, arguments: Mapping[str, Any]) -> TokenLayout:
         layout = self.inner.token_layout(image_size, arguments)
         return replace(layout, grids={self._outer(name): grid for name, grid in layout.grids.items()})
 
@@ -49,8 +50,15 @@ class NestedAdapter(Adapter):
         return self.inner.patch_arguments()
 
     @property
-    def pool(self) -> str | None:
-        return self.inner.pool and self._outer(self.inner.pool)
+    def cross_attention(self) -> Mapping[str, bool]:
+        return {self._outer(name): skip for name, skip in self.inner.cross_attention.items()}
+
+    def blocks(self) -> dict[str, nn.Module]:
+        return {self._outer(name): block for name, block in self.inner.blocks().items()}
+
+    @property
+    def embedding(self) -> nn.Module | None:
+        return self.inner.embedding
 
     def reading_layers(self, readout: Readout) -> list[str]:
         return [self._outer(name) for name in self.inner.reading_layers(readout)]

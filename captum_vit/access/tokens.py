@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from ..errors import OptionError, TokenLayoutError
 
-Grid = tuple[int, int]
+Grid = tuple[int, ...]  # (rows, columns); of videos and volumes (frames or slices, rows, columns)
+ENLARGING = {1: "linear", 2: "bilinear", 3: "trilinear"}  # interpolation by the number of a grid's dimensions
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,12 @@ def all_tokens(prefix: int) -> Readout:
 class LayerLayout:
     """How the queries and keys of one attention layer lie on the image.
 
-    prefix, grid: the keys are `prefix` tokens, then the patches as (rows, columns).
+    prefix, grid: the keys are `prefix` tokens, then the patches.
     share: what each query contributes to the readout, (queries,), with sum 1; all 0 if the score reads none of them.
-    start: what each token that comes out of the layer contributes, with sum 1: (keys,), of a pool (queries,).
-    skip: whether a skip connection leads past the attention. The queries are then the first of the keys, or all;
-        otherwise they are the latents of an attention pool.
+    start: what each token that comes out of the layer contributes, with sum 1: (keys,), of cross-attention (queries,).
+    skip: whether a skip connection leads past the attention.
+    cross: whether the queries are tokens of their own, as the latents of an attention pool; otherwise they are the
+        first of the keys, or all.
     map_grid: the grid of the maps, which differs from `grid` where a model pools its patches on the way.
     """
 
@@ -85,10 +88,11 @@ class LayerLayout:
     start: Tensor
     skip: bool
     map_grid: Grid
+    cross: bool = False
 
     @property
     def keys(self) -> int:
-        return self.prefix + self.grid[0] * self.grid[1]
+        return self.prefix + prod(self.grid)
 
     @cached_property
     def read_rows(self) -> list[int]:
@@ -101,7 +105,7 @@ class LayerLayout:
         if self.grid == self.map_grid:
             return patches
         coarse = patches.reshape(-1, 1, *self.grid)
-        fine = F.interpolate(coarse, self.map_grid, mode="bilinear", align_corners=False)
+        fine = F.interpolate(coarse, self.map_grid, mode=ENLARGING[len(self.grid)], align_corners=False)
         return fine.reshape(*patches.shape[:-1], -1)
 
 
@@ -110,50 +114,52 @@ class TokenLayout:
     """How a model's tokens lie on the image.
 
     grid: patches as (rows, columns).  prefix: tokens before the patches.  patch: (height, width) in pixels that each
-    stands for.  readout: the tokens that the score is read from.  grids: of layers, by name, whose grid is another,
-    as where patches are pooled on the way.  image_size: (height, width) of the images that reach the ViT, which its
-    owner may have resized.
+    stands for.  readout: the tokens that the score is read from.  grids: of layers, by name, whose grid is another, as
+    where patches are pooled on the way.  image_size: (height, width) of the images that reach the ViT, which its owner
+    may have resized. Of videos and volumes grid, patch and size have one number more, which comes first.
     """
 
     grid: Grid
     prefix: int
-    patch: tuple[float, float]
+    patch: tuple[float, ...]
     readout: Readout = CLASS
     grids: Mapping[str, Grid] = field(default_factory=dict)
     image_size: Grid | None = None
 
     @property
     def tokens(self) -> int:
-        return self.prefix + self.grid[0] * self.grid[1]
+        return self.prefix + prod(self.grid)
 
     def to_grid(self, patches: Tensor) -> Tensor:
-        """(..., rows*cols) -> (..., rows, cols)."""
+        """(..., patches) -> (..., *grid)."""
         return patches.unflatten(-1, self.grid)
 
-    def of_layer(self, name: str, queries: int, keys: int, *, pool: bool = False) -> LayerLayout:
-        """The layout of the layer whose attention has so many queries and keys; `pool` if it is the attention pool.
+    def of_layer(self, name: str, queries: int, keys: int, *, cross: bool | None = None) -> LayerLayout:
+        """The layout of the layer whose attention has so many queries and keys.
+
+        `cross` is given where the queries are tokens of their own: whether a skip connection leads them past it.
 
         Raises:
             TokenLayoutError: the keys are not the patches, with the prefix tokens or without; or the queries are not
                 the tokens.
         """
-        rows, cols = grid = self.grids.get(name, self.grid)
-        prefix = keys - rows * cols
+        grid = self.grids.get(name, self.grid)
+        prefix = keys - prod(grid)
         if prefix not in (0, self.prefix):
             raise TokenLayoutError(
-                f"expected prefix + rows*cols = {self.prefix} + {rows}*{cols} tokens in {name}, got {keys}: the "
-                f"adapter's grid does not fit this input, or the model drops patches in train mode"
+                f"expected prefix + rows*cols = {self.prefix} + {'*'.join(map(str, grid))} tokens in {name}, got {keys}"
+                f": the adapter's grid does not fit this input, or the model drops patches in train mode"
             )
-        if pool:
+        if cross is not None:
             share = torch.zeros(queries, dtype=torch.float64)
             share[list(self.readout.latents)] = 1 / max(1, len(self.readout.latents))
-            return LayerLayout(prefix, grid, share, share, skip=False, map_grid=self.grid)
+            return LayerLayout(prefix, grid, share, share, skip=cross, map_grid=self.grid, cross=True)
         if queries != keys and not 0 < queries <= prefix:
             raise TokenLayoutError(
                 f"expected as many queries as keys in {name}, {keys}, or no more than the {prefix} before the patches: "
                 f"got {queries}"
             )
-        start = _normalised(self.readout.weights(self.prefix, self.prefix + rows * cols)[self.prefix - prefix :])
+        start = _normalised(self.readout.weights(self.prefix, self.prefix + prod(grid))[self.prefix - prefix :])
         return LayerLayout(prefix, grid, _normalised(start[:queries]), start, skip=True, map_grid=self.grid)
 
 
