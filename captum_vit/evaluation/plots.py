@@ -1,7 +1,7 @@
-"""A run's figures."""
+"""Bars and curves of methods, drawn from plain values."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,73 +9,97 @@ from matplotlib.figure import Figure
 
 from ..attr import METHODS
 from ..figures.panels import NotebookFigure
+from .bootstrap import Array, Mean
 from .entries import BASELINES
-
-if TYPE_CHECKING:
-    from .results import Leaderboard
 
 ACROSS = 3  # panels in a row
 CURVE = "curve"  # what a line of the legend is marked with
 
 
-def panel(board: "Leaderboard", name: str, ax: Axes | None = None) -> Figure:
-    """One figure or curve; with a legend where no `ax` is given."""
-    axes = ax or NotebookFigure(figsize=(5.5, _height(board)), layout="constrained").subplots()
-    _draw(board, name, axes)
+@dataclass(frozen=True)
+class Bars:
+    """A figure of several methods, with 95 % intervals.
+
+    label: below the axis.
+    means: method -> its figure, the best method first.
+    """
+
+    label: str
+    means: Mapping[str, Mean]
+
+    def draw(self, axes: Axes, colors: Mapping[str, str]) -> None:
+        """Draw a bar for each method that has the figure, the first on top."""
+        shown = {method: mean for method, mean in self.means.items() if mean.count}
+        places = np.arange(len(shown))[::-1]
+        errors = np.array([[m.value - m.low, m.high - m.value] for m in shown.values()]).reshape(-1, 2).T.clip(min=0)
+        axes.barh(
+            places,
+            [m.value for m in shown.values()],
+            xerr=errors,
+            height=0.6,
+            color=[colors[method] for method in shown],
+            ecolor="#222222",
+            capsize=3,
+        )
+        axes.set_yticks(places, [_plain(method) for method in shown])
+        axes.set_xlabel(self.label)
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The mean curve of several methods, over the share of the image that was exchanged.
+
+    label: beside the axis.
+    curves: method -> levels and scores, (S,) each.
+    """
+
+    label: str
+    curves: Mapping[str, tuple[Array, Array]]
+
+    def draw(self, axes: Axes, colors: Mapping[str, str]) -> None:
+        """Draw a line for each method, with a point for each level where there are few."""
+        for method, (levels, mean) in self.curves.items():
+            marker = "." if len(levels) <= 20 else ""
+            axes.plot(levels, mean, marker=marker, label=_plain(method), color=colors[method], gid=CURVE)
+        axes.set_xlabel("share of the image exchanged")
+        axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+        axes.set_ylabel(self.label)
+
+
+def panel(shown: Bars | Curves, methods: Sequence[str], ax: Axes | None = None) -> Figure:
+    """One panel; with a legend where no `ax` is given.
+
+    Args:
+        shown: what is drawn.
+        methods: all methods of the run, for their colours and the height of the panel.
+        ax: where to draw; by default on a figure of its own.
+    """
+    axes = ax or NotebookFigure(figsize=(5.5, _height(methods)), layout="constrained").subplots()
+    _draw(shown, methods, axes)
     figure: Figure = axes.get_figure(root=True)  # type: ignore[assignment]
     if ax is None:
         _add_legend(figure, [axes])
     return figure
 
 
-def panels(board: "Leaderboard", names: Sequence[str]) -> Figure:
-    """Figures and curves side by side; a method has one colour throughout."""
-    across = min(ACROSS, len(names))
-    rows = -(-len(names) // across)
-    figure = NotebookFigure(figsize=(4.6 * across, _height(board) * rows), layout="constrained")
+def panels(shown: Sequence[Bars | Curves], methods: Sequence[str]) -> Figure:
+    """Several panels side by side; a method has one colour throughout. The arguments are those of `panel`."""
+    across = min(ACROSS, len(shown))
+    rows = -(-len(shown) // across)
+    figure = NotebookFigure(figsize=(4.6 * across, _height(methods) * rows), layout="constrained")
     every = list(figure.subplots(rows, across, squeeze=False).ravel())
-    for axes, name in zip(every, names, strict=False):
-        _draw(board, name, axes)
-    for axes in every[len(names) :]:
+    for axes, each in zip(every, shown, strict=False):
+        _draw(each, methods, axes)
+    for axes in every[len(shown) :]:
         axes.set_axis_off()
     _add_legend(figure, every)
     return figure
 
 
-def _draw(board: "Leaderboard", name: str, axes: Axes) -> None:
-    (_curves if name in board.curves else _bars)(board, name, axes)
+def _draw(shown: Bars | Curves, methods: Sequence[str], axes: Axes) -> None:
+    shown.draw(axes, _colors(methods))
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-
-
-def _bars(board: "Leaderboard", name: str, axes: Axes) -> None:
-    """A figure of each method with its 95 % interval, the best on top."""
-    methods = [method for method in board.ranking(name) if board.mean(method, name).count]
-    places = np.arange(len(methods))[::-1]
-    found = [board.mean(method, name) for method in methods]
-    errors = np.array([[m.value - m.low, m.high - m.value] for m in found]).reshape(-1, 2).T.clip(min=0)
-    axes.barh(
-        places,
-        [m.value for m in found],
-        xerr=errors,
-        height=0.6,
-        color=[_color(board, method) for method in methods],
-        ecolor="#222222",
-        capsize=3,
-    )
-    axes.set_yticks(places, [_plain(method) for method in methods])
-    axes.set_xlabel(board.title(name))
-
-
-def _curves(board: "Leaderboard", name: str, axes: Axes) -> None:
-    """The mean curve of each method, over the share of the image that was exchanged."""
-    for method in board.methods:
-        levels, mean = board.curve(method, name)
-        marker = "." if len(levels) <= 20 else ""
-        axes.plot(levels, mean, marker=marker, label=_plain(method), color=_color(board, method), gid=CURVE)
-    axes.set_xlabel("share of the image exchanged")
-    axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
-    axes.set_ylabel(f"mean score, {name.removesuffix('_curve')}")
 
 
 def _add_legend(figure: Figure, every: Sequence[Axes]) -> None:
@@ -86,15 +110,15 @@ def _add_legend(figure: Figure, every: Sequence[Axes]) -> None:
         figure.legend([*known.values()], [*known], loc="outside lower center", ncols=across, frameon=False)
 
 
-def _height(board: "Leaderboard") -> float:
-    return max(2.4, 0.9 + 0.3 * len(board.methods))
+def _height(methods: Sequence[str]) -> float:
+    return max(2.4, 0.9 + 0.3 * len(methods))
 
 
-def _color(board: "Leaderboard", method: str) -> str:
+def _colors(methods: Sequence[str]) -> dict[str, str]:
     """One colour for a method of ours in any run; others get those that are left."""
     known = [*METHODS, *BASELINES]
-    order = [*known, *(name for name in board.methods if name not in known)]
-    return f"C{order.index(method) % 10}"
+    order = [*known, *(name for name in methods if name not in known)]
+    return {method: f"C{order.index(method) % 10}" for method in methods}
 
 
 def _plain(name: str) -> str:

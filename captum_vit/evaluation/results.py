@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Drawing
 
+    from .plots import Bars, Curves
+
 CLASSES_AT_ONCE = 64
 
 
@@ -216,10 +218,18 @@ class Leaderboard:
         from .plots import panel, panels
 
         shown = [*self.figures, *self.curves] if names is None else [names] if isinstance(names, str) else list(names)
-        for name in shown:
-            if name not in self.curves:
-                self._check(name)
-        return panel(self, shown[0], ax) if isinstance(names, str) else panels(self, shown)
+        drawn = [self._panel(name) for name in shown]
+        return panel(drawn[0], self.methods, ax) if isinstance(names, str) else panels(drawn, self.methods)
+
+    def _panel(self, name: str) -> "Bars | Curves":
+        """What is drawn of a figure or curve."""
+        from .plots import Bars, Curves
+
+        if name in self.curves:
+            label = f"mean score, {name.removesuffix('_curve')}"
+            return Curves(label, {method: self.curve(method, name) for method in self.methods})
+        means = {method: self.mean(method, name) for method in self.ranking(name)}
+        return Bars(self.title(name), means)
 
     def _check(self, figure: str | None, *methods: str) -> None:
         asked = [("method", method, self.methods) for method in methods]
