@@ -29,8 +29,7 @@ class HFClip(HFAdapter):
         return block.self_attn
 
     def attention_layers(self) -> dict[str, nn.Module]:
-        pool = {} if self.pool is None else {self.pool: self.backbone.head.attention}
-        return {**super().attention_layers(), **pool}
+        return super().attention_layers() | {name: self.model.get_submodule(name) for name in self.cross_attention}
 
     def token_layout(self, image_size: Grid, arguments: Mapping[str, Any]) -> TokenLayout:
         passed_on = arguments.get("kwargs", {})  # by the classifier of CLIP, which does not name it
@@ -38,18 +37,17 @@ class HFClip(HFAdapter):
 
     @property
     def cross_attention(self) -> Mapping[str, bool]:
-        return {} if self.pool is None else {self.pool: False}
+        bare = self.model is self.backbone  # the classifier reads the patches themselves
+        return {"head.attention": False} if bare and getattr(self.backbone, "use_head", False) else {}
 
     @property
-    def pool(self) -> str | None:
-        """The name of the attention pool."""
-        bare = self.model is self.backbone  # the classifier reads the patches themselves
-        return "head.attention" if bare and getattr(self.backbone, "use_head", False) else None
+    def embedding(self) -> nn.Module | None:
+        return getattr(self.backbone, "pre_layrnorm", super().embedding)
 
     @property
     def readout(self) -> Readout | None:
         known = super().readout
-        return PATCHES if known == POOLED and self.pool is None else known
+        return PATCHES if known == POOLED and not self.cross_attention else known
 
     @property
     def headless(self) -> bool:
@@ -57,7 +55,7 @@ class HFClip(HFAdapter):
 
     def features(self, output: Any) -> Tensor:
         """What the pooler gives; without one, the mean of the patches."""
-        return output[0].mean(1) if self.prefix == 0 and self.pool is None else output[1]
+        return output[0].mean(1) if self.prefix == 0 and not self.cross_attention else output[1]
 
     def scores(self, output: Any) -> Tensor:
         return output[0] if hasattr(self.hf, "visual_projection") else super().scores(output)  # image_embeds

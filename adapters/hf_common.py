@@ -20,7 +20,7 @@ class HFAdapter(Adapter):
         super().__init__(model)
         self.hf = cast(Any, model)
         self.backbone: Any = next(m for m in model.modules() if hasattr(m, "embeddings"))
-        self.blocks: Any = next(m for m in self.backbone.modules() if isinstance(m, nn.ModuleList))
+        self.stack: Any = next(m for m in self.backbone.modules() if isinstance(m, nn.ModuleList))
         self.prefix = len(self.prefix_tokens)
 
     @classmethod
@@ -33,7 +33,7 @@ class HFAdapter(Adapter):
 
     def attention_layers(self) -> dict[str, nn.Module]:
         names: dict[nn.Module, str] = {module: name for name, module in self.hf.named_modules()}
-        return {names[attention]: attention for attention in map(self.attention_of, self.blocks)}
+        return {names[attention]: attention for attention in map(self.attention_of, self.stack)}
 
     def token_layout(self, image_size: Grid, arguments: Mapping[str, Any]) -> TokenLayout:
         any_size = self.any_size or bool(arguments.get("interpolate_pos_encoding"))
@@ -57,7 +57,11 @@ class HFAdapter(Adapter):
 
     @property
     def first_block(self) -> nn.Module:
-        return self.blocks[0]
+        return self.stack[0]
+
+    @property
+    def embedding(self) -> nn.Module | None:
+        return self.backbone.embeddings
 
     @property
     def headless(self) -> bool:
@@ -77,7 +81,7 @@ class HFAdapter(Adapter):
     def capturing(self) -> Iterable[Switch]:
         for config in {id(m.config): m.config for m in self.hf.modules() if hasattr(m, "config")}.values():
             yield config, "_attn_implementation_internal", "sdpa"
-        for block in self.blocks:
+        for block in self.stack:
             yield block, "gradient_checkpointing", False
 
 

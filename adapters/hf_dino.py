@@ -24,4 +24,4 @@ class HFDino(HFAdapter):
 
     def patch_arguments(self) -> Mapping[nn.Module, str]:
         rotary = hasattr(self.backbone, "rope_embeddings")
-        return dict.fromkeys(self.blocks, "position_embeddings") if rotary else {}
+        return dict.fromkeys(self.stack, "position_embeddings") if rotary else {}

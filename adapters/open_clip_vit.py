@@ -29,7 +29,7 @@ class OpenClipViT(Adapter):
 
     def attention_layers(self) -> dict[str, nn.Module]:
         layers = {f"transformer.resblocks.{i}.attn": b.attn for i, b in enumerate(self.tower.transformer.resblocks)}
-        return layers if self.pool is None else {**layers, self.pool: self.tower.attn_pool.attn}
+        return layers | {name: self.tower.get_submodule(name) for name in self.cross_attention}
 
     def token_layout(self, image_size: Grid, arguments: Mapping[str, Any]) -> TokenLayout:
         height, width = self.tower.image_size
@@ -42,9 +42,9 @@ class OpenClipViT(Adapter):
 
     @property
     def readout(self) -> Readout | None:
-        if not unaltered(self.model, "open_clip", ()) or not self._batch_first:
+        if not unaltered(self.model, "open_clip", ()):
             return None
-        if self.pool is None:
+        if not self.cross_attention:
             return {"tok": CLASS, "avg": PATCHES}.get(self.tower.pool_type)
         queries = range(len(self.tower.attn_pool.query))  # the first takes the place of the class token
         latents = {"tok": queries[:1], "avg": queries[1:]}.get(self.tower.pool_type)
@@ -60,16 +60,15 @@ class OpenClipViT(Adapter):
 
     @property
     def cross_attention(self) -> Mapping[str, bool]:
-        return {} if self.pool is None else {self.pool: False}
+        return {} if getattr(self.tower, "attn_pool", None) is None else {"attn_pool.attn": False}
 
     @property
-    def pool(self) -> str | None:
-        """The name of the attention pool."""
-        return None if getattr(self.tower, "attn_pool", None) is None else "attn_pool.attn"
+    def embedding(self) -> nn.Module:
+        return self.tower.ln_pre
 
     @property
-    def first_block(self) -> nn.Module | None:
-        return self.tower.transformer.resblocks[0] if self._batch_first else None
+    def first_block(self) -> nn.Module:
+        return self.tower.transformer.resblocks[0]
 
     @property
     def headless(self) -> bool:
@@ -79,7 +78,3 @@ class OpenClipViT(Adapter):
         yield self.tower.transformer, "grad_checkpointing", False
         for layer in self.attention_layers().values():
             yield from [(layer, "use_fsdpa", True)] if hasattr(layer, "use_fsdpa") else []
-
-    @property
-    def _batch_first(self) -> bool:
-        return getattr(self.tower.transformer, "batch_first", False)

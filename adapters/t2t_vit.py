@@ -34,9 +34,7 @@ class T2TViT(Adapter):
     @classmethod
     def matches(cls, model: nn.Module) -> bool:
         library = type(model).__module__.split(".")[0] in ("timm", "transformers")
-        if library or not all(hasattr(model, part) for part in PARTS):
-            return False
-        blocks = list(cast(Any, model).blocks)
+        blocks = [] if library or not all(hasattr(model, part) for part in PARTS) else list(cast(Any, model).blocks)
         return bool(blocks) and all(isinstance(getattr(block, "attn", None), nn.Module) for block in blocks)
 
     def attention_layers(self) -> dict[str, nn.Module]:
@@ -48,6 +46,10 @@ class T2TViT(Adapter):
             name: Projections((layer.qkv,), partial(split_qkv, layer.num_heads), layer.proj, layer.scale)
             for name, layer in layers.items()
         }
+
+    @property
+    def embedding(self) -> nn.Module | None:
+        return getattr(self.t2t, "pos_drop", None)
 
     def token_layout(self, image_size: Grid, arguments: Mapping[str, Any]) -> TokenLayout:
         side = self.image_size[0]

@@ -26,6 +26,10 @@ class TimmCait(TimmAdapter):
     def attention_layers(self) -> dict[str, nn.Module]:
         return {**self._patch_layers(), **self._class_layers()}
 
+    @property
+    def embedding(self) -> nn.Module:
+        return self.timm.pos_drop
+
     def reading_layers(self, readout: Readout) -> list[str]:
         return [*(self._patch_layers() if readout.patches else ()), *(self._class_layers() if readout.prefix else ())]
 

@@ -20,6 +20,11 @@ class TimmConvit(TimmAdapter):
     def attention_layers(self) -> dict[str, nn.Module]:
         return {f"blocks.{i}.attn": block.attn for i, block in enumerate(self.timm.blocks)}
 
+    @property
+    def embedding(self) -> nn.Module | None:
+        joins_first = self.timm.cls_token is not None and self.timm.local_up_to_layer == 0
+        return None if joins_first else self.timm.pos_drop
+
     def reading_layers(self, readout: Readout) -> list[str]:
         return list(self.attention_layers())[0 if readout.patches else self.timm.local_up_to_layer :]
 

@@ -24,6 +24,10 @@ class TimmPit(TimmAdapter):
         }
 
     @property
+    def embedding(self) -> nn.Module:
+        return self.timm.transformers[0].norm
+
+    @property
     def prefix_tokens(self) -> tuple[str, ...]:
         return ("class", "distillation")[: self.timm.num_tokens]
 

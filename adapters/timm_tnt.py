@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from captum_vit.access import CLASS, PATCHES, Grid, Projections, Readout, TokenLayout
 from captum_vit.adapters.timm_common import TimmAdapter
@@ -18,6 +18,13 @@ class TimmTnt(TimmAdapter):
 
     def attention_layers(self) -> dict[str, nn.Module]:
         return {f"blocks.{i}.attn_out": block.attn_out for i, block in enumerate(self.timm.blocks)}
+
+    @property
+    def embedding(self) -> nn.Module:
+        return self.timm.pos_drop
+
+    def stream(self, values: Any) -> Tensor:
+        return values if isinstance(values, Tensor) else values[1]  # the pixels come first
 
     def projections(self) -> Mapping[str, Projections]:
         layers: dict[str, Any] = self.attention_layers()

@@ -35,6 +35,12 @@ def require_size(image_size: Grid, trained: Grid, settings: str) -> None:
         )
 
 
+def pooled(pool: Any, tokens: Readout) -> Readout | None:
+    """The readout through timm's AttentionPoolLatent, which reads `tokens`."""
+    latents = {"token": 1, "avg": pool.latent_len}.get(pool.pool, 0)
+    return Readout(tokens.prefix, tokens.patches, tokens.even, tuple(range(latents))) if latents else None
+
+
 def split_qkv(heads: int, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(B, N, 3*H*d) -> q, k and v, (B, H, N, d) each."""
     q, k, v = qkv.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)

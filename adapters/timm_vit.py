@@ -7,7 +7,7 @@ from torch import nn
 
 from captum_vit.access import CLASS, CLASS_AND_DISTILLATION, PATCHES, Grid, Readout, TokenLayout, all_tokens
 from captum_vit.adapters.timm_common import TimmAdapter, is_timm
-from captum_vit.adapters.timm_tokens import embedded
+from captum_vit.adapters.timm_tokens import embedded, pooled
 from captum_vit.errors import UnsupportedModelError
 
 ATTENTION = ("Attention", "AttentionRope", "RelPosAttention", "EvaAttention", "ParallelScalingBlock")
@@ -38,17 +38,20 @@ class TimmViT(TimmAdapter):
                 yield f"blocks.{index}", block  # attention and MLP in parallel share their projections
 
     def attention_layers(self) -> dict[str, nn.Module]:
-        pool = {} if self.pool is None else {self.pool: self.timm.attn_pool}
-        return {**dict(self._in_blocks()), **pool}
+        return dict(self._in_blocks()) | {name: self.timm.get_submodule(name) for name in self.cross_attention}
+
+    def blocks(self) -> dict[str, nn.Module]:
+        return {name: self.timm.blocks[int(name.split(".")[1])] for name, _ in self._in_blocks()}
 
     @property
     def cross_attention(self) -> Mapping[str, bool]:
-        return {} if self.pool is None else {self.pool: False}
+        return {} if getattr(self.timm, "attn_pool", None) is None else {"attn_pool": False}
 
     @property
-    def pool(self) -> str | None:
-        """The name of the attention pool."""
-        return None if getattr(self.timm, "attn_pool", None) is None else "attn_pool"
+    def embedding(self) -> nn.Module | None:
+        if hasattr(self.timm, "pos_drop"):  # behind it some have a norm
+            return getattr(self.timm, "norm_pre", self.timm.pos_drop)
+        return self.timm.patch_embed if self.timm.cls_token is None else None
 
     def token_layout(self, image_size: Grid, arguments: Mapping[str, Any]) -> TokenLayout:
         return embedded(self.timm.patch_embed, image_size, self.timm.num_prefix_tokens, self.readout or CLASS)
@@ -61,7 +64,7 @@ class TimmViT(TimmAdapter):
         average = all_tokens(prefix) if getattr(self.timm, "pool_include_prefix", False) else PATCHES
         if hasattr(self.timm, "head_dist"):
             return CLASS_AND_DISTILLATION
-        if self.pool is not None:  # Eva's has no choice: it reads the prefix tokens too
+        if self.cross_attention:  # Eva's has no choice: it reads the prefix tokens too
             drops_prefix = not getattr(self.timm, "pool_include_prefix", True)
             return pooled(self.timm.attn_pool, PATCHES if drops_prefix else all_tokens(prefix))
         return {"token": None if self.timm.cls_token is None else CLASS, "avg": average}.get(pooling)
@@ -72,9 +75,3 @@ class TimmViT(TimmAdapter):
 
     def patch_arguments(self) -> Mapping[nn.Module, str]:
         return dict.fromkeys(self.timm.blocks, "rope") if getattr(self.timm, "rope", None) is not None else {}
-
-
-def pooled(pool: Any, tokens: Readout) -> Readout | None:
-    """The readout through timm's AttentionPoolLatent, which reads `tokens`."""
-    latents = {"token": 1, "avg": pool.latent_len}.get(pool.pool, 0)
-    return Readout(tokens.prefix, tokens.patches, tokens.even, tuple(range(latents))) if latents else None

@@ -52,6 +52,10 @@ class TorchvisionViT(Adapter):
         return next(iter(self.torchvision.encoder.layers))
 
     @property
+    def embedding(self) -> nn.Module:
+        return self.torchvision.encoder.dropout
+
+    @property
     def class_names(self) -> Mapping[int, str]:
         last = next((m for m in reversed(list(self.torchvision.heads.modules())) if isinstance(m, nn.Linear)), None)
         names = ViT_B_16_Weights.IMAGENET1K_V1.meta["categories"]  # those of all its weights

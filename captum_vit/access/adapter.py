@@ -47,6 +47,10 @@ class Adapter(ABC):
     def attention_layers(self) -> dict[str, nn.Module]:
         """The layers whose keys are the image's patches, in execution order, under their module names in `model`."""
 
+    def size_of(self, images: Tensor) -> Grid:
+        """(height, width) of a batch's images; of videos and volumes (frames or slices, height, width)."""
+        return tuple(images.shape[2:])
+
     @abstractmethod
     def token_layout(self, image_size: Grid, arguments: Mapping[str, Any]) -> TokenLayout:
         """Where the tokens lie for an image of (height, width), `vit` being called with these named arguments.
@@ -99,8 +103,10 @@ class Adapter(ABC):
     def blocks(self) -> dict[str, nn.Module]:
         """Attention layer -> the module whose output is the token stream (B, N, D) after it.
 
-        Layers side by side in one block have that block in common; a layer of `cross_attention` has none. By default
-        the entry of a list or sequence of modules that the layer is, or stands in.
+        Layers side by side in one block have that block in common; a layer of `cross_attention` has none. Where the
+        queries of a layer are the first of its tokens alone, as CaiT's class token, the output may be those: the rest
+        of the stream goes on as the block before left it. By default the entry of a list or sequence of modules that
+        the layer is, or stands in.
         """
         modules = dict(self.model.named_modules())
         found = {}
@@ -117,6 +123,13 @@ class Adapter(ABC):
     def embedding(self) -> nn.Module | None:
         """The module whose output is the token stream before the first block; None if no one module gives it."""
         return None
+
+    def stream(self, values: Any) -> Tensor:
+        """The token stream (B, N, D) out of what a block or the embedding returns: all of it, or the first entry.
+
+        Also out of the positional arguments of the first block.
+        """
+        return values if isinstance(values, Tensor) else values[0]
 
     @property
     def bypass(self) -> tuple[nn.Module, ...]:
@@ -175,19 +188,17 @@ class Adapter(ABC):
 
 
 def unaltered(model: nn.Module, package: str, heads: Iterable[nn.Module]) -> bool:
-    """Whether all but the heads is as `package` made it: no module, hook or replaced method of anybody else's.
+    """Whether all but the heads is as `package` made it: no module or replaced method of anybody else's.
 
-    What a head reads is known from its class only then: tokens could meet outside attention.
+    What a head reads is known from its class only then: tokens could meet outside attention. Hooks are no matter of
+    the model alone: whether they only listen is seen while it runs.
     """
     exempt = {id(module) for head in heads for module in head.modules()}
     for module in model.modules():
         if id(module) in exempt:
             continue
-        hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
-        origins = {(getattr(hook, "__module__", None) or "").split(".")[0] for hook in hooks}
         kind = type(module)
         replaced = any(callable(value) and callable(getattr(kind, name, None)) for name, value in vars(module).items())
-        foreign = kind.__module__.split(".")[0] not in ("torch", package)
-        if foreign or replaced or not origins <= {"captum_vit", package}:
+        if kind.__module__.split(".")[0] not in ("torch", package) or replaced:
             return False
     return True

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from .adapter import Adapter, Switch
 from .attention import Projections
@@ -25,6 +25,9 @@ class NestedAdapter(Adapter):
 
     def attention_layers(self) -> dict[str, nn.Module]:
         return {self._outer(name): layer for name, layer in self.inner.attention_layers().items()}
+
+    def size_of(self, images: Tensor) -> Grid:
+        return self.inner.size_of(images)
 
     def token_layout(self, image_size: Grid, arguments: Mapping[str, Any]) -> TokenLayout:
         layout = self.inner.token_layout(image_size, arguments)
@@ -59,6 +62,9 @@ class NestedAdapter(Adapter):
     @property
     def embedding(self) -> nn.Module | None:
         return self.inner.embedding
+
+    def stream(self, values: Any) -> Tensor:
+        return self.inner.stream(values)
 
     def reading_layers(self, readout: Readout) -> list[str]:
         return [self._outer(name) for name in self.inner.reading_layers(readout)]

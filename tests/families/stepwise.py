@@ -3,7 +3,7 @@
 Nothing here is the library's: a mode notes the softmax and the product with the values in every attention layer.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -28,9 +28,9 @@ class Step:
 class Notebook(TorchFunctionMode):
     """Notes the steps of each layer; with `constant`, the input of every attention counts as a constant."""
 
-    def __init__(self, layers: dict[str, nn.Module], pool: str | None, constant: bool) -> None:
+    def __init__(self, layers: dict[str, nn.Module], cross: Mapping[str, bool], constant: bool) -> None:
         super().__init__()
-        self.layers, self.pool, self.constant = layers, pool, constant
+        self.layers, self.cross, self.constant = layers, cross, constant
         self.inside: list[str] = []
         self.softmaxed: Tensor | None = None
         self.steps: dict[str, Step] = {}
@@ -47,7 +47,7 @@ class Notebook(TorchFunctionMode):
         left, right = args
         if self.softmaxed is None:  # q and k
             return func(left.detach(), right.detach()) if self.constant else func(left, right)
-        skip = self.inside[-1] != self.pool
+        skip = self.cross.get(self.inside[-1], True)
         if self.constant:
             left, right = left.detach().requires_grad_(), right.detach() if skip else right
         out = func(left, right)

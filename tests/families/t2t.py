@@ -76,12 +76,13 @@ class SmallT2T(nn.Module):
         self.tokens_to_token = TokensToToken(width)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, (size // 16) ** 2 + 1, width), requires_grad=False)
+        self.pos_drop = nn.Dropout(0.1)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.tokens_to_token(x)
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1) + self.pos_embed
+        x = self.pos_drop(torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1) + self.pos_embed)
         for block in self.blocks:
             x = block(x)
         return self.head(self.norm(x)[:, 0])

@@ -141,7 +141,7 @@ class Stepwise:
     def steps(self, *, constant: bool, target: int = 1) -> tuple[dict[str, stepwise.Step], dict]:
         modules = dict(self.plain.named_modules())
         layers = {name: modules[name] for name in self.adapter.attention_layers()}
-        notebook = stepwise.Notebook(layers, self.adapter.pool, constant)
+        notebook = stepwise.Notebook(layers, self.adapter.cross_attention, constant)
         score, steps = notebook.run(self.plain, self.x, self.adapter.scores, target)
         assert list(steps) == list(layers)
         return steps, dict(zip(steps, stepwise.gradients(score, list(steps.values())), strict=True))

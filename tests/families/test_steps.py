@@ -89,7 +89,7 @@ def test_another_attention_is_refused(dtype):
 def test_a_pool_step_by_step_keeps_its_values_in_no_graph():
     model = t2t()
     adapter = adapt(model)
-    pooling = type("Pooling", (type(adapter),), {"pool": "blocks.1.attn"})(model)
+    pooling = type("Pooling", (type(adapter),), {"cross_attention": {"blocks.1.attn": False}})(model)
     with (
         untouched(pooling),
         pytest.raises(UnsupportedModelError, match=r"^blocks.1.attn: attention pools computed s"),
