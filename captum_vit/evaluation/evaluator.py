@@ -1,7 +1,7 @@
 """From items of a data set to rows: the plain callable that any engine can map."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -9,33 +9,17 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..classes import class_index
 from ..data import Item, Reader
 from ..describing import versions, weights_hash
-from ..errors import CaptumViTError, InputError, OptionError, RunError
+from ..errors import InputError, OptionError, RunError
 from ..explanation.explaining import Explainer
-from ..geometry import View
-from ..metrics import Case, Figure, Metric
-from ..preprocessing import checked_view, covered
+from ..metrics import Case, Figure, Metric, curves_of, figures_of
 from .entries import Entry, Method, entries
+from .scoring import columns_of
+from .seeing import Seen, batches, class_of, see, stacked
 
 TARGETS = ("label", "predicted")
-OWN = ("item", "id", "method", "label", "target", "prediction", "score", "error", "map", "grid")
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Seen:
-    """An item as the model sees it."""
-
-    index: int
-    id: str
-    inputs: Tensor  # (C, H, W)
-    target: int | None
-    mask: np.ndarray | None  # (H, W), the object in the input
-    valid: np.ndarray  # (H, W), what of the input counts
-    cover: tuple[int, int]  # (height, width) of the input that the patches cover
-    boxes: np.ndarray | None  # (n, 4), in pixels of the input
 
 
 class Evaluator:
@@ -91,12 +75,12 @@ class Evaluator:
     @property
     def figures(self) -> dict[str, Figure]:
         """What a leaderboard makes of the rows."""
-        return {name: figure for metric in self.metrics for name, figure in metric.figures.items()}
+        return figures_of(self.metrics)
 
     @property
     def curves(self) -> dict[str, tuple[float, float]]:
         """The columns that hold curves, with their first and last level."""
-        return {name: span for metric in self.metrics for name, span in metric.curves.items()}
+        return curves_of(self.metrics)
 
     @property
     def notes(self) -> list[str]:
@@ -158,7 +142,7 @@ class Evaluator:
                 seen.append(self._see(index))
             except Exception as error:  # whatever a file or an annotation leads to concerns this item alone
                 rows[index] = [_failed(index, self._id(index), error)]
-        for batch in _batches(seen, self.batch_size):
+        for batch in batches(seen, self.batch_size):
             for one, of_one in zip(batch, self._rows(batch), strict=True):
                 rows[one.index] = of_one
         return [row for index in sorted(rows) for row in rows[index]]
@@ -209,8 +193,8 @@ class Evaluator:
             images,
             targets,
             torch.empty(0),
-            masks=_stacked([one.mask for one in batch], device),
-            valid=_stacked([one.valid for one in batch], device),
+            masks=stacked([one.mask for one in batch], device),
+            valid=stacked([one.valid for one in batch], device),
             logits=logits,
             model=self._model,
             mean=preprocess.mean,
@@ -221,77 +205,21 @@ class Evaluator:
         )
 
     def _score(self, case: Case) -> dict[str, Tensor]:
-        """The columns of all metrics that the case has enough for."""
-        columns: dict[str, Tensor] = {}
-        for metric in self.metrics:
-            if "masks" in metric.needs and case.masks is None:
-                continue
-            found = metric(case)
-            taken = [name for name in found if name in columns or name in OWN]
-            if taken:
-                raise OptionError(f"{metric.name} gives a column {taken[0]!r}, which the rows have already")
-            _check_columns(metric, found, len(case.images))
-            columns |= found
-        return columns
+        return columns_of(self.metrics, case)
 
     def _model(self, images: Tensor) -> Tensor:
         return self.explainer.adapter.scores(self.explainer.loaded.model(images))
 
     def _see(self, index: int) -> Seen:
         item = self.data[index]
-        return self._seen(index, item, self._class_of(item))
+        return self._seen(index, item, class_of(item, self.explainer, required=self.target == "label"))
 
     def _seen(self, index: int, item: Item, target: int | None) -> Seen:
-        inputs = self.explainer.preprocess(item.image)
-        size = (inputs.shape[1], inputs.shape[2])
-        view = checked_view(self.explainer.preprocess, item.image.size, size[::-1])
-        seen = covered(view, self.explainer.adapter, size)
-        mask, valid, boxes = on_input(item, view, seen)
-        return Seen(index, item.id, inputs, target, mask, valid, seen.size[::-1], boxes)
-
-    def _class_of(self, item: Item) -> int | None:
-        if item.target is None:
-            return None
-        try:
-            classes = max(self.explainer.names, default=-1) + 1 or 1 << 30
-            return class_index(item.target, self.explainer.names, classes, self.explainer.model_name)
-        except CaptumViTError:
-            if self.target == "label":
-                raise
-            return None
+        return see(index, item, target, self.explainer)
 
     def _id(self, index: int) -> str:
         ids = getattr(self.data, "ids", None)
         return ids[index] if ids is not None else f"item {index}"
-
-
-def on_input(item: Item, view: View, seen: View) -> tuple[np.ndarray | None, np.ndarray, np.ndarray | None]:
-    """The object's mask in the model's input, which of the input's pixels count, and the boxes there, as written.
-
-    A mask is taken pixel by pixel, from what lies under the centre. Pixels do not count that show nothing of the image,
-    lie beside the last whole patch, or are declared void by the data set.
-    """
-    valid = view.shows()
-    valid[seen.size[1] :], valid[:, seen.size[0] :] = False, False
-    if item.valid is not None:
-        valid &= view.take(item.valid)
-    mask = None if item.mask is None else view.take(item.mask) & valid
-    written = item.boxes if item.corners is None else item.corners
-    if written is None:
-        return mask, valid, None
-    corners = view.to_input(np.asarray(written, float).reshape(-1, 2, 2) - 0.5) + 0.5  # edges, not centres
-    return mask, valid, corners.reshape(-1, 4).round(9)  # whole numbers stay whole, for a protocol that cuts them off
-
-
-def _check_columns(metric: Metric, found: Mapping[str, Tensor], count: int) -> None:
-    """That a metric gives what its figures and curves are made of."""
-    wanted = {*(column for figure in metric.figures.values() for column in figure.columns), *metric.curves}
-    missing = sorted(wanted - found.keys())
-    if missing:
-        raise OptionError(f"{metric.title} has figures of {', '.join(missing)}, and does not give them")
-    for name, values in found.items():
-        if values.shape[:1] != (count,) or values.dim() != (2 if name in metric.curves else 1):
-            raise OptionError(f"{metric.title} gives {name} of shape {tuple(values.shape)} for {count} images")
 
 
 def _state(model: nn.Module) -> tuple[Any, ...]:
@@ -302,29 +230,10 @@ def _state(model: nn.Module) -> tuple[Any, ...]:
     )
 
 
-def _batches(seen: Sequence[Seen], size: int) -> Iterable[list[Seen]]:
-    groups: dict[tuple[int, ...], list[Seen]] = {}
-    for one in seen:
-        groups.setdefault((*one.inputs.shape, *one.cover, one.mask is None, one.boxes is None), []).append(one)
-    for group in groups.values():
-        for start in range(0, len(group), size):
-            yield group[start : start + size]
-
-
-def _stacked(arrays: Sequence[np.ndarray | None], device: torch.device) -> Tensor | None:
-    """All in one tensor; the arrays of a batch are there or missing together."""
-    there = [array for array in arrays if array is not None]
-    return torch.from_numpy(np.stack(there)).to(device) if there else None
-
-
 def _value(value: Tensor) -> Any:
     return value.item() if value.dim() == 0 else value.float().numpy()
 
 
 def _failed(index: int, name: str, error: Exception) -> Row:
-    return {
-        "item": index,
-        "id": name,
-        "method": "",
-        "error": " ".join(f"{type(error).__name__}: {error}".split())[:500],
-    }
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+    return {"item": index, "id": name, "method": "", "error": reason}

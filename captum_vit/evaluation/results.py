@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from ..errors import RunError, nearest
 from ..files import write_atomically
-from ..metrics import Figure, Metric
+from ..metrics import Figure, Metric, curves_of, figures_of
 from .bootstrap import Array, Bootstrap, Estimate, Index, Mean
 from .shards import as_table, read_manifest, read_rows
 
@@ -88,8 +88,7 @@ class Leaderboard:
     @classmethod
     def of(cls, rows: Sequence[Mapping[str, Any]], metrics: Sequence[Metric], *, seed: int = 0) -> "Leaderboard":
         """The leaderboard of rows that an Evaluator gave."""
-        figures = {name: figure for metric in metrics for name, figure in metric.figures.items()}
-        return cls(as_table(rows), figures, {k: v for metric in metrics for k, v in metric.curves.items()}, seed=seed)
+        return cls(as_table(rows), figures_of(metrics), curves_of(metrics), seed=seed)
 
     @classmethod
     def join(cls, boards: "Mapping[str, Leaderboard]", *, seed: int = 0) -> "Leaderboard":

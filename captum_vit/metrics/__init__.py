@@ -6,7 +6,7 @@ one value for each image; what is undefined is NaN, and never disturbs another i
 
 from ..errors import OptionError, nearest
 from ..plugins import named_object
-from .base import Case, Figure, Metric, blank, enlarge, means
+from .base import Case, Figure, Metric, blank, curves_of, enlarge, figures_of, means
 from .localization import (
     Localization,
     average_precision,
@@ -70,10 +70,12 @@ __all__ = [
     "boxes_of",
     "class_sensitivity",
     "counts",
+    "curves_of",
     "dataset_scores",
     "dice",
     "energy_inside",
     "enlarge",
+    "figures_of",
     "fill_boxes",
     "iou",
     "means",

@@ -1,7 +1,7 @@
 """What a metric is given, and what it gives."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
@@ -145,6 +145,16 @@ class Metric(ABC):
         """What a manifest says of the metric: what it is, and its attributes, as JSON."""
         settings = {name: described(value) for name, value in vars(self).items() if name not in FACTS}
         return {**described(type(self)), "settings": settings, "figures": list(self.figures)}
+
+
+def figures_of(metrics: Iterable[Metric]) -> dict[str, Figure]:
+    """The figures of several metrics, by name."""
+    return {name: figure for metric in metrics for name, figure in metric.figures.items()}
+
+
+def curves_of(metrics: Iterable[Metric]) -> dict[str, tuple[float, float]]:
+    """The columns of several metrics that hold curves, with their first and last level."""
+    return {name: span for metric in metrics for name, span in metric.curves.items()}
 
 
 FACTS = ("figures", "curves", "needs", "published")  # of a metric; they follow from its settings
