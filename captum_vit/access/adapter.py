@@ -113,7 +113,7 @@ class Adapter(ABC):
         for name in self.attention_layers():
             parts = name.split(".")
             paths = [".".join(parts[:end]) for end in range(len(parts), 0, -1)]
-            listed = (p for p in paths if isinstance(modules[p.rpartition(".")[0]], (nn.ModuleList, nn.Sequential)))
+            listed = (p for p in paths if isinstance(modules.get(p.rpartition(".")[0]), (nn.ModuleList, nn.Sequential)))
             block = next(listed, None)
             if block is not None and name not in self.cross_attention:
                 found[name] = modules[block]

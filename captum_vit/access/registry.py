@@ -101,30 +101,38 @@ def _find(module: nn.Module, name: str, classes: Sequence[type[Adapter]]) -> Ite
 def select_layers(adapter: Adapter, layer: Layer | Sequence[Layer] | None) -> list[str]:
     """Names of the chosen layers in execution order; None chooses all.
 
+    A block stands for the attention layers in it; an integer counts attention layers.
+
     Raises:
-        LayerNotFoundError: a name, index or module that is not one of the model's attention layers.
+        LayerNotFoundError: a name, index or module that is none of the model's attention layers and blocks.
     """
     layers = adapter.attention_layers()
     names = list(layers)
     if layer is None:
         return names
     wanted = list(layer) if isinstance(layer, (list, tuple)) else [layer]
-    chosen = {_layer_name(item, layers) for item in wanted}
+    chosen = {name for item in wanted for name in _layers_of(item, adapter)}
     if not chosen:
         raise LayerNotFoundError(f"at least one layer is needed; this model has {', '.join(names)}")
     return [name for name in names if name in chosen]
 
 
-def _layer_name(layer: object, layers: dict[str, nn.Module]) -> str:
+def _layers_of(layer: object, adapter: Adapter) -> list[str]:
+    """The attention layer itself, or those of the block."""
+    layers, blocks = adapter.attention_layers(), adapter.blocks()
     names = list(layers)
-    if isinstance(layer, str) and layer in layers:
-        return layer
     if isinstance(layer, int) and not isinstance(layer, bool) and -len(names) <= layer < len(names):
-        return names[layer]
-    for name, module in layers.items():
-        if module is layer:
-            return name
+        return [names[layer]]
+    if isinstance(layer, str) and layer in layers:
+        return [layer]
+    module = dict(adapter.model.named_modules(remove_duplicate=False)).get(layer) if isinstance(layer, str) else layer
+    if isinstance(module, nn.Module):
+        found = [name for name in names if module is layers[name] or module is blocks.get(name)]
+        if found:
+            return found
     what = f"like the given {type(layer).__name__}" if isinstance(layer, nn.Module) else repr(layer)
+    block = next((name for name, module in adapter.model.named_modules() if module in blocks.values()), None)
+    others = "" if block is None else f"; a block may be named too, as {block}, for the layers in it"
     raise LayerNotFoundError(
-        f"no attention layer {what}; this model has {len(names)}, counted from 0 or named: {', '.join(names)}"
+        f"no attention layer {what}; this model has {len(names)}, counted from 0 or named: {', '.join(names)}{others}"
     )
