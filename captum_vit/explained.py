@@ -10,7 +10,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from .classes import class_index
-from .errors import OptionError, TargetError, nearest
+from .errors import InputError, OptionError, TargetError, nearest
 from .facts import Facts
 from .geometry import Size, View
 
@@ -34,7 +34,13 @@ class Label:
 
     def __post_init__(self) -> None:
         if not self.title:
-            object.__setattr__(self, "title", self.name.strip() or f"class {self.index}")
+            unnamed = "target" if self.index is None else f"class {self.index}"
+            object.__setattr__(self, "title", self.name.strip() or unnamed)
+
+    @property
+    def measured(self) -> str:
+        """The score with its unit, where it is no share: "logit difference 2.31"."""
+        return f"{self.unit} {self.score:.3g}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +57,7 @@ class Attribution:
     flow: Tensor
     layers: tuple[str, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
-    facts: Facts = Facts("")
+    facts: Facts = field(default_factory=Facts)
 
     @property
     def method_title(self) -> str:
@@ -65,13 +71,17 @@ class Attribution:
 
     @property
     def signed(self) -> bool:
-        """Whether the map has two signs: evidence for the target and against it, drawn in two colours around 0."""
-        return self.facts.signed or bool((self.flow < 0).any())
+        """Whether the map has two signs: evidence for the target and against it, drawn in two colours around 0.
+
+        So the method says, or a value below 0 by more than rounding.
+        """
+        low, high = (float(end) for end in self.flow.aminmax())
+        return self.facts.signed or -low > 1e-6 * abs(high)
 
     @property
     def title(self) -> str:
-        """Method and class in words."""
-        return self.method if self.target is None else f"{self.method}: {self.target.title}"
+        """Method and target in words."""
+        return self.method_title if self.target is None else f"{self.method_title}: {self.target.title}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,12 +99,15 @@ class AttentionRecord:
 
 @dataclass(frozen=True, eq=False)
 class Explained:
-    """What a model looked at in an image, by one or several methods, for one or several classes: the data alone.
+    """What a model looked at in an image, by one or several methods, for one or several targets: the data alone.
+
+    All maps lie on one grid: `InputError` names the first that does not.
 
     image: the original, upright, RGB.
     view: how the model looked at it: the way back from its patches to the photograph.
     attributions: in the order that was asked for, class by class.
-    labels: the classes with the highest scores, best first, and all that were explained; empty of a model of features.
+    labels: the classes with the highest scores, best first, and all targets that were explained; empty if there is
+        neither.
     model, source: names of the model and of the image's file.
     versions: of the packages that took part.
     attention: kept where it was asked for.
@@ -111,6 +124,16 @@ class Explained:
     attention: AttentionRecord | None = None
     photographed: Size | None = None
 
+    def __post_init__(self) -> None:
+        grids = [tuple(a.flow.shape[1:]) for a in self.attributions]
+        for i, grid in enumerate(grids):
+            if grid != grids[0]:
+                wanted, found = ("x".join(map(str, each)) for each in (grids[0], grid))
+                raise InputError(
+                    f"the grid of attributions[{i}], {self.attributions[i].title!r}, must be that of the first, "
+                    f"{wanted}, got {found}: maps of different grids make explanations of their own"
+                )
+
     @property
     def maps(self) -> Tensor:
         """The maps of all attributions, (attributions, 1, rows, cols), in patch units."""
@@ -118,9 +141,15 @@ class Explained:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Patches as (rows, columns)."""
-        rows, cols = self.attributions[0].map.shape
-        return rows, cols
+        """Patches as (rows, columns).
+
+        Raises:
+            InputError: the maps are of a video or a volume.
+        """
+        found = tuple(self.attributions[0].flow.shape[1:])
+        if len(found) != 2:
+            raise InputError(f"maps of videos and volumes are not drawn: expected a grid (rows, cols), got {found}")
+        return found[0], found[1]
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -139,12 +168,17 @@ class Explained:
 
     @property
     def scores(self) -> dict[str, float]:
-        """Title of each label -> its score in 0..1."""
+        """Title of each label -> its score; 0..1 of a class."""
         return {label.title: label.score for label in self.labels}
 
-    def only(self, method: str | None = None, target: int | str | None = None) -> Self:
-        """The part for one method, one class, or both; a method that gives one map for all classes stays.
+    def only(self, method: str | None = None, target: int | str | Label | None = None) -> Self:
+        """The part for one method, one target, or both; a method that gives one map for all targets stays.
 
+        >>> explanation.only(target="tabby/Egyptian cat")  # doctest: +SKIP
+
+        Args:
+            method: by the name that it was asked for.
+            target: a class by number or name; another target as it was asked for, by its title, or one of `targets`.
         Raises:
             OptionError, TargetError: it is not in here.
         """
@@ -165,17 +199,24 @@ class Explained:
         view = self.view.of_copy(image.size)
         return replace(self, image=image, view=view, photographed=self.photographed or self.image.size)
 
-    def _label(self, target: int | str) -> Label:
-        others = {label.name: label for label in self.targets if label.index is None}
-        if target in others:
-            return others[str(target)]
+    def _label(self, target: int | str | Label) -> Label:
+        if isinstance(target, Label):
+            if target in self.targets:
+                return target
+            target = target.title
+        others = [label for label in self.targets if label.index is None]
+        found = [label for label in others if str(target).strip() in (label.name.strip(), label.title)]
+        if len(found) > 1:
+            raise TargetError(f"target {target!r} is not unique here: pass one of the explanation's `targets`")
+        if found:
+            return found[0]
         labels = {label.index: label for label in self.targets if label.index is not None}
         for names in ({i: label.title for i, label in labels.items()}, {i: label.name for i, label in labels.items()}):
             try:
                 return labels[class_index(target, names, max(labels, default=-1) + 1, self.model)]
             except (KeyError, TargetError):
                 continue
-        known = [label.title for label in (*labels.values(), *others.values())]
+        known = [label.title for label in self.targets]
         raise TargetError(
             f"class {target!r} was not explained; explained: {', '.join(known) or 'none'}{nearest(str(target), known)}"
         )

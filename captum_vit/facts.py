@@ -14,7 +14,7 @@ class Facts:
     accumulates: whether the slices of a flow build up to the map; otherwise each shows its layer alone.
     """
 
-    title: str
+    title: str = ""
     unit: str = "evidence"
     class_specific: bool = True
     signed: bool = False

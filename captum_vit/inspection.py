@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import nn
 
-from .access import Adapter, LayerLayout, Readout, TokenLayout
+from .access import Adapter, AttentionCall, Grid, LayerLayout, Readout, TokenLayout
 from .access.registry import adapt
 from .attr import METHODS
-from .capture.running import Inputs, measure_readout, record
-from .capture.untouched import untouched
+from .capture import Inputs, Run
 from .errors import InputError
 
 
@@ -35,7 +35,7 @@ class Inspection:
 
     model: str
     adapter: str
-    image_size: tuple[int, int]
+    image_size: Grid
     layout: TokenLayout
     prefix_tokens: tuple[str, ...]
     measured: bool
@@ -44,14 +44,16 @@ class Inspection:
     methods: Mapping[str, str | None]
 
     def __str__(self) -> str:
-        rows, cols = self.layout.grid
+        size, grid = (" x ".join(map(str, lengths)) for lengths in (self.image_size, self.layout.grid))
         scores = (
-            "features: a target is an embedding or one of them; DAAM takes importance=" if self.headless else "classes"
+            "features: a target is FeatureImportance(...), Embedding(...) or one of them"
+            if self.headless
+            else "classes"
         )
         lines = [
             f"{self.model} by {self.adapter}",
-            f"image    {self.image_size[0]} x {self.image_size[1]} pixels, {rows} x {cols} patches",
-            f"tokens   {', '.join((*self.prefix_tokens, f'{rows * cols} patches'))}",
+            f"image    {size} pixels, {grid} patches",
+            f"tokens   {', '.join((*self.prefix_tokens, f'{prod(self.layout.grid)} patches'))}",
             f"readout  {describe(self.layout.readout, self.prefix_tokens)}{' (measured)' if self.measured else ''}",
             f"scores   {scores}",
             f"layers   {len(self.layers)}",
@@ -66,7 +68,7 @@ class Inspection:
         return "\n".join(lines)
 
 
-def inspect(model: nn.Module, image_size: tuple[int, int] | None = None) -> Inspection:
+def inspect(model: nn.Module, image_size: Grid | None = None) -> Inspection:
     """Look at a model through its adapter, by one forward of an image of noise (two where the readout is measured).
 
     Args:
@@ -84,24 +86,26 @@ def inspect(model: nn.Module, image_size: tuple[int, int] | None = None) -> Insp
         raise InputError(f"{type(model).__name__} does not say for which images it was built: pass image_size")
     weight = next((p for p in adapter.vit.parameters() if p.is_floating_point()), torch.zeros(()))
     draw = torch.Generator().manual_seed(0)  # of a blank image a measured score can be flat
-    image = torch.randn(1, adapter.in_channels or 3, *size, generator=draw).to(weight)
-    inputs = Inputs(image)
-    with untouched(adapter):
-        declared = adapter.readout
-        readout = declared or measure_readout(adapter, inputs)
-        recording = record(adapter, inputs, lambda call: (call.heads, call.layout), readout)
+    image = adapter.example(size, draw).to(weight)
+    with torch.no_grad():
+        run = Run(adapter, Inputs(image), {_heads_and_layout})
+        seen = run.reduced(_heads_and_layout)
     modules = adapter.attention_layers()
     return Inspection(
         type(adapter.model).__name__,
         type(adapter).__name__,
         size,
-        recording.layout,
-        _prefix_tokens(adapter, recording.layout),
-        declared is None,
+        run.layout,
+        _prefix_tokens(adapter, run.layout),
+        not run.readout.declared,
         adapter.headless,
-        tuple(SeenLayer(n, type(modules[n]).__name__, *seen) for n, seen in recording.kept.items()),
+        tuple(SeenLayer(n, type(modules[n]).__name__, *found) for n, found in seen.items()),
         {name: method.unsuited(adapter) for name, method in METHODS.items()},
     )
+
+
+def _heads_and_layout(call: AttentionCall) -> tuple[int, LayerLayout]:
+    return call.heads, call.layout
 
 
 def describe(readout: Readout, prefix_tokens: tuple[str, ...]) -> str:

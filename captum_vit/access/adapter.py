@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import UnsupportedModelError
@@ -50,6 +51,10 @@ class Adapter(ABC):
     def size_of(self, images: Tensor) -> Grid:
         """(height, width) of a batch's images; of videos and volumes (frames or slices, height, width)."""
         return tuple(images.shape[2:])
+
+    def example(self, size: Grid, draw: torch.Generator) -> Tensor:
+        """A batch of one image of noise, as the model takes it."""
+        return torch.randn(1, self.in_channels or 3, *size, generator=draw)
 
     @abstractmethod
     def token_layout(self, image_size: Grid, arguments: Mapping[str, Any]) -> TokenLayout:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .adapter import Adapter, Switch
@@ -28,6 +29,9 @@ class NestedAdapter(Adapter):
 
     def size_of(self, images: Tensor) -> Grid:
         return self.inner.size_of(images)
+
+    def example(self, size: Grid, draw: torch.Generator) -> Tensor:
+        return self.inner.example(size, draw)
 
     def token_layout(self, image_size: Grid, arguments: Mapping[str, Any]) -> TokenLayout:
         layout = self.inner.token_layout(image_size, arguments)

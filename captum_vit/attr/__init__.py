@@ -1,26 +1,20 @@
-"""The attribution methods, one file each."""
+"""The attribution methods, one file each, and where others are found."""
 
 from .agcam import AGCAM
-from .base import ViTAttribution
-from .daam import DAAM, FeatureImportance
+from .base import ViTAttribution, start
+from .daam import DAAM
+from .finding import METHODS, find_method
 from .raw_attention import RawAttention
 from .rollout import AttentionRollout, GradientRollout
-
-METHODS: dict[str, type[ViTAttribution]] = {
-    "agcam": AGCAM,
-    "daam": DAAM,
-    "rollout": AttentionRollout,
-    "gradient_rollout": GradientRollout,
-    "raw_attention": RawAttention,
-}
 
 __all__ = [
     "AGCAM",
     "DAAM",
     "METHODS",
     "AttentionRollout",
-    "FeatureImportance",
     "GradientRollout",
     "RawAttention",
     "ViTAttribution",
+    "find_method",
+    "start",
 ]

@@ -1,21 +1,27 @@
 """Attention as it is."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from captum.log import log_usage
 from torch import Tensor
 
-from ..access import AttentionCall, TokenLayout
-from ..capture.running import Inputs, record
-from ..capture.untouched import untouched
+from ..access import AttentionCall, Readout
+from ..capture import Need, Run
 from ..errors import OptionError
-from .base import Images, ViTAttribution
+from ..targets import Target
+from .base import ViTAttribution, start
+from .calls import Images, checked_inputs
+
+Kind = Literal["class", "peak"]
 
 
 class RawAttention(ViTAttribution):
     """The attention weights of each layer, the mean over heads.
+
+    >>> RawAttention(model, layer=-1).attribute(images).shape
+    torch.Size([2, 1, 14, 14])
 
     `kind="class"`: mean_h A_h[readout, patches], what the tokens behind the score look at. `kind="peak"`:
     mean_h max_i A_h[i, j] over patch queries i, how strongly any patch looks at patch j. `attribute` gives the last
@@ -27,7 +33,10 @@ class RawAttention(ViTAttribution):
         kind: "class" (default) or "peak".
     """
 
-    class_specific = False
+    name, title = "raw_attention", "raw attention"
+    class_specific, signed, unit = False, False, "attention"
+    accumulates = False
+    paper = "arXiv:2104.14294"
 
     @log_usage()
     def attribute_heads(
@@ -36,17 +45,21 @@ class RawAttention(ViTAttribution):
         additional_forward_args: Any = None,
         *,
         forward_kwargs: Mapping[str, Any] | None = None,
-        kind: str = "class",
+        kind: Kind = "class",
     ) -> Tensor:
         """Every head by itself: (N, layers, heads, rows, cols); their mean over heads is the flow."""
-        call = self._inputs(inputs, additional_forward_args, forward_kwargs)
-        with untouched(self.adapter), torch.no_grad():
-            maps, layout = self._per_head(call, kind)
-            return layout.to_grid(torch.stack(maps, 1))
+        call = checked_inputs(self.adapter, inputs, additional_forward_args, forward_kwargs)
+        with torch.inference_mode(False), torch.no_grad():
+            run = start([(self, {"kind": kind})], call)
+            return run.layout.to_grid(torch.stack(self._per_head(run, kind, flow=True), 1))
 
     @log_usage()
     def attention(
-        self, inputs: Images, additional_forward_args: Any = None, *, forward_kwargs: Mapping[str, Any] | None = None
+        self,
+        inputs: Images,
+        additional_forward_args: Any = None,
+        *,
+        forward_kwargs: Mapping[str, Any] | None = None,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The attention itself, by layer and on the grid of the maps.
 
@@ -54,57 +67,61 @@ class RawAttention(ViTAttribution):
             What the readout looks at, (N, heads, rows, cols), and what each patch looks at, (N, rows*cols, rows*cols),
             the mean over heads; the latter of the layers in which patches look at patches of that grid.
         """
-        call = self._inputs(inputs, additional_forward_args, forward_kwargs)
-        readout, names = self._read(call)
+        call = checked_inputs(self.adapter, inputs, additional_forward_args, forward_kwargs)
+        with torch.inference_mode(False), torch.no_grad():
+            run = Run(self.adapter, call, RECORDED, layers=self.layers_read)
+            return recorded(run, self.layers_read(run.readout))
 
-        def keep(recorded: AttentionCall) -> tuple[Tensor, Tensor | None]:
-            if recorded.name not in names:
-                return recorded.q.new_empty(0), None
-            return recorded.layout.to_map(_class_attention(recorded)), _between_patches(recorded)
-
-        with untouched(self.adapter), torch.no_grad():
-            recording = record(self.adapter, call, keep, readout)
-        kept = {name: recording.kept[name] for name in names}
-        heads = {name: recording.layout.to_grid(maps) for name, (maps, _) in kept.items()}
-        return heads, {name: patches for name, (_, patches) in kept.items() if patches is not None}
-
-    def _maps(self, inputs: Inputs, target: Any, *, flow: bool, kind: str = "class") -> tuple[Tensor, TokenLayout]:
-        maps, layout = self._per_head(inputs, kind, flow=flow)
-        return torch.stack([heads.mean(1) for heads in maps], 1), layout
-
-    def _per_head(self, inputs: Inputs, kind: str, *, flow: bool = True) -> tuple[list[Tensor], TokenLayout]:
+    def needed(self, **options: Any) -> frozenset[Need]:
+        """The attention as the kind reduces it."""
+        kind = options.get("kind", "class")
         if kind not in KINDS:
             raise OptionError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
-        reduce = KINDS[kind]
-        readout, names = self._read(inputs)
-        wanted = names if flow else names[-1:]
+        return frozenset({KINDS[kind]})
 
-        def keep(call: AttentionCall) -> Tensor:
-            return call.layout.to_map(reduce(call)) if call.name in wanted else call.q.new_empty(0)
+    def layers_kept(self, readout: Readout, flow: bool) -> list[str]:
+        """The last layer alone, for a map."""
+        names = self.layers_read(readout)
+        return names if flow else names[-1:]
 
-        recording = record(self.adapter, inputs, keep, readout)
-        return [recording.kept[name] for name in wanted], recording.layout
+    def _maps(self, run: Run, target: Target, *, flow: bool, kind: Kind = "class") -> Tensor:
+        return torch.stack([heads.mean(1) for heads in self._per_head(run, kind, flow=flow)], 1)
+
+    def _per_head(self, run: Run, kind: Kind, *, flow: bool) -> list[Tensor]:
+        """Of each layer (B, H, patches)."""
+        reduced = run.reduced(KINDS[kind])
+        return [reduced[name] for name in self.layers_kept(run.readout, flow)]
 
 
-def _class_attention(call: AttentionCall) -> Tensor:
-    """Attention of the readout tokens, (B, H, N)."""
+def recorded(run: Run, names: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What `RawAttention.attention` gives, of a run that `RECORDED` was asked of."""
+    heads, patches = run.reduced(class_attention), run.reduced(between_patches)
+    return (
+        {name: run.layout.to_grid(heads[name]) for name in names},
+        {name: found for name in names if (found := patches[name]) is not None},
+    )
+
+
+def class_attention(call: AttentionCall) -> Tensor:
+    """Attention of the readout tokens to the patches, (B, H, patches)."""
     share = call.layout.share
-    return torch.stack(
-        [(share[rows].to(a).unsqueeze(1) * a).sum(2) for rows, a in _weights(call, call.layout.read_rows)]
-    ).sum(0)
+    parts = [(share[rows].to(a).unsqueeze(1) * a).sum(2) for rows, a in _weights(call, call.layout.read_rows)]
+    if not parts:
+        return call.q.new_zeros(*call.q.shape[:2], 0)  # a layer in which the score is not read
+    return call.layout.to_map(torch.stack(parts).sum(0))
 
 
-def _peak_attention(call: AttentionCall) -> Tensor:
-    """Strongest attention of any patch to each key (of any query, where none is a patch), (B, H, N)."""
+def peak_attention(call: AttentionCall) -> Tensor:
+    """Strongest attention of any patch to each patch (of any query, where none is a patch), (B, H, patches)."""
     queries = call.q.shape[2]
     rows = range(call.layout.prefix if queries == call.layout.keys else 0, queries)
-    return torch.stack([a.amax(2) for _, a in _weights(call, rows)]).amax(0)
+    return call.layout.to_map(torch.stack([a.amax(2) for _, a in _weights(call, rows)]).amax(0))
 
 
-def _between_patches(call: AttentionCall) -> Tensor | None:
+def between_patches(call: AttentionCall) -> Tensor | None:
     """Attention from patches to patches, the mean over heads, (B, P, P); None where the queries are other tokens."""
     layout = call.layout
-    if call.q.shape[2] != layout.keys or layout.grid != layout.map_grid:
+    if call.q.shape[2] != layout.keys or layout.cross or layout.grid != layout.map_grid:
         return None
     rows = range(layout.prefix, layout.keys)
     return torch.cat([a[..., layout.prefix :].mean(1) for _, a in _weights(call, rows)], 1)
@@ -114,4 +131,5 @@ def _weights(call: AttentionCall, rows: Sequence[int]) -> Iterator[tuple[list[in
     return ((part, call.weights(part)) for part in call.parts(rows))
 
 
-KINDS = {"class": _class_attention, "peak": _peak_attention}
+KINDS = {"class": class_attention, "peak": peak_attention}
+RECORDED: frozenset[Need] = frozenset({class_attention, between_patches})

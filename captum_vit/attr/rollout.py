@@ -1,24 +1,28 @@
 """Attention rollout, with and without gradients."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .. import ops
-from ..access import AttentionCall, LayerLayout, TokenLayout
-from ..capture.running import Inputs, differentiate, record
-from ..capture.shelf import Shelf
-from .base import GradientViTAttribution, ViTAttribution
+from ..access import AttentionCall, LayerLayout
+from ..capture import ATTENTION, GRADIENTS, VALUES, Run
+from ..targets import Target
+from .base import ViTAttribution
 
+Fusion = Literal["mean", "max", "min"]
 FusedRows = Callable[[AttentionCall, slice], Tensor]  # rows of a layer's fused matrix F_l, (B, R, N)
 
 
 class AttentionRollout(ViTAttribution):
     """Attention multiplied through the layers, with the skip connections as identity.
+
+    >>> AttentionRollout(model).attribute(images, fusion="max", discard_ratio=0.9).shape
+    torch.Size([2, 1, 14, 14])
 
     F_l = heads of A_l fused; the lowest entries of each image discarded; the map is the readout row of
     rownorm((F_L + I) / 2) ... rownorm((F_1 + I) / 2).
@@ -32,33 +36,32 @@ class AttentionRollout(ViTAttribution):
         vit-explain, with the rows divided by their own sums.
     """
 
-    class_specific = False
+    name, title = "rollout", "attention rollout"
+    class_specific, signed, unit = False, False, "attention"
+    needs = frozenset({ATTENTION})
     multiplies_layers = True
+    paper = "arXiv:2005.00928"
 
     def _maps(
-        self, inputs: Inputs, target: Any, *, flow: bool, fusion: str = "mean", discard_ratio: float = 0.0
-    ) -> tuple[Tensor, TokenLayout]:
+        self, run: Run, target: Target, *, flow: bool, fusion: Fusion = "mean", discard_ratio: float = 0.0
+    ) -> Tensor:
         ops.check_fusion(fusion)
         ops.check_ratio(discard_ratio)
-        readout, names = self._read(inputs)
-        shelf = Shelf(len(names))
-
-        def keep(call: AttentionCall) -> AttentionCall | None:
-            return shelf.put_call(call, "q", "k") if call.name in names else None
 
         def fused(call: AttentionCall, rows: slice) -> Tensor:
             return ops.fuse_heads(call.weights(rows), fusion)
 
-        recording = record(self.adapter, inputs, keep, readout)
-        calls = [call for call in recording.kept.values() if call is not None]
-        maps = _roll(calls, fused, flow=flow, discard_ratio=discard_ratio, keep_first=True)
-        return maps, recording.layout
+        calls = list(run.calls(self.layers_read(run.readout), {ATTENTION}).values())
+        return _roll(calls, fused, flow=flow, discard_ratio=discard_ratio, keep_first=True)
 
 
-class GradientRollout(GradientViTAttribution):
+class GradientRollout(ViTAttribution):
     """Attention rollout weighted by the gradient of the target's score.
 
-    F_l = relu(mean_h(A_h * dy_c/dA_h)) with full gradients; the map is the readout row of
+    >>> GradientRollout(model).attribute(images, target=281, discard_ratio=0.9).shape
+    torch.Size([2, 1, 14, 14])
+
+    F_l = relu(mean_h(A_h * dy/dA_h)) with full gradients; the map is the readout row of
     rownorm((F_L + I) / 2) ... rownorm((F_1 + I) / 2).
 
     Options of `attribute`:
@@ -68,50 +71,84 @@ class GradientRollout(GradientViTAttribution):
     Source: Abnar & Zuidema 2020 (arXiv:2005.00928), with gradients after Gildenblat's vit-explain.
     """
 
+    name, title = "gradient_rollout", "gradient rollout"
+    class_specific, signed, unit = True, False, "evidence"
+    needs = frozenset({ATTENTION, VALUES, GRADIENTS})
     multiplies_layers = True
+    paper = "arXiv:2005.00928"
 
-    def _maps(
-        self, inputs: Inputs, target: Any, *, flow: bool, discard_ratio: float = 0.9
-    ) -> tuple[Tensor, TokenLayout]:
+    def _maps(self, run: Run, target: Target, *, flow: bool, discard_ratio: float = 0.9) -> Tensor:
         ops.check_ratio(discard_ratio)
-        readout, names = self._read(inputs)
-        run = differentiate(self.adapter, inputs, names, readout)
-        gradients = run.gradients(self._score(target))
+        names = self.layers_read(run.readout)
+        gradients = run.gradients(target, names)
 
         def fused(call: AttentionCall, rows: slice) -> Tensor:
             return (call.weights(rows) * call.weight_grad(rows, gradients[call.name])).mean(1).relu()
 
-        calls = list(run.calls.values())
-        maps = _roll(calls, fused, flow=flow, discard_ratio=discard_ratio, keep_first=False)
-        return maps, run.layout
+        calls = list(run.calls(names, {ATTENTION, VALUES}).values())
+        return _roll(calls, fused, flow=flow, discard_ratio=discard_ratio, keep_first=False)
 
 
 def _roll(
-    calls: list[AttentionCall], fused: FusedRows, *, flow: bool, discard_ratio: float, keep_first: bool
+    calls: Sequence[AttentionCall], fused: FusedRows, *, flow: bool, discard_ratio: float, keep_first: bool
 ) -> Tensor:
-    """The readout carried from the last layer down, (B, 1, patches); for a flow, one that starts at each layer in
+    """The readout carried from the last layer down, (B, 1, patches); for a flow, one row that starts at each layer in
     which the score is read."""
-    state = torch.empty(0)
+    tokens, latents = None, None  # rows over the image's tokens, and over the queries of cross-attention
     for call in reversed(calls):
         layout = call.layout
         start = layout.start.to(ops.widen(call.k)).expand(len(call.k), 1, -1)
-        if call is calls[-1]:
-            state = start
-        else:
-            state = _with_prefix(state, layout)
-            state = torch.cat([start, state], 1) if flow and layout.read_rows else state
-        queries = len(layout.share)
-        state = ops.rollout_step(
-            state,
+        if layout.cross:
+            latents = _joined(start, latents, layout, flow)
+            read, latents = _through_cross(call, latents, fused, discard_ratio)
+            below = F.pad(tokens, (0, 0, read.shape[1] - tokens.shape[1], 0)) if tokens is not None else 0
+            tokens = read + below
+            continue
+        tokens = _joined(start, None if tokens is None else _with_prefix(tokens, layout), layout, flow)
+        tokens = ops.rollout_step(
+            tokens,
             partial(fused, call),
             call.heads,
-            queries,
+            len(layout.share),
             layout.keys,
             discard_ratio,
-            keep_first=keep_first and layout.skip,
-            skip=layout.skip,
+            keep_first=keep_first,
         )
-    return calls[0].layout.to_map(state)
+        latents = latents if latents is None else F.pad(latents, (0, 0, tokens.shape[1] - latents.shape[1], 0))
+    assert tokens is not None
+    return calls[0].layout.to_map(tokens)
+
+
+def _joined(start: Tensor, state: Tensor | None, layout: LayerLayout, flow: bool) -> Tensor:
+    """What came down so far, and for a flow what starts here, before it."""
+    if state is None:
+        return start
+    return torch.cat([start, state], 1) if flow and layout.read_rows else state
+
+
+def _through_cross(
+    call: AttentionCall, state: Tensor, fused: FusedRows, discard_ratio: float
+) -> tuple[Tensor, Tensor | None]:
+    """Rows over the queries of cross-attention, carried to the tokens and, past it, to the queries before it.
+
+    With a skip connection the layer's matrix is [F | I], over tokens and queries together.
+    """
+    queries, keys = len(call.layout.share), call.layout.keys
+    if not call.layout.skip:
+        carried = ops.rollout_step(
+            state, partial(fused, call), call.heads, queries, keys, discard_ratio, keep_first=False, skip=False
+        )
+        return carried, None
+    chunks = ops.row_chunks(queries, keys, len(state) * call.heads)
+    whole = torch.cat([fused(call, rows) for rows in chunks], 1)  # of few queries
+    whole = ops.discard_lowest(whole, discard_ratio, keep_first=False)
+
+    def with_identity(rows: slice) -> Tensor:
+        eye = torch.eye(queries, device=whole.device, dtype=whole.dtype)[rows]
+        return torch.cat([whole[:, rows], eye.expand(len(whole), -1, -1)], -1)
+
+    carried = ops.rollout_step(state, with_identity, call.heads, queries, keys + queries, skip=False)
+    return carried[..., :keys], carried[..., keys:]
 
 
 def _with_prefix(state: Tensor, layout: LayerLayout) -> Tensor:

@@ -1,1 +1,34 @@
 """The only code that touches a running model; it leaves every model as it found it."""
+
+from .inputs import Inputs
+from .needs import (
+    ATTENTION,
+    GRADIENTS,
+    HELD_GRADIENTS,
+    READ_ATTENTION,
+    TOKEN_GRADIENTS,
+    TOKENS,
+    VALUES,
+    Need,
+    Reduction,
+)
+from .readout import measure_readout, readout_of
+from .run import Run
+from .untouched import untouched
+
+__all__ = [
+    "ATTENTION",
+    "GRADIENTS",
+    "HELD_GRADIENTS",
+    "READ_ATTENTION",
+    "TOKENS",
+    "TOKEN_GRADIENTS",
+    "VALUES",
+    "Inputs",
+    "Need",
+    "Reduction",
+    "Run",
+    "measure_readout",
+    "readout_of",
+    "untouched",
+]

@@ -1,75 +1,53 @@
-"""The ways to an attention other than torch's scaled_dot_product_attention; what they find, they hand to the tap.
+"""An attention between its projections, computed step by step by the layer itself."""
 
-- torch's multi_head_attention_forward (nn.MultiheadAttention), inside which modes are off: the same steps are taken
-  here, with what it was called with;
-- attention that a layer computes step by step, between the projections that its adapter names.
-"""
-
-import inspect
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import ops
-from ..access import AttentionCall, Projections
+from ..access import Adapter, AttentionCall, Projections
 from ..errors import LayerNotRecordedError, UnsupportedModelError
 
-if TYPE_CHECKING:
-    from .taps import Tap
-
-_MULTI_HEAD = inspect.signature(F.multi_head_attention_forward)
+CHECKED_ROWS = (0, -1)
 
 
-def multi_head(tap: "Tap", args: tuple, kwargs: dict) -> tuple[Tensor, Tensor | None]:
-    """multi_head_attention_forward: (L, B, E) in and out, and the attention if it is asked for."""
-    bound = _MULTI_HEAD.bind(*args, **kwargs)
-    bound.apply_defaults()
-    a = bound.arguments
-    unusual = ("bias_k", "bias_v", "static_k", "static_v", "key_padding_mask")
-    found = [name for name in unusual if a[name] is not None] + ["add_zero_attn"] * a["add_zero_attn"]
-    if found or a["query"].dim() != 3:
-        raise LayerNotRecordedError(
-            f"layer {tap.scope[-1]!r} calls nn.MultiheadAttention with {', '.join(found) or 'unbatched input'}, "
-            f"which leads to attention over other keys than the tokens"
-        )
-    query, key, value = (x.transpose(0, 1) for x in (a["query"], a["key"], a["value"]))
-    weight, bias, heads = a["in_proj_weight"], a["in_proj_bias"], a["num_heads"]
-    if a["query"] is a["key"] and a["key"] is a["value"] and not a["use_separate_proj_weight"]:
-        parts = list(tap.linear(query, weight, bias).chunk(3, -1))
-    else:
-        own = [a[f"{letter}_proj_weight"] for letter in "qkv"]
-        weights = own if a["use_separate_proj_weight"] else weight.detach().chunk(3)
-        biases = [None] * 3 if bias is None else bias.detach().chunk(3)
-        parts = [tap.linear(*part) for part in zip((query, key, value), weights, biases, strict=True)]
-    q, k, v = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in parts)  # (B, H, N, d)
-    mask = a["attn_mask"]
-    if mask is not None:
-        mask = mask.logical_not() if mask.dtype == torch.bool else mask  # True means "left out" there
-        mask = mask.unflatten(0, (-1, heads)) if mask.dim() == 3 else mask
-    dropout = a["dropout_p"] if a["training"] else 0.0
-    out = tap.fused_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
-    out = tap.linear(out.transpose(1, 2).flatten(2), a["out_proj_weight"], a["out_proj_bias"]).transpose(0, 1)
-    if not a["need_weights"]:
-        return out, None
-    attention = ops.attention_scores(q, k, q.shape[-1] ** -0.5, mask).softmax(-1).to(out.dtype)
-    return out, attention.mean(1) if a["average_attn_weights"] else attention
+class Listener(Protocol):
+    """What hands an attention on: a tap."""
+
+    adapter: Adapter
+    scope: list[str]
+    fused: bool
+
+    @property
+    def active(self) -> bool:
+        """Whether it listens to the current context."""
+
+    def call(self, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None) -> AttentionCall:
+        """The attention that the innermost layer is about to compute."""
+
+    def attend(self, call: AttentionCall, run: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+        """Its output."""
+
+
+def listen_to_steps(tap: Listener, stack: ExitStack) -> None:
+    """Hooks at the projections of every layer that its adapter names, until the stack ends."""
+    for projections in tap.adapter.projections().values():
+        Steps(tap, projections).listen(stack)
 
 
 class Steps:
-    """An attention between its projections, computed step by step by the layer itself."""
+    """The hooks of one layer: they hold what its projections gave until its output is there."""
 
-    CHECKED_ROWS = (0, -1)
-
-    def __init__(self, tap: "Tap", projections: Projections) -> None:
+    def __init__(self, tap: Listener, projections: Projections) -> None:
         self.tap, self.projections = tap, projections
         self.projected: dict[int, Tensor] = {}
 
     def listen(self, stack: ExitStack) -> None:
+        """Register the hooks."""
         for index, module in enumerate(self.projections.inputs):
             stack.callback(module.register_forward_hook(self._after_input(index)).remove)
         stack.callback(self.projections.output.register_forward_pre_hook(self._before_output).remove)
@@ -100,7 +78,7 @@ class Steps:
         def run(*inputs: Tensor) -> Tensor:
             if all(x is y for x, y in zip(inputs, (q, k, v), strict=True)):
                 return own
-            if not call.layout.skip:  # of which the values stay in the graph
+            if call.layout.cross:  # of which the values stay in the graph
                 raise UnsupportedModelError(f"{call.name}: attention pools computed step by step are not supported")
             return own.detach()
 
@@ -112,7 +90,7 @@ class Steps:
         """The layer must compute what it is taken for."""
         if self.tap.adapter.training or out.shape != own.shape or out.data_ptr() != own.data_ptr():
             return  # with dropout, or in a replay, where the attention is given
-        rows = [row % call.q.shape[2] for row in self.CHECKED_ROWS]
+        rows = [row % call.q.shape[2] for row in CHECKED_ROWS]
         with torch.no_grad():
             expected = call.weights(rows) @ ops.widen(call.v)
             worst = (expected - own[:, :, rows]).abs().max().item()

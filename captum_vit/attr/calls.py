@@ -1,0 +1,84 @@
+"""What goes into a method and comes out of it: the model's call, checked, and maps in the shape that is wanted."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..access import Adapter, TokenLayout
+from ..access.tokens import ENLARGING
+from ..capture import Inputs
+from ..errors import InputError, OptionError
+
+OUTPUT_SHAPES = ("grid", "spatial", "input")
+Images = Tensor | tuple[Tensor]
+
+
+def checked_inputs(
+    adapter: Adapter, inputs: Images, args: Any = None, kwargs: Mapping[str, Any] | None = None
+) -> Inputs:
+    """The model's call.
+
+    Raises:
+        InputError: not one finite floating-point batch of the model's channels, or arguments that it does not take.
+    """
+    images = inputs[0] if isinstance(inputs, tuple) and len(inputs) == 1 else inputs
+    of_images = adapter.batch_dims == 4
+    channels = adapter.in_channels or "C" if of_images else "C"
+    if not isinstance(images, Tensor) or images.dim() != adapter.batch_dims:
+        got = f"shape {tuple(images.shape)}" if isinstance(images, Tensor) else f"{type(images).__name__}"
+        wanted = f"images, (N, {channels}, H, W)" if of_images else f"{adapter.batch_dims} dimensions"
+        raise InputError(
+            f"expected one torch tensor of {wanted}, got {got}: preprocess each image as the model expects, and "
+            f"torch.stack them"
+        )
+    if len(images) == 0:
+        raise InputError("the batch holds no image: N must be at least 1")
+    if not images.is_floating_point():
+        raise InputError(f"expected normalised images in floating point, got {images.dtype}: convert and normalise")
+    if not torch.isfinite(images).all():
+        bad = (~torch.isfinite(images)).flatten(1).any(1).nonzero().flatten().tolist()
+        raise InputError(f"NaN or infinite values in image {', '.join(map(str, bad))} of the batch")
+    if channels not in ("C", images.shape[1]) and adapter.vit is adapter.model:
+        raise InputError(f"the model takes {channels} channels, got images of shape {tuple(images.shape)}")
+    given = () if args is None else args if isinstance(args, tuple) else (args,)
+    call = Inputs(images.detach(), given, dict(kwargs or {}))
+    try:
+        inspect.signature(adapter.model.forward).bind(call.images, *call.args, **call.kwargs)
+    except TypeError as error:
+        raise InputError(f"{type(adapter.model).__name__}.forward: {error}") from error
+    return call
+
+
+def check_output_shape(output_shape: str) -> None:
+    """Raise OptionError unless maps come in this shape."""
+    if output_shape not in OUTPUT_SHAPES:
+        raise OptionError(f"output_shape must be one of {', '.join(OUTPUT_SHAPES)}, got {output_shape!r}")
+
+
+def shape_maps(maps: Tensor, layout: TokenLayout, adapter: Adapter, images: Tensor, output_shape: str) -> Tensor:
+    """Maps (N, L, *grid) in one of the output shapes, contiguous.
+
+    Pixels outside the patches (a size that is no multiple of the patch) get 0: they were not seen.
+    """
+    if output_shape == "grid":
+        return maps.contiguous()
+    size = adapter.size_of(images)
+    seen = layout.image_size or size
+    covered = [
+        round(cells * patch * side / shown)
+        for cells, patch, side, shown in zip(maps.shape[2:], layout.patch, size, seen, strict=True)
+    ]
+    spatial = F.interpolate(maps, covered, mode=ENLARGING[len(size)], align_corners=False)
+    spatial = F.pad(
+        spatial, [n for side, part in zip(size[::-1], covered[::-1], strict=True) for n in (0, side - part)]
+    )
+    if output_shape == "spatial":
+        return spatial.contiguous()
+    if images.dim() != 4:
+        raise OptionError("output_shape='input' is for images: a map of a video or volume is 'grid' or 'spatial'")
+    channels = images.shape[1]
+    return (spatial / channels).expand(-1, channels, -1, -1).contiguous()

@@ -1,0 +1,39 @@
+"""A method's options: the keyword-only arguments of its `_maps`, shown by `help()` on all that takes them."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..errors import OptionError, nearest
+
+READERS = {"run", "target", "flow"}  # what `_maps` is given besides
+
+
+def parameters_of(maps: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The options of a `_maps`, with their types and defaults."""
+    parameters = inspect.signature(maps).parameters.values()
+    return [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in READERS]
+
+
+def with_options(entry: Callable[..., Any], maps: Callable[..., Any]) -> Callable[..., Any]:
+    """A function with `**options` as one whose signature names them."""
+
+    @functools.wraps(entry)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return entry(*args, **kwargs)
+
+    signature = inspect.signature(entry)
+    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    call.__signature__ = signature.replace(parameters=[*own, *parameters_of(maps)])  # type: ignore[attr-defined]
+    return call
+
+
+def check_options(name: str, known: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Raise OptionError unless the method of this name has all these options."""
+    for option in options:
+        if option not in known:
+            raise OptionError(
+                f"{name} has no option {option!r}; it has: {', '.join(known) or 'none'}{nearest(option, list(known))}. "
+                f"Keyword arguments of the model go through forward_kwargs={{...}}"
+            )

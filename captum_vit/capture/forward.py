@@ -1,0 +1,135 @@
+"""One forward of a model, listened to; and the way back through it."""
+
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointError
+
+from ..access import Adapter, AttentionCall, Readout, TokenLayout
+from ..errors import UnsupportedModelError
+from ..targets import Output, Target
+from .inputs import Inputs
+from .listeners import Watch
+from .streams import Streams
+from .taps import ForwardTap, Keep, Kept, Valve
+
+
+class HookEditedError(Exception):
+    """A hook of somebody else's changed what passes, and with it what is known of the model."""
+
+
+@dataclass(frozen=True)
+class Forward:
+    """What a forward gave and kept, and where it has a graph, the gradients.
+
+    streams: the token stream by attention layer, if it was asked for.
+    """
+
+    adapter: Adapter
+    output: Output
+    layout: TokenLayout
+    kept: Kept
+    valve: Valve
+    streams: dict[str, Tensor]
+
+    @property
+    def calls(self) -> dict[str, AttentionCall]:
+        """The attention of the kept layers."""
+        return self.kept.calls
+
+    def gradients(
+        self, target: Target, leaves: Collection[Tensor], *, held: bool = False, retain: bool = False
+    ) -> list[Tensor | None]:
+        """dy/dx for y = the target's score, summed over the batch, and each x of `leaves`; None where y does not
+        depend on it.
+
+        Args:
+            target: what is differentiated.
+            leaves: tensors of the graph.
+            held: whether the input of every attention counts as a constant.
+            retain: whether the graph is kept for another time.
+        """
+        with torch.enable_grad(), self.holding(held), _no_recomputation():
+            score = target.score(self.output).sum()
+            if not score.requires_grad:
+                raise UnsupportedModelError(
+                    f"the scores of {type(self.adapter.model).__name__} are cut off from its attention layers, as by "
+                    f".detach() or .numpy() in its forward, or by checkpointing with use_reentrant=True: no gradient "
+                    f"can be taken"
+                )
+            return list(torch.autograd.grad(score, list(leaves), allow_unused=True, retain_graph=retain))
+
+    @contextmanager
+    def holding(self, held: bool) -> Iterator[None]:
+        """The attention held constant on the way back, or not."""
+        self.valve.open = not held
+        try:
+            yield
+        finally:
+            self.valve.open = True
+
+
+def run_forward(
+    adapter: Adapter,
+    inputs: Inputs,
+    readout: Readout | None,
+    keep: Keep,
+    *,
+    graph: bool = False,
+    streams: bool = False,
+    watched: Iterable[nn.Module] = (),
+    constant: Iterable[nn.Module] = (),
+) -> Forward:
+    """Run the model once.
+
+    Args:
+        adapter, inputs: the model and what it is called with.
+        readout: the tokens that the score is read from, as far as they are known.
+        keep: what is kept.
+        graph: whether gradients can be taken, from the first of the kept layers on.
+        streams: whether the token streams are kept.
+        watched: modules with hooks of others, which must only listen.
+        constant: modules whose outputs count as constants on the way back.
+    Raises:
+        HookEditedError: one of those hooks changed something.
+        LayerNotRecordedError, TokenLayoutError: the model computes otherwise than its adapter says.
+    """
+    tap = ForwardTap(adapter, inputs, readout, keep, graph)
+    stream = Streams(adapter, lambda: tap.active, graph) if streams else None
+    watch = Watch(watched, lambda: tap.active)
+    with torch.set_grad_enabled(graph), ExitStack() as stack:
+        stack.enter_context(tap.listening())
+        watch.listen(stack)
+        if stream is not None:
+            stream.listen(stack)
+        for module in constant:
+            stack.callback(module.register_forward_hook(_constant_output(tap)).remove)
+        raw = inputs.run(adapter.model)
+        scores = adapter.scores(raw)
+    if watch.edited:
+        raise HookEditedError(type(watch.edited[0]).__name__)
+    output = Output(raw, scores, adapter.headless)
+    return Forward(adapter, output, tap.layout, tap.kept, tap.valve, stream.tokens() if stream else {})
+
+
+def _constant_output(tap: ForwardTap) -> Any:
+    def hook(module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
+        return output.detach() if tap.active else None
+
+    return hook
+
+
+@contextmanager
+def _no_recomputation() -> Iterator[None]:
+    """Raise UnsupportedModelError where a backward runs parts of the forward again, which nothing listens to."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise UnsupportedModelError(
+            "a part of the model runs under torch.utils.checkpoint, which computes it again in the backward, where its "
+            "attention is not seen: call the part itself, without checkpoint, while the model is explained"
+        ) from error

@@ -1,0 +1,44 @@
+"""What a model is called with, and what it gives."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..errors import CaptumViTError, InputError
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the model is called with: images (B, C, H, W), then positional and keyword arguments."""
+
+    images: Tensor
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def run(self, model: nn.Module) -> Any:
+        """The model's output.
+
+        Raises:
+            InputError: the images are of another type than the model computes in.
+        """
+        try:
+            return model(self.images, *self.args, **self.kwargs)
+        except RuntimeError as error:
+            dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()}
+            if self.images.dtype in dtypes or not dtypes or isinstance(error, CaptumViTError):
+                raise
+            names = ", ".join(sorted(map(str, dtypes)))
+            raise InputError(
+                f"the model computes in {names} and fails on {self.images.dtype}: convert the images"
+            ) from error
+
+    def first(self) -> "Inputs":
+        """The first image alone; tensors with one entry an image are cut with it."""
+        count = len(self.images)
+
+        def cut(x: Any) -> Any:
+            return x[:1] if isinstance(x, Tensor) and x.dim() and len(x) == count else x
+
+        return Inputs(self.images[:1], tuple(map(cut, self.args)), {k: cut(v) for k, v in self.kwargs.items()})

@@ -1,0 +1,92 @@
+"""Hooks that others have put on a model, as a logger or a feature extractor: whether they only listen.
+
+What a head reads is known from its class only while no hook changes what passes. A hook that listens, and returns
+nothing, changes nothing: it is told from one that edits while the model runs.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+from torch import Tensor, nn
+
+TABLES = ("_forward_hooks", "_forward_pre_hooks")
+
+
+def foreign_hooks(model: nn.Module) -> list[nn.Module]:
+    """The modules with a forward hook of somebody else's."""
+    return [module for module in model.modules() if any(_is_foreign(module, hook) for hook in _hooks(module))]
+
+
+class Watch:
+    """Stands before and after the hooks of these modules, and notes those that changed what passes."""
+
+    def __init__(self, modules: Iterable[nn.Module], active: Callable[[], bool]) -> None:
+        self.modules, self.active = list(modules), active
+        self.edited: list[nn.Module] = []
+        self._passing: dict[tuple[nn.Module, str], Any] = {}
+
+    def listen(self, stack: ExitStack) -> None:
+        """Register the hooks, until the stack ends."""
+        for module in self.modules:
+            first, last = self._pair("input")
+            stack.callback(module.register_forward_pre_hook(first, prepend=True, with_kwargs=True).remove)
+            stack.callback(module.register_forward_pre_hook(last, with_kwargs=True).remove)
+            first, last = self._pair("output")
+            stack.callback(module.register_forward_hook(first, prepend=True).remove)
+            stack.callback(module.register_forward_hook(last).remove)
+
+    def _pair(self, what: str) -> tuple[Callable[..., None], Callable[..., None]]:
+        """One that notes what passes, and one that compares. Both see (args, kwargs), or (args, output)."""
+
+        def passing(args: tuple, last: Any) -> Any:
+            return (args, last) if what == "input" else last
+
+        def first(module: nn.Module, args: tuple, last: Any = None) -> None:
+            if self.active():
+                self._passing[module, what] = _identity(passing(args, last))
+
+        def compare(module: nn.Module, args: tuple, last: Any = None) -> None:
+            if self.active() and self._passing.pop((module, what), None) != _identity(passing(args, last)):
+                self.edited.append(module)
+
+        return first, compare
+
+
+def without_hooks(model: nn.Module) -> nn.Module:
+    """A copy of a module and all in it that shares every parameter and buffer, and has no hook."""
+    return _copied(model, {})
+
+
+def _copied(module: nn.Module, known: dict[int, nn.Module]) -> nn.Module:
+    if id(module) not in known:
+        copy = known[id(module)] = object.__new__(type(module))
+        copy.__dict__.update(module.__dict__)
+        children = {name: child and _copied(child, known) for name, child in module._modules.items()}
+        copy.__dict__["_modules"] = children
+        for table in (*TABLES, "_backward_hooks", "_backward_pre_hooks"):
+            copy.__dict__[table] = OrderedDict()
+    return known[id(module)]
+
+
+def _hooks(module: nn.Module) -> Iterator[Any]:
+    for table in TABLES:
+        yield from getattr(module, table).values()
+
+
+def _is_foreign(module: nn.Module, hook: Any) -> bool:
+    """Neither ours, nor of the package that made the module."""
+    origin = (getattr(hook, "__module__", None) or "").split(".")[0]
+    return origin not in ("captum_vit", type(module).__module__.split(".")[0])
+
+
+def _identity(x: Any) -> Any:
+    """Which objects pass, and in which version: changed where another is put in their place, or one is written to."""
+    if isinstance(x, Tensor):
+        return id(x), x._version if not x.is_inference() else 0
+    if isinstance(x, (list, tuple)):
+        return tuple(map(_identity, x))
+    if isinstance(x, Mapping):
+        return tuple((key, _identity(value)) for key, value in x.items())
+    return id(x)

@@ -1,0 +1,17 @@
+"""What a reader can ask of a run, so that the run keeps that and no more."""
+
+from collections.abc import Callable
+from typing import Any
+
+from ..access import AttentionCall
+
+Reduction = Callable[[AttentionCall], Any]  # taken of every attention while the model runs
+Need = str | Reduction
+
+READ_ATTENTION = "attention of the tokens that are read"  # queries that the score is read from, and all keys
+ATTENTION = "attention"  # all queries and keys
+VALUES = "values"
+GRADIENTS = "gradients"  # dy/dO; with them comes all of the above
+HELD_GRADIENTS = "gradients with the attention held constant"
+TOKENS = "tokens"  # the token stream before the first block and after each
+TOKEN_GRADIENTS = "gradients at the tokens"

@@ -1,0 +1,75 @@
+"""The token stream before the first block and after each."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..access import Adapter
+from ..errors import UnsupportedModelError
+from .shelf import Shelf
+
+EMBEDDED = "embedding"  # what the stream before the first block is called
+
+
+class Streams:
+    """Hooks that keep the stream while the model runs.
+
+    Args:
+        adapter: whose `blocks` give the stream.
+        active: whether the forward that runs is the one that is listened to.
+        graph: whether the streams are part of a graph; it then begins before the first block.
+    """
+
+    def __init__(self, adapter: Adapter, active: Callable[[], bool], graph: bool) -> None:
+        self.adapter, self.active, self.graph = adapter, active, graph
+        self.found: dict[nn.Module | str, Tensor] = {}
+        self._versions: dict[nn.Module | str, int] = {}
+        blocks = adapter.blocks()
+        if not blocks:
+            raise UnsupportedModelError(
+                f"{type(adapter).__name__} does not say where the token stream is: it names no block after any "
+                f"attention layer"
+            )
+        self.layers = blocks
+        self._shelf = Shelf(len(set(blocks.values())) + 1)
+
+    def listen(self, stack: ExitStack) -> None:
+        """Register the hooks, until the stack ends."""
+        modules = list(dict.fromkeys(self.layers.values()))
+        stack.callback(modules[0].register_forward_pre_hook(self._before, with_kwargs=True).remove)
+        for module in modules:
+            stack.callback(module.register_forward_hook(self._after).remove)
+
+    def tokens(self) -> dict[str, Tensor]:
+        """The stream by attention layer, (B, N, D) each, after `EMBEDDED`."""
+        for key, stream in self.found.items():
+            if self.graph and stream._version != self._versions[key]:
+                raise UnsupportedModelError(
+                    f"{type(self.adapter.model).__name__} changes its token stream in place, so that what stood after "
+                    f"each block is lost"
+                )
+        return {EMBEDDED: self.found[EMBEDDED], **{name: self.found[module] for name, module in self.layers.items()}}
+
+    def _before(self, module: nn.Module, args: tuple, kwargs: dict | None = None) -> tuple[tuple, dict] | None:
+        if not self.active() or kwargs is None:
+            return None
+        if not args or not isinstance(args[0], Tensor):
+            raise UnsupportedModelError(f"the first block, {type(module).__name__}, is called without a token stream")
+        stream = args[0]
+        if self.graph and not stream.requires_grad:
+            stream = stream.detach().requires_grad_()
+        self._put(EMBEDDED, stream)
+        return (stream, *args[1:]), kwargs
+
+    def _after(self, module: nn.Module, args: tuple, output: Any) -> None:
+        if self.active():
+            stream = output[0] if isinstance(output, (tuple, list)) else output
+            if not isinstance(stream, Tensor) or stream.dim() != 3:
+                raise UnsupportedModelError(f"a block, {type(module).__name__}, gives no token stream (B, N, D)")
+            self._put(module, stream)
+
+    def _put(self, key: nn.Module | str, stream: Tensor) -> None:
+        self.found[key] = stream if self.graph else self._shelf.put(stream)
+        self._versions[key] = stream._version
