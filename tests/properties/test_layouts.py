@@ -1,6 +1,7 @@
 """Where the queries and keys of a layer lie; under each check, a broken program that it catches."""
 
 from dataclasses import dataclass, replace
+from math import prod
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +17,7 @@ from tests.properties.test_calls import close
 
 OWN = "own"  # the layer whose grid is another
 
-sides = st.integers(1, 5)
-grids = st.tuples(sides, sides)
+dimensions = st.integers(1, 3)  # of a sequence of patches, an image, a video
 prefixes = st.integers(0, 3)
 own_prefixes = st.integers(1, 3)
 names = st.sampled_from(["block", OWN])
@@ -25,8 +25,14 @@ of_layer = TokenLayout.of_layer
 
 
 @st.composite
+def grids(draw, count: int, dims: int) -> list[tuple[int, ...]]:
+    """So many grids of so many dimensions."""
+    return [tuple(draw(st.integers(1, 6 - dims)) for _ in range(dims)) for _ in range(count)]
+
+
+@st.composite
 def readouts(draw, prefix: int) -> Readout:
-    """Any tokens of a model with so many prefix tokens, and any of an attention pool's first four latents."""
+    """Any tokens of a model with so many prefix tokens, and any of cross-attention's first four latents."""
     chosen = draw(st.sets(st.integers(0, prefix - 1))) if prefix else set()
     latents = draw(st.sets(st.integers(0, 3)))
     patches = draw(st.booleans()) or not chosen
@@ -35,18 +41,17 @@ def readouts(draw, prefix: int) -> Readout:
 
 @st.composite
 def layouts(draw, prefix=prefixes) -> TokenLayout:
-    count = draw(prefix)
-    grid, own = draw(grids), draw(grids)
-    return TokenLayout(grid, count, (8, 8), draw(readouts(count)), grids={OWN: own})
+    count, dims = draw(prefix), draw(dimensions)
+    grid, own = draw(grids(2, dims))
+    return TokenLayout(grid, count, (8.0,) * dims, draw(readouts(count)), grids={OWN: own})
 
 
-def grid_of(layout: TokenLayout, name: str) -> tuple[int, int]:
+def grid_of(layout: TokenLayout, name: str) -> tuple[int, ...]:
     return layout.grids[OWN] if name == OWN else layout.grid
 
 
 def patches_of(layout: TokenLayout, name: str) -> int:
-    rows, cols = grid_of(layout, name)
-    return rows * cols
+    return prod(grid_of(layout, name))
 
 
 def shares(layout: TokenLayout, name: str) -> list[float]:
@@ -62,12 +67,16 @@ def normalised(share: list[float]) -> Tensor:
     return total / total.sum() if total.any() else total
 
 
-def check_layer(found: LayerLayout, layout: TokenLayout, name: str, prefix: int, share: Tensor, skip: bool) -> None:
+def check_layer(
+    found: LayerLayout, layout: TokenLayout, name: str, prefix: int, share: Tensor, cross: bool | None = None
+) -> None:
+    """`cross`: None of self-attention, else whether a skip connection leads the latents past the layer."""
     assert (found.prefix, found.grid, found.map_grid) == (prefix, grid_of(layout, name), layout.grid)
     assert found.keys == prefix + patches_of(layout, name)
-    assert found.skip == skip
+    assert found.cross == (cross is not None)
+    assert found.skip == (cross is None or cross)
     close(found.share, share)
-    if skip:
+    if cross is None:
         close(found.start, normalised(shares(layout, name)[layout.prefix - prefix :]))
         close(normalised(found.start[: len(share)].tolist()), share)
     else:
@@ -81,7 +90,7 @@ def check_layer(found: LayerLayout, layout: TokenLayout, name: str, prefix: int,
 def check_self_attention(of_layer, layout, name):
     keys = layout.prefix + patches_of(layout, name)
     found = of_layer(layout, name, keys, keys)
-    check_layer(found, layout, name, layout.prefix, normalised(shares(layout, name)), skip=True)
+    check_layer(found, layout, name, layout.prefix, normalised(shares(layout, name)))
     assert abs(found.share.sum() - 1) < 1e-12
 
 
@@ -115,7 +124,7 @@ def test_self_attention_with_maps_on_the_grid_of_the_layer(layout):
 def check_late_prefix(of_layer, layout, name):
     keys = patches_of(layout, name)
     share = shares(layout, name)[layout.prefix :]
-    check_layer(of_layer(layout, name, keys, keys), layout, name, 0, normalised(share), skip=True)
+    check_layer(of_layer(layout, name, keys, keys), layout, name, 0, normalised(share))
 
 
 @given(layouts(own_prefixes), names)
@@ -141,7 +150,7 @@ def check_class_attention(of_layer, layout, name, queries):
     queries = min(queries, layout.prefix)
     keys = layout.prefix + patches_of(layout, name)
     share = normalised(shares(layout, name)[:queries])
-    check_layer(of_layer(layout, name, queries, keys), layout, name, layout.prefix, share, skip=True)
+    check_layer(of_layer(layout, name, queries, keys), layout, name, layout.prefix, share)
 
 
 @given(layouts(own_prefixes), names, own_prefixes)
@@ -160,31 +169,41 @@ def test_class_attention_whose_share_is_that_among_all_tokens(layout, name, quer
     check_class_attention(part, layout, name, queries)
 
 
-# Attention pools
+# Cross-attention, as of attention pools and decoders
 
 
-def check_pool(of_layer, layout, name, latents, with_prefix):
+def check_cross(of_layer, layout, name, latents, with_prefix, skip):
     queries = max([latents, *(i + 1 for i in layout.readout.latents)])
     prefix = layout.prefix if with_prefix else 0
-    found = of_layer(layout, name, queries, prefix + patches_of(layout, name), pool=True)
+    found = of_layer(layout, name, queries, prefix + patches_of(layout, name), cross=skip)
     share = normalised([float(i in layout.readout.latents) for i in range(queries)])
-    check_layer(found, layout, name, prefix, share, skip=False)
+    check_layer(found, layout, name, prefix, share, skip)
 
 
-@given(layouts(), names, st.integers(1, 30), st.booleans())
-def test_a_pool_is_read_from_its_latents(layout, name, latents, with_prefix):
-    check_pool(of_layer, layout, name, latents, with_prefix)
+@given(layouts(), names, st.integers(1, 30), st.booleans(), st.booleans())
+def test_cross_attention_is_read_from_its_latents(layout, name, latents, with_prefix, skip):
+    check_cross(of_layer, layout, name, latents, with_prefix, skip)
 
 
 @caught
 @unshrunk
-@given(layouts(), names, st.integers(1, 30), st.booleans())
-def test_a_pool_that_is_read_from_all_its_latents(layout, name, latents, with_prefix):
-    def from_all(layout, name, queries, keys, *, pool):
-        found = of_layer(layout, name, queries, keys, pool=pool)
+@given(layouts(), names, st.integers(1, 30), st.booleans(), st.booleans())
+def test_cross_attention_that_is_read_from_all_its_latents(layout, name, latents, with_prefix, skip):
+    def from_all(layout, name, queries, keys, *, cross):
+        found = of_layer(layout, name, queries, keys, cross=cross)
         return replace(found, share=normalised([1.0] * queries))
 
-    check_pool(from_all, layout, name, latents, with_prefix)
+    check_cross(from_all, layout, name, latents, with_prefix, skip)
+
+
+@caught
+@unshrunk
+@given(layouts(), names, st.integers(1, 30), st.booleans(), st.booleans())
+def test_cross_attention_whose_skip_connection_is_forgotten(layout, name, latents, with_prefix, skip):
+    def as_a_pool(layout, name, queries, keys, *, cross):
+        return of_layer(layout, name, queries, keys, cross=False)
+
+    check_cross(as_a_pool, layout, name, latents, with_prefix, skip)
 
 
 # What does not fit
@@ -198,16 +217,19 @@ def refusal(of_layer, *args, **options) -> str:
     return ""
 
 
-def check_keys(of_layer, layout, name, keys, pool):
-    rows, cols = grid_of(layout, name)
-    text = refusal(of_layer, layout, name, keys, keys, pool=pool)
-    if keys in (rows * cols, layout.prefix + rows * cols):
+def check_keys(of_layer, layout, name, keys, cross):
+    patches, sides = patches_of(layout, name), "*".join(str(side) for side in grid_of(layout, name))
+    text = refusal(of_layer, layout, name, keys, keys, cross=cross)
+    if keys in (patches, layout.prefix + patches):
         assert not text
         return
     assert text == (
-        f"expected prefix + rows*cols = {layout.prefix} + {rows}*{cols} tokens in {name}, got {keys}: the adapter's "
+        f"expected prefix + rows*cols = {layout.prefix} + {sides} tokens in {name}, got {keys}: the adapter's "
         f"grid does not fit this input, or the model drops patches in train mode"
     )
+
+
+crosses = st.sampled_from([None, False, True])
 
 
 @st.composite
@@ -217,22 +239,22 @@ def miscounted(draw) -> tuple[TokenLayout, str, int]:
     return layout, name, max(4, patches_of(layout, name) + draw(st.integers(-4, 4)))
 
 
-@given(miscounted(), st.booleans())
-def test_keys_must_be_the_patches_with_the_prefix_or_without(drawn, pool):
-    check_keys(of_layer, *drawn, pool)
+@given(miscounted(), crosses)
+def test_keys_must_be_the_patches_with_the_prefix_or_without(drawn, cross):
+    check_keys(of_layer, *drawn, cross)
 
 
 @caught
 @unshrunk
-@given(miscounted(), st.booleans())
-def test_keys_that_are_taken_for_a_part_of_the_prefix(drawn, pool):
-    def lenient(layout, name, queries, keys, *, pool):
+@given(miscounted(), crosses)
+def test_keys_that_are_taken_for_a_part_of_the_prefix(drawn, cross):
+    def lenient(layout, name, queries, keys, *, cross):
         spare = keys - patches_of(layout, name)
         if 0 <= spare <= layout.prefix:
             layout = replace(layout, prefix=spare, readout=Readout((), patches=True))
-        return of_layer(layout, name, queries, keys, pool=pool)
+        return of_layer(layout, name, queries, keys, cross=cross)
 
-    check_keys(lenient, *drawn, pool)
+    check_keys(lenient, *drawn, cross)
 
 
 def check_queries(of_layer, layout, name, queries, with_prefix):
@@ -266,16 +288,19 @@ class Place:
     """Where the keys of a layer lie, and the grid of the maps."""
 
     prefix: int
-    grid: tuple[int, int]
-    map_grid: tuple[int, int]
+    grid: tuple[int, ...]
+    map_grid: tuple[int, ...]
 
     def layout(self, kind: type[LayerLayout]) -> LayerLayout:
         share = torch.ones(1, dtype=torch.float64)
         return kind(self.prefix, self.grid, share, share, skip=True, map_grid=self.map_grid)
 
 
-same_grid = st.builds(lambda prefix, grid: Place(prefix, grid, grid), prefixes, grids)
-other_grid = st.builds(Place, prefixes, grids, grids)
+same_grid = st.builds(
+    lambda prefix, one: Place(prefix, *one, *one), prefixes, dimensions.flatmap(lambda n: grids(1, n))
+)
+other_grid = st.builds(lambda prefix, two: Place(prefix, *two), prefixes, dimensions.flatmap(lambda n: grids(2, n)))
+SMOOTH = {1: "linear", 2: "bilinear", 3: "trilinear"}
 leading = st.lists(st.integers(1, 3), max_size=3)
 
 
@@ -307,15 +332,16 @@ def test_a_map_without_the_last_tokens(place, leading):
 def check_other_grid(kind, place, leading):
     layout = place.layout(kind)
     x = torch.randn(*leading, layout.keys, dtype=torch.float64)
+    mode = SMOOTH[len(place.grid)]
     maps = [
-        F.interpolate(one[place.prefix :].view(1, 1, *place.grid), place.map_grid, mode="bilinear", align_corners=False)
+        F.interpolate(one[place.prefix :].view(1, 1, *place.grid), place.map_grid, mode=mode, align_corners=False)
         for one in x.view(-1, layout.keys)
     ]
     close(layout.to_map(x), torch.stack(maps).view(*leading, -1))
 
 
 @given(other_grid, leading)
-def test_a_map_on_another_grid_is_bilinear(place, leading):
+def test_a_map_on_another_grid_is_linear_along_each_side(place, leading):
     check_other_grid(LayerLayout, place, leading)
 
 
@@ -336,7 +362,7 @@ def test_a_map_on_another_grid_with_columns_for_rows(place, leading):
 def check_constant(kind, place, value):
     layout = place.layout(kind)
     x = torch.cat([torch.randn(2, place.prefix), torch.full((2, layout.keys - place.prefix), value)], 1).double()
-    close(layout.to_map(x), torch.full((2, place.map_grid[0] * place.map_grid[1]), value).double())
+    close(layout.to_map(x), torch.full((2, prod(place.map_grid)), value).double())
 
 
 @given(other_grid, st.floats(0.1, 10))
