@@ -28,10 +28,14 @@ class Explanation(Explained):
         return Flow(self)
 
     def overlay(self, *, alpha: float = 0.6, cmap: str | None = None) -> Image.Image:
-        """The photograph under its map, RGB in its own size; of several attributions the first (see `only`)."""
-        from ..visualization import CMAP, overlay
+        """The photograph under its map, RGB in its own size; of several attributions the first (see `only`).
 
-        return overlay(self.image, self.attributions[0].map, self.view, alpha=alpha, cmap=cmap or CMAP)
+        A map with two signs is drawn in two colours around 0: orange is evidence for, blue is evidence against.
+        """
+        from ..visualization import overlay
+
+        first = self.attributions[0]
+        return overlay(self.image, first.map, self.view, alpha=alpha, cmap=cmap, signed=first.signed)
 
     def for_captum(self) -> tuple[np.ndarray, np.ndarray]:
         """The first map and the photograph as Captum's `visualize_image_attr` takes them, alone and `_multiple`.

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from ..errors import OptionError
 from ..explained import Attribution, Explained
-from ..figures.titles import block_names, method_name
+from ..figures.titles import block_names
 from ..files import write_atomically
-from ..visualization import SPANS, displayed, fitted, overlay, sheet, shortened, typeface
+from ..visualization import SIGNS, Span, displayed, fitted, overlay, sheet, shortened, typeface
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,23 +53,27 @@ class Flow:
 
         Args:
             max_side: longest side of each attribution's picture, in pixels.
-            display: "daam", in which early and faint blocks can be seen beside the last (see
-                `visualization.flow_display`), or "own", each block's map from its own lowest to its highest value.
+            display: "daam", in which early and faint blocks can be seen beside the last, or "own", each block's map
+                from its own lowest to its highest value. Maps with two signs keep 0 grey in both (see
+                `visualization.flow_display`).
         Raises:
             OptionError: no such display, or a side below 16 pixels.
         """
         if max_side < 16:
             raise OptionError(f"max_side must be at least 16 pixels, got {max_side}")
         image = fitted(self.explanation.image, max_side)
-        shown = [(a, displayed(a.flow, display)) for a in self.explanation]
-        names = block_names(self.layers)
+        shown = [(a, *displayed(a.flow, display, signed=a.signed)) for a in self.explanation]
+        names, key = block_names(self.layers), f": {SIGNS}" if any(a.signed for a in self.explanation) else ""
         across = self._columns(image.size)
         frames = []
         for number, layer in enumerate(self.layers):
-            cells = [(_title(a), self._picture(image, maps[self._position(a, layer)], display)) for a, maps in shown]
+            cells = [
+                (a.title, self._picture(image, maps[self._position(a, layer)], span, a.signed))
+                for a, maps, span in shown
+            ]
             rows = [cells[i : i + across] for i in range(0, len(cells), across)]
             body = sheet(rows, side=max(max_side, max(rows[0][0][1].size)))
-            frames.append(_headed(body, names[number], (number, len(names)), max(12, max_side // 20)))
+            frames.append(_headed(body, names[number] + key, (number, len(names)), max(12, max_side // 20)))
         return frames
 
     def save(
@@ -105,8 +109,8 @@ class Flow:
 
         return figures.flow(self.explanation, ax=ax)
 
-    def _picture(self, image: Image.Image, slice_: Tensor, display: str) -> Image.Image:
-        drawn = overlay(image, slice_, self.explanation.view, span=SPANS[display])
+    def _picture(self, image: Image.Image, slice_: Tensor, span: Span | None, signed: bool) -> Image.Image:
+        drawn = overlay(image, slice_, self.explanation.view, span=span, signed=signed)
         if drawn.width >= NARROWEST:
             return drawn
         wide = Image.new("RGB", (NARROWEST, drawn.height), "white")
@@ -150,10 +154,6 @@ class Flow:
 
     def __repr__(self) -> str:
         return f"Flow({len(self.layers)} blocks of {self.explanation!r})"
-
-
-def _title(a: Attribution) -> str:
-    return method_name(a.method) + (f": {a.target.title}" if a.target else "")
 
 
 def _headed(body: Image.Image, title: str, progress: tuple[int, int], type: int) -> Image.Image:

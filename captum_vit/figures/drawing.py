@@ -1,10 +1,11 @@
 """Figures of an explanation, by matplotlib.
 
 Each function returns its figure, which pyplot does not know of: save it by `savefig`, let a notebook show it, or give
-`ax`, axes of yours, to be drawn in. Titles are set as they are, cut to fit.
+`ax`, axes of yours, to be drawn in. Titles are set as they are, cut to fit. `cmap` names a colour map for all maps; by
+default maps with two signs are drawn in two colours around 0, and others from dark to bright (see `visualization`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
@@ -15,15 +16,14 @@ from torch import Tensor
 from ..errors import OptionError
 from ..explained import Attribution, Explained
 from ..geometry import View
-from ..visualization import ALPHA, CMAP, SPANS, displayed, fitted, thinned
+from ..visualization import ALPHA, displayed, fitted, span_of, thinned
 from ..visualization import overlay as drawn_over
 from .panels import PIXELS, Bar, Layout, Look, Panel, draw, picture_size
 from .titles import Line, block_names, heading, lines, three_digits, unit
 
 __all__ = ["classes", "flow", "heads", "layers", "methods", "overlay", "plot"]
 
-Span = tuple[float, float]
-FINE = Look(CMAP, ALPHA)
+FINE = Look(None, ALPHA)
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,11 @@ class Brush:
         longest = max(picture_size(explanation.image.size, side))
         return cls(fitted(explanation.image, round(PIXELS * longest)), explanation.view, look)
 
-    def panel(self, shown: Tensor, title: tuple[Line, ...], span: Span | None, bar: Bar | None = None) -> Panel:
-        """A map with its title, between the values of `span` or its own ones."""
+    def panel(self, shown: Tensor, title: tuple[Line, ...], bar: Bar, own: bool = False) -> Panel:
+        """A map with its title, in the colours of `bar`; `own` puts the bar under it."""
         alpha, cmap = self.look.alpha, self.look.cmap
-        return Panel(drawn_over(self.photo, shown, self.view, alpha=alpha, cmap=cmap, span=span), title, bar)
+        drawn = drawn_over(self.photo, shown, self.view, alpha=alpha, cmap=cmap, span=bar.span, signed=bar.signed)
+        return Panel(drawn, title, bar if own else None)
 
 
 def plot(explanation: Explained, ax: Axes | None = None) -> Figure:
@@ -61,13 +62,18 @@ def plot(explanation: Explained, ax: Axes | None = None) -> Figure:
     return _figure(explanation, rows, ax, FINE)
 
 
-def overlay(explanation: Explained, ax: Axes | None = None, *, cmap: str = CMAP, alpha: float = ALPHA) -> Figure:
+def overlay(explanation: Explained, ax: Axes | None = None, *, cmap: str | None = None, alpha: float = ALPHA) -> Figure:
     """One attribution on the photograph, of several the first (see `Explained.only`), with its colour bar."""
     return _figure(explanation, [explanation.attributions[:1]], ax, Look(cmap, alpha), side=3.2)
 
 
 def classes(
-    explanation: Explained, ax: Axes | None = None, *, shared: bool = False, cmap: str = CMAP, alpha: float = ALPHA
+    explanation: Explained,
+    ax: Axes | None = None,
+    *,
+    shared: bool = False,
+    cmap: str | None = None,
+    alpha: float = ALPHA,
 ) -> Figure:
     """The classes side by side, of several methods the first.
 
@@ -80,10 +86,10 @@ def classes(
     return _figure(explanation, [chosen], ax, Look(cmap, alpha), shared=shared)
 
 
-def methods(explanation: Explained, ax: Axes | None = None, *, cmap: str = CMAP, alpha: float = ALPHA) -> Figure:
+def methods(explanation: Explained, ax: Axes | None = None, *, cmap: str | None = None, alpha: float = ALPHA) -> Figure:
     """The methods side by side, of several classes for the first; each in its own scale, as their units differ."""
     first = explanation.targets[0] if explanation.targets else None
-    part = explanation.only(target=first.index) if first else explanation
+    part = explanation.only(target=first) if first else explanation
     return _figure(explanation, [part.attributions], ax, Look(cmap, alpha))
 
 
@@ -93,27 +99,28 @@ def layers(
     *,
     adds: bool = False,
     shared: bool = False,
-    cmap: str = CMAP,
+    cmap: str | None = None,
     alpha: float = ALPHA,
 ) -> Figure:
     """The map after each block of one attribution, of several the first; blocks are numbered as the model does.
 
     Args:
-        adds: what each block adds instead, for methods whose maps are sums over blocks.
+        adds: what each block adds to the map instead, for methods whose maps are sums over blocks.
         shared: all in one scale of colours; otherwise each in its own, its highest value in its title.
     Raises:
-        OptionError: `adds` for a map that is no growing sum.
+        OptionError: `adds` for a map that is no sum over blocks.
     """
     a = explanation.attributions[0]
-    maps, what = a.flow, "of each block by itself" if a.method == "raw_attention" else "after each block"
+    maps, what = a.flow, "after each block" if a.facts.accumulates else "of each block by itself"
     if adds:
         maps, what = a.flow.diff(dim=0, prepend=a.flow.new_zeros(1, *a.flow.shape[1:])), "added by each block"
-        if maps.min() < -1e-5 * a.flow.abs().max():
+        shrinks = not a.signed and maps.min() < -1e-5 * a.flow.abs().max()  # evidence never does
+        if shrinks or not a.facts.accumulates:
             raise OptionError(f"the maps of {a.method!r} are no sum over blocks: there is nothing that each adds")
     name, score = heading(a)
-    return _series(
-        explanation, maps, block_names(a.layers), (name, f"{score}, {what}"), unit(a), ax, Look(cmap, alpha), shared
-    )
+    titled = list(zip(block_names(a.layers), maps, strict=True))
+    bar = _bar(unit(a), maps if shared else None, a.signed)
+    return _series(explanation, titled, (name, f"{score}, {what}"), bar, ax, Look(cmap, alpha))
 
 
 def heads(
@@ -122,7 +129,7 @@ def heads(
     ax: Axes | None = None,
     *,
     shared: bool = False,
-    cmap: str = CMAP,
+    cmap: str | None = None,
     alpha: float = ALPHA,
 ) -> Figure:
     """What each head of a layer looks at: the attention of the tokens that the score is read from.
@@ -141,9 +148,10 @@ def heads(
         layer = names[layer]
     if not isinstance(layer, str) or layer not in kept:
         raise OptionError(f"no layer {layer!r}; there are 0 to {len(names) - 1}: {', '.join(names)}")
-    titles = [f"head {i}" for i in range(len(kept[layer]))]
+    titled = [(f"head {i}", map) for i, map in enumerate(kept[layer])]
     above = ("Attention of the heads", f", {block_names(names)[names.index(layer)]}")
-    return _series(explanation, kept[layer], titles, above, ("attention", " per patch"), ax, Look(cmap, alpha), shared)
+    bar = _bar(("attention", " per patch"), kept[layer] if shared else None, False)
+    return _series(explanation, titled, above, bar, ax, Look(cmap, alpha))
 
 
 def flow(
@@ -151,7 +159,7 @@ def flow(
     ax: Axes | None = None,
     *,
     count: int | None = None,
-    cmap: str = CMAP,
+    cmap: str | None = None,
     alpha: float = ALPHA,
 ) -> Figure:
     """The way from the first block to the last, a strip for each attribution, as DAAM's authors show it.
@@ -162,16 +170,15 @@ def flow(
         OptionError: `count` below 1.
     """
     look, side, rows = Look(cmap, alpha), 1.0, []
-    brush = Brush.of(explanation, side, look)
+    brush, said = Brush.of(explanation, side, look), ("within each block", ", faint values raised")
     for a in explanation:
-        picked = thinned(len(a.layers), count)
-        names, maps = block_names(a.layers), displayed(a.flow)
-        rows.append([brush.panel(maps[i], ((names[i], ""),), SPANS["daam"]) for i in picked])
+        picked, names = thinned(len(a.layers), count), block_names(a.layers)
+        maps, span = displayed(a.flow, signed=a.signed)
+        rows.append([brush.panel(maps[i], ((names[i], ""),), Bar(said, span, a.signed)) for i in picked])
     size = picture_size(explanation.image.size, side)
     headings = tuple(map(heading, explanation))
-    layout = Layout(
-        size, max(size[0], 0.75), 7, 1, False, headings, Bar(("within each block", ", faint values raised"))
-    )
+    bars = tuple(Bar(said, signed=signed) for signed in sorted({a.signed for a in explanation}))
+    layout = Layout(size, max(size[0], 0.75), 7, 1, False, headings, bars, _bar_lines(bars))
     layout = layout.readable(ax, len(rows), max(map(len, rows)))
     return draw(rows, layout, look, explanation.image.size, ax)
 
@@ -187,49 +194,55 @@ def _figure(
 ) -> Figure:
     """Final maps with titles and colour bars."""
     every = [a for row in rows for a in row]
-    span = _span([a.map for a in every]) if shared else None
     size = picture_size(explanation.image.size, side)
-    counted, per = unit(every[0])
-    legend = Bar((counted, f"{per}, one scale"), span) if shared else None
-    layout = Layout(size, max(size[0], 1.6), 9, max(len(lines(a)) for a in every), not shared, (), legend)
+    first = max(every, key=lambda a: a.signed)  # one map with two signs gives all of a scale two colours
+    one = _bar(unit(first), [a.map for a in every], first.signed) if shared else None
+    bars = {id(a): one or Bar(unit(a), span_of([a.map], a.signed), a.signed) for a in every}
+    title, legends = max(len(lines(a)) for a in every), (one,) if one else ()
+    layout = Layout(size, max(size[0], 1.6), 9, title, not shared, (), legends, _bar_lines(bars.values()))
     if len(rows) > 1:
         layout = layout.readable(ax, len(rows), max(map(len, rows)))
     else:
         layout, across = layout.within(ax, len(every), 2.4)
         rows = [every[i : i + across] for i in range(0, len(every), across)]
     brush = Brush.of(explanation, side, look)
-    panels = [
-        [brush.panel(a.map, lines(a), span, None if shared else Bar(unit(a), _span([a.map]))) for a in row]
-        for row in rows
-    ]
+    panels = [[brush.panel(a.map, lines(a), bars[id(a)], own=not shared) for a in row] for row in rows]
     return draw(panels, layout, look, explanation.image.size, ax)
 
 
 def _series(
     explanation: Explained,
-    maps: Tensor,
-    titles: Sequence[str],
+    titled: Sequence[tuple[str, Tensor]],
     above: Line,
-    counted: Line,
+    bar: Bar,
     ax: Axes | None,
     look: Look,
-    shared: bool,
 ) -> Figure:
-    """Many maps of one kind with one colour bar."""
-    side, span = 1.3, _span(list(maps)) if shared else None
-    highest = [("", "") if shared else ("", f"max {three_digits(m.max().item())}") for m in maps]
+    """Many maps of one kind, each under its name, with one colour bar."""
+    side, shared = 1.3, bar.span is not None
     size = picture_size(explanation.image.size, side)
-    legend = Bar((counted[0], f"{counted[1]}, {'one scale' if shared else 'each in its own scale'}"), span)
-    layout = Layout(size, max(size[0], 0.9), 8, 1 if shared else 2, False, (above,), legend)
-    layout, across = layout.within(ax, len(maps), 1.6)
+    layout = Layout(size, max(size[0], 0.9), 8, 1 if shared else 2, False, (above,), (bar,), _bar_lines((bar,)))
+    layout, across = layout.within(ax, len(titled), 1.6)
     brush = Brush.of(explanation, side, look)
     panels = [
-        brush.panel(m, ((title, ""),) if shared else ((title, ""), top), span)
-        for m, title, top in zip(maps, titles, highest, strict=True)
+        brush.panel(m, ((title, ""),) if shared else ((title, ""), ("", _range(m, bar.signed))), bar)
+        for title, m in titled
     ]
     rows = [panels[i : i + across] for i in range(0, len(panels), across)]
     return draw(rows, layout, look, explanation.image.size, ax)
 
 
-def _span(maps: Sequence[Tensor]) -> Span:
-    return min(m.min().item() for m in maps), max(m.max().item() for m in maps)
+def _bar(counted: Line, shared: Iterable[Tensor] | None, signed: bool) -> Bar:
+    """The one colour bar of several maps, in one scale if these are given."""
+    label = (counted[0], f"{counted[1]}, {'each in its own scale' if shared is None else 'one scale'}")
+    return Bar(label, None if shared is None else span_of(shared, signed), signed)
+
+
+def _bar_lines(bars: Iterable[Bar]) -> int:
+    return 2 if any(bar.signed for bar in bars) else 1
+
+
+def _range(values: Tensor, signed: bool) -> str:
+    """The highest value of a map, and with two signs the lowest too."""
+    high = three_digits(values.max().item())
+    return f"{three_digits(values.min().item())} to {high}" if signed else f"max {high}"

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 from PIL import Image
 
-from ..visualization import palette, shortened, typeface
+from ..visualization import cmap_for, palette, shortened, typeface
 from .titles import Line, ends
 
 # All lengths are in inches; type in points.
@@ -28,23 +28,30 @@ PIXELS = 200  # of a picture, for each inch
 
 @dataclass(frozen=True)
 class Look:
-    """How maps are coloured: a matplotlib colour map, and how opaque it lies on the photograph."""
+    """How maps are coloured: a colour map, None for the ones that suit, and how opaque it lies on the photograph."""
 
-    cmap: str
+    cmap: str | None
     alpha: float
 
 
 @dataclass(frozen=True)
 class Bar:
-    """What the colours mean; span: values of the lowest and the highest, None where each picture has its own."""
+    """What the colours mean.
+
+    span: values of the lowest and the highest, None where each picture has its own.
+    signed: whether there are two colours around 0; the label then has a line of its own under the numbers.
+    """
 
     label: Line
     span: tuple[float, float] | None = None
+    signed: bool = False
 
     @property
     def ends(self) -> tuple[str, str]:
         """What stands at the lowest and at the highest colour."""
-        return ("lowest", "highest") if self.span is None else ends(*self.span)
+        if self.span is None:
+            return ("against", "for") if self.signed else ("lowest", "highest")
+        return ends(*self.span)
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,8 @@ class Layout:
     lines: of a title.
     own_bars: whether each picture has one.
     headings: of the rows, one line above each from the first on.
-    legend: one colour bar below all.
+    legends: colour bars below all.
+    bar_lines: of text under a colour bar.
     """
 
     picture: tuple[float, float]
@@ -84,7 +92,8 @@ class Layout:
     lines: int
     own_bars: bool = False
     headings: tuple[Line, ...] = ()
-    legend: Bar | None = None
+    legends: tuple[Bar, ...] = ()
+    bar_lines: int = 1
 
     @property
     def pitch(self) -> tuple[float, float]:
@@ -95,7 +104,7 @@ class Layout:
     @property
     def bar(self) -> float:
         """Height of a colour bar with its numbers."""
-        return 0.06 + BAR + PAD / 72 + self.type * LINE
+        return 0.06 + BAR + PAD / 72 + self.bar_lines * self.type * LINE
 
     def top(self, row: int) -> float:
         """Where a row begins, heading and all."""
@@ -108,7 +117,7 @@ class Layout:
 
     def size(self, rows: int, columns: int) -> tuple[float, float]:
         """Of the whole, (width, height)."""
-        return GAP + columns * self.pitch[0], self.top(rows) + (self.bar if self.legend else 0)
+        return GAP + columns * self.pitch[0], self.top(rows) + self.bar * len(self.legends)
 
     def within(self, ax: Axes | None, count: int, proportion: float) -> tuple["Layout", int]:
         """For so many panels the columns, and in axes that are given the layout with type that can still be read."""
@@ -206,9 +215,10 @@ def draw(
         for j, panel in enumerate(row):
             x = GAP + j * across + (layout.slot - layout.picture[0]) / 2
             _draw_panel(canvas, panel, layout, look, image, (x, y + title))
-    if layout.legend is not None:
-        width = min(size[0] - 2 * GAP, 3.2)
-        _draw_bar(canvas, layout.legend, look, ((size[0] - width) / 2, layout.top(len(rows)), width), layout.type)
+    width = min(size[0] - 2 * GAP, 3.2)
+    for i, bar in enumerate(layout.legends):
+        y = layout.top(len(rows)) + i * layout.bar
+        _draw_bar(canvas, bar, look, ((size[0] - width) / 2, y, width), layout.type)
     found: Figure = canvas.figure.canvas.figure  # of a subfigure, the whole
     return found
 
@@ -236,28 +246,32 @@ def _draw_panel(
 
 
 def _draw_bar(canvas: Canvas, bar: Bar, look: Look, place: tuple[float, float, float], type: float) -> None:
-    """A colour bar in the colours as they look on mid grey, its ends and its label below on one line."""
+    """A colour bar in the colours as they look on mid grey, below it its ends, and the label between them or under."""
     axes = canvas.axes(*place, BAR)
-    low, high = bar.span or (0.0, 1.0)
+    low, high = bar.span or (-1.0 if bar.signed else 0.0, 1.0)
     label, size = bar.label, (type - 1) * canvas.zoom
-    colours = look.alpha * palette(look.cmap) / 255 + (1 - look.alpha) * 0.5
+    colours = look.alpha * palette(cmap_for(bar.signed, look.cmap)) / 255 + (1 - look.alpha) * 0.5
     flat = not high > low
     if flat:
-        label, colours, low, high = (f"{low:.3g} everywhere", ""), colours[:1], 0.0, 1.0
+        label, low, high = (f"{low:.3g} everywhere", ""), 0.0, 1.0
+        colours = colours[128:129] if bar.signed else colours[:1]
     shown = ScalarMappable(Normalize(low, high), ListedColormap(colours))
     drawn = axes.figure.colorbar(shown, cax=axes, orientation="horizontal")
     drawn.outline.set_visible(False)  # type: ignore[operator]
-    drawn.set_ticks([] if flat else [low, high], labels=[] if flat else bar.ends)
+    ticks = [] if flat else [(low, bar.ends[0]), *[(0.0, "0")] * bar.signed, (high, bar.ends[1])]
+    drawn.set_ticks([place for place, _ in ticks], labels=[text for _, text in ticks])
     axes.tick_params(length=0, pad=PAD * canvas.zoom, labelsize=size)
     if not flat:
-        left, right = axes.get_xticklabels()
+        left, *_, right = axes.get_xticklabels()
         left.set_horizontalalignment("left")
         right.set_horizontalalignment("right")
-    room = place[2] - (0 if flat else 2 * max(_width(end, type - 1) for end in bar.ends) + 0.1)  # the label is centred
-    shown_label = cut(label, room, type - 1)
+    under = bar.signed and not flat
+    beside = 0 if flat or under else 2 * max(_width(end, type - 1) for end in bar.ends) + 0.1  # the label is centred
+    shown_label = cut(label, place[2] - beside, type - 1)
     if not shown_label.endswith("…"):  # half a word says less than none
         drawn.set_label(shown_label, fontsize=size, parse_math=False, usetex=False)
-    below = ScaledTranslation(0, -PAD * canvas.zoom / 72, canvas.figure.dpi_scale_trans)
+    down = PAD / 72 + (type * LINE if under else 0)
+    below = ScaledTranslation(0, -down * canvas.zoom, canvas.figure.dpi_scale_trans)
     axes.xaxis.set_label_coords(0.5, 0, transform=axes.transAxes + below)
 
 

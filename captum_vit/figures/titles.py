@@ -6,40 +6,34 @@ from math import floor, log10
 
 from ..explained import Attribution, Label
 
-NAMES = {"agcam": "AGCAM", "daam": "DAAM", "rollout": "attention rollout"}
-OF_ATTENTION = ("rollout", "raw_attention")  # their maps are shares of attention, not evidence for a class
-
 Line = tuple[str, str]  # a part that may be cut, and one that may not
-
-
-def method_name(method: str) -> str:
-    """As papers write it."""
-    return NAMES.get(method, method.replace("_", " "))
 
 
 def unit(a: Attribution) -> Line:
     """What the numbers of a map count."""
-    return "attention" if a.method in OF_ATTENTION else "evidence", " per patch"
+    return a.facts.unit, " per patch, below 0 against" if a.signed else " per patch"
 
 
 def lines(a: Attribution) -> tuple[Line, ...]:
-    """Class with score, and method."""
-    method = (method_name(a.method), "")
+    """Target with score, and method."""
+    method = (a.method_title, "")
     if a.target is None:
-        return (("for any class", ""), method) if a.method in OF_ATTENTION else (method,)
-    return (a.target.title, f", score {score(a.target)}"), method
+        return (method,) if a.facts.class_specific else (("for any class", ""), method)
+    return (a.target.title, f", {score(a.target)}"), method
 
 
 def heading(a: Attribution) -> Line:
     """The same on one line."""
     if a.target is None:
-        return method_name(a.method), ""
-    return f"{method_name(a.method)} for {a.target.title}", f", score {score(a.target)}"
+        return a.method_title, ""
+    return f"{a.method_title} for {a.target.title}", f", {score(a.target)}"
 
 
 def score(label: Label) -> str:
-    """Two digits, and never 0 for what is not."""
-    return "<0.01" if 0 < label.score < 0.005 else f"{label.score:.2f}"
+    """Of a class in two digits, and never 0 for what is not; of another target with its unit."""
+    if label.index is None:
+        return label.measured
+    return f"{label.unit} {'<0.01' if 0 < label.score < 0.005 else f'{label.score:.2f}'}"
 
 
 def ends(low: float, high: float) -> tuple[str, str]:

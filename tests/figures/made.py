@@ -7,9 +7,16 @@ from torch import Tensor
 
 from captum_vit.explained import AttentionRecord, Attribution, Label
 from captum_vit.explanation.explanation import Explanation
+from captum_vit.facts import Facts
 from captum_vit.geometry import View
 
 LAYERS = tuple(f"blocks.{i}.attn" for i in range(4))
+FACTS = {
+    "agcam": Facts("AGCAM"),
+    "daam": Facts("DAAM"),
+    "rollout": Facts("attention rollout", "attention", class_specific=False),
+    "signed": Facts("LRP", signed=True),
+}
 CAT, DOG = Label(0, "cat, grimalkin", 0.9, "cat"), Label(7, "dog", 0.001)
 
 
@@ -39,18 +46,23 @@ def growing(row: int, col: int, height: float = 1.0) -> Tensor:
     return height * blocks.cumsum(0)
 
 
+def against(method: str) -> Tensor:
+    """What is taken off at another place, and a little everywhere."""
+    return growing(2, 0, 0.7) + 0.2 if method == "signed" else torch.zeros(())
+
+
 def explanation(
     methods: tuple[str, ...] = ("agcam",), classes: tuple[Label, ...] = (CAT,), size: tuple[int, int] = (240, 160)
 ) -> Explanation:
-    """A flow of its own for each method and class, rollout for none."""
+    """A flow of its own for each method and class, rollout for none; of the method "signed" with values below 0."""
     found = [
-        Attribution(m, c, growing(i, 3 - j, 1 + i + 10 * j), LAYERS)
+        Attribution(m, c, growing(i, 3 - j, 1 + i + 10 * j) - against(m), LAYERS, facts=FACTS[m])
         for j, c in enumerate(classes)
         for i, m in enumerate(methods)
         if m != "rollout"
     ]
     if "rollout" in methods:
-        found.append(Attribution("rollout", None, growing(3, 3, 0.1).flip(1), LAYERS))
+        found.append(Attribution("rollout", None, growing(3, 3, 0.1).flip(1), LAYERS, facts=FACTS["rollout"]))
     heads = {name: torch.stack([growing(i, i)[-1] for i in range(4)]) for name in LAYERS}
     kept = AttentionRecord(heads, {})
     return Explanation(photograph(*size), centre_crop(*size), tuple(found), classes, "model", attention=kept)

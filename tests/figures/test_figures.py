@@ -11,22 +11,24 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import captum_vit
-from captum_vit.errors import OptionError
-from captum_vit.explained import Label
+from captum_vit.errors import InputError, OptionError, TargetError
+from captum_vit.explained import Attribution, Label
 from captum_vit.figures import drawing as figures
-from captum_vit.figures.titles import block_names, ends
+from captum_vit.figures.titles import block_names, ends, heading
 from captum_vit.sample import draw_scene
 from tests.figures.made import CAT, DOG, explanation
 
+METHODS = ["agcam", "daam", "gradient_rollout", "rollout", "raw_attention"]
+CONTRAST = Label(None, "cat/dog", -2.345, "cat rather than dog", "logit difference")
 ALL = [figures.plot, figures.overlay, figures.classes, figures.methods, figures.layers, figures.heads, figures.flow]
 SHAPES = [(60, 300), (1500, 300), (1, 1)]
 
 
 @pytest.fixture(scope="module")
 def sample() -> captum_vit.Explanation:
-    """Of the embedded model: all methods, two classes."""
+    """Of the embedded model: several methods, two classes."""
     image = draw_scene(15, objects=2, size=512).image
-    return captum_vit.explain(image, "sample", method="all", target=["triangle", "cross"], attention=True)
+    return captum_vit.explain(image, "sample", method=METHODS, target=["triangle", "cross"], attention=True)
 
 
 def every(figure: Figure) -> list[Axes]:
@@ -65,6 +67,84 @@ def test_the_overlay_is_the_one_of_the_explanation():
     assert np.abs(np.asarray(shown.get_array()).astype(int) - large).mean() < 2
 
 
+def test_a_map_of_two_signs():
+    figure = figures.plot(explanation(("signed",)))
+    assert bars(figure) == [("evidence per patch, below 0 against", "-3.47", "0", "3.47")]
+    layers = figures.layers(explanation(("signed",)))
+    assert titles(layers)[-1] == "block 3\n-2.40 to 3.47"
+    assert bars(layers) == [("evidence per patch, below 0 against, each in its own scale", "against", "0", "for")]
+
+
+def test_one_scale_of_one_and_two_signs():
+    e = explanation(("signed",), (CAT, DOG))
+    grown = replace(e.attributions[1], flow=e.attributions[1].flow.abs(), facts=e.attributions[1].facts)
+    figure = figures.classes(replace(e, attributions=(grown, e.attributions[0])), shared=True)
+    [(_, low, zero, high)] = bars(figure)
+    assert (low, zero) == (f"-{high}", "0")
+
+
+def test_a_map_of_two_signs_that_is_zero_everywhere():
+    e = explanation(("signed",))
+    flat = replace(e, attributions=(replace(e.attributions[0], flow=torch.zeros(4, 4, 4)),))
+    assert bars(figures.plot(flat)) == [("0 everywhere",)]
+    for draw in ALL:
+        draw(flat).draw_without_rendering()
+
+
+def test_the_strip_has_a_bar_for_each_kind_of_map():
+    figure = figures.flow(explanation(("agcam", "signed")))
+    said = "within each block, faint values raised"
+    assert bars(figure) == [(said, "lowest", "highest"), (said, "against", "0", "for")]
+
+
+def test_a_target_that_is_no_class():
+    figure = figures.plot(explanation(classes=(CAT, CONTRAST)))
+    assert titles(figure)[1] == "cat rather than …, logit difference -2.35\nAGCAM"
+    said = heading(explanation(classes=(CONTRAST,)).attributions[0])
+    assert said == ("AGCAM for cat rather than dog", ", logit difference -2.35")
+    only = figures.methods(explanation(("agcam", "daam"), (CONTRAST, CAT)))
+    assert len(titles(only)) == 2
+
+
+def test_maps_of_a_video_are_not_drawn():
+    e = explanation()
+    video = replace(e, attributions=(replace(e.attributions[0], flow=torch.rand(4, 8, 4, 4)),))
+    for draw in ALL[:-2]:
+        with pytest.raises(InputError, match=r"one map of shape \(rows, cols\), got \(8, 4, 4\)"):
+            draw(video)
+    with pytest.raises(InputError, match="a video's flow is not drawn"):
+        figures.flow(video)
+    with pytest.raises(InputError, match=r"videos and volumes are not drawn: expected .*, got \(8, 4, 4\)"):
+        video.to_html()
+
+
+def test_maps_of_different_grids_make_no_explanation():
+    e = explanation(("agcam", "daam"))
+    other = replace(e.attributions[1], flow=torch.rand(4, 2, 3))
+    with pytest.raises(InputError, match=r"attributions\[1\], 'DAAM: cat', must be that of the first, 4x4, got 2x3"):
+        replace(e, attributions=(e.attributions[0], other))
+
+
+def test_the_part_for_a_target_that_is_no_class():
+    e = explanation(("agcam", "rollout"), (CAT, CONTRAST))
+    for asked in ("cat/dog", "cat rather than dog", CONTRAST):
+        assert [a.target for a in e.only(target=asked)] == [CONTRAST, None]
+    assert [a.target for a in e.only(target="cat")] == [CAT, None]
+    with pytest.raises(TargetError, match="'cat/dgo' was not explained; explained: cat, cat rather than dog; nearest"):
+        e.only(target="cat/dgo")
+    twin = replace(CONTRAST, score=1.0)
+    twins = explanation(classes=(CONTRAST, twin))
+    with pytest.raises(TargetError, match="'cat/dog' is not unique here"):
+        twins.only(target="cat/dog")
+    assert [a.target for a in twins.only(target=twin)] == [twin]
+
+
+def test_a_method_without_facts():
+    a = Attribution("some_method", None, torch.rand(1, 4, 4), ("all",))
+    figure = figures.plot(replace(explanation(), attributions=(a,)))
+    assert titles(figure) == ["some method"]
+
+
 def test_classes_each_in_its_own_scale():
     figure = figures.plot(explanation(classes=(CAT, DOG)))
     assert titles(figure) == ["cat, score 0.90\nAGCAM", "dog, score <0.01\nAGCAM"]
@@ -88,7 +168,8 @@ def test_methods_for_the_first_class():
 def test_methods_by_classes(sample):
     figure = figures.plot(sample)
     names = [title.splitlines() for title in titles(figure)]
-    assert [method for _, method in names[::2]] == ["AGCAM", "DAAM", "gradient rollout", "attention rollout"]
+    titled = {a.method: a.method_title for a in sample}
+    assert [method for _, method in names[::2]] == [titled[method] for method in METHODS[:4]]
     assert [label.split(",")[0] for label, _ in names[:4]] == ["triangle", "cross"] * 2
     assert len(bars(figure)) == len(names) == 8
 
@@ -112,8 +193,8 @@ def test_what_each_block_adds():
 
 
 def test_attention_is_of_each_block_by_itself(sample):
-    figure = figures.layers(sample.only("raw_attention"))
-    assert headings(figure) == ["raw attention, of each block by itself"]
+    alone = sample.only("raw_attention")
+    assert headings(figures.layers(alone)) == [f"{alone.attributions[0].method_title}, of each block by itself"]
     with pytest.raises(OptionError, match="no sum over blocks"):
         figures.layers(sample.only("raw_attention"), adds=True)
 

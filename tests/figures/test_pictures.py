@@ -70,6 +70,26 @@ def test_flow():
     return bare(figures.flow(explanation(("agcam", "rollout"))))
 
 
+@picture("signed.png")
+def test_a_map_of_two_signs():
+    return bare(figures.plot(explanation(("signed",))))
+
+
+@picture("signed_methods.png")
+def test_maps_of_one_and_of_two_signs():
+    return bare(figures.plot(explanation(("agcam", "signed", "rollout"))))
+
+
+@picture("signed_layers.png")
+def test_layers_of_two_signs():
+    return bare(figures.layers(explanation(("signed",)), shared=True))
+
+
+@picture("signed_flow.png")
+def test_a_flow_of_one_and_of_two_signs():
+    return bare(figures.flow(explanation(("agcam", "signed"))))
+
+
 @picture("axes.png")
 def test_axes_of_somebody():
     figure, axes = plt.subplots(1, 2, figsize=(6, 3))
@@ -84,11 +104,11 @@ def _only_compared(request: pytest.FixtureRequest) -> None:
         pytest.skip("a wrong picture must not become the expected one")
 
 
-def wrong(reason: str):
+def wrong(reason: str, filename: str = "overlay.png"):
     marks = [
         pytest.mark.usefixtures("_only_compared"),
         pytest.mark.xfail(strict=True, raises=pytest.fail.Exception, reason=f"broken on purpose: {reason}"),
-        picture("overlay.png"),
+        picture(filename),
     ]
 
     def marked(test):
@@ -115,3 +135,15 @@ def test_upside_down():
 @wrong("the colours have to be noticed")
 def test_other_colours():
     return bare(figures.overlay(explanation(), cmap="viridis"))
+
+
+@wrong("evidence against has to be noticed", "signed.png")
+def test_two_signs_in_one_colour():
+    return bare(figures.overlay(explanation(("signed",)), cmap="plasma"))
+
+
+@wrong("the place of zero has to be noticed", "signed.png")
+def test_zero_somewhere_else():
+    e = explanation(("signed",))
+    moved = replace(e.attributions[0], flow=e.attributions[0].flow - 0.8)
+    return bare(figures.plot(replace(e, attributions=(moved,))))

@@ -7,9 +7,10 @@ from PIL import Image
 
 from captum_vit.errors import InputError, OptionError
 from captum_vit.geometry import Box, View
-from captum_vit.visualization import heatmap, overlay, sheet
+from captum_vit.visualization import SIGNED_CMAP, displayed, flow_display, heatmap, overlay, palette, sheet
 
 LOWEST, HIGHEST = (12, 7, 134), (239, 248, 33)  # of plasma
+AGAINST, NEITHER, FOR = (78, 202, 255), (44, 44, 44), (255, 166, 38)
 
 
 def pixels(image: Image.Image) -> np.ndarray:
@@ -88,12 +89,127 @@ def test_patches_as_rectangles():
 
 def test_scale_and_offset_do_not_matter():
     grid = torch.rand(4, 4)
-    assert np.array_equal(pixels(heatmap(grid, (16, 16))), pixels(heatmap(5 * grid - 2, (16, 16))))
+    assert np.array_equal(pixels(heatmap(grid, (16, 16))), pixels(heatmap(5 * grid + 2, (16, 16))))
+    assert np.array_equal(pixels(heatmap(grid, (16, 16))), pixels(heatmap(5 * grid - 2, (16, 16), signed=False)))
     assert np.array_equal(pixels(heatmap(grid, (16, 16))), pixels(heatmap(grid.numpy(), (16, 16))))
 
 
 def test_a_constant_map_is_low_everywhere():
     assert (pixels(heatmap(torch.full((3, 3), 7.0), (6, 6))) == LOWEST).all()
+
+
+def in_patches(grid: torch.Tensor, **how) -> list[tuple[int, ...]]:
+    """The colour of each patch of a map with one row."""
+    drawn = heatmap(grid, (grid.shape[1], 1), smooth=False, **how)
+    return [drawn.getpixel((x, 0))[:3] for x in range(drawn.width)]
+
+
+def test_a_map_of_two_signs_has_two_colours_around_zero():
+    for grid in (torch.tensor([[-4.0, 0.0, 4.0]]), torch.tensor([[-4e-9, 0.0, 4e-9]])):
+        assert in_patches(grid) == [AGAINST, NEITHER, FOR]
+    longer = torch.tensor([[-1.0, 0.0, 4.0]])
+    assert in_patches(longer)[1:] == [NEITHER, FOR]
+    assert in_patches(longer)[0] == in_patches(torch.tensor([[-4.0, -1.0, 0.0]]))[1]  # the same value, the same colour
+    assert in_patches(torch.tensor([[-4.0, -1.0]]))[0] == AGAINST
+
+
+def test_what_decides_whether_there_are_two_signs():
+    grid = torch.tensor([[0.0, 1.0, 4.0]])
+    assert in_patches(grid)[::2] == [LOWEST, HIGHEST]
+    assert in_patches(grid, signed=True)[::2] == [NEITHER, FOR]
+    assert in_patches(torch.tensor([[-1e-8, 4.0]])) == [LOWEST, HIGHEST]  # rounding
+    assert in_patches(grid - 4, signed=False)[::2] == [LOWEST, HIGHEST]
+    assert in_patches(torch.zeros(1, 3), signed=True) == [NEITHER] * 3
+    assert in_patches(torch.zeros(1, 3)) == [LOWEST] * 3
+
+
+def test_two_signs_in_a_scale_and_in_colours_that_are_given():
+    grid = torch.tensor([[-1.0, 0.0, 1.0]])
+    assert in_patches(grid, span=(-0.5, 1)) == [AGAINST, NEITHER, FOR]
+    assert in_patches(grid, span=(-1, 4))[1] == NEITHER
+    grey = in_patches(grid, cmap="gray")
+    assert (grey[0], grey[2]) == ((0, 0, 0), (255, 255, 255))
+    assert grey[1] == (128, 128, 128)
+
+
+def lightness(colours: np.ndarray) -> np.ndarray:
+    """L of OKLab, by Ottosson's published matrices, for sRGB in 0..255."""
+    c = colours / 255
+    linear = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+    lms = linear @ np.array(
+        [
+            [0.4122214708, 0.2119034982, 0.0883024619],
+            [0.5363325363, 0.6806995451, 0.2817188376],
+            [0.0514459929, 0.1073969566, 0.6299787005],
+        ]
+    )
+    return np.cbrt(lms) @ (0.2104542553, 0.7936177850, -0.0040720468)
+
+
+def even(colours: np.ndarray) -> None:
+    """Both arms grow in steps of one size, and are as bright as each other at the same distance from 0."""
+    found = lightness(colours)
+    assert found[1:129] == pytest.approx(found[:127:-1], abs=0.01)
+    assert found[128:] == pytest.approx(np.linspace(found[128], found[255], 128), abs=0.01)
+    assert found[128] == found.min()
+    assert len(set(colours[128])) == 1
+
+
+def test_the_two_colours_are_even():
+    even(palette(SIGNED_CMAP))
+
+
+@pytest.mark.parametrize("cmap", ["bwr", "coolwarm", "PuOr", "plasma"])
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="broken on purpose: other colours have to be noticed")
+def test_colours_that_are_not_even(cmap):
+    even(palette(cmap))
+
+
+@pytest.mark.parametrize("cone", [0, 1, 2], ids=["protanopia", "deuteranopia", "tritanopia"])
+def test_the_two_colours_differ_for_colour_blind_people(cone):
+    """By the matrices of Machado, Oliveira and Fernandes 2009, severity 1."""
+    seen = np.array(
+        [
+            [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+            [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+            [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+        ]
+    )[cone]
+    against, neither, for_ = (seen @ np.array(c) for c in (AGAINST, NEITHER, FOR))
+    assert min(np.linalg.norm(against - for_), np.linalg.norm(against - neither), np.linalg.norm(for_ - neither)) > 120
+
+
+def signed_flow() -> torch.Tensor:
+    """(1, 3, 1, 4): one patch grows for, one against, one stays 0, one turns."""
+    return torch.tensor([[[0.1, -0.1, 0.0, 0.02]], [[0.5, -0.2, 0.0, -0.1]], [[2.0, -1.0, 0.0, -0.5]]])[None]
+
+
+def test_daams_display_of_two_signs_keeps_zero_and_the_sign():
+    flow = signed_flow()
+    for block_norm in (False, True):
+        shown = flow_display(flow, signed=True, block_norm=block_norm).int() - 128
+        assert torch.equal(shown.sign()[..., :3], flow.sign()[..., :3].int())
+        assert shown.abs().amax((2, 3)).tolist() == [[127, 127, 127]]
+        mirrored = flow_display(-flow, signed=True, block_norm=block_norm).int() - 128
+        assert (shown + mirrored).abs().max() <= 1
+    curve = torch.sigmoid(5 * flow / 2) - 0.5
+    expected = 127 * curve / curve.abs().amax((2, 3), keepdim=True)
+    assert (flow_display(flow, signed=True).int() - 128 - expected).abs().max() <= 0.5
+    assert (flow_display(torch.zeros(1, 2, 3, 4), signed=True) == 128).all()
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="broken on purpose: what the authors' program would do")
+def test_daams_display_of_two_signs_as_of_one():
+    shown = flow_display(signed_flow()).int() - 128
+    assert torch.equal(shown.sign()[..., :3], signed_flow().sign()[..., :3].int())
+
+
+@pytest.mark.parametrize("display", ["daam", "own"])
+def test_a_displayed_flow_has_the_colours_of_its_signs(display):
+    flow = signed_flow()[0]
+    shown, span = displayed(flow, display, signed=True)
+    assert in_patches(shown[-1], span=span, signed=True)[::2][:2] == [FOR, NEITHER]
+    assert in_patches(-shown[-1], span=span, signed=True)[0] == AGAINST
 
 
 @pytest.mark.parametrize("box", [None, (40, 0, 160, 120), (10.4, 20.6, 190.2, 99.5), (-30, -10, 230, 130)])
@@ -132,6 +248,10 @@ def test_alpha():
 def test_maps_that_cannot_be_drawn():
     with pytest.raises(InputError, match=r"expected one map of shape \(rows, cols\), got \(1, 2, 2\)"):
         heatmap(torch.rand(1, 2, 2), (4, 4))
+    with pytest.raises(InputError, match="draw its slices one by one"):
+        overlay(Image.new("RGB", (4, 4)), torch.rand(8, 2, 2))
+    with pytest.raises(InputError, match=r"got \(1, 2, 3, 4, 5\): a video's flow is not drawn"):
+        flow_display(torch.rand(1, 2, 3, 4, 5))
     with pytest.raises(InputError, match="NaN or infinite"):
         heatmap(torch.tensor([[0.0, float("nan")]]), (4, 4))
     with pytest.raises(InputError, match="needs the size of its picture, or a view"):
