@@ -3,7 +3,7 @@
 from .bootstrap import Mean
 from .entries import BASELINES, Entry
 from .evaluator import Evaluator
-from .results import Leaderboard
+from .leaderboard import Leaderboard
 from .runs import Plan, compare, evaluate, write_summary
 from .shards import Shards, read_rows
 

@@ -1,4 +1,4 @@
-"""What would another draw of the same images have given?"""
+"""Figures with bootstrap intervals: what would another draw of the same images have given?"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from ..metrics import Figure, dataset_scores
+from .rows import Array, Index, Rows
 
-Array = NDArray[np.float64]
-Index = NDArray[np.int64]
 DRAWS = 2000
 AT_ONCE = 1 << 24  # numbers that are held at once, 128 MiB
 KEPT = 1 << 28  # draws are kept, a byte each, up to 256 MiB
@@ -40,9 +39,10 @@ class Mean:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure as it is and in every draw of images, of several parts side by side.
+    """One method's figure as it is, and in every draw of images; in several parts, as a class each, or in one.
 
-    values: (draws + 1, parts); rows, images: (parts,), how many count.
+    values: (draws + 1, parts); the first is of all images as they are.
+    rows, images: (parts,), how many count.
     """
 
     values: Array
@@ -74,47 +74,54 @@ class Bootstrap:
         self.images, self.seed = images, seed
         self._kept: list[NDArray[np.uint8]] = []
 
-    def estimate(
-        self,
-        figure: Figure,
-        values: Array,
-        images: Index,
-        methods: Index,
-        classes: Index,
-        parts: Index,
-        sizes: tuple[int, int, int],
-    ) -> list[Estimate]:
-        """A figure of each method, in each part of the rows.
+    def estimate(self, figure: Figure, rows: Rows, *, by_class: bool = False) -> list[Estimate]:
+        """A figure of each method.
 
         Args:
-            figure: how values become one.
-            values: (rows, columns of the figure), finite.
-            images, methods, classes, parts: (rows,), numbers from 0 of what a row belongs to.
-            sizes: how many methods, parts and classes there are.
+            figure: how the values of single rows become one.
+            rows: those that count, with the columns of the figure as finite values.
+            by_class: a figure of each class apart instead of one of all rows.
+        Returns:
+            For each method an estimate, with a part for each class, or with one part.
         """
-        values = np.append(values, np.ones((len(values), 1)), 1)  # the last counts the rows
-        apart = classes if figure.over == "classes" else np.zeros_like(classes)
-        shape = (sizes[0], sizes[1], sizes[2] if figure.over == "classes" else 1, values.shape[1])
-        place = np.ravel_multi_index((methods[:, None], parts[:, None], apart[:, None], np.arange(shape[-1])), shape)
-        sums, drawn_from = self._sums(values.ravel(), place.ravel(), np.repeat(images, shape[-1]), int(np.prod(shape)))
-        sums = sums.reshape(-1, *shape)
-        found, rows = _score(figure, sums), sums[0, ..., -1].sum(-1).astype(int)
-        of_parts = drawn_from.reshape(shape)[..., -1].sum(-1)
-        return [Estimate(found[:, i], rows[i], of_parts[i]) for i in range(sizes[0])]
+        apart = by_class or figure.over == "classes"
+        target, targets = (rows.target, rows.targets) if apart else (np.zeros_like(rows.target), 1)
+        values = np.append(rows.values, np.ones((len(rows.values), 1)), 1)  # the last counts the rows
+        shape = (rows.methods, targets, values.shape[1])
+        cells = np.ravel_multi_index((rows.method[:, None], target[:, None], np.arange(shape[2])), shape)
+        sums, images = self._sums(values, cells, rows.image, int(np.prod(shape)))
+        sums, images = sums.reshape(-1, *shape), images.reshape(shape)[..., -1]
+        found, counts = (
+            _score(figure, sums),
+            sums[0, ..., -1].astype(int),
+        )  # (draws + 1, methods, classes), without draws
+        if not by_class:
+            found = _mean_of_classes(found)
+            counts, images = counts.sum(1, keepdims=True), images.sum(1, keepdims=True)
+        return [Estimate(found[:, method], counts[method], images[method]) for method in range(rows.methods)]
 
-    def _sums(self, values: Array, columns: Index, images: Index, width: int) -> tuple[Array, Index]:
-        """Sums (draws + 1, width), over all images as they are and over each draw; and of how many images each is."""
-        parts: Any = sparse.csr_matrix((values, (columns, images)), (width, self.images))  # adds what falls together
+    def _sums(self, values: Array, cells: Index, image: Index, width: int) -> tuple[Array, Index]:
+        """Sums of the values in each cell, over all images and over each draw, and of how many images a cell is.
+
+        Args:
+            values, cells: (rows, columns), numbers and the cell that each is added to.
+            image: (rows,).
+            width: how many cells there are.
+        Returns:
+            (draws + 1, width) and (width,).
+        """
+        place = (cells.ravel(), np.repeat(image, values.shape[1]))
+        of_images: Any = sparse.csr_matrix((values.ravel(), place), (width, self.images))  # adds what falls together
         found = np.empty((DRAWS + 1, width))
-        found[0] = parts @ np.ones(self.images)
+        found[0] = of_images @ np.ones(self.images)
         start = 1
         for times in self._draws():
             step = max(1, AT_ONCE // (self.images + width))
             for first in range(0, len(times), step):
                 some = times[first : first + step].T.astype(float)
-                found[start : start + some.shape[1]] = (parts @ some).T
+                found[start : start + some.shape[1]] = (of_images @ some).T
                 start += some.shape[1]
-        return found, np.diff(parts.indptr)
+        return found, np.diff(of_images.indptr)
 
     def _draws(self) -> Iterator[NDArray[np.uint8]]:
         """How often each image is drawn, (some draws, images) at a time; DRAWS in all."""
@@ -132,11 +139,17 @@ class Bootstrap:
 
 
 def _score(figure: Figure, sums: Array) -> Array:
-    """The figure of sums (draws, methods, parts, classes, columns and the count) -> (draws, methods, parts)."""
+    """The figure of sums (draws, methods, classes, columns and the count), (draws, methods, classes); NaN of no row."""
+    values, counts = sums[..., :-1], sums[..., -1]
     with np.errstate(invalid="ignore", divide="ignore"):
         if figure.over == "pixels":
-            scores = dataset_scores(torch.from_numpy(sums[..., 0, :4]))[figure.score].numpy()
-            return np.where(sums[..., 0, 4] > 0, scores, np.nan)
-        means = sums[..., 0] / sums[..., 1]  # of each class, or of all in one
-        there = np.isfinite(means)
-        return np.where(there, means, 0).sum(-1) / there.sum(-1)
+            scores = dataset_scores(torch.from_numpy(values))[figure.score].numpy()
+            return np.where(counts > 0, scores, np.nan)
+        return values[..., 0] / counts
+
+
+def _mean_of_classes(found: Array) -> Array:
+    """The mean over the classes that are there, (draws, methods, classes) -> (draws, methods, 1)."""
+    there = np.isfinite(found)
+    with np.errstate(invalid="ignore"):
+        return np.where(there, found, 0).sum(-1, keepdims=True) / there.sum(-1, keepdims=True)

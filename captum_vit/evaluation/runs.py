@@ -15,7 +15,7 @@ from ..metrics import Metric, named_metric
 from .engines import ENGINES
 from .entries import Method, check_methods
 from .evaluator import Evaluator
-from .results import Leaderboard, as_markdown
+from .leaderboard import Leaderboard, as_markdown
 from .shards import MANIFEST, Shards, read_manifest, read_rows
 
 
