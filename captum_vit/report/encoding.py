@@ -49,5 +49,5 @@ def shrunk(image: Image.Image, side: int) -> Image.Image:
 
 def thumbnail(explanation: Explained, attribution: Attribution, side: int) -> str:
     """A small overlay as a data URL."""
-    drawn = overlay(shrunk(explanation.image, side), attribution.map, explanation.view)
+    drawn = overlay(shrunk(explanation.image, side), attribution.map, explanation.view, signed=attribution.signed)
     return data_url(drawn, lossless=False)

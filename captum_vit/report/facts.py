@@ -2,26 +2,49 @@
 
 from collections.abc import Iterable, Mapping
 
-from ..explained import Explained
+from ..explained import Explained, Label
 from ..geometry import Size, View
 from .encoding import text
 
 
 def label_rows(explanation: Explained) -> str:
-    """The table of predicted classes with bars, or why there is none."""
+    """The table of predicted classes with bars and of other targets with their numbers, or why there is none."""
     if not explanation.labels:
         return '<p class="quiet">The model gives features, not classes.</p>'
-    explained = {label.index for label in explanation.targets}
     rows = "".join(
-        f"<tr{' class=explained' if label.index in explained else ''}>"
-        f'<th scope="row">{text(label.title)}</th>'
-        f'<td class="bar"><svg aria-hidden="true"><rect width="{100 * min(max(label.score, 0), 1):.1f}%"/></svg></td>'
-        f'<td class="number">{percent(label.score)}</td></tr>'
+        f"<tr{' class=explained' if label in explanation.targets else ''}>"
+        f'<th scope="row">{text(label.title)}</th>{_score_cells(label)}</tr>'
         for label in explanation.labels
     )
     return (
-        '<table class="labels"><thead class="unseen"><tr><th scope="col">Class</th><td></td>'
+        f'<table class="labels"><thead class="unseen"><tr><th scope="col">{kind(explanation.labels)}</th><td></td>'
         f'<th scope="col">Score</th></tr></thead><tbody>{rows}</tbody></table>'
+    )
+
+
+def kind(labels: Iterable[Label]) -> str:
+    """What they are, in one word."""
+    return "Class" if all(label.index is not None for label in labels) else "Target"
+
+
+def labels_title(explanation: Explained) -> str:
+    """What stands over the table of labels."""
+    known = {label.index is not None for label in explanation.labels}
+    return "Predicted classes" if known <= {True} else "Classes and targets" if True in known else "Targets"
+
+
+def score(label: Label) -> str:
+    """A share in percent of a class; of another target the number with its unit."""
+    return label.measured if label.index is None else percent(label.score)
+
+
+def _score_cells(label: Label) -> str:
+    if label.index is None:
+        return f'<td class="number" colspan="2">{text(score(label))}</td>'
+    width = 100 * min(max(label.score, 0), 1)
+    return (
+        f'<td class="bar"><svg aria-hidden="true"><rect width="{width:.1f}%"/></svg></td>'
+        f'<td class="number">{score(label)}</td>'
     )
 
 
@@ -34,7 +57,7 @@ def facts(explanation: Explained) -> str:
         ("Image", text(image_size(explanation))),
         ("Seen by the model", text(seen(explanation.view))),
         ("Input", text(f"{width} × {height} pixels, {rows} × {cols} patches (rows × columns)")),
-        ("Methods", _listed(name + _options(given) for name, given in explanation.options.items())),
+        ("Methods", _listed(dict.fromkeys(a.method_title + _options(a.options) for a in explanation))),
         ("Versions", _listed(f"{name} {version}" for name, version in explanation.versions.items())),
     ]
     return "".join(f"<div><dt>{term}</dt><dd>{said}</dd></div>" for term, said in known if said)

@@ -1,22 +1,25 @@
 """The piece of HTML that a notebook shows for an explanation: no scripts, everything escaped."""
 
 from ..explained import Attribution, Explained
+from ..visualization import SIGNS
 from .encoding import text, thumbnail
-from .facts import percent
+from .facts import kind, score
 
 SIDE = 192
 SHOWN = 12  # overlays; a notebook is saved with all that it shows
 
 
 def render_inline(explanation: Explained) -> str:
-    """Overlays side by side under their titles, and the predicted labels with their scores."""
+    """Overlays side by side under their titles, and the labels with their scores."""
     figures = "".join(_figure(explanation, attribution) for attribution in explanation.attributions[:SHOWN])
+    signed = [a for a in explanation.attributions[:SHOWN] if a.signed]
+    key = f"<p>{text(', '.join(dict.fromkeys(a.method_title for a in signed)))}: {SIGNS}</p>" if signed else ""
     more = len(explanation) - SHOWN
     left_out = f"<p>{more} more: see to_html()</p>" if more > 0 else ""
     heading = (explanation.source or "Image") + (f" ({explanation.model})" if explanation.model else "")
     return (
         f'<div class="captum-vit"><p><strong>{text(heading)}</strong></p>'
-        f'<div style="display:flex;flex-wrap:wrap;gap:16px;align-items:flex-end">{figures}</div>{left_out}'
+        f'<div style="display:flex;flex-wrap:wrap;gap:16px;align-items:flex-end">{figures}</div>{key}{left_out}'
         f"{_table(explanation)}</div>"
     )
 
@@ -34,10 +37,11 @@ def _table(explanation: Explained) -> str:
         return ""
     rows = "".join(
         f'<tr><th scope="row" style="text-align:left">{text(label.title)}</th>'
-        f'<td style="text-align:right">{percent(label.score)}</td></tr>'
+        f'<td style="text-align:right">{text(score(label))}</td></tr>'
         for label in explanation.labels
     )
     return (
-        '<table style="margin-top:12px"><thead><tr><th scope="col" style="text-align:left">Class</th>'
+        '<table style="margin-top:12px"><thead><tr>'
+        f'<th scope="col" style="text-align:left">{kind(explanation.labels)}</th>'
         f'<th scope="col" style="text-align:right">Score</th></tr></thead><tbody>{rows}</tbody></table>'
     )

@@ -12,11 +12,11 @@ from .._version import __version__
 from ..errors import InputError
 from ..explained import Explained
 from .encoding import json_block, text, thumbnail
-from .facts import facts, label_rows
+from .facts import facts, kind, label_rows, labels_title
 from .viewer import ATTENTION_BYTES, photo, viewer_data
 
 THUMBNAIL = 192
-SCRIPTS = ("picture.js", "tabs.js", "report.js")
+SCRIPTS = ("picture.js", "levels.js", "tabs.js", "report.js")
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,9 @@ def _section(explanation: Explained, title: str, number: int, attention_bytes: i
     return Template(_static("section.html")).substitute(
         n=number,
         title=text(title),
+        kind=kind(explanation.targets),
         photo=photo(explanation),
+        labels_title=labels_title(explanation),
         labels=label_rows(explanation),
         facts=facts(explanation),
         data=json_block(viewer_data(explanation, attention_bytes)),

@@ -24,8 +24,8 @@ function axis(pixels, original, [begin, end], [from, to], cells) {
 
 class Picture {
   /** `view` says how the model looked at the photograph: original, box, window (see View), grid. */
-  constructor(photo, canvas, palette, { original, box, window: seen, grid }) {
-    Object.assign(this, { photo, canvas, palette, original, box, seen, rows: grid[0], cols: grid[1] });
+  constructor(photo, canvas, { original, box, window: seen, grid }) {
+    Object.assign(this, { photo, canvas, original, box, seen, rows: grid[0], cols: grid[1] });
   }
 
   /** Read the photograph, in colour and in grey, and where its pixels lie among the patches. */
@@ -49,9 +49,9 @@ class Picture {
   }
 
   /** Grey under the colours, bilinear between patches, pale where nothing was seen; without levels as it is. */
-  paint(levels, opacity) {
+  paint(levels, opacity, palette) {
     if (!levels || !opacity) return this.context.putImageData(this.colour, 0, 0);
-    const { grey, palette, cols, across, down } = this, width = this.canvas.width;
+    const { grey, cols, across, down } = this, width = this.canvas.width;
     const drawn = new ImageData(width, this.canvas.height), pixels = drawn.data, line = new Float32Array(cols);
     for (let y = 0, i = 0; y < drawn.height; y++) {
       const above = down.low[y] * cols, below = down.high[y] * cols, step = down.share[y];

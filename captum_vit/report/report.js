@@ -4,20 +4,6 @@
 const STEP = 600; // milliseconds that a block is shown for while playing
 const REST = 400; // milliseconds without a change before a screen reader is told
 
-const number = (value) => {
-  const size = Math.abs(value);
-  return size > 0 && (size < 1e-3 || size >= 1e5) ? value.toExponential(2) : String(Number(value.toPrecision(3)));
-};
-const percent = (share) => (share > 0 && share < 5e-5 ? "< 0.01 %" : `${(100 * share).toFixed(2)} %`);
-const least = (values) => values.reduce((a, b) => Math.min(a, b));
-const greatest = (values) => values.reduce((a, b) => Math.max(a, b));
-
-/** Values to 0..1, linearly from the least to the greatest; the same everywhere is 0. */
-function stretched(values) {
-  const low = least(values), span = greatest(values) - low;
-  return values.map((value) => (span > 0 ? (value - low) / span : 0));
-}
-
 let resting;
 function say(text) {
   clearTimeout(resting);
@@ -32,9 +18,11 @@ class Viewer {
     const { part, data } = this;
     [this.rows, this.cols] = data.grid;
     this.size = this.rows * this.cols;
-    this.palette = bytes(data.colours);
-    this.picture = new Picture(part.photo, part.canvas, this.palette, data);
-    this.methods = [...new Set(data.attributions.map((a) => a.method))];
+    this.colours = bytes(data.colours);
+    this.signedColours = bytes(data.signed_colours);
+    this.picture = new Picture(part.photo, part.canvas, data);
+    this.titles = new Map(data.attributions.map((a) => [a.method, a.title]));
+    this.methods = [...this.titles.keys()];
     this.attribution = data.attributions[0];
     this.block = this.attribution.layers.length - 1;
     this.patch = this.pinned = this.asked = null; // pointed at; chosen by click or key; whose attention is shown
@@ -46,14 +34,14 @@ class Viewer {
   listen() {
     const { part, data } = this;
     const on = (name, event, answer) => part[name].addEventListener(event, answer);
-    const chosen = (classIndex, method) => {
-      this.choose(classIndex, method);
+    const chosen = (target, method) => {
+      this.choose(target, method);
       say(`${this.title()}, ${this.where()}`);
     };
-    const titles = data.classes.map((each) => each.title);
-    this.classTabs = new Tabs(part.classes, part.panel, titles, (i) => chosen(i, this.attribution.method));
-    this.methodTabs = new Tabs(part.methods, part.panel, this.methods, (i) => chosen(this.classIndex, this.methods[i]));
-    part["classes-row"].hidden = !titles.length;
+    const methods = [...this.titles.values()];
+    this.targetTabs = new Tabs(part.targets, part.panel, data.targets, (i) => chosen(i, this.attribution.method));
+    this.methodTabs = new Tabs(part.methods, part.panel, methods, (i) => chosen(this.target, this.methods[i]));
+    part["targets-row"].hidden = !data.targets.length;
     part.attention.hidden = !Object.keys(data.attention).length;
     part.opacity.value = 100 * data.opacity;
     for (const [name, value] of Object.entries({
@@ -71,23 +59,22 @@ class Viewer {
     on("picture", "keydown", (event) => this.key(event));
   }
 
-  /** The attribution of a method for a class, or the one that it gives for all. */
-  find(classIndex, method) {
-    const target = this.data.classes[classIndex]?.index;
+  /** The attribution of a method for a target, by its position, or the one that it gives for all. */
+  find(target, method) {
     const found = this.data.attributions.filter((a) => a.method === method);
     return found.find((a) => a.target === target) ?? found.find((a) => a.target === null);
   }
 
-  choose(classIndex, method) {
-    const { part } = this, there = this.methods.map((name) => this.find(classIndex, name));
+  choose(target, method) {
+    const { part } = this, there = this.methods.map((name) => this.find(target, name));
     const atEnd = this.block === this.attribution.layers.length - 1;
-    this.classIndex = classIndex;
-    this.attribution = this.find(classIndex, method) ?? there.find(Boolean) ?? this.data.attributions[0];
+    this.target = target;
+    this.attribution = this.find(target, method) ?? there.find(Boolean) ?? this.data.attributions[0];
     this.flow = floats(this.attribution.flow);
-    this.classTabs.mark(classIndex);
+    this.targetTabs.mark(target);
     this.methodTabs.mark(this.methods.indexOf(this.attribution.method));
     this.methodTabs.tabs.forEach((tab, i) => { tab.hidden = !there[i]; });
-    const tabs = [this.classTabs, this.methodTabs].map(({ tabs, chosen }) => tabs[chosen]?.id ?? "");
+    const tabs = [this.targetTabs, this.methodTabs].map(({ tabs, chosen }) => tabs[chosen]?.id ?? "");
     part.panel.setAttribute("aria-labelledby", tabs.join(" ").trim());
     const { length } = this.attribution.layers;
     part.block.max = length;
@@ -127,12 +114,11 @@ class Viewer {
   /** What is shown: values on the patches, their levels 0..1 in the colours, and values along the colour bar. */
   shown() {
     if (this.part.between.checked) return this.attended();
-    const values = this.slice(this.block), low = least(values), high = greatest(values);
-    if (this.part.own.checked) return { values, low, high, middle: (low + high) / 2, levels: stretched(values) };
-    const last = greatest(this.slice(this.attribution.layers.length - 1)), scale = 2.5 / (last > 0 ? last : 1);
-    const levels = values.map((value) => Math.tanh(scale * value)); // twice DAAM's sigmoid(5 x) - 1/2
-    const middle = Math.atanh((Math.tanh(scale * low) + Math.tanh(scale * high)) / 2) / scale;
-    return { values, low, high, middle, levels: stretched(levels) };
+    const { signed, layers } = this.attribution, values = this.slice(this.block), [low, high] = span(values, signed);
+    const drawn = this.part.own.checked
+      ? { middle: (low + high) / 2, levels: stretched(values, signed) }
+      : displayed(values, this.slice(layers.length - 1), signed);
+    return { values, low, high, signed, ...drawn };
   }
 
   /** The same for what the asked patch looks at; null where that was not kept. */
@@ -155,26 +141,25 @@ class Viewer {
   }
 
   title() {
-    const { method, target } = this.attribution;
+    const { title, target } = this.attribution;
     if (this.part.between.checked) return `Attention of the patch in ${this.place(this.asked)}, mean of the heads`;
-    if (target !== null) return `${method}: ${this.data.classes[this.classIndex].title}`;
-    return `${method}: ${this.data.features ? "one map, of the features" : "same for all classes"}`;
+    if (target !== null) return `${title}: ${this.data.targets[target]}`;
+    return `${title}: ${this.data.features ? "one map, of the features" : `same for all ${this.data.kinds}`}`;
   }
 
   readout(shown) {
     if (this.patch === null) return "Point at a patch, or focus the picture and use the arrow keys.";
     const where = `Patch in ${this.place(this.patch)} of ${this.rows} × ${this.cols}: `;
     if (!shown) return `${where}nothing was kept in this layer.`;
-    const value = shown.values[this.patch], total = shown.values.reduce((sum, each) => sum + Math.abs(each), 0);
-    if (this.part.between.checked) return `${where}gets ${percent(value)} of the attention.`;
-    if (!total) return `${where}no patch has evidence in this block.`;
-    return `${where}${percent(value / total)} of the map’s evidence (value ${number(value)}).`;
+    if (this.part.between.checked) return `${where}gets ${percent(shown.values[this.patch])} of the attention.`;
+    return where + partOf(shown.values, this.patch, this.attribution);
   }
 
   update() {
     const { part } = this, shown = this.shown(), between = part.between.checked;
+    const { unit, signed, accumulates } = this.attribution, own = part.own.checked;
     part.note.textContent = this.title() + (shown ? "" : " (not kept in this layer)");
-    part.layer.textContent = this.where();
+    part.layer.textContent = this.where() + (accumulates ? "" : ", by itself");
     part.block.setAttribute("aria-valuetext", this.where());
     part.percent.textContent = `${part.opacity.value} %`;
     part.readout.textContent = this.readout(shown);
@@ -186,20 +171,27 @@ class Viewer {
     }
     part.unit.textContent = between
       ? "share of the patch’s attention"
-      : `evidence per patch in the method’s units, ${part.own.checked ? "linear" : "DAAM display"}`;
+      : `${unit} per patch in the method’s units, ${own ? "linear" : "DAAM display"}${signed ? `; ${this.data.signs}` : ""}`;
+    part.hint.textContent = signed ? "linear, 0 in the middle" : "linear, from its least to its greatest value";
     part.canvas.setAttribute("aria-label", `Photograph under the map. ${this.title()}, ${this.where()}`);
     this.outline(part.cursor, this.patch);
     this.outline(part.query, between ? this.asked : null);
-    if (this.prepared) this.picture.paint(part.alone.checked ? null : shown?.levels, part.opacity.value / 100);
+    if (this.prepared) this.paint(shown);
+  }
+
+  paint(shown) {
+    const { alone, opacity, bar } = this.part, ramp = new ImageData(256, 1);
+    const colours = shown?.signed ? this.signedColours : this.colours;
+    for (let i = 0; i < 256; i++) ramp.data.set([...colours.subarray(3 * i, 3 * i + 3), 255], 4 * i);
+    bar.getContext("2d").putImageData(ramp, 0, 0);
+    this.picture.paint(alone.checked ? null : shown?.levels, opacity.value / 100, colours);
   }
 
   /** Once the picture is about to be seen. */
   async prepare() {
-    const { photo, canvas, panel, bar } = this.part, ramp = new ImageData(256, 1);
+    const { photo, canvas, panel } = this.part;
     await this.picture.prepare();
     panel.style.setProperty("--ratio", canvas.width / canvas.height);
-    for (let i = 0; i < 256; i++) ramp.data.set([...this.palette.subarray(3 * i, 3 * i + 3), 255], 4 * i);
-    bar.getContext("2d").putImageData(ramp, 0, 0);
     photo.hidden = this.prepared = true;
     canvas.hidden = false;
     this.update();
@@ -246,8 +238,8 @@ class Viewer {
   }
 
   strongest() {
-    const values = this.slice(this.block);
-    return values.indexOf(greatest(values));
+    const values = this.slice(this.block), sizes = this.attribution.signed ? values.map(Math.abs) : values;
+    return sizes.indexOf(greatest(sizes));
   }
 
   key(event) {

@@ -1,6 +1,6 @@
 """The data that the page's script draws from."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..explained import Attribution, Explained
-from ..visualization import ALPHA, heatmap
+from ..explained import Attribution, Explained, Label
+from ..visualization import ALPHA, SIGNS, cmap_for, palette
 from .encoding import base64, data_url, shrunk
 
 LONGEST = 1024  # pixels of the photograph's longer side on the page
@@ -30,9 +30,9 @@ def viewer_data(explanation: Explained, attention_bytes: int = ATTENTION_BYTES) 
     them as `visualization` does; five methods of twelve layers on 196 patches take 62 kB.
 
     Raises:
-        InputError: NaN or infinite values in a flow.
+        InputError: NaN or infinite values in a flow, or maps of a video.
     """
-    view, record = explanation.view, explanation.attention
+    view, record, targets = explanation.view, explanation.attention, explanation.targets
     return {
         "name": explanation.source.rpartition(".")[0] or explanation.source or "explanation",
         "features": not explanation.labels,  # a model without classes
@@ -41,19 +41,26 @@ def viewer_data(explanation: Explained, attention_bytes: int = ATTENTION_BYTES) 
         "box": view.box,
         "window": view.window,
         "opacity": ALPHA,
-        "colours": base64(_colours(), "u1"),
-        "classes": [{"index": label.index, "title": label.title} for label in explanation.targets],
-        "attributions": [_attribution(a) for a in explanation.attributions],
+        "colours": base64(palette(cmap_for(signed=False)), "u1"),  # (256, 3), from the lowest to the highest
+        "signed_colours": base64(palette(cmap_for(signed=True)), "u1"),
+        "signs": SIGNS,
+        "targets": [label.title for label in targets],
+        "kinds": "classes" if all(label.index is not None for label in targets) else "targets",
+        "attributions": [_attribution(a, targets) for a in explanation.attributions],
         "attention": _attention(record.patches, attention_bytes) if record else {},
     }
 
 
-def _attribution(attribution: Attribution) -> dict[str, Any]:
+def _attribution(attribution: Attribution, targets: Sequence[Label]) -> dict[str, Any]:
     if not torch.isfinite(attribution.flow).all():
         raise InputError(f"the flow of {attribution.title} holds NaN or infinite values: the model or its input do")
     return {
         "method": attribution.method,
-        "target": attribution.target and attribution.target.index,
+        "title": attribution.method_title,
+        "unit": attribution.facts.unit,
+        "accumulates": attribution.facts.accumulates,
+        "signed": attribution.signed,
+        "target": None if attribution.target is None else targets.index(attribution.target),
         "layers": attribution.layers,
         "flow": base64(attribution.flow.detach().float().cpu(), "<f4"),
     }
@@ -76,9 +83,3 @@ def _attention(patches: Mapping[str, Tensor], limit: int) -> dict[str, dict[str,
         parts = (255 * weights / tops.where(tops > 0, 1).unsqueeze(1)).round()
         found[name] = {"tops": base64(tops, "<f4"), "parts": base64(parts, "u1")}
     return found
-
-
-def _colours() -> np.ndarray:
-    """The colours of the overlay from the lowest to the highest, (256, 3)."""
-    ramp = heatmap(np.arange(256, dtype=np.float32)[None], (256, 1), smooth=False)
-    return np.asarray(ramp)[0, :, :3]

@@ -13,11 +13,13 @@ from playwright.sync_api import Locator, Page
 
 from captum_vit.explained import AttentionRecord, Attribution, Label
 from captum_vit.explanation.explanation import Explanation
+from captum_vit.facts import Facts
 from captum_vit.geometry import View
 
 Opened = Callable[..., Page]
 
 EVIL = "<img src=x onerror=alert(1)></script><script>alert(2)</script>\"'&amp;"
+CONTRAST = Label(None, "tusker/zebra", -2.345, "tusker rather than zebra", "logit difference")
 LABELS = (Label(3, "tusker, elephant", 0.8125, "tusker"), Label(7, "zebra", 0.15))
 
 
@@ -60,6 +62,16 @@ def explained(
     )
 
 
+def of_two_signs(explanation: Explanation) -> Explanation:
+    """The same with evidence against, and the units of another method."""
+    facts = Facts("LRP", "relevance", signed=True)
+    shown = tuple(
+        replace(a, facts=facts, flow=a.flow - a.flow.mean((1, 2), keepdim=True)) if a.target else a
+        for a in explanation.attributions
+    )
+    return replace(explanation, attributions=shown)
+
+
 def renamed(explanation: Explanation, text: str) -> Explanation:
     """The same with `text` wherever a name comes from outside."""
     labels = {label: replace(label, name=text, title=text) for label in explanation.labels}
@@ -67,6 +79,7 @@ def renamed(explanation: Explanation, text: str) -> Explanation:
         replace(
             a,
             method=text + a.method,
+            facts=Facts(text + a.method, text),
             target=a.target and labels[a.target],
             layers=(text,) * len(a.layers),
             options={text: text},

@@ -1,13 +1,18 @@
 """What a notebook shows."""
 
 import re
+from base64 import b64decode
+from io import BytesIO
 
+import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import expect
 
 from captum_vit.explanation.explanation import Explanation
 from captum_vit.report import render_inline
-from tests.report.helpers import EVIL, LABELS, Opened, explained, renamed
+from captum_vit.visualization import overlay
+from tests.report.helpers import CONTRAST, EVIL, LABELS, Opened, explained, of_two_signs, pixels, renamed
 
 
 def test_overlays_side_by_side_and_the_labels(opened: Opened):
@@ -41,6 +46,26 @@ def test_names_from_outside_stay_text(opened: Opened):
 def test_a_name_that_is_not_escaped(opened: Opened):
     piece = render_inline(explained()).replace("zoo.jpg", "<img src=x>")
     assert opened("<!DOCTYPE html><meta charset=utf-8>" + piece).locator("img[src=x]").count() == 0
+
+
+def test_two_signs_have_their_colours_and_a_key():
+    explanation = of_two_signs(explained())
+    piece = render_inline(explanation)
+    assert "<p>LRP: orange for, blue against</p>" in piece
+    assert "against" not in render_inline(explained())
+    data = b64decode(re.findall('src="data:image/jpeg;base64,([^"]*)"', piece)[0])
+    shown = pixels(Image.open(BytesIO(data)))
+    first = explanation.attributions[0]
+    small = explanation.image.resize((192, 192), Image.Resampling.LANCZOS)
+    assert np.abs(shown - pixels(overlay(small, first.map, explanation.view, signed=True))).mean() < 4
+    assert np.abs(shown - pixels(overlay(small, first.map, explanation.view, signed=False))).mean() > 20
+
+
+def test_a_target_that_is_no_class_has_its_unit():
+    piece = render_inline(explained(labels=(*LABELS, CONTRAST)))
+    assert ">Target</th>" in piece
+    assert "logit difference -2.35</td>" in piece
+    assert "81.2 %" in piece
 
 
 def test_without_classes_there_is_no_table():

@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 from timm.models.vision_transformer import VisionTransformer
 from torchvision.transforms import Compose, Resize, ToTensor
 
-from captum_vit import explain
+import captum_vit
 from captum_vit.errors import InputError
 from captum_vit.explained import AttentionRecord, Attribution, Label
 from captum_vit.explanation.explanation import Explanation
@@ -18,7 +18,7 @@ from captum_vit.geometry import View
 from captum_vit.report import render
 from captum_vit.report.encoding import json_block
 from captum_vit.report.facts import facts
-from tests.report.helpers import EVIL, Opened, drawn, explained, noise, renamed, watch
+from tests.report.helpers import CONTRAST, EVIL, LABELS, Opened, drawn, explained, noise, renamed, watch
 
 
 def test_it_is_one_page_with_a_title_and_a_language(opened: Opened):
@@ -190,10 +190,12 @@ def test_without_classes(opened: Opened):
 def test_a_model_of_features(opened: Opened):
     model = VisionTransformer(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=3, num_classes=0).eval()
     preprocess = Compose([Resize((32, 32)), ToTensor()])
-    page = opened(explain(noise((90, 70)), model, method="all", preprocess=preprocess, attention=True).to_html())
+    page = opened(
+        captum_vit.explain(noise((90, 70)), model, method="all", preprocess=preprocess, attention=True).to_html()
+    )
     drawn(page)
-    page.get_by_role("tab", name="raw_attention").click()
-    expect(page.locator("[data-part=note]")).to_have_text("raw_attention: one map, of the features")
+    page.get_by_role("tab", name=re.compile("raw.attention", re.I)).click()
+    expect(page.locator("[data-part=note]")).to_have_text(re.compile("raw.attention: one map, of the features", re.I))
 
 
 def test_predicted_classes_and_facts(opened: Opened):
@@ -213,6 +215,17 @@ def test_predicted_classes_and_facts(opened: Opened):
         "torch 2.6",
     ):
         assert fact in said
+
+
+def test_targets_that_are_no_classes_stand_beside_the_classes(opened: Opened):
+    page = opened(render([explained(labels=(*LABELS, CONTRAST))]))
+    rows = page.get_by_role("table").get_by_role("row").all_inner_texts()
+    assert rows[-1].split("\t") == ["tusker rather than zebra", "logit difference -2.35"]
+    assert page.get_by_role("heading", name="Classes and targets").is_visible()
+    assert page.get_by_role("table").locator("rect").count() == 2
+    alone = opened(render([explained(labels=(CONTRAST,))]))
+    assert alone.get_by_role("heading", name="Targets", exact=True).is_visible()
+    assert alone.get_by_role("tablist", name="Target").is_visible()
 
 
 def test_nothing_to_show():
