@@ -7,6 +7,7 @@ one value for each image; what is undefined is NaN, and never disturbs another i
 from ..errors import OptionError, nearest
 from ..plugins import named_object
 from .base import Case, Figure, Metric, blank, curves_of, enlarge, figures_of, means
+from .curves import Course, Curve, perturbation_curve
 from .localization import (
     Localization,
     average_precision,
@@ -22,7 +23,7 @@ from .localization import (
     recall,
 )
 from .occluders import black, blur
-from .perturbation import Curve, Perturbation, perturbation, perturbation_curve
+from .perturbation import Perturbation, perturbation
 from .regions import binarise, boxes_of, fill_boxes, normalise
 from .sanity import Randomisation, Sanity, class_sensitivity, randomisation, sparseness, stability
 
@@ -55,6 +56,7 @@ def named_metric(name: str) -> Metric:
 __all__ = [
     "METRICS",
     "Case",
+    "Course",
     "Curve",
     "Figure",
     "Localization",

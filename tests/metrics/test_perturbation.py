@@ -175,8 +175,8 @@ def test_levels_are_even_between_those_that_a_metric_names(preset):
     w = world()
     metric = Perturbation(preset)
     found = metric(w.case(images=w.images[:1], maps=w.maps[:1], targets=w.targets[:1]))
-    for name, curve in PRESETS[preset].items():
-        options = {key: curve[key] for key in ("levels", "step") if key in curve}
+    for name, course in PRESETS[preset].curves.items():
+        options = {"levels": course.levels, "step": course.step}
         drawn = perturbation_curve(w.model, w.images[:1], w.maps[:1], w.targets[:1], **options)
         even = torch.linspace(*metric.curves[f"{name}_curve"], found[f"{name}_curve"].shape[1])
         assert (drawn.levels - even).abs().max() < 224 / 64**2
