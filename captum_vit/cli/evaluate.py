@@ -3,6 +3,8 @@
 import json
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,66 +19,77 @@ if TYPE_CHECKING:
 FIGURES_ACROSS = 4
 
 
+Data = Annotated[
+    str,
+    typer.Option(
+        metavar="KIND:PATH",
+        help="imagenet, voc, cub, coco, pets, imagenet-s, imagenet-segmentation, hf or folder with a path, as "
+        "imagenet:/data/ILSVRC; or sample:N, scenes of the sample.",
+    ),
+]
+Methods = Annotated[
+    str,
+    typer.Option(
+        metavar="NAMES",
+        help="Methods, with commas between: ours, random, gaussian, all of these, and module:object for an "
+        "attribution of Captum or a function, as captum.attr:IntegratedGradients.",
+    ),
+]
+Metrics = Annotated[
+    str,
+    typer.Option(
+        metavar="NAMES",
+        help="Of localization, perturbation and sanity, with commas between. Behind a colon a published protocol, "
+        "localization:agcam, localization:chefer, perturbation:agcam, perturbation:chefer, perturbation:rise, or "
+        "one check, as sanity:class_sensitivity.",
+    ),
+]
+MethodOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=VALUE", help="Of the methods that know it, as discard_ratio=0.9; may be repeated."),
+]
+Squash = Annotated[
+    bool,
+    typer.Option(
+        "--squash/--no-squash",
+        help="Show the model the whole image, whatever its proportions, as the published evaluations do.",
+    ),
+]
+ClassNames = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Names of the model's classes, one on each line.")
+]
+Target = Annotated[
+    str, typer.Option(metavar="CLASS", help="Which class is explained: label, the item's own, or predicted.")
+]
+Out = Annotated[Path, typer.Option(metavar="FOLDER", help="Of the run; one that was stopped goes on.")]
+Engine = Annotated[str, typer.Option(metavar="NAME", help="local, or ray for several processes or machines.")]
+Actors = Annotated[int, typer.Option(min=1, help="With ray, how many processes.")]
+Gpus = Annotated[float, typer.Option(min=0, help="With ray, GPUs for each process.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="At most so many items, from the first.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images at once.")]
+Retry = Annotated[bool, typer.Option("--retry/--no-retry", help="Do again what failed.")]
+KeepMaps = Annotated[bool, typer.Option("--keep-maps/--no-keep-maps", help="Keep every map in the rows, at grid size.")]
+
+
 def evaluate(
+    *,
     model: Model = "sample",
     checkpoint: Checkpoint = None,
-    data: Annotated[
-        str,
-        typer.Option(
-            metavar="KIND:PATH",
-            help="imagenet, voc, cub, coco, pets, imagenet-s, imagenet-segmentation, hf or folder with a path, as "
-            "imagenet:/data/ILSVRC; or sample:N, scenes of the sample.",
-        ),
-    ] = "sample:200",
-    methods: Annotated[
-        str,
-        typer.Option(
-            metavar="NAMES",
-            help="Methods, with commas between: ours, random, gaussian, all of these, and module:object for an "
-            "attribution of Captum or a function, as captum.attr:IntegratedGradients.",
-        ),
-    ] = "all",
-    metrics: Annotated[
-        str,
-        typer.Option(
-            metavar="NAMES",
-            help="Of localization, perturbation and sanity, with commas between. Behind a colon a published protocol, "
-            "localization:agcam, localization:chefer, perturbation:agcam, perturbation:chefer, perturbation:rise, or "
-            "one check, as sanity:class_sensitivity.",
-        ),
-    ] = "localization",
-    option: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Of the methods that know it, as discard_ratio=0.9; may be repeated."),
-    ] = None,
-    squash: Annotated[
-        bool,
-        typer.Option(
-            "--squash/--no-squash",
-            help="Show the model the whole image, whatever its proportions, as the published evaluations do.",
-        ),
-    ] = False,
-    class_names: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Names of the model's classes, one on each line."),
-    ] = None,
-    target: Annotated[
-        str, typer.Option(metavar="CLASS", help="Which class is explained: label, the item's own, or predicted.")
-    ] = "label",
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Of the run; one that was stopped goes on.")] = Path(
-        "captum-vit-run"
-    ),
-    engine: Annotated[str, typer.Option(metavar="NAME", help="local, or ray for several processes or machines.")] = (
-        "local"
-    ),
-    actors: Annotated[int, typer.Option(min=1, help="With ray, how many processes.")] = 2,
-    gpus: Annotated[float, typer.Option(min=0, help="With ray, GPUs for each process.")] = 0,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many items, from the first.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images at once.")] = 16,
-    retry: Annotated[bool, typer.Option("--retry/--no-retry", help="Do again what failed.")] = False,
-    keep_maps: Annotated[
-        bool, typer.Option("--keep-maps/--no-keep-maps", help="Keep every map in the rows, at grid size.")
-    ] = False,
+    data: Data = "sample:200",
+    methods: Methods = "all",
+    metrics: Metrics = "localization",
+    option: MethodOption = None,
+    squash: Squash = False,
+    class_names: ClassNames = None,
+    target: Target = "label",
+    out: Out = Path("captum-vit-run"),
+    engine: Engine = "local",
+    actors: Actors = 2,
+    gpus: Gpus = 0,
+    limit: Limit = None,
+    batch_size: BatchSize = 16,
+    retry: Retry = False,
+    keep_maps: KeepMaps = False,
     device: Device = None,
 ) -> None:
     """Score the maps of several methods over a data set, and print a leaderboard with 95 % intervals.
@@ -86,20 +99,20 @@ def evaluate(
 
     Exit code: 0 all items scored; 1 some failed, their rows say why; 2 something that was asked for cannot be had.
     """
-    try:
+    with _complaints(out):
         sys.path.append(str(Path.cwd()))  # where module:object is looked for besides, as Python itself does
         from ..evaluation import Plan, runs
 
         plan = Plan(
-            model,
-            data,
-            _names(methods),
-            _names(metrics),
-            str(checkpoint) if checkpoint else None,
-            target,
-            _options(option or []),
-            "squash" if squash else None,
-            _lines(class_names),
+            model=model,
+            data=data,
+            methods=_names(methods),
+            metrics=_names(metrics),
+            checkpoint=str(checkpoint) if checkpoint else None,
+            target=target,
+            options=_options(option or []),
+            preprocess="squash" if squash else None,
+            class_names=_lines(class_names),
             batch_size=batch_size,
             limit=limit,
             keep_maps=keep_maps,
@@ -108,21 +121,9 @@ def evaluate(
         options: dict[str, Any] = {"actors": actors, "num_gpus": gpus} if engine == "ray" else {}
         board = runs.evaluate(plan, out, engine=engine, retry=retry, progress=sys.stderr.isatty(), **options)
         runs.write_summary(board, out)
-    except CaptumViTError as error:
-        complain(f"Error: {error}")
-        raise typer.Exit(BAD_USE) from None
-    except KeyboardInterrupt:
-        complain(f"Stopped. Start it again with the same settings and --out {out}, and it goes on")
-        raise typer.Exit(STOPPED) from None
     _say_board(board)
     say(f"\nwritten: {plain(str(out))}, with leaderboard.csv, leaderboard.png and rows-*.parquet")
-    for name in board.without_maps():
-        complain(f"Failed: {name} gave no finite map of any item")
-    for reason, count in Counter(board.errors).most_common(5):
-        complain(f"Failed: {reason}" + (f" ({count} times)" if count > 1 else ""))
-    if board.errors:
-        complain(f"Failed in all: {len(board.errors)}, the rows say which; --retry does them again")
-    raise typer.Exit(BAD_IMAGES if board.errors or board.without_maps() else 0)
+    raise typer.Exit(BAD_IMAGES if _complain_of_failures(board) else 0)
 
 
 def compare(
@@ -136,13 +137,37 @@ def compare(
     Two runs over the same images are also subtracted, image by image: what the second has more than the first, with
     its 95 % interval.
     """
-    try:
+    with _complaints():
         from ..evaluation import runs
 
         say(runs.compare(folders, figure))
+
+
+@contextmanager
+def _complaints(out: Path | None = None) -> Iterator[None]:
+    """Say what cannot be had and exit; a run that is stopped is told how it goes on in its folder."""
+    try:
+        yield
     except CaptumViTError as error:
         complain(f"Error: {error}")
         raise typer.Exit(BAD_USE) from None
+    except KeyboardInterrupt:
+        if out is None:
+            raise
+        complain(f"Stopped. Start it again with the same settings and --out {out}, and it goes on")
+        raise typer.Exit(STOPPED) from None
+
+
+def _complain_of_failures(board: "Leaderboard") -> bool:
+    """Say which methods and items failed, and give whether any did."""
+    without_maps = board.without_maps()
+    for name in without_maps:
+        complain(f"Failed: {name} gave no finite map of any item")
+    for reason, count in Counter(board.errors).most_common(5):
+        complain(f"Failed: {reason}" + (f" ({count} times)" if count > 1 else ""))
+    if board.errors:
+        complain(f"Failed in all: {len(board.errors)}, the rows say which; --retry does them again")
+    return bool(board.errors or without_maps)
 
 
 def _say_board(board: "Leaderboard") -> None:
