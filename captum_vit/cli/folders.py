@@ -15,7 +15,7 @@ from PIL import Image
 
 from ..errors import OutputError
 from ..explanation.saving import MANIFEST, remove
-from ..files import write_atomically
+from ..files import make_folder, write_atomically
 
 RECORD = ".captum-vit.json"
 
@@ -41,10 +41,7 @@ class Folder:
         Raises:
             OutputError: the folder cannot be written.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot write to the folder {str(self.path)!r}: {error.strerror}") from error
+        make_folder(self.path)
         self._note(self.earlier | set(names))
 
     def finish(self, names: Collection[str]) -> None:

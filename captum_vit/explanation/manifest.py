@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..explained import AttentionRecord, Attribution, Explained, Label
+from ..facts import Facts
 from ..geometry import View
 
 T = TypeVar("T")
@@ -40,7 +41,7 @@ def from_manifest(manifest: Mapping[str, Any], tensors: Mapping[str, Tensor], im
         text(manifest.get("source"), "source"),
         {name: text(version, f"versions.{name}") for name, version in versions.items()},
     )
-    _check_sizes(explanation)
+    _check_size(explanation)
     photographed = manifest.get("photographed")
     if photographed is not None:
         width, height = many(photographed, "photographed", _side, 2)
@@ -88,6 +89,12 @@ def _number(value: Any, where: str) -> float:
     return value
 
 
+def _flag(value: Any, where: str) -> bool:
+    if not isinstance(value, bool):
+        raise _wrong(where, "true or false", value)
+    return value
+
+
 def _wrong(where: str, wanted: str, value: Any) -> InputError:
     shown = repr(value)
     return InputError(f"{where} must be {wanted}, got {shown if len(shown) <= 60 else f'{shown[:60]}...'}")
@@ -95,11 +102,28 @@ def _wrong(where: str, wanted: str, value: Any) -> InputError:
 
 def _label(value: Any, where: str) -> Label:
     given = mapping(value, where)
+    index = given.get("index", "nothing")  # null is a target that is no class, and has to be written
     return Label(
-        _whole(given.get("index"), f"{where}.index"),
+        None if index is None else _whole(index, f"{where}.index"),
         text(given.get("name"), f"{where}.name"),
         _number(given.get("score"), f"{where}.score"),
         text(given.get("title"), f"{where}.title"),
+        text(given.get("unit"), f"{where}.unit"),
+    )
+
+
+def _facts(value: Any, where: str) -> Facts:
+    given = mapping(value, where)
+
+    def yes(name: str) -> bool:
+        return _flag(given.get(name), f"{where}.{name}")
+
+    return Facts(
+        text(given.get("title"), f"{where}.title"),
+        text(given.get("unit"), f"{where}.unit"),
+        yes("class_specific"),
+        yes("signed"),
+        yes("accumulates"),
     )
 
 
@@ -130,6 +154,7 @@ def _attribution(entry: dict[str, Any], where: str, flow: Tensor | None) -> Attr
         _tensor(flow, f"the flow of {where}", (len(layers), None, None)),
         layers,
         mapping(entry.get("options"), f"{where}.options"),
+        _facts(entry.get("facts"), f"{where}.facts"),
     )
 
 
@@ -157,11 +182,7 @@ def _tensor(tensor: Tensor | None, where: str, shape: tuple[int | None, ...]) ->
     return tensor
 
 
-def _check_sizes(explanation: Explained) -> None:
-    """That view and image, and all maps, are of one size."""
+def _check_size(explanation: Explained) -> None:
+    """That view and image are of one size."""
     if explanation.view.original != explanation.image.size:
         raise _wrong("geometry.original", f"the size of the image, {explanation.image.size}", explanation.view.original)
-    for i, a in enumerate(explanation):
-        if a.map.shape != explanation.grid:
-            rows, cols = explanation.grid
-            raise _wrong(f"the grid of attributions[{i}]", f"that of the first, {rows}x{cols}", tuple(a.map.shape))

@@ -12,13 +12,13 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from ..errors import ExplanationLoadError, InputError, OutputError
+from ..errors import ExplanationLoadError, InputError
 from ..explained import Explained
-from ..files import write_atomically
+from ..files import make_folder, write_atomically, writing_to
 from .manifest import from_manifest, mapping, text
 
 MANIFEST = "explanation.json"
-FORMAT = 1
+FORMAT = 2
 KINDS = {"maps": "safetensors", "image": "png"}
 TRIES = 5
 _OWN = re.compile(r"(maps-[0-9a-f]{16}\.safetensors|image-[0-9a-f]{16}\.png)")
@@ -44,16 +44,13 @@ def save(explanation: Explained, folder: str | Path) -> None:
     files = dict(zip(KINDS, (serialized(tensors), png.getvalue()), strict=True))
     names = {kind: f"{kind}-{_digest(data)}.{KINDS[kind]}" for kind, data in files.items()}
     content = json.dumps({**manifest, "files": names}, indent=1, ensure_ascii=False)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
+    with writing_to(folder):
         before = _own_files(folder)
-    except OSError as error:
-        raise OutputError(f"cannot write to the folder {str(folder)!r}: {error.strerror}") from error
     for kind, data in files.items():
         write_atomically(folder / names[kind], data)
-    write_atomically(
-        folder / MANIFEST, content.encode("utf-8", "backslashreplace")
-    )  # halves of characters, as JSON does
+    encoded = content.encode("utf-8", "backslashreplace")  # halves of characters, as JSON does
+    write_atomically(folder / MANIFEST, encoded)
     for path in before:
         if path.name not in names.values():
             path.unlink(missing_ok=True)
@@ -116,6 +113,7 @@ def _manifest(explanation: Explained) -> dict[str, Any]:
         "attributions": [
             {
                 "method": a.method,
+                "facts": asdict(a.facts),
                 "target": a.target and asdict(a.target),
                 "layers": list(a.layers),
                 "options": {name: _plain(value) for name, value in a.options.items()},

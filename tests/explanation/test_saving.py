@@ -15,11 +15,16 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from captum_vit import Explanation, explain, sample
+import captum_vit
+from captum_vit import sample
 from captum_vit.errors import ExplanationLoadError, InputError, OutputError
+from captum_vit.explained import Label
 from captum_vit.explanation import saving
+from captum_vit.explanation.explanation import Explanation
 from captum_vit.explanation.saving import MANIFEST
 from captum_vit.files import write_atomically
+from tests.figures.made import CAT
+from tests.figures.made import explanation as made
 
 
 def scene(size: tuple[int, int] = (90, 60), seed: int = 15) -> Image.Image:
@@ -28,7 +33,7 @@ def scene(size: tuple[int, int] = (90, 60), seed: int = 15) -> Image.Image:
 
 @pytest.fixture(scope="module")
 def full() -> Explanation:
-    return explain(scene(), method="all", target=["cross", "disc"], attention=True, discard_ratio=0.5)
+    return captum_vit.explain(scene(), method="all", target=["cross", "disc"], attention=True, discard_ratio=0.5)
 
 
 def assert_same(a: Explanation, b: Explanation) -> None:
@@ -37,6 +42,7 @@ def assert_same(a: Explanation, b: Explanation) -> None:
     assert [x.title for x in a] == [x.title for x in b]
     for x, y in zip(a, b, strict=True):
         assert (x.target, x.layers, dict(x.options)) == (y.target, y.layers, dict(y.options))
+        assert (x.method, x.facts) == (y.method, y.facts)
         assert torch.equal(x.flow, y.flow)
     assert (a.attention is None) == (b.attention is None)
     for kind in ("heads", "patches") if a.attention is not None else ():
@@ -49,13 +55,34 @@ def test_what_is_saved_is_what_is_loaded(full: Explanation, tmp_path: Path):
     full.save(tmp_path / "a" / "b")
     assert_same(Explanation.load(tmp_path / "a" / "b"), full)
     assert sorted(p.suffix for p in (tmp_path / "a" / "b").iterdir()) == [".json", ".png", ".safetensors"]
-    plain = explain(scene(), method="rollout")
+    plain = captum_vit.explain(scene(), method="rollout")
     plain.save(str(tmp_path / "plain"))
     assert_same(Explanation.load(str(tmp_path / "plain")), plain)
 
 
+CONTRAST = Label(None, "tabby/Egyptian cat", -2.5, "tabby rather than Egyptian cat", "logit difference")
+
+
+def test_targets_that_are_no_classes_and_facts_of_methods(tmp_path: Path):
+    found = made(("agcam", "signed", "rollout"), (CAT, CONTRAST))
+    found.save(tmp_path)
+    loaded = Explanation.load(tmp_path)
+    assert_same(loaded, found)
+    assert loaded.targets == (CAT, CONTRAST)
+    assert [a.signed for a in loaded] == [a.signed for a in found]
+    assert [a.target for a in loaded.only(target="tabby/Egyptian cat")] == [CONTRAST, CONTRAST, None]
+
+
+def test_maps_of_a_video_are_not_saved(tmp_path: Path):
+    still = made()
+    video = replace(still, attributions=(replace(still.attributions[0], flow=torch.rand(4, 8, 4, 4)),))
+    with pytest.raises(InputError, match=r"floats of shape \(4, any, any\), got torch.float32 of shape \(4, 8, 4, 4\)"):
+        video.save(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
 def test_on_a_smaller_copy_of_the_photograph(tmp_path: Path):
-    found = explain(scene((300, 200)), method="rollout")
+    found = captum_vit.explain(scene((300, 200)), method="rollout")
     small = found.reduced(100)
     assert (small.image.size, small.view.original, small.photographed) == ((100, 67), (100, 67), (300, 200))
     own, expected = small.view.place(small.maps[0, 0]), found.view.place(found.maps[0, 0], (100, 67))
@@ -73,7 +100,7 @@ def test_a_folder_of_other_things_keeps_them(full: Explanation, tmp_path: Path):
     for name in owned:
         (tmp_path / name).write_bytes(b"mine")
     full.save(tmp_path)
-    other = explain(scene(seed=16), method="agcam")
+    other = captum_vit.explain(scene(seed=16), method="agcam")
     other.save(tmp_path)
     assert_same(Explanation.load(tmp_path), other)
     assert len(list(tmp_path.iterdir())) == 6  # the old maps and image are gone, the owner's files are not
@@ -81,7 +108,7 @@ def test_a_folder_of_other_things_keeps_them(full: Explanation, tmp_path: Path):
 
 
 def test_options_that_json_cannot_hold(tmp_path: Path):
-    found = explain(torch.randn(3, 64, 64), sample_backbone())
+    found = captum_vit.explain(torch.randn(3, 64, 64), sample_backbone())
     found.save(tmp_path)
     assert Explanation.load(tmp_path).options == {"daam": {"importance": "<FeatureImportance>"}}
 
@@ -106,8 +133,8 @@ while True:
 def test_killed_at_any_moment_it_is_whole(tmp_path: Path):
     """Whoever is killed while saving over an old explanation leaves the old one or the new one."""
     rng = np.random.default_rng(0)
-    known = {("rollout",): explain(scene(), method="rollout")}
-    known["agcam", "daam"] = explain(scene((200, 150), 16), method=["agcam", "daam"])
+    known = {("rollout",): captum_vit.explain(scene(), method="rollout")}
+    known["agcam", "daam"] = captum_vit.explain(scene((200, 150), 16), method=["agcam", "daam"])
     folders = [tmp_path / "rollout", tmp_path / "both", tmp_path / "target"]
     for folder, found in zip(folders, [*known.values(), *known.values()], strict=False):
         found.save(folder)
@@ -139,6 +166,7 @@ def damaged(folder: Path, part: str) -> None:
         manifest = json.loads((folder / MANIFEST).read_text())
         change = {
             "later format": {"format": 99},
+            "earlier format": {"format": 1},
             "no labels": {"labels": None},
             "elsewhere": {"files": {"maps": "../../secret-0123456789abcdef.safetensors", "image": "x"}},
             "a list": None,
@@ -155,10 +183,11 @@ def damaged(folder: Path, part: str) -> None:
         ("maps", "maps-.* is damaged: its content is not the one that was saved"),
         ("image", "image-.* is damaged: its content is not the one that was saved"),
         ("maps gone", "is damaged: there is no .*maps-"),
-        ("later format", "has format 99, this version reads 1"),
+        ("later format", "has format 99, this version reads 2"),
+        ("earlier format", "has format 1, this version reads 2"),
         ("no labels", "is damaged: labels must be a list, got None"),
         ("elsewhere", "names a file that is not its own: '../../secret"),
-        ("a list", "has format None, this version reads 1"),
+        ("a list", "has format None, this version reads 2"),
     ],
 )
 def test_damage_is_found(full: Explanation, tmp_path: Path, part: str, message: str):
@@ -176,6 +205,21 @@ WRONG = [
     (["labels", 0, "index"], 1.5, r"labels\[0\].index must be a whole number from 0, got 1.5"),
     (["labels", 0, "name"], 7, r"labels\[0\].name must be text, got 7"),
     (["labels", 0], [], r"labels\[0\] must be values by name"),
+    (["labels", 0, "unit"], None, r"labels\[0\].unit must be text, got None"),
+    (["attributions", 0, "facts"], None, r"attributions\[0\].facts must be values by name, got None"),
+    (["attributions", 0, "facts", "title"], 3, r"attributions\[0\].facts.title must be text, got 3"),
+    (["attributions", 0, "facts", "unit"], [], r"attributions\[0\].facts.unit must be text"),
+    (
+        ["attributions", 0, "facts", "class_specific"],
+        1,
+        r"attributions\[0\].facts.class_specific must be true or false, got 1",
+    ),
+    (["attributions", 0, "facts", "signed"], "no", r"attributions\[0\].facts.signed must be true or false, got 'no'"),
+    (
+        ["attributions", 0, "facts", "accumulates"],
+        None,
+        r"attributions\[0\].facts.accumulates must be true or false, got None",
+    ),
     (["attributions"], [], "attributions must hold at least one, got none"),
     (["attributions", 1], None, r"attributions\[1\] must be values by name, got None"),
     (["attributions", 0, "method"], None, r"attributions\[0\].method must be text"),
@@ -248,7 +292,7 @@ NAN = float("nan")
         ({"flow.0": torch.zeros(6, 8, 8, dtype=torch.int32)}, "must be floats of shape"),
         (
             {"flow.1": torch.zeros(6, 4, 4)},
-            r"the grid of attributions\[1\] must be that of the first, 8x8, got \(4, 4\)",
+            r"the grid of attributions\[1\], .*, must be that of the first, 8x8, got 4x4",
         ),
         ({"patches.blocks.0.attn": torch.zeros(3, 3)}, r"patches.blocks.0.attn must be floats of shape \(64, 64\)"),
         ({"heads.blocks.0.attn": torch.full((3, 8, 8), NAN)}, "heads.blocks.0.attn holds NaN"),
@@ -291,7 +335,7 @@ def saved_meanwhile(monkeypatch: pytest.MonkeyPatch, folder: Path, others: list[
 
 
 def test_saved_between_the_manifest_and_its_files(full: Explanation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    other = explain(scene(seed=16), method="rollout")
+    other = captum_vit.explain(scene(seed=16), method="rollout")
     full.save(tmp_path)
     saved_meanwhile(monkeypatch, tmp_path, [other, full, other])
     assert_same(Explanation.load(tmp_path), other)
@@ -323,7 +367,7 @@ def test_a_full_disk_leaves_the_old_explanation(full: Explanation, tmp_path: Pat
 
     monkeypatch.setattr(Path, "write_bytes", filling)
     with pytest.raises(OutputError, match="No space left on device"):
-        explain(scene(seed=17), method="daam").save(tmp_path)
+        captum_vit.explain(scene(seed=17), method="daam").save(tmp_path)
     monkeypatch.undo()
     assert_same(Explanation.load(tmp_path), full)
     assert before.items() <= {p: p.read_bytes() for p in tmp_path.iterdir()}.items()
