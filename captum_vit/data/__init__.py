@@ -1,6 +1,6 @@
-"""Readers of published data sets: one row a question, an image and a class, with its mask or boxes.
+"""Readers of published data sets. Each item is a question: an image, a class, and the class's mask or boxes in it.
 
-Nothing here needs a package beyond the core's until a data set is opened that does.
+Packages beyond the core's are imported only when a data set is opened that needs them.
 """
 
 from .base import IndexedReader, Item, Reader, Row

@@ -9,6 +9,8 @@ from xml.etree.ElementTree import ParseError, parse
 from ..errors import DataError
 from .base import imported
 
+Corners = tuple[float, float, float, float]
+
 
 class Thing(NamedTuple):
     """An object in an annotation.
@@ -20,12 +22,12 @@ class Thing(NamedTuple):
     """
 
     name: str
-    corners: tuple[float, float, float, float]
+    corners: Corners
     difficult: bool
 
 
 class Annotation(NamedTuple):
-    """What a file says of its image; `size` is (width, height), if it says so."""
+    """What a file says of its image: `size` as (width, height), None where it says nothing, and the objects."""
 
     size: tuple[int, int] | None
     things: tuple[Thing, ...]

@@ -83,12 +83,18 @@ class Reader(Protocol):
     def __getitem__(self, index: int, /) -> Item: ...
 
     def describe(self) -> dict[str, Any]:
-        """What a manifest says of the data, as JSON."""
+        """What a manifest says of the data, as JSON; only its `root` depends on where the data lies."""
         ...
 
 
 class Row(NamedTuple):
-    """What the index knows of an item before it is read; a row with an error raises it when it is read."""
+    """What the index knows of an item before it is read.
+
+    Attributes:
+        id, target: of the item.
+        source: where its image is, and detail: what else `read` needs, as the reader likes it.
+        error: if not empty, why the item cannot be read; asking for the item raises it.
+    """
 
     id: str
     target: Target = None
@@ -101,8 +107,14 @@ class IndexedReader(Sequence[Item], ABC):
     """A reader that lists its rows once, when it is made, and opens images only as items are asked for.
 
     A subclass lists its rows in `list_rows` and reads one in `read`; what it keeps open belongs into `self.kept`. A
-    pickle holds where the data lies and the options, not the rows: these are listed anew where they are first needed,
-    and compared with those of the original.
+    pickle holds the path and the options but no rows: a copy lists them anew when it first needs them, and refuses
+    them if they are not those of the original.
+
+    Args:
+        root: where the data lies.
+        options: what `describe` tells of the reader besides, as JSON.
+    Raises:
+        DataError: there are no rows, or two have one id.
 
     Attributes:
         kind: what stands before the colon in a spec.
@@ -260,7 +272,14 @@ def one_of(value: str, known: Sequence[str], what: str) -> str:
 
 
 def wrong_layout(kind: str, root: str | Path, missing: str, holds: str) -> DataError:
-    """The error for a path that does not hold what the data set's folder holds."""
+    """The error for a path that is not laid out as the data set.
+
+    Args:
+        kind: of data set.
+        root: the path.
+        missing: what is not there, as "no folder images".
+        holds: what the path has to be.
+    """
     if not Path(root).exists():
         return DataError(f"no such file or folder: {str(root)!r}; {kind}: takes {holds}")
     return DataError(f"{missing} in {str(root)!r}: {kind}: takes {holds}")

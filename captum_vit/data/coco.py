@@ -86,8 +86,7 @@ class Coco(IndexedReader):
         mask = self._union(objects, entry)
         corners = [(x, y, x + width, y + height) for x, y, width, height in (thing["bbox"] for thing in objects)]
         boxes = photo.upright_boxes(corners, (entry["width"], entry["height"]))
-        valid = photo.upright(~crowd | mask).astype(bool)
-        return Item(row.id, photo.image, row.target, photo.upright(mask).astype(bool), boxes, valid)
+        return Item(row.id, photo.image, row.target, photo.upright(mask), boxes, photo.upright(~crowd | mask))
 
     def _union(self, things: list[Any], entry: Mapping[str, Any]) -> Mask:
         """Pixels of any of the objects, (H, W) as stored."""

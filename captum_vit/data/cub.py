@@ -62,7 +62,7 @@ class Cub(IndexedReader):
             return Item(row.id, photo.image, row.target, boxes=boxes)
         labels = read_labels((folder / row.source).with_suffix(".png"))
         mask = photo.upright(marked(labels, self.options["threshold"]))
-        return Item(row.id, photo.image, row.target, mask.astype(bool), boxes)
+        return Item(row.id, photo.image, row.target, mask, boxes)
 
     @property
     def _folder(self) -> Path:

@@ -17,10 +17,10 @@ class Folder(IndexedReader):
     """Images and masks of the same names: images/dog/rex.jpg and masks/dog/rex.png.
 
     Folders in images/ are classes: target is the folder's path as text, or None without folders. If only masks/ has
-    folders, an image gets one row for each folder that has a mask of it, and none if no folder has. A pixel belongs to
-    the object if any colour of it is above the threshold (of a palette: its number) and it is not transparent. Without
-    masks/, items have no mask; with it, an image without one is an error of its item. Links are followed; hidden files
-    are not read.
+    folders, an image has one row for each folder with a mask of it, and no row if there is none. A pixel of a mask
+    belongs to the object if one of its colours, or its number in the palette, is above the threshold and it is not
+    transparent. Without masks/, items have no mask; with it, an item whose image has no mask is an error. Links are
+    followed; hidden files are not read.
 
     Args:
         root: what holds images/ and masks/.
@@ -63,7 +63,7 @@ class Folder(IndexedReader):
         if row.detail is None:
             return Item(row.id, photo.image, row.target)
         mask = photo.upright(marked(read_labels(row.detail), self.options["threshold"]))
-        return Item(row.id, photo.image, row.target, mask.astype(bool))
+        return Item(row.id, photo.image, row.target, mask)
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:

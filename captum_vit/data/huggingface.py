@@ -26,10 +26,10 @@ _SPLITS = ("validation", "val", "test", "train")
 class HuggingFace(IndexedReader):
     """A data set of the library datasets: a column of images, with labels, and with masks or boxes if there are.
 
-    `objects` is a column of boxes of the label, or of objects with boxes and categories; of these an image gets one row
-    for each category. Target is the label as it is stored; a number has its name in `names`. A row's number, eight
-    digits, stands for a path in its id, unless a column of ids is named. The columns of labels and objects are read
-    when the reader is made, images and masks as items are asked for. A mask marks the object where it is not 0.
+    The column `objects` holds boxes of the label, or objects with boxes and categories; an image then has one row for
+    each category. Target is the label as it is stored, a number or a name; `names` has the names of numbers. An item's
+    id begins with the row's number, in eight digits, unless a column of ids is named. Labels and objects are read when
+    the reader is made, images and masks as items are asked for. A mask marks the object where it is not 0.
 
     Args:
         root: folder of `save_to_disk`, any folder that `load_dataset` takes, or a name to download.
@@ -91,7 +91,7 @@ class HuggingFace(IndexedReader):
         if column:
             if entry[column] is None:
                 raise DataError(f"{row.id!r} has no mask in the column {column!r}")
-            masks = photo.upright(marked(_labels(entry[column], row.id))).astype(bool)
+            masks = photo.upright(marked(_labels(entry[column], row.id)))
         return Item(row.id, photo.image, row.target, masks, boxes)
 
     def _boxes(self, photo: Photo, row: Row) -> Boxes:
@@ -188,12 +188,14 @@ def _first(entry: Mapping[str, Any], names: Sequence[str]) -> Any:
 def _photo(cell: Any, name: str) -> Photo:
     if not isinstance(cell, dict):
         raise DataError(f"{name!r} has no image, got {type(cell).__name__}: is this the column of images?")
-    return open_photo(cell["bytes"] if cell.get("bytes") is not None else Path(cell["path"]), name)
+    return open_photo(_source(cell), name)
 
 
 def _labels(cell: Any, name: str) -> np.ndarray:
     """A mask from a cell: an image, or rows of numbers."""
-    if isinstance(cell, dict):
-        source = cell["bytes"] if cell.get("bytes") is not None else Path(cell["path"])
-        return read_labels(source, f"of {name}")
-    return np.asarray(cell)
+    return read_labels(_source(cell), f"of {name}") if isinstance(cell, dict) else np.asarray(cell)
+
+
+def _source(cell: Mapping[str, Any]) -> Path | bytes:
+    """What an image that is left undecoded comes from."""
+    return cell["bytes"] if cell.get("bytes") is not None else Path(cell["path"])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import DataError
 from ..images import SUFFIXES
-from .annotations import read_annotation
+from .annotations import Corners, read_annotation
 from .base import IndexedReader, Item, Row, first_folder, imported, wrong_layout
 from .pictures import open_photo
 
@@ -18,7 +18,6 @@ _HOLDS = (
     "ILSVRC/ (or the folder above) with Data/CLS-LOC/val/ and Annotations/CLS-LOC/val/, or a folder with val/ in it "
     "that has one folder a class, named n01440764"
 )
-Corners = tuple[float, float, float, float]
 
 
 @cache
@@ -38,8 +37,8 @@ class ImageNet(IndexedReader):
 
     The class comes from the image's folder, from LOC_val_solution.csv, or from the XML file, in this order. Boxes come
     from XML files, read as items are asked for, else from that table. They count pixels from 0 and include both ends:
-    xmin, xmax becomes xmin, xmax + 1. Where there are neither, items have no boxes; where there are, an image without
-    is an error of its item.
+    xmin, xmax becomes xmin, xmax + 1. Without XML files and table, items have no boxes; with them, an item whose image
+    has no box is an error.
 
     Args:
         root: ILSVRC, the folder above it, the folder that holds the split, or a folder of class folders.

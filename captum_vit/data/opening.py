@@ -35,14 +35,14 @@ _BOOLEANS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "
 def open_data(spec: str) -> Reader:
     """The data set that `spec` names: `kind:path`, with options behind a question mark as in a web address.
 
-    Of the options, a value may write any character as %XX. Kinds that have splits take one behind the path, too, as in
-    `imagenet:/data/ILSVRC:val`.
+    In the value of an option any character may be written as %XX. Kinds that have splits also take one behind the path,
+    as in `imagenet:/data/ILSVRC:val`.
 
     Args:
         spec: imagenet:FOLDER, imagenet-s:FOLDER, imagenet-segmentation:FILE, voc:FOLDER, cub:FOLDER, coco:FOLDER,
             pets:FOLDER, folder:FOLDER, hf:NAME or hf:FOLDER, sample or sample:SCENES.
     Raises:
-        DataError: no such kind, option or path, the path holds something else, or a package is missing.
+        DataError: there is no such kind, option or path; the path holds something else; or a package is missing.
     """
     kind, _, rest = spec.partition(":")
     reader = _reader_class(kind, spec)

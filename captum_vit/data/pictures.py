@@ -1,7 +1,8 @@
 """Photographs with what was annotated on them: orientation, masks and boxes.
 
-A camera may store a photograph on its side and say so in EXIF. Items are upright; annotations were made on the stored
-pixels by nearly all tools, and are turned with the photograph. One that fits the upright size alone was made upright.
+A camera may store a photograph on its side and say so in EXIF. Items are upright. Nearly all tools annotate the stored
+pixels, so masks and boxes are turned with the photograph; an annotation whose size fits the upright image alone was
+made on that, and stays as it is.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,7 @@ from ..images import MAX_PIXELS, decode_image, known_formats, open_image
 from .base import Boxes, Mask
 
 Labels = NDArray[np.generic]
+Pixel = TypeVar("Pixel", bound=np.generic)
 
 _ORIENTATION = 0x0112  # EXIF
 _TURNS = {  # how stored pixels become upright: transposed first, then mirrored in x, then in y
@@ -53,8 +56,8 @@ class Photo:
         width, height = self.image.size
         return (height, width) if _TURNS[self.orientation][0] else (width, height)
 
-    def upright(self, mask: Labels) -> Labels:
-        """A mask of the stored pixels (H, W) as one of the upright image.
+    def upright(self, mask: NDArray[Pixel]) -> NDArray[Pixel]:
+        """A mask of the stored pixels (H, W) turned to the upright image.
 
         Raises:
             DataError: it is of another size.
@@ -70,7 +73,7 @@ class Photo:
         raise DataError(f"the mask is {width}x{height} and its image {stored}: they have to be of the same size")
 
     def upright_boxes(self, boxes: Iterable[Sequence[float]], drawn_on: tuple[int, int] | None = None) -> Boxes:
-        """Boxes (n, 4) on the stored pixels as boxes on the upright image, clipped to it.
+        """Boxes (n, 4) on the stored pixels turned to the upright image, and clipped to it.
 
         A box that lies outside or has no area is left out.
 
@@ -94,8 +97,11 @@ class Photo:
 
 
 def open_photo(source: Path | bytes, name: str = "") -> Photo:
-    """The image in a file, or in what a file holds, upright.
+    """An image upright.
 
+    Args:
+        source: a file, or the bytes of one.
+        name: what an error calls the bytes.
     Raises:
         ImageLoadError: it cannot be read.
     """
@@ -112,8 +118,13 @@ def open_photo(source: Path | bytes, name: str = "") -> Photo:
 
 
 def read_labels(source: Path | bytes, name: str = "") -> Labels:
-    """The pixels of a mask as they are stored, (H, W) or (H, W, channels): of a palette the indices, 16 bits as 16.
+    """The pixels of a mask as they are stored: indices where there is a palette, 16 bits where there are 16.
 
+    Args:
+        source: a file, or the bytes of one.
+        name: what an error calls it; by default the file's path.
+    Returns:
+        (H, W), or (H, W, channels) of an image with colours.
     Raises:
         DataError: no file, damaged, or enormous.
     """
@@ -132,7 +143,10 @@ def read_labels(source: Path | bytes, name: str = "") -> Labels:
 
 
 def marked(labels: Labels, threshold: float = 0) -> Mask:
-    """The pixels (H, W) above a threshold: in any channel of a colour mask, and only where it is not transparent."""
+    """Which pixels of a mask belong to the object, bool (H, W): those above a threshold.
+
+    Of a mask with colours, one channel above it is enough; a transparent pixel never counts.
+    """
     if labels.ndim == 3 and labels.shape[2] in (2, 4):
         return marked(labels[..., :-1], threshold) & marked(labels[..., -1])
     above: Mask = np.greater(labels, threshold)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError
-from .annotations import Annotation, read_annotation
+from .annotations import Annotation, Corners, Thing, read_annotation
 from .base import IndexedReader, Item, Row, imported, one_of, wrong_layout
 from .pictures import Photo, open_photo, read_labels
 
@@ -96,12 +96,12 @@ class Voc(IndexedReader):
             found = read_annotation(file.parent.parent / "Annotations" / f"{file.stem}.xml")
         except DataError as error:
             return [Row(file.stem, source=file, error=str(error))]
-        names = sorted({thing.name for thing in found.things if self.options["difficult"] or not thing.difficult})
+        names = sorted({thing.name for thing in self._counted(found)})
         return [Row(f"{file.stem}/{name}", name, file, found) for name in names]
 
     def read(self, row: Row) -> Item:
         photo, found = open_photo(row.source), row.detail
-        written = self._corners(found, row.target)
+        written: list[Corners] = [thing.corners for thing in self._counted(found) if thing.name == row.target]
         boxes = photo.upright_boxes([(x1 - 1, y1 - 1, x2, y2) for x1, y1, x2, y2 in written], found.size)
         corners = photo.upright_boxes(written, found.size)
         if not self.options["masks"]:
@@ -110,9 +110,9 @@ class Voc(IndexedReader):
         number = CLASSES.index(one_of(str(row.target), CLASSES, "class of VOC")) + 1
         return Item(row.id, photo.image, row.target, classes == number, boxes, classes != _VOID, corners)
 
-    def _corners(self, found: Annotation, name: object) -> list[tuple[float, float, float, float]]:
-        kept = [t for t in found.things if t.name == name and (self.options["difficult"] or not t.difficult)]
-        return [thing.corners for thing in kept]
+    def _counted(self, found: Annotation) -> list[Thing]:
+        """The objects of an image, those flagged difficult only where they are asked for."""
+        return [thing for thing in found.things if self.options["difficult"] or not thing.difficult]
 
     @staticmethod
     def _segmentation(photo: Photo, file: Path) -> np.ndarray:
