@@ -11,7 +11,7 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from .access import Adapter, AttentionCall, Readout, TokenLayout, adapt, register
-    from .attr import AGCAM, DAAM, AttentionRollout, FeatureImportance, GradientRollout, RawAttention
+    from .attr import AGCAM, DAAM, AttentionRollout, GradientRollout, RawAttention
     from .errors import CaptumViTError
     from .explanation.explaining import Explainer, explain
     from .explanation.explanation import Explanation
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .models import load_model
     from .pipelines import explainer as explainer
     from .preprocessing import Preprocessing
+    from .targets import Contrast, Embedding, FeatureImportance
 
 _HOMES = {
     "AGCAM": "attr",
@@ -29,7 +30,9 @@ _HOMES = {
     "CaptumViTError": "errors",
     "Explainer": "explanation.explaining",
     "Explanation": "explanation.explanation",
-    "FeatureImportance": "attr",
+    "Contrast": "targets",
+    "Embedding": "targets",
+    "FeatureImportance": "targets",
     "GradientRollout": "attr",
     "Inspection": "inspection",
     "Preprocessing": "preprocessing",
@@ -62,6 +65,8 @@ __all__ = [
     "AttentionCall",
     "AttentionRollout",
     "CaptumViTError",
+    "Contrast",
+    "Embedding",
     "Explainer",
     "Explanation",
     "FeatureImportance",

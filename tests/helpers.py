@@ -25,9 +25,12 @@ from transformers import (
     ViTModel,
 )
 
-from captum_vit import AGCAM, DAAM, AttentionRollout, GradientRollout, RawAttention
+from captum_vit import adapt, attr
+from captum_vit.access import Adapter, AttentionCall
+from captum_vit.capture import Inputs, Run, untouched
+from captum_vit.targets import as_target
 
-METHODS = (AGCAM, DAAM, AttentionRollout, GradientRollout, RawAttention)
+METHODS = tuple(attr.METHODS.values())  # so that a new method is tested by being there
 CLASSES = 7
 SIZE, PATCH, WIDTH, HEADS, DEPTH = 32, 8, 24, 3, 3
 
@@ -177,3 +180,30 @@ def image_size(model: nn.Module) -> tuple[int, int]:
 def explain(method: Any, x: Tensor, target: Any = 1, **options: Any) -> Tensor:
     """The map of any method on any model."""
     return method.attribute(x, target if method.class_specific else None, **options)
+
+
+def whole(call: AttentionCall) -> AttentionCall:
+    """All of an attention, for `Run.reduced`."""
+    return call
+
+
+def recorded(model: nn.Module, x: Tensor, **kwargs: Any) -> Run:
+    """A forward that keeps every attention whole."""
+    run = Run(adapt(model), Inputs(x, kwargs=kwargs), {whole})
+    run.reduced(whole)
+    return run
+
+
+def scores_of(adapter: Adapter, x: Tensor) -> Tensor:
+    """The model's scores, by a plain call."""
+    with untouched(adapter), torch.no_grad():
+        return adapter.scores(adapter.model(x))
+
+
+def general_path(method: Any, x: Tensor, target: Any) -> Tensor:
+    """The map of a method of ours whose gradients go back through all tokens, though a replay would do."""
+    target = as_target(target)
+    run = attr.start([(method, {})], Inputs(x), target)
+    run.may_replay = False
+    with torch.no_grad():
+        return run.layout.to_grid(method._maps(run, target, flow=False))

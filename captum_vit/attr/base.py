@@ -11,7 +11,7 @@ from captum.log import log_usage
 from torch import Tensor, nn
 
 from ..access import Adapter, Layer, Readout, adapt, select_layers
-from ..capture import Inputs, Need, Run, readout_of
+from ..capture import Inputs, Need, Run, readout_of, untouched
 from ..errors import InputError, LayerNotFoundError, OptionError, TargetError, UnsupportedModelError
 from ..facts import Facts
 from ..targets import Classes, Target, as_target, target_indices
@@ -195,7 +195,7 @@ class ViTAttribution(LayerAttribution):
         call = checked_inputs(self.adapter, inputs, additional_forward_args, forward_kwargs)
         if len(call.images) != 1:
             raise InputError(f"attribute_classes takes one image, got a batch of {len(call.images)}")
-        with torch.inference_mode(False), torch.no_grad():
+        with untouched(self.adapter), torch.no_grad():
             run = start([(self, options)], call)
             wanted = self._several(targets, run)
             found = list(self._class_maps(run, wanted, flow=False, **options))
@@ -249,7 +249,7 @@ class ViTAttribution(LayerAttribution):
         check_output_shape(output_shape)
         check_options(self.get_name(), self.options(), options)
         wanted = self._target(target)
-        with torch.inference_mode(False), torch.no_grad():
+        with untouched(self.adapter), torch.no_grad():
             run = start([(self, options)], call, wanted, flow=flow, once=True)
             maps = self._maps(run, wanted, flow=flow, **options)
             return shape_maps(run.layout.to_grid(maps).detach(), run.layout, self.adapter, call.images, output_shape)

@@ -8,7 +8,7 @@ from captum.log import log_usage
 from torch import Tensor
 
 from ..access import AttentionCall, Readout
-from ..capture import Need, Run
+from ..capture import Need, Run, untouched
 from ..errors import OptionError
 from ..targets import Target
 from .base import ViTAttribution, start
@@ -49,7 +49,7 @@ class RawAttention(ViTAttribution):
     ) -> Tensor:
         """Every head by itself: (N, layers, heads, rows, cols); their mean over heads is the flow."""
         call = checked_inputs(self.adapter, inputs, additional_forward_args, forward_kwargs)
-        with torch.inference_mode(False), torch.no_grad():
+        with untouched(self.adapter), torch.no_grad():
             run = start([(self, {"kind": kind})], call)
             return run.layout.to_grid(torch.stack(self._per_head(run, kind, flow=True), 1))
 
@@ -68,7 +68,7 @@ class RawAttention(ViTAttribution):
             the mean over heads; the latter of the layers in which patches look at patches of that grid.
         """
         call = checked_inputs(self.adapter, inputs, additional_forward_args, forward_kwargs)
-        with torch.inference_mode(False), torch.no_grad():
+        with untouched(self.adapter), torch.no_grad():
             run = Run(self.adapter, call, RECORDED, layers=self.layers_read)
             return recorded(run, self.layers_read(run.readout))
 

@@ -50,6 +50,7 @@ class Run:
     ) -> None:
         self.adapter, self.inputs, self.once = adapter, inputs, once
         self.listened = foreign_hooks(adapter.model)
+        self.may_replay = True  # set to False, the general way is taken where a replay would do
         self._readout, self._wanted_layers = readout, layers
         self._needs = frozenset(needs)
         self._forward: Forward | None = None
@@ -153,7 +154,12 @@ class Run:
         A head that is not known may use the values of tokens that its gradient does not show; and in train mode two
         forwards would draw different dropout masks.
         """
-        return self._expected_readout.only_prefix and not self.adapter.training and self.adapter.first_block is not None
+        return (
+            self.may_replay
+            and self._expected_readout.only_prefix
+            and not self.adapter.training
+            and self.adapter.first_block is not None
+        )
 
     def score(self, images: Tensor) -> Tensor:
         """The scores of other images, as a perturbation method asks for: one plain forward."""

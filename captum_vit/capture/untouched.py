@@ -1,8 +1,10 @@
 """Models are left exactly as they were found, also by threads that share one and after an exception."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,18 +12,28 @@ from torch import nn
 
 from ..access import Adapter
 
+_inside: ContextVar[frozenset[int]] = ContextVar("captum_vit_untouched_models", default=frozenset())
+
 
 @contextmanager
 def untouched(adapter: Adapter) -> Iterator[None]:
     """The model made ready for capture, and put back: attention kernels, compiled code, and in train mode the
-    random state and running statistics. Gradients can be taken inside, also under an outer inference_mode."""
+    random state and running statistics. Gradients can be taken inside, also under an outer inference_mode.
+
+    A forward and the backward through it belong into one of these, since in train mode the statistics are put back at
+    its end; one inside another does nothing.
+    """
+    if id(adapter.model) in _inside.get():
+        yield
+        return
     with ExitStack() as stack:
+        stack.callback(_inside.reset, _inside.set(_inside.get() | {id(adapter.model)}))
         stack.enter_context(torch.inference_mode(False))
         modules = list(adapter.model.modules())
         for switch in adapter.capturing():
             stack.enter_context(_switched(*switch))
         if any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in modules):
-            stack.enter_context(_switched(_CompilerStance, "value", "force_eager"))
+            stack.enter_context(_COMPILER.used())
         if adapter.training:
             stack.enter_context(_unchanged_by_training(modules))
         yield
@@ -42,44 +54,67 @@ def _unchanged_by_training(modules: list[nn.Module]) -> Iterator[None]:
                     buffer.copy_(value)
 
 
-class _Stance:
-    """torch.compile's stance as an attribute: as the caller has it, or "force_eager" (compiled code runs plainly)."""
+class _Shared:
+    """A change to something that threads share: made by the first that needs it, undone by the last."""
 
-    _context: Any = None
+    def __init__(self, enter: Callable[[], Callable[[], None]]) -> None:
+        self._enter, self._users, self._undo = enter, 0, lambda: None
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """The change, for as long as this lasts."""
+        with _lock:
+            if self._users == 0:
+                self._undo = self._enter()
+            self._users += 1
+        try:
+            yield
+        finally:
+            with _lock:
+                self._users -= 1
+                if self._users == 0:
+                    self._undo()
 
     @property
-    def value(self) -> str:
-        return "as it was" if self._context is None else "force_eager"
-
-    @value.setter
-    def value(self, stance: str) -> None:
-        if stance == "force_eager":
-            self._context = torch.compiler.set_stance("force_eager")  # takes effect at once
-        else:
-            self._context.__exit__(None, None, None)
-            self._context = None
+    def free(self) -> bool:
+        """Whether nobody uses it."""
+        return self._users == 0
 
 
-_CompilerStance = _Stance()
-_switch_lock = threading.Lock()
-_switches: dict[tuple[int, str], list] = {}  # (object, attribute) -> [users, original value]
+def _run_eagerly() -> Callable[[], None]:
+    stance = torch.compiler.set_stance("force_eager")  # takes effect at once: compiled code runs plainly
+    return lambda: stance.__exit__(None, None, None)
+
+
+def _set(owner: Any, attribute: str, value: Any) -> Callable[[], None]:
+    before = getattr(owner, attribute)
+    if before != value:
+        setattr(owner, attribute, value)
+
+    def undo() -> None:
+        if getattr(owner, attribute) != before:
+            setattr(owner, attribute, before)
+
+    return undo
+
+
+_lock = threading.RLock()
+_COMPILER = _Shared(_run_eagerly)
+_switches: dict[tuple[int, str], _Shared] = {}
 
 
 @contextmanager
 def _switched(owner: Any, attribute: str, value: Any) -> Iterator[None]:
     """`owner.attribute = value` for as long as any thread needs it, then the original again."""
     key = (id(owner), attribute)
-    with _switch_lock:
-        entry = _switches.setdefault(key, [0, getattr(owner, attribute)])
-        entry[0] += 1
-        if getattr(owner, attribute) != value:
-            setattr(owner, attribute, value)
-    try:
-        yield
-    finally:
-        with _switch_lock:
-            entry[0] -= 1
-            if entry[0] == 0:
-                del _switches[key]
-                if getattr(owner, attribute) != entry[1]:
-                    setattr(owner, attribute, entry[1])
+    with ExitStack() as stack:
+        with _lock:
+            switch = _switches.setdefault(key, _Shared(partial(_set, owner, attribute, value)))
+            stack.enter_context(switch.used())
+        try:
+            yield
+        finally:
+            with _lock:
+                stack.close()
+                if switch.free:
+                    _switches.pop(key, None)

@@ -8,10 +8,9 @@ from torch import Tensor, nn
 
 from captum_vit import AGCAM, DAAM, AttentionRollout, RawAttention, Readout, adapt
 from captum_vit.access import NestedAdapter
-from captum_vit.capture.running import Inputs, measure_readout
-from captum_vit.capture.untouched import untouched
+from captum_vit.capture import Inputs, Run, measure_readout, readout_of, untouched
 from captum_vit.errors import InputError, OptionError
-from tests.helpers import METHODS, assert_close, explain, hf_vit, images, timm_vit
+from tests.helpers import METHODS, assert_close, explain, general_path, hf_vit, images, timm_vit
 
 
 def mixing_hook(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
@@ -68,14 +67,60 @@ class Owner(nn.Module):
 @pytest.mark.parametrize("name", ALTERED)
 def test_an_altered_model_is_measured(name, method):
     model = ALTERED[name]()
-    assert adapt(model).readout is None
+    assert adapt(model).readout is None or "hook" in name  # whether a hook only listens is seen in the run
+    run = Run(adapt(model), Inputs(images()))
+    assert not run.readout.declared
+    assert run.readout == readout_of(adapt(Owner(model)), Inputs(images()))
     assert_close(explain(method(model), images()), explain(method(Owner(model)), images()))
 
 
 @pytest.mark.parametrize("name", ALTERED)
 def test_an_altered_model_takes_the_general_path(name):
     ours = AGCAM(ALTERED[name]())
-    assert_close(ours.attribute(images(), 1), ours.attribute(images(), 1, replay=False))
+    assert_close(ours.attribute(images(), 1), general_path(ours, images(), 1))
+
+
+class Listener:
+    """A feature extractor, as of a logger."""
+
+    def __init__(self, model: nn.Module, edit: bool = False) -> None:
+        self.heard: dict[str, Tensor] = {}
+        self.calls = 0
+        for name, module in model.named_modules():
+            module.register_forward_hook(self.hook(name))
+            module.register_forward_pre_hook(lambda module, args: None)
+
+    def hook(self, name: str):
+        def listen(module: nn.Module, args: tuple, output: Tensor) -> None:
+            self.calls += 1
+            self.heard[name] = output if isinstance(output, Tensor) else output[0]
+
+        return listen
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("make", [timm_vit, hf_vit])
+def test_a_hook_that_listens_changes_nothing_and_hears_a_whole_forward(make, method):
+    model, x = make(), images()
+    expected = explain(method(model), x)
+    listener = Listener(model)
+    model(x)
+    plain, calls = {name: heard.detach() for name, heard in listener.heard.items()}, listener.calls
+    listener.calls = 0
+    assert_close(explain(method(model), x), expected)
+    assert listener.calls <= calls  # once, and no more by a replay; a fused kernel leaves a dropout out
+    for name, heard in listener.heard.items():
+        assert_close(heard.detach(), plain[name])
+    assert Run(adapt(model), Inputs(x)).readout.declared
+
+
+def test_a_hook_that_writes_in_place_is_no_listener():
+    def write(module: nn.Module, args: tuple, output: Tensor) -> None:
+        output.add_(output.mean(1, keepdim=True))
+
+    model = timm_vit()
+    model.blocks[0].register_forward_hook(write)
+    assert not Run(adapt(model), Inputs(images())).readout.declared
 
 
 def test_an_unaltered_model_is_not_measured():

@@ -6,10 +6,24 @@ from torch import nn
 
 from captum_vit import AGCAM, DAAM, AttentionRollout, FeatureImportance, RawAttention, adapt
 from captum_vit.access import AttentionCall, TokenLayout
-from captum_vit.capture.running import Inputs, differentiate, measure_readout, record
-from captum_vit.capture.untouched import untouched
+from captum_vit.capture import Inputs, Run, measure_readout, untouched
 from captum_vit.errors import LayerNotFoundError, TokenLayoutError
-from tests.helpers import CASES, DEPTH, METHODS, WIDE, Case, assert_close, explain, image_size, images, relative_error
+from tests.helpers import (
+    CASES,
+    DEPTH,
+    METHODS,
+    WIDE,
+    Case,
+    assert_close,
+    explain,
+    general_path,
+    image_size,
+    images,
+    recorded,
+    relative_error,
+    scores_of,
+    whole,
+)
 
 RESIZED = [name for name, case in CASES.items() if case.other_size]
 
@@ -29,10 +43,8 @@ def batch(model: nn.Module, count: int = 2) -> torch.Tensor:
 
 
 def calls_of(model: nn.Module, x: torch.Tensor, **kwargs) -> tuple[dict[str, AttentionCall], TokenLayout]:
-    adapter = adapt(model)
-    with untouched(adapter):
-        recording = record(adapter, Inputs(x, kwargs=kwargs), lambda call: call)
-    return recording.kept, recording.layout
+    run = recorded(model, x, **kwargs)
+    return run.reduced(whole), run.layout
 
 
 def recomputed(call: AttentionCall) -> torch.Tensor:
@@ -62,14 +74,12 @@ def test_a_wrong_scale_would_be_seen(model):
         assert relative_error(recomputed(wrong), call.out) > 1e-4
 
 
-def test_declared_readout_is_the_measured_one(model):
+def test_declared_readout_is_the_measured_one(case, model):
     adapter = adapt(model)
     with untouched(adapter):
         measured = measure_readout(adapter, Inputs(batch(model)))
-    assert adapter.readout in (None, measured)
-    with untouched(adapter), torch.no_grad():
-        layout = record(adapter, Inputs(batch(model)), lambda call: None).layout
-    assert layout.readout == measured
+    assert adapter.readout == (None if case is CASES["timm-unpooled"] else measured)  # what becomes of it is unknown
+    assert recorded(model, batch(model)).layout.readout == measured
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -99,16 +109,15 @@ def test_shapes(case, model, method):
 def test_replay_is_the_general_path(model):
     x = batch(model)
     replayed = AGCAM(model).attribute(x, [1, 4])
-    assert_close(replayed, AGCAM(model).attribute(x, [1, 4], replay=False))
-    assert relative_error(replayed, AGCAM(model).attribute(x, [4, 1], replay=False)) > 1e-3
+    assert_close(replayed, general_path(AGCAM(model), x, [1, 4]))
+    assert relative_error(replayed, general_path(AGCAM(model), x, [4, 1])) > 1e-3
 
 
 @pytest.mark.parametrize("targets", ["all", [5, 0, 5], torch.tensor([2])])
 def test_many_classes_are_each_class(model, targets):
     x = batch(model, 1)
     maps = AGCAM(model).attribute_classes(x, targets)
-    with torch.no_grad(), untouched(adapt(model)):
-        count = adapt(model).scores(model(x)).shape[1]
+    count = scores_of(adapt(model), x).shape[1]
     wanted = range(count) if isinstance(targets, str) else [int(t) for t in targets]
     assert len(maps) == len(wanted)
     for c, found in zip(wanted, maps, strict=True):
@@ -118,7 +127,7 @@ def test_many_classes_are_each_class(model, targets):
 def test_target_is_needed_unless_features_are_explained(case, model):
     x = batch(model)
     if case.headless:
-        assert DAAM(model).attribute(x, importance=FeatureImportance()).abs().max() > 0
+        assert DAAM(model).attribute(x, FeatureImportance()).abs().max() > 0
     else:
         assert relative_error(DAAM(model).attribute(x, 1), DAAM(model).attribute(x, 2)) > 1e-3
 
@@ -136,7 +145,7 @@ def test_other_sizes(name, method):
     flipped = explain(method(model), x.mT, forward_kwargs=case.kwargs)
     assert flipped.shape == (2, 1, cols, rows)
     spatial = explain(method(model), x, forward_kwargs=case.kwargs, output_shape="spatial")
-    assert spatial.shape[2:] >= torch.Size(case.other_size)
+    assert spatial.shape[2:] == torch.Size(case.other_size)
 
 
 @pytest.mark.parametrize("name", RESIZED)
@@ -188,9 +197,8 @@ def test_gradients_come_from_the_model_itself(model):
     """The gradient at the last attention's output, against one by finite differences of the scores."""
     model = model.double()
     x, adapter = batch(model, 1).double(), adapt(model)
-    with untouched(adapter):
-        run = differentiate(adapter, Inputs(x), [list(adapter.attention_layers())[-1]])
-        ((name, gradient),) = run.gradients(lambda s: s[:, 1]).items()
+    run = Run(adapter, Inputs(x), layers=lambda readout: list(adapter.attention_layers())[-1:])
+    ((name, gradient),) = run.gradients(1).items()
     direction = torch.randn_like(gradient)
     steps = [scores_with(adapter, x, name, 1e-6 * sign * direction) for sign in (1, -1)]
     slope = (steps[0] - steps[1]) / 2e-6

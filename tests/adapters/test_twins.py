@@ -86,7 +86,7 @@ def test_heads_and_classes_are_equal(twins):
 def test_self_supervised_maps_are_equal(kind):
     bank, labels = torch.randn(30, WIDTH), torch.randint(0, 3, (30,))
     for importance in (FeatureImportance(), FeatureImportance(bank, labels, k=5)):
-        assert_close(*(DAAM(model).attribute(images(), importance=importance) for model in PAIRS[kind]()))
+        assert_close(*(DAAM(model).attribute(images(), target=importance) for model in PAIRS[kind]()))
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from captum_vit import AGCAM, DAAM, AttentionRollout, GradientRollout, adapt
 from captum_vit.access import Adapter, AttentionCall
 from captum_vit.attr import METHODS
-from captum_vit.capture.running import Inputs, differentiate, measure_readout, record
-from captum_vit.capture.untouched import untouched
+from captum_vit.capture import ATTENTION, GRADIENTS, VALUES, Inputs, Run, measure_readout, untouched
 from captum_vit.errors import UnsupportedModelError
+from tests import helpers
 from tests.families import stepwise
 from tests.families.family import Family
 from tests.families.table import FAMILIES
@@ -37,9 +37,8 @@ def batch(family: Family, count: int = 2) -> Tensor:
 
 
 def recorded(model: nn.Module, x: Tensor) -> tuple[Adapter, dict[str, AttentionCall]]:
-    adapter = adapt(model)
-    with untouched(adapter):
-        return adapter, record(adapter, Inputs(x), lambda call: call).kept
+    run = helpers.recorded(model, x)
+    return run.adapter, run.reduced(helpers.whole)
 
 
 def test_every_layer_is_recorded(family, model):
@@ -83,12 +82,13 @@ def test_which_methods_apply(family, model):
 def test_the_readout_is_the_measured_one(family, model):
     adapter = adapt(model)
     with untouched(adapter):
-        assert adapter.readout in (None, measure_readout(adapter, Inputs(batch(family))))
+        measured = measure_readout(adapter, Inputs(batch(family)))
+    assert adapter.readout == (None if family.library == "own code" else measured)  # whose head cannot be known
 
 
 def test_replay_is_the_general_path(family, model):
     x = batch(family)
-    assert_close(AGCAM(model).attribute(x, [1, 4]), AGCAM(model).attribute(x, [1, 4], replay=False))
+    assert_close(AGCAM(model).attribute(x, [1, 4]), helpers.general_path(AGCAM(model), x, [1, 4]))
 
 
 def test_other_sizes(family, model):
@@ -105,6 +105,11 @@ def test_other_sizes(family, model):
     assert abs(cols * layout.patch[1] - width) < layout.patch[1]
 
 
+def correlation(ours: Tensor, theirs: Tensor) -> float:
+    """That of two maps, 1 if they are equal up to scale and shift."""
+    return torch.corrcoef(torch.stack([ours.flatten(), theirs.flatten()]))[0, 1].item()
+
+
 def test_autocast_is_near(family, model):
     x = batch(family, 1)
     for name, method in METHODS.items():
@@ -113,7 +118,8 @@ def test_autocast_is_near(family, model):
             with torch.autocast("cpu", torch.bfloat16):
                 maps = explain(method(model), x)
             assert maps.dtype == torch.float32
-            assert relative_error(maps, expected) < 0.9
+            # the soft splits before T2T-ViT's blocks have attention of their own in half precision
+            assert correlation(maps, expected) > (0.7 if family.name == "T2T-ViT" else 0.95)
 
 
 def test_the_model_is_left_as_it_was(family, model):
@@ -172,10 +178,10 @@ def flat(maps: Tensor) -> Tensor:
 
 def test_gradient_of_the_weights_is_the_explicit_one(explicit):
     steps, grads = explicit.steps(constant=False)
-    with untouched(explicit.adapter):
-        run = differentiate(explicit.adapter, Inputs(explicit.x), list(steps))
-        ours = run.gradients(lambda scores: scores[:, 1])
-    for name, call in run.calls.items():
+    run = Run(explicit.adapter, Inputs(explicit.x), {GRADIENTS}, layers=lambda readout: list(steps))
+    ours = run.gradients(lambda output: explicit.adapter.scores(output)[:, 1])
+    assert any(grad.abs().max() > 0 for _, grad in grads.values())
+    for name, call in run.calls(list(steps), {ATTENTION, VALUES}).items():
         assert_close(call.weights(slice(None)), steps[name].a.detach(), 1e-6)
         if grads[name][1].abs().max() > 0:
             assert_close(call.weight_grad(slice(None), ours[name]), grads[name][0], 1e-5)

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from captum_vit import AGCAM, DAAM, AttentionRollout, GradientRollout, RawAttention, adapt
 from captum_vit.access import CLASS, CLASS_AND_PATCHES, PATCHES
-from captum_vit.capture.running import Inputs, measure_readout
-from captum_vit.capture.untouched import untouched
+from captum_vit.capture import Inputs, measure_readout, untouched
 from tests.families.timm_models import small
 from tests.helpers import CLASSES, METHODS, assert_close, explain, images, randomise, relative_error, timm_vit
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from captum_vit import Readout, ops
-from captum_vit.attr.base import select_scores
 from captum_vit.errors import OptionError
+from captum_vit.targets import Output, as_target
 from tests.helpers import relative_error
 from tests.properties.broken import caught, unshrunk
 
@@ -388,6 +388,10 @@ def test_readout_weights(prefix, patches, reads_patches, data):
     weights = readout.weights(prefix, prefix + patches)
     assert abs(weights.sum() - 1) < 1e-6
     assert weights.nonzero().flatten().tolist() == [*sorted(chosen), *range(prefix, prefix + patches * reads_patches)]
+
+
+def select_scores(scores: Tensor, target) -> Tensor:
+    return as_target(target).score(Output(scores, scores))
 
 
 def check_targets(select, scores, target):

@@ -6,7 +6,7 @@ from timm.models.deit import VisionTransformerDistilled
 from torch import Tensor
 
 from captum_vit import AGCAM, DAAM, AttentionRollout, FeatureImportance, GradientRollout, RawAttention
-from tests.helpers import assert_close, images, relative_error, timm_vit
+from tests.helpers import assert_close, general_path, images, relative_error, timm_vit
 from tests.reference import explicit
 from tests.reference.explicit import Attention
 
@@ -64,11 +64,11 @@ def test_the_explicit_forward_is_the_model(world):
     assert_close(world.model(world.images).detach(), world.scores.detach(), EXACT)
 
 
-@pytest.mark.parametrize("replay", [True, False])
-def test_agcam(world, replay):
+@pytest.mark.parametrize("way", [AGCAM.attribute, general_path])
+def test_agcam(world, way):
     blocks, y = world.detached()
     expected = explicit.agcam(blocks, explicit.gradients(y, [b.a for b in blocks]), world.rows)
-    assert_close(AGCAM(world.model).attribute(world.images, TARGET, replay=replay), world.grid(expected), EXACT)
+    assert_close(way(AGCAM(world.model), world.images, TARGET), world.grid(expected), EXACT)
 
 
 def test_daam(world):
@@ -114,7 +114,7 @@ def test_self_supervised_daam(bank):
     assert_close(given.weights(f), w, EXACT)
     grads = explicit.gradients((features * w).sum(), [b.o for b in blocks])
     expected = explicit.daam(blocks, grads, [0], rectify=False)[:, 1:].reshape(2, 1, *GRID).detach()
-    assert_close(DAAM(model).attribute(x, importance=given), expected, EXACT)
+    assert_close(DAAM(model).attribute(x, given), expected, EXACT)
     rectified = explicit.daam(blocks, grads, [0])[:, 1:].reshape(2, 1, *GRID).detach()
     assert relative_error(expected, rectified) > DIFFERENT
 

@@ -11,7 +11,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from captum_vit import AGCAM, DAAM, AttentionRollout, FeatureImportance, GradientRollout, RawAttention
-from tests.helpers import assert_close, relative_error
+from tests.helpers import assert_close, general_path, relative_error
 
 DATA = Path(__file__).parent / "data"
 ELSEWHERE = {"transformer_attribution", "generic_relevance"}  # methods that the library does not have yet
@@ -47,9 +47,9 @@ def test_logits(model, published):
         assert_close(model(published["images"]), published["logits"])
 
 
-@pytest.mark.parametrize("replay", [True, False])
-def test_agcam(model, published, replay):
-    assert_close(AGCAM(model).attribute(published["images"], published["targets"], replay=replay), published["agcam"])
+@pytest.mark.parametrize("way", [AGCAM.attribute, general_path])
+def test_agcam(model, published, way):
+    assert_close(way(AGCAM(model), published["images"], published["targets"]), published["agcam"])
 
 
 def test_agcam_of_all_classes(model, published):
@@ -93,7 +93,7 @@ def test_self_supervised(model, published):
         features = model(published["images"])
     assert_close(importance.weights(features), published["ss_importance"])
     assert torch.equal(importance.predict(features), published["ss_predicted_label"])
-    flow = DAAM(model).attribute_flow(published["images"], importance=importance)
+    flow = DAAM(model).attribute_flow(published["images"], importance)
     assert_close(flow, published["ss_daam_blocks"].cumsum(1))
 
 

@@ -9,7 +9,18 @@ from transformers import ViTForImageClassification
 
 from captum_vit import AGCAM, RawAttention
 from tests.fingerprint import changes, fingerprint
-from tests.helpers import CLASSES, METHODS, WIDTH, assert_close, explain, hf_vit, images, randomise, timm_vit
+from tests.helpers import (
+    CLASSES,
+    METHODS,
+    WIDTH,
+    assert_close,
+    explain,
+    general_path,
+    hf_vit,
+    images,
+    randomise,
+    timm_vit,
+)
 
 
 def eager_hf(**changes) -> ViTForImageClassification:
@@ -147,7 +158,7 @@ def test_other_entries_leave_the_model_alone(method):
     before = fingerprint(model, x)
     if method is AGCAM:
         method(model).attribute_classes(x)
-        method(model).attribute(x, 1, replay=False)
+        general_path(method(model), x, 1)
     if method is RawAttention:
         method(model).attribute_heads(x)
     assert not changes(before, fingerprint(model, x))
