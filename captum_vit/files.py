@@ -28,7 +28,7 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
 
 
-def check_folder(folder: Path) -> None:
+def check_writable(folder: Path) -> None:
     """That a folder can be made and written, so that a failure comes before the work; nothing of the trial stays.
 
     Raises:

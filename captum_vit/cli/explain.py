@@ -1,91 +1,22 @@
-"""What the command line does with its images: explain, draw, write. Imports torch; cli.py does not."""
+"""What the command line makes of an explanation: pictures, pages, and the folder that they go to."""
 
-import os
-import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
 
-from ..attr import METHODS
-from ..errors import ExplanationLoadError, OutputError, TargetError
+from ..errors import ExplanationLoadError, OutputError
 from ..explained import Attribution
-from ..explanation.explaining import Explainer
 from ..explanation.explanation import Explanation
 from ..explanation.saving import MANIFEST
-from ..files import write_atomically
-from ..images import open_image
-from ..sample import draw_scene
-from ..visualization import Cell, overlay, sheet
+from ..files import check_writable, make_folder, write_atomically
+from ..visualization import SIGNS, Cell, overlay, sheet
 from .folders import fingerprint, folder_for
+from .working import Options
 
-SCENE = "scene"
 FLOW, REPORT = "flow.gif", "report.html"
-_SCENE_SEED = 15
-_SCENE_SIDE = 512
-
-
-@dataclass(frozen=True)
-class Options:
-    """What was asked for; `methods` None chooses one that suits the model."""
-
-    model: str
-    checkpoint: Path | None
-    methods: Sequence[str] | None
-    targets: Sequence[str]
-    layers: Sequence[str]
-    device: str | None
-    max_side: int
-    top_k: int
-    attention: bool
-    report: bool
-    flow: bool
-
-
-def picture(path: Path | None) -> Image.Image:
-    """The image in a file, or the embedded scene."""
-    if path is not None:
-        return open_image(path)
-    return Image.fromarray(draw_scene(_SCENE_SEED, objects=2, size=_SCENE_SIDE).image)
-
-
-def load(options: Options) -> tuple[Explainer, list[str]]:
-    """The model that was asked for, and what a user should know about the choice of methods.
-
-    Raises:
-        CaptumViTError: model, layer, method or device cannot be had.
-    """
-    layers = [int(n) if re.fullmatch("-?[0-9]{1,9}", n) else n for n in options.layers] or None
-    explainer = Explainer(options.model, layer=layers, device=options.device, checkpoint=options.checkpoint)
-    if explainer.headless and options.targets:
-        raise TargetError(f"--target needs a classifier, and {options.model!r} gives features, not classes")
-    chosen = explainer.choose(_asked(options))
-    for name in chosen:
-        explainer.method(name)  # a method or layer that does not fit is found before the first image
-    notes = []
-    reasons: dict[str | None, list[str]] = {}
-    for name in METHODS:
-        if _asked(options) == "all" and name not in chosen:
-            reasons.setdefault(explainer.unfit(name), []).append(name)
-    notes += [f"{' and '.join(names)} cannot be drawn: {reason}" for reason, names in reasons.items()]
-    if options.targets and not any(METHODS[name].class_specific for name in chosen):
-        notes.append(f"--target is not used: {', '.join(chosen)} gives one map for all classes")
-    return explainer, notes
-
-
-def _asked(options: Options) -> Sequence[str] | str | None:
-    return "all" if options.methods is not None and len(options.methods) == len(METHODS) else options.methods
-
-
-def explained(explainer: Explainer, image: Image.Image, name: str, options: Options) -> Explanation:
-    """The explanation of one image from the file of this name."""
-    explanation = explainer(
-        image, method=_asked(options), target=options.targets, top_k=options.top_k, attention=options.attention
-    )
-    return replace(explanation, source=name)
 
 
 def write(explanation: Explanation, out: Path, name: str, options: Options, taken: set[Path]) -> tuple[Path, list[str]]:
@@ -155,34 +86,39 @@ def loaded(folders: Sequence[Path], refused: Callable[[ExplanationLoadError], No
 
 
 def pictures(explanation: Explanation) -> dict[str, Image.Image]:
-    """Overlays by file name, and an overview of them: a row for each class."""
-    shown = explanation.image
-    drawn: dict[str, Image.Image] = {}
+    """Overlays by file name, and an overview of them: a row for each target."""
+    shown, every = explanation.image, list(explanation)
+    names = distinct(["overview", *map(_file_name, every)])[1:]
+    drawn = {
+        f"{name}.png": overlay(shown, a.map, explanation.view, signed=a.signed)
+        for name, a in zip(names, every, strict=True)
+    }
+    made = list(zip(every, drawn.values(), strict=True))
     rows: list[list[Cell]] = []
-    targets: Sequence[int | None] = [label.index for label in explanation.targets] or [None]
-    for target in targets:
-        cells: list[Cell] = [None if rows else ("input", shown)]
-        for attribution in explanation:
-            own = attribution.target and attribution.target.index
-            if own == target or (own is None and not rows):
-                layer = overlay(shown, attribution.map, explanation.view)
-                drawn[_file_name(attribution)] = layer
-                cells.append((_title(attribution), layer))
-        rows.append(cells)
+    for target in explanation.targets or (None,):
+        own = [(_title(a), layer) for a, layer in made if a.target == target or (a.target is None and not rows)]
+        key = f"input ({SIGNS})" if any(a.signed for a in every) else "input"
+        rows.append([None if rows else (key, shown), *own])
     return {**drawn, "overview.png": sheet(rows)}
 
 
 def _title(attribution: Attribution) -> str:
     label = attribution.target
-    return attribution.method if label is None else f"{attribution.method}: {label.title} {label.score:.0%}"
+    if label is None:
+        return attribution.method_title
+    score = f", {label.measured}" if label.index is None else f" {label.score:.0%}"
+    return f"{attribution.method_title}: {label.title}{score}"
 
 
 def _file_name(attribution: Attribution) -> str:
-    label = attribution.target
+    """Without its ending: method, number of the class and its first name; of other targets how they are asked for."""
+    method, label = safe_name(attribution.method, "method"), attribution.target
     if label is None:
-        return f"{attribution.method}.png"
+        return method
+    if label.index is None:
+        return f"{method}-{safe_name(label.name, 'target')}"
     name = safe_name(label.name.split(",")[0], "")
-    return f"{attribution.method}-{label.index}{'-' if name else ''}{name}.png"
+    return f"{method}-{label.index}{'-' if name else ''}{name}"
 
 
 def safe_name(text: str, default: str) -> str:
@@ -193,36 +129,32 @@ def safe_name(text: str, default: str) -> str:
 
 
 def folder_names(files: Iterable[Path]) -> list[str]:
-    """A name for each file from its stem, all different, also where upper and lower case are the same."""
+    """A name for each file from its stem, all different."""
+    return distinct(safe_name(file.stem, "image") for file in files)
+
+
+def distinct(names: Iterable[str]) -> list[str]:
+    """The names, those that were there already with a number, also where upper and lower case are the same."""
     used: set[str] = set()
-    names = []
-    for file in files:
-        base = name = safe_name(file.stem, "image")
-        count = 2
+    found = []
+    for base in names:
+        name, count = base, 2
         while name.casefold() in used:
             name, count = f"{base}-{count}", count + 1
         used.add(name.casefold())
-        names.append(name)
-    return names
+        found.append(name)
+    return found
 
 
 def check_folder(folder: Path) -> None:
-    """Make the folder and a file in it, so that a failure comes before the work, and remove both.
+    """That a folder for --out can be made and written, so that a failure comes before the work.
 
     Raises:
-        OutputError: it cannot be made or written.
+        OutputError: it cannot.
     """
     if folder.is_file():
         raise OutputError(f"cannot write to {str(folder)!r}: it is a file, --out takes a folder")
-    probe, new = folder / f".{os.getpid()}.tmp", not folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-        if new:
-            folder.rmdir()
-    except OSError as error:
-        raise OutputError(f"cannot write to the folder {str(folder)!r}: {error.strerror}") from error
+    check_writable(folder)
 
 
 def save(pictures: dict[str, Image.Image], folder: Path) -> None:
@@ -231,10 +163,7 @@ def save(pictures: dict[str, Image.Image], folder: Path) -> None:
     Raises:
         OutputError: the folder or a file cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write to the folder {str(folder)!r}: {error.strerror}") from error
+    make_folder(folder)
     for name, image in pictures.items():
         data = BytesIO()
         image.save(data, "PNG")
