@@ -75,7 +75,7 @@ def test_without_classes_there_is_no_table():
 
 
 def test_of_many_overlays_the_first(scene: Explanation):
-    many = Explanation(scene.image, scene.view, scene.attributions * 2)
+    many = Explanation(scene.image, scene.view, scene.attributions * 3)
     piece = render_inline(many)
     assert piece.count("<img") == 12
-    assert "4 more" in piece
+    assert f"<p>{len(many) - 12} more: see to_html()</p>" in piece
