@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from captum_vit import adapt
 from captum_vit.access import Adapter
+from captum_vit.capture import TOKEN_GRADIENTS, TOKENS, Inputs, Run
 from tests.families.table import FAMILIES
 from tests.helpers import assert_close, images, relative_error
 from tests.properties.broken import caught
@@ -142,6 +143,29 @@ CHECKS = [check_layers, check_order, check_tokens, check_embedding, check_enough
 def test_blocks_and_embedding(name, check):
     family = NAMED[name]
     check(adapt(family.build()), name, images(2, family.size))
+
+
+def names_with(reasons: dict[str, str]) -> list:
+    return [
+        pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=reasons[name])) if name in reasons else name
+        for name in NAMED
+    ]
+
+
+@pytest.mark.parametrize("name", names_with({"timm: TNT": "a run takes the first of what a block returns"}))
+def test_a_run_keeps_these_streams(name):
+    family = NAMED[name]
+    adapter, x = adapt(family.build()), images(2, family.size)
+    watch, run = Watch(adapter, x), Run(adapter, Inputs(x), {TOKENS, TOKEN_GRADIENTS})
+    first, *_ = adapter.blocks().values()
+    expected = {"embedding": adapter.stream(watch.inputs[first])}
+    expected |= {layer: adapter.stream(watch.outputs[block]) for layer, block in adapter.blocks().items()}
+    found, gradients = run.tokens(), run.token_gradients(lambda output: adapter.scores(output)[:, 1])
+    assert list(found) == list(expected)
+    for layer, stream in found.items():
+        assert_close(stream, expected[layer])
+        assert gradients[layer].shape == stream.shape
+    assert gradients["embedding"].abs().max() > 0
 
 
 # Adapters that are wrong on purpose
