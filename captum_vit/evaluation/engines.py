@@ -1,4 +1,4 @@
-"""What maps an evaluator over the missing shards of a run: this process, or the actors of a Ray cluster."""
+"""Engines write the missing shards of a run with its evaluator: in this process, or on the actors of a Ray cluster."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ MakeEvaluator = Callable[[], Evaluator]
 
 
 def run_local(make: MakeEvaluator, shards: Shards, *, progress: bool = False) -> None:
-    """Every missing shard in this process, one after another."""
+    """Write every missing shard in this process, one after another."""
 
     def work(missing: Sequence[int]) -> Iterator[int]:
         evaluator = make()
@@ -34,16 +34,16 @@ def run_ray(
     num_gpus: float = 0.0,
     progress: bool = False,
 ) -> None:
-    """Every missing shard on a pool of Ray actors, each of which loads the model once and writes its own shards.
+    """Write every missing shard on a pool of Ray actors, each of which loads the model once and writes its own shards.
 
     Args:
-        make: gives the evaluator, in each actor; pickled by Ray.
+        make: called in each actor, gives the evaluator; Ray pickles it.
         shards: on storage that all nodes see.
         actors: how many at once.
-        num_cpus, num_gpus: what each actor reserves. With whole CPUs, as many actors as there are cores leave none to
-            Ray's own tasks, and the run stands still.
+        num_cpus, num_gpus: what each actor reserves. As many actors as cores, with a whole CPU each, would leave none
+            to Ray's own tasks, and the run would stand still.
     Raises:
-        OptionError: Ray is not installed, or this machine has not what the actors ask for.
+        OptionError: Ray is not installed, or this machine has less than the actors ask for.
     """
     try:
         import ray

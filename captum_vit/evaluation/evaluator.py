@@ -27,8 +27,8 @@ class Evaluator:
 
     Called with indices of items, it gives rows: one for each item and method, in this order, with the columns `item`,
     `id`, `method`, `label`, `target`, `prediction`, `score` and those of the metrics; an item that cannot be read or
-    explained gives one row with its `error`. The rows do not depend on which items are asked for together, but for the
-    rounding of batches of another size.
+    explained gives one row with its `error`. The rows of an item do not depend on the items that are asked for with it,
+    but for rounding in batches of another size.
 
     Args:
         explainer: the model with its preprocessing.
@@ -37,11 +37,13 @@ class Evaluator:
             apply and both of these; `module:object`, which is imported; a class of Captum's, which is made of the
             model's scores; or a function `(model, images, targets) -> maps`, which is given the model itself. In a
             mapping, by the name that each has on the leaderboard, also attributions that are made already.
-        metrics: what scores the maps; no two with a column of one name.
+        metrics: what scores the maps; no two of them may have a figure or a curve of one name.
         options: of the methods, each of which is given those that it knows.
         target: "label" explains the item's own class, "predicted" the one that the model predicts.
         batch_size: images at once.
-        keep_maps: add the maps to the rows, at grid size, as float16.
+        keep_maps: add the maps to the rows: `map`, float16, flat, and `grid`, its rows and columns.
+    Raises:
+        OptionError: an argument outside its range, a model without classes, or a method that nobody knows.
     """
 
     def __init__(
@@ -84,7 +86,7 @@ class Evaluator:
 
     @property
     def notes(self) -> list[str]:
-        """Where this run is not what a protocol that it asks for was published with."""
+        """How this run differs from what the protocols of its metrics were published with."""
         squashed = self.explainer.squashed
         return [
             f"{metric.title} is published with {name} {value}"
@@ -94,7 +96,7 @@ class Evaluator:
         ]
 
     def describe(self) -> dict[str, Any]:
-        """All that decides the rows, as JSON holds it; where and in which batches they are computed does not."""
+        """All that decides the rows, as JSON; where the data lies, the device and the batches do not."""
         data = {name: value for name, value in self.data.describe().items() if name != "root"}
         return {
             "model": self.explainer.model_name,

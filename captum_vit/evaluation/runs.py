@@ -21,7 +21,7 @@ from .shards import MANIFEST, Shards, read_manifest, read_rows
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run evaluates, so that any process can make the evaluator.
+    """What a run evaluates, as plain settings from which any process can make the evaluator.
 
     model: as for `explain`; checkpoint: weights for it.
     data: as for `captum_vit.data.open_data`.
@@ -31,7 +31,10 @@ class Plan:
     options: of the methods, each of which is given those that it knows.
     target: "label" or "predicted".
     preprocess, class_names: as for `explain`; "squash" takes the whole image.
+    batch_size: images at once.
     limit: how many items at most, from the first; None for all.
+    keep_maps: whether every map is kept in the rows, at grid size.
+    device: where to compute; by default cuda if there is one.
     """
 
     model: str = "sample"
@@ -52,7 +55,7 @@ class Plan:
         """The evaluator: loads the model and opens the data.
 
         Raises:
-            CaptumViTError: a part of it cannot be had.
+            CaptumViTError: the model, the data, a method or a metric cannot be had.
         """
         check_methods(list(self.methods.values()) if isinstance(self.methods, Mapping) else self.methods)
         wanted = [self.metrics] if isinstance(self.metrics, (str, Metric)) else self.metrics
@@ -88,16 +91,17 @@ def evaluate(
     progress: bool = False,
     **engine_options: Any,
 ) -> Leaderboard:
-    """Do what of a run is missing, and sum it up.
+    """Score the items that a run lacks yet, and give its leaderboard.
 
     Args:
         what: what to evaluate: a plan, or an evaluator of a model at hand, which Ray would pickle for each actor.
         out: folder of the run; one that was stopped goes on where it was.
         engine: "local" or "ray".
         limit: how many items at most, from the first; by default the plan's.
-        shard: items in a file, and in what an engine does at once: what a kill can lose.
-        retry: whether shards with items that failed are done again.
-        progress: a bar.
+        shard: items in each file of rows. A file is written when all of its items are scored, so that a process that is
+            killed loses no more than these.
+        retry: whether files with items that failed are done again.
+        progress: whether a bar is shown.
         engine_options: of the engine, as actors, num_cpus and num_gpus of ray.
     Raises:
         RunError: the folder holds a run with other settings, or a method or a metric fails whatever it is asked.
@@ -149,9 +153,12 @@ def write_summary(board: Leaderboard, folder: str | Path) -> None:
 def compare(folders: Sequence[str | Path], figure: str | None = None) -> str:
     """Runs side by side as Markdown: a row for each method, a column for each run.
 
-    Of two runs over the same images, asked about the same classes, a third column has what the second has more than the
-    first, paired by image.
+    Of two runs over the same images, asked about the same classes, a third column has the second run's figure less the
+    first's, over the items that both have.
 
+    Args:
+        folders: of runs.
+        figure: which; by default the first that all of the runs have.
     Raises:
         RunError: a folder without a run, or a figure that one of them lacks.
     """

@@ -11,22 +11,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import OutputError, RunError
-from ..files import write_atomically
+from ..files import make_folder, write_atomically
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-FOLLOW = ("figures", "curves")  # of a manifest; from its metrics
+FOLLOW = ("figures", "curves")  # of a manifest; they follow from its metrics
 
 
 class Shards:
     """The folder of a run: rows of consecutive items in parquet files of at most `size` items each.
 
-    Opened again with the same settings it goes on; with others it refuses, so that rows of different runs never mix.
+    A folder that was begun with the same settings goes on; one begun with others is refused, so that rows of different
+    runs never mix.
 
     Args:
         folder: where; made if it is not there.
         settings: all that decides the rows, as JSON holds it.
-        recorded: what else is written down when the run begins, and may be otherwise when it goes on.
+        recorded: what else the manifest says of the run's beginning; it may differ when the run goes on.
         items: how many there are.
         size: items of a shard.
     Raises:
@@ -48,10 +49,7 @@ class Shards:
             raise RunError(f"a run has items, and shards of at least one: got {items} and {size}")
         manifest = json.loads(json.dumps({"format": FORMAT, "items": items, "shard": size, "settings": settings}))
         path = self.folder / MANIFEST
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot write to the folder {str(folder)!r}: {error.strerror}") from error
+        make_folder(self.folder)
         if path.exists():
             there = {name: value for name, value in read_manifest(self.folder).items() if name != "recorded"}
             _check_same(there, manifest, self.folder)

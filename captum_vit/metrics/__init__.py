@@ -1,7 +1,7 @@
 """Metrics of maps: where they point, how they steer the model, and whether they depend on what they should.
 
-A function for each metric, and a class for each group, which shares the work and takes a whole `Case`. Every result is
-one value for each image; what is undefined is NaN, and never disturbs another image.
+There is a function for each metric. A class for each group of metrics takes a whole `Case` and does their common work
+once. Every result is one value for each image, NaN where it is undefined; no image changes the value of another.
 """
 
 from ..errors import OptionError, nearest
@@ -35,9 +35,11 @@ METRICS: dict[str, type[Metric]] = {
 
 
 def named_metric(name: str) -> Metric:
-    """The metric of a name: in METRICS, behind a colon a published protocol, "perturbation:rise", or a check of sanity;
-    or `module:Class` of somebody's own.
+    """The metric of a name.
 
+    Args:
+        name: one of METRICS, alone or with a published protocol or a check of sanity behind a colon, as
+            "perturbation:rise"; or `module:Class` of somebody's own.
     Raises:
         OptionError: there is none.
     """

@@ -1,4 +1,4 @@
-"""What a metric is given, and what it gives."""
+"""What a metric is given (`Case`), what it gives (`Metric`), and what becomes of it (`Figure`)."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,22 +16,22 @@ from ..errors import InputError
 
 @dataclass(frozen=True)
 class Case:
-    """A batch of questions (an image and a class each) with the maps that answer them, all on one device.
+    """A batch of questions, an image and a class each, with the maps that answer them; all on one device.
 
     images: (N, C, H, W), normalised as the model expects.
     targets: (N,), the class that each map explains.
-    maps: (N, rows, cols), in patch units, not normalised.
+    maps: (N, rows, cols), one value a patch, or a pixel if they have the input's size; not normalised.
     masks: (N, H, W), bool, the object of the target in the model's input; empty where none is known.
     valid: (N, H, W), bool, what the model saw of the photograph (the rest is padding); None for all.
     logits: (N, classes) of the unchanged images.
     model: images -> logits (N, classes).
     mean, std: of each channel, with which the images were normalised.
-    method: the attribution object, with `attribute(images, target=...)`; options: what that call is given besides.
-    labels: (N,), the images' own classes, whatever the maps explain, -1 where unknown; None if they are the targets.
-    cover: (height, width) of the input that the maps lie on, from its upper left corner, where patches end before the
-        input does; None for all of it. Maps of the input's own size lie on all of it in any case.
+    method: what made the maps, with `attribute(images, target=...)`; options: further arguments of that call.
     boxes: for each image (n, 4), the target's boxes (left, top, right, bottom) as they stand in the annotation, brought
         to pixels of the model's input.
+    labels: (N,), the images' own classes, whatever the maps explain, -1 where unknown; None if they are the targets.
+    cover: (height, width) of the part of the input, from its upper left corner, that whole patches cover and the maps
+        lie on; None for all of it. Maps of the input's own size lie on all of it in any case.
     """
 
     images: Tensor
@@ -93,11 +93,11 @@ class Case:
 class Figure:
     """How the values of single images become one figure of a data set.
 
-    higher_is_better: whether a method is the better, the higher its figure.
-    over: "images", the mean over them; "classes", the mean over the classes of each class's mean; "pixels", the score
-        of the counts of all images' pixels together.
-    columns: what it is made of; of "pixels" the four counts tp, fp, fn and tn.
-    score: of "pixels", "pixel_accuracy" or "miou".
+    higher_is_better: whether a higher figure is a better method.
+    columns: the columns that it is made of: one, or over pixels the four counts tp, fp, fn and tn.
+    over: "images", the mean of the column; "classes", the mean over classes of each class's mean; "pixels", a score of
+        the counts summed over all images.
+    score: over pixels which one, "pixel_accuracy" or "miou".
     """
 
     higher_is_better: bool
@@ -112,13 +112,13 @@ def means(**higher_is_better: bool) -> dict[str, Figure]:
 
 
 class Metric(ABC):
-    """A group of figures that share their work: columns of one value for each image, NaN where it is undefined.
+    """A group of figures that share their work. A call gives columns, with one value for each image, or NaN.
 
     name: of the group.
     figures: what a leaderboard makes of the columns.
     published: what a published protocol asks of a run: "target", "label" or "predicted"; "preprocess", "squash".
-    curves: columns that hold a curve for each image, with the first and the last of its evenly spaced levels.
-    needs: what of a Case must be there besides images, targets and maps: "masks", "model", "method".
+    curves: columns that hold a curve for each image, with their first and last level; levels are evenly spaced.
+    needs: which fields of a Case must be there besides images, targets and maps: "masks", "model", "method".
     """
 
     name: ClassVar[str]
@@ -135,14 +135,14 @@ class Metric(ABC):
 
     @abstractmethod
     def __call__(self, case: Case) -> dict[str, Tensor]:
-        """Each column's values, (N,), and each curve's, (N, levels), float64, on the device of the maps.
+        """The columns by name: values (N,), and of curves scores (N, levels); float64, on the device of the maps.
 
         Raises:
             InputError: the case lacks something that the metric needs.
         """
 
     def describe(self) -> dict[str, Any]:
-        """What a manifest says of the metric: what it is, and its attributes, as JSON."""
+        """What a manifest says of the metric, as JSON: its class, its settings and its figures."""
         settings = {name: described(value) for name, value in vars(self).items() if name not in FACTS}
         return {**described(type(self)), "settings": settings, "figures": list(self.figures)}
 
@@ -171,11 +171,11 @@ def enlarge(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def blank(values: Tensor, undefined: Tensor) -> Tensor:
-    """Values (N, ...) with NaN for the images that are undefined (N,)."""
+    """Values (N, ...), NaN for the images that are undefined, bool (N,)."""
     return values.masked_fill(undefined.view(-1, *[1] * (values.dim() - 1)), torch.nan)
 
 
 def finite(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """The maps with 0 in place of those with NaN or infinite values, and which those are, (N,)."""
+    """The maps (N, ...), those with a NaN or infinite value replaced by 0, and which those are, bool (N,)."""
     bad = ~maps.isfinite().flatten(1).all(1)
     return maps.masked_fill(bad.view(-1, *[1] * (maps.dim() - 1)), 0), bad

@@ -1,10 +1,10 @@
 """How well a map finds the object: overlap, ranking, pointing and energy, one value for each image.
 
-All functions take maps (N, H, W) and masks (N, H, W, bool) in the model's input, and return (N,) in float64. What is
-not `valid` is never counted. The result is NaN for an image whose map holds NaN or infinite values, and for one whose
-mask is empty where it is valid; the other images of the batch are not affected.
+All functions take maps (N, H, W) and masks (N, H, W), bool, of the model's input, and return (N,) in float64. A pixel
+that is not `valid` never counts. The result is NaN for an image whose map has a NaN or infinite value, and for one
+whose mask has no valid pixel; other images of the batch are not affected.
 
-torchmetrics is imported with the first call that needs it: its import takes seconds.
+torchmetrics is imported by the first call that needs it: its import takes seconds.
 """
 
 from typing import Literal
@@ -22,12 +22,18 @@ CHEFER_COUNTS = ("chefer_tp", "chefer_fp", "chefer_fn", "chefer_tn")
 
 
 def counts(maps: Tensor, masks: Tensor, valid: Tensor | None = None, *, threshold: Threshold = 0.5) -> Tensor:
-    """True and false positive, false and true negative pixels (tp, fp, fn, tn) of each image, (N, 4) in float64.
+    """How many pixels of each image are true positive, false positive, false negative and true negative.
 
     Args:
-        maps: (N, H, W), min-max normalised and positive where greater than the threshold; or bool, the region itself.
+        maps: (N, H, W); a pixel is positive where the min-max normalised map is above the threshold. Or bool, True for
+            positive pixels.
         masks, valid: (N, H, W), bool.
-        threshold: a number in [0, 1), or "mean", each map's own.
+        threshold: a number in [0, 1), or "mean" for the mean of each normalised map.
+    Returns:
+        (N, 4), float64: tp, fp, fn, tn.
+    Raises:
+        InputError: the shapes differ.
+        OptionError: another threshold.
     """
     undefined = _undefined(maps, masks, valid)
     region = maps if maps.dtype == torch.bool else binarise(maps, threshold, valid)
@@ -107,7 +113,7 @@ def miou(
 
 
 def dataset_scores(found: Tensor) -> dict[str, Tensor]:
-    """Pixel accuracy and two-class mIoU of counts that were summed over a data set, as Chefer's protocol wants them.
+    """Pixel accuracy and two-class mIoU of counts that were summed over a data set, as in Chefer's protocol.
 
     Args:
         found: (..., 4), float: tp, fp, fn, tn.
@@ -118,13 +124,13 @@ def dataset_scores(found: Tensor) -> dict[str, Tensor]:
 
 
 def average_precision(maps: Tensor, masks: Tensor, valid: Tensor | None = None, *, two_class: bool = False) -> Tensor:
-    """Area under precision over recall of the map's pixels as scores of the object.
+    """Average precision of the map's values as scores that a pixel belongs to the object.
 
     Args:
         maps: (N, H, W), float.
         masks, valid: (N, H, W), bool.
-        two_class: of [1 - R, R] against the one-hot mask, as Chefer's protocol has it, R being the min-max
-            normalised map.
+        two_class: score every pixel twice, as in Chefer's protocol: as object by the min-max normalised map R, and as
+            background by 1 - R.
     """
     from torchmetrics.functional.classification import multilabel_average_precision
 
@@ -147,8 +153,8 @@ def average_precision(maps: Tensor, masks: Tensor, valid: Tensor | None = None, 
 def pointing_game(maps: Tensor, masks: Tensor, valid: Tensor | None = None, *, tolerance: float = 15) -> Tensor:
     """1 where a pixel of the object lies within `tolerance` pixels of the map's maximum, else 0.
 
-    Of several equal maxima, the share of them that hit: what one drawn at random would be expected to score, so that
-    a constant map gains nothing.
+    Where a map has several equal maxima, it is the share of them that hit, which is what one drawn at random would
+    score on average: a constant map gains nothing.
 
     The published figure is the mean over the classes of each class's mean.
     """
@@ -199,12 +205,12 @@ def _undefined(maps: Tensor, masks: Tensor, valid: Tensor | None) -> Tensor:
 
 
 class Localization(Metric):
-    """The scores of this file, of maps enlarged to the model's input.
+    """How well maps find the object: the scores that the functions here define, of maps enlarged to the model's input.
 
     Presets are published protocols; they fix the other options, and their columns begin with their name:
         "agcam": AGCAM's (Leem & Seo 2024): positive above the threshold, then the rectangles around both the map's
-            regions and the object (`Case.boxes`, else around the mask's regions), filled inclusively; eps of 1e-5. An
-            image whose prediction is not its target is NaN: skipped, as it is published.
+            regions and the object (`Case.boxes`, else around the mask's regions), filled with their last row and
+            column; eps of 1e-5. An image whose prediction is not its target is skipped, as published: NaN.
         "chefer": Chefer et al. 2021, segmentation: positive above the map's mean. The columns are tp, fp, fn and tn,
             whose `dataset_scores` over a whole data set are published, and average_precision, of both classes. The map
             should explain the predicted class.

@@ -13,14 +13,14 @@ Occluder = Tensor | float | Literal["blur"] | Callable[[Tensor], Tensor]
 
 
 def black(mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """What 0 before the normalisation is after it, (C, 1, 1): an occluder."""
+    """Black as the model is given it: the value of a pixel of 0 after the normalisation, (C, 1, 1)."""
     return (-torch.tensor(mean) / torch.tensor(std)).view(-1, 1, 1)
 
 
 def blur(images: Tensor) -> Tensor:
     """Images blurred as in RISE's program: 11x11 Gaussian, sigma 5, zeros beyond the image.
 
-    The kernel is a point that a Gaussian was let run over, in a frame of 11x11 whose edges reflect: it sums to 1.
+    The kernel is what a Gaussian filter makes of a single point in a frame of 11x11 whose edges reflect; it sums to 1.
     """
     reach, sigma, radius = 11, 5.0, 20  # scipy's Gaussian ends after 4 sigma
     wide = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float64) / sigma) ** 2)
@@ -34,7 +34,12 @@ def blur(images: Tensor) -> Tensor:
 
 
 def occlusion(occluder: Occluder, images: Tensor) -> Tensor:
-    """What stands where an image does not, of the images' shape (expanded where it can be)."""
+    """What stands where the images (N, C, H, W) do not, of the same shape, dtype and device.
+
+    Raises:
+        OptionError: an unknown word.
+        InputError: it does not broadcast to the images.
+    """
     if isinstance(occluder, str) and occluder == "blur":
         occluder = blur
     if callable(occluder):

@@ -11,8 +11,9 @@ from ..access.registry import adapt
 def stages_of(model: nn.Module) -> dict[str, list[nn.Module]]:
     """Modules with parameters of their own, by stage: "head", then the blocks from the last to the first.
 
-    A block is all that shares its name with one attention layer and no other. What is registered outside any block
-    belongs to the block before it, behind the last one to the head, and before the first one to none.
+    A block is named by the shortest beginning of an attention layer's name that no other layer has, and holds all
+    modules below that name. A module outside the blocks belongs to the block registered before it; after the last block
+    it belongs to the head, and before the first block to no stage.
     """
     adapter = adapt(model)
     names = {id(module): name for name, module in model.named_modules()}
@@ -42,7 +43,7 @@ def _block(layer: str, layers: Sequence[str]) -> str:
 
 
 def draw_anew(module: nn.Module) -> None:
-    """A module's own parameters as at its making."""
+    """Draw a module's own parameters as when it was made, or else from a normal of their own mean and deviation."""
     reset: Callable[[], None] | None = getattr(module, "reset_parameters", None)
     if reset is not None:
         reset()

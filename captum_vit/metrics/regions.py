@@ -32,8 +32,10 @@ def binarise(maps: Tensor, threshold: Threshold = 0.5, valid: Tensor | None = No
 
     Args:
         maps: (N, H, W).
-        threshold: a number in [0, 1), or "mean", each map's own (over what is valid).
+        threshold: a number in [0, 1), or "mean" for the mean of each normalised map over its valid pixels.
         valid: (N, H, W), bool.
+    Raises:
+        OptionError: another threshold.
     """
     scaled = normalise(maps, valid)
     if threshold == "mean":

@@ -90,7 +90,7 @@ def class_sensitivity(
 class Randomisation:
     """How alike a map stays as the model's weights are drawn anew, stage by stage.
 
-    stages: (S,), what is drawn anew at each stage besides what was before: "head", then the blocks, the last first.
+    stages: S names: "head", then the blocks, the last first. At each stage all earlier ones stay drawn anew.
     spearman, ssim: (N, S), similarity with the map of the model as it was.
     """
 
@@ -110,9 +110,10 @@ def randomisation(
 ) -> Randomisation:
     """The cascading randomisation test: a map that explains the model has to change with the model's weights.
 
-    The weights of a copy are drawn anew, from the head to the first block; the model itself is never touched, nor is
-    the random state. Modules reset themselves as they were made (`reset_parameters`); a parameter of any other module
-    is drawn from a normal distribution of its own mean and deviation. What stands before the first block is kept.
+    The weights of a copy are drawn anew, stage by stage from the head to the first block; neither the model nor the
+    random state is touched. A module that has `reset_parameters` is reset by it; a parameter of any other module is
+    drawn from a normal distribution of the parameter's own mean and deviation. What comes before the first block is
+    kept.
 
     Source: Adebayo et al. 2018 (arXiv:1810.03292).
 
@@ -124,6 +125,8 @@ def randomisation(
         maps: of the model as it is, (N, rows, cols), if they are there already.
         options: what `attribute` is given besides.
         seed: of the weights.
+    Raises:
+        InputError: the method has no model whose weights could be drawn, or asks another one than it has.
     """
     first = _maps(method, images, targets, options) if maps is None else maps
     if not isinstance(getattr(method, "forward_func", None), nn.Module):
@@ -211,10 +214,10 @@ def stability(
 
 
 class Sanity(Metric):
-    """The checks of this file.
+    """Whether maps depend on the class and on the weights, how sparse they are, and how stable under noise.
 
-    Columns: "sparseness"; "class_sensitivity", with the class that scores highest besides the target;
-    "randomisation_spearman" and "randomisation_ssim", means over the stages; "sensitivity_max".
+    Columns: "sparseness"; "class_sensitivity", against the class that scores highest besides the target;
+    "randomisation_spearman" and "randomisation_ssim", means over the stages; "sensitivity_max", of the stability.
 
     Args:
         checks: one or several of "sparseness", "class_sensitivity", "randomisation" and "stability"; all by default.
