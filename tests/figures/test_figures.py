@@ -7,19 +7,18 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import captum_vit
-from captum_vit.errors import InputError, OptionError, TargetError
-from captum_vit.explained import Attribution, Label
+from captum_vit.errors import OptionError
+from captum_vit.explained import Label
 from captum_vit.figures import drawing as figures
-from captum_vit.figures.titles import block_names, ends, heading
+from captum_vit.figures.titles import block_names, ends
 from captum_vit.sample import draw_scene
 from tests.figures.made import CAT, DOG, explanation
+from tests.figures.reading import bars, headings, pictures, titles
 
 METHODS = ["agcam", "daam", "gradient_rollout", "rollout", "raw_attention"]
-CONTRAST = Label(None, "cat/dog", -2.345, "cat rather than dog", "logit difference")
 ALL = [figures.plot, figures.overlay, figures.classes, figures.methods, figures.layers, figures.heads, figures.flow]
 SHAPES = [(60, 300), (1500, 300), (1, 1)]
 
@@ -29,28 +28,6 @@ def sample() -> captum_vit.Explanation:
     """Of the embedded model: several methods, two classes."""
     image = draw_scene(15, objects=2, size=512).image
     return captum_vit.explain(image, "sample", method=METHODS, target=["triangle", "cross"], attention=True)
-
-
-def every(figure: Figure) -> list[Axes]:
-    return [child for ax in figure.axes for child in (ax, *ax.child_axes)]
-
-
-def pictures(figure: Figure) -> list[Axes]:
-    return [ax for ax in every(figure) if ax.images]
-
-
-def bars(figure: Figure) -> list[tuple[str, str, str]]:
-    """Of each colour bar the label and what stands at its ends."""
-    found = [ax for ax in every(figure) if ax.collections and not ax.images]
-    return [(ax.get_xlabel(), *(text.get_text() for text in ax.get_xticklabels())) for ax in found]
-
-
-def titles(figure: Figure) -> list[str]:
-    return [ax.get_title() for ax in pictures(figure)]
-
-
-def headings(figure: Figure) -> list[str]:
-    return [text.get_text() for text in figure.texts]
 
 
 def test_one_overlay():
@@ -65,84 +42,6 @@ def test_the_overlay_is_the_one_of_the_explanation():
     assert tuple(shown.get_extent()) == (-0.5, 239.5, 159.5, -0.5)
     large = np.asarray(e.overlay().resize(shown.get_size()[::-1])).astype(int)
     assert np.abs(np.asarray(shown.get_array()).astype(int) - large).mean() < 2
-
-
-def test_a_map_of_two_signs():
-    figure = figures.plot(explanation(("signed",)))
-    assert bars(figure) == [("evidence per patch, below 0 against", "-3.47", "0", "3.47")]
-    layers = figures.layers(explanation(("signed",)))
-    assert titles(layers)[-1] == "block 3\n-2.40 to 3.47"
-    assert bars(layers) == [("evidence per patch, below 0 against, each in its own scale", "against", "0", "for")]
-
-
-def test_one_scale_of_one_and_two_signs():
-    e = explanation(("signed",), (CAT, DOG))
-    grown = replace(e.attributions[1], flow=e.attributions[1].flow.abs(), facts=e.attributions[1].facts)
-    figure = figures.classes(replace(e, attributions=(grown, e.attributions[0])), shared=True)
-    [(_, low, zero, high)] = bars(figure)
-    assert (low, zero) == (f"-{high}", "0")
-
-
-def test_a_map_of_two_signs_that_is_zero_everywhere():
-    e = explanation(("signed",))
-    flat = replace(e, attributions=(replace(e.attributions[0], flow=torch.zeros(4, 4, 4)),))
-    assert bars(figures.plot(flat)) == [("0 everywhere",)]
-    for draw in ALL:
-        draw(flat).draw_without_rendering()
-
-
-def test_the_strip_has_a_bar_for_each_kind_of_map():
-    figure = figures.flow(explanation(("agcam", "signed")))
-    said = "within each block, faint values raised"
-    assert bars(figure) == [(said, "lowest", "highest"), (said, "against", "0", "for")]
-
-
-def test_a_target_that_is_no_class():
-    figure = figures.plot(explanation(classes=(CAT, CONTRAST)))
-    assert titles(figure)[1] == "cat rather than dog\nAGCAM, logit difference -2.35"
-    said = heading(explanation(classes=(CONTRAST,)).attributions[0])
-    assert said == ("AGCAM for cat rather than dog", ", logit difference -2.35")
-    only = figures.methods(explanation(("agcam", "daam"), (CONTRAST, CAT)))
-    assert len(titles(only)) == 2
-
-
-def test_maps_of_a_video_are_not_drawn():
-    e = explanation()
-    video = replace(e, attributions=(replace(e.attributions[0], flow=torch.rand(4, 8, 4, 4)),))
-    for draw in ALL[:-2]:
-        with pytest.raises(InputError, match=r"one map of shape \(rows, cols\), got \(8, 4, 4\)"):
-            draw(video)
-    with pytest.raises(InputError, match="a video's flow is not drawn"):
-        figures.flow(video)
-    with pytest.raises(InputError, match=r"videos and volumes are not drawn: expected .*, got \(8, 4, 4\)"):
-        video.to_html()
-
-
-def test_maps_of_different_grids_make_no_explanation():
-    e = explanation(("agcam", "daam"))
-    other = replace(e.attributions[1], flow=torch.rand(4, 2, 3))
-    with pytest.raises(InputError, match=r"attributions\[1\], 'DAAM: cat', must be that of the first, 4x4, got 2x3"):
-        replace(e, attributions=(e.attributions[0], other))
-
-
-def test_the_part_for_a_target_that_is_no_class():
-    e = explanation(("agcam", "rollout"), (CAT, CONTRAST))
-    for asked in ("cat/dog", "cat rather than dog", CONTRAST):
-        assert [a.target for a in e.only(target=asked)] == [CONTRAST, None]
-    assert [a.target for a in e.only(target="cat")] == [CAT, None]
-    with pytest.raises(TargetError, match="'cat/dgo' was not explained; explained: cat, cat rather than dog; nearest"):
-        e.only(target="cat/dgo")
-    twin = replace(CONTRAST, score=1.0)
-    twins = explanation(classes=(CONTRAST, twin))
-    with pytest.raises(TargetError, match="'cat/dog' is not unique here"):
-        twins.only(target="cat/dog")
-    assert [a.target for a in twins.only(target=twin)] == [twin]
-
-
-def test_a_method_without_facts():
-    a = Attribution("some_method", None, torch.rand(1, 4, 4), ("all",))
-    figure = figures.plot(replace(explanation(), attributions=(a,)))
-    assert titles(figure) == ["some method"]
 
 
 def test_classes_each_in_its_own_scale():
