@@ -241,7 +241,7 @@ def typeface(size: int) -> ImageFont.FreeTypeFont:
 
 
 def shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """One line that fits."""
+    """The text on one line, cut with "…" to fit in so many pixels."""
     text = " ".join(text[:200].split())
     if font.getlength(text) <= width:
         return text
@@ -271,7 +271,10 @@ def displayed(flow: Tensor, display: str = "daam", *, signed: bool = False) -> t
 
 
 def thinned(length: int, count: int | None) -> list[int]:
-    """At most `count` positions at even distance, first and last among them; one alone is the last."""
+    """Positions in a row of `length`: at most `count`, evenly spaced, the first and the last among them.
+
+    A single one is the last.
+    """
     if count is not None and count < 1:
         raise OptionError(f"count must be at least 1, got {count}")
     if count is None or count >= length:

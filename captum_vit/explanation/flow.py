@@ -1,4 +1,4 @@
-"""The way from block to block: an explanation as an animation."""
+"""How a map comes about from block to block: an explanation as an animation."""
 
 from base64 import b64encode
 from collections.abc import Sequence
@@ -40,12 +40,12 @@ class Flow:
 
     @property
     def values(self) -> list[Tensor]:
-        """Of each attribution the map as it stands after each of its blocks, (layers, rows, cols), in patch units."""
+        """For each attribution its map after each of its blocks, (layers, rows, cols), in patch units."""
         return [a.flow for a in self.explanation]
 
     @cached_property
     def layers(self) -> tuple[str, ...]:
-        """The blocks that a frame each is drawn of: those of the attribution that has most."""
+        """The blocks, one for each frame: those of the attribution that has most."""
         return max((a.layers for a in self.explanation), key=len)
 
     def frames(self, max_side: int = 320, display: str = "daam") -> list[Image.Image]:
@@ -118,7 +118,10 @@ class Flow:
         return wide
 
     def _columns(self, size: tuple[int, int]) -> int:
-        """A row for each class where there are several methods; otherwise side by side, while it is not too wide."""
+        """Pictures in a row: as many as there are for a target if several methods explain several targets.
+
+        Otherwise all side by side, as long as the frame does not get too wide.
+        """
         count, first = len(self.explanation), self.explanation.attributions[0].target
         of_class = sum(a.target is not None and a.target == first for a in self.explanation)
         if len(self.explanation.targets) > 1 and of_class > 1:
@@ -126,7 +129,7 @@ class Flow:
         return max(1, min(count, round(4 * size[1] / max(size[0], NARROWEST))))
 
     def _position(self, attribution: Attribution, layer: str) -> int:
-        """Where an attribution stands at a layer; one that lacks it, at its last one before."""
+        """The attribution's slice to show at a layer; if it has none there, the last one before."""
         until = self.layers[: self.layers.index(layer) + 1]
         return max(sum(name in until for name in attribution.layers) - 1, 0)
 
@@ -178,9 +181,10 @@ def _gif(frames: Sequence[Image.Image], durations: list[int]) -> bytes:
 
 
 def _palette_of(frames: Sequence[Image.Image]) -> Image.Image:
-    """255 colours and one for what does not change; a colour counts by the cube root of its pixels.
+    """255 colours for all frames, and one that stands for "as in the frame before".
 
-    By their number the few patches with evidence would lose the bright colours that they are looked at for.
+    A colour counts by the cube root of its pixels. Counted one by one, the few patches with evidence would lose the
+    bright colours that they are looked at for.
     """
     counts, sums = np.zeros(CELLS, np.int64), np.zeros((CELLS, 3))
     for frame in frames:

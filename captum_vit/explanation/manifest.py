@@ -19,7 +19,7 @@ LARGEST = 2**31 - 1
 
 
 def from_manifest(manifest: Mapping[str, Any], tensors: Mapping[str, Tensor], image: Image.Image) -> Explained:
-    """The explanation that a manifest, its tensors and its image are.
+    """The explanation that a manifest describes, together with its tensors and its image.
 
     Raises:
         InputError: something in them that no explanation has.
@@ -53,21 +53,21 @@ def from_manifest(manifest: Mapping[str, Any], tensors: Mapping[str, Tensor], im
 
 
 def text(value: Any, where: str) -> str:
-    """Text, as all of the following, or an InputError that says where it is not."""
+    """The value, if it is text; otherwise an InputError that says where it stands, as from all checks below."""
     if not isinstance(value, str):
         raise _wrong(where, "text", value)
     return value
 
 
 def mapping(value: Any, where: str) -> dict[str, Any]:
-    """Values by their names."""
+    """The value, if it is a mapping of names to values."""
     if not isinstance(value, dict):
         raise _wrong(where, "values by name", value)
     return value
 
 
 def many(value: Any, where: str, of: Callable[[Any, str], T], count: int | None = None) -> tuple[T, ...]:
-    """So many of a kind."""
+    """The entries of a list, each through the check `of`; `count` is how many there must be."""
     if not isinstance(value, (list, tuple)) or count not in (None, len(value)):
         raise _wrong(where, "a list" if count is None else f"a list of {count}", value)
     return tuple(of(item, f"{where}[{i}]") for i, item in enumerate(value))
@@ -169,7 +169,7 @@ def _attention(kept: dict[str, Any], tensors: Mapping[str, Tensor], grid: tuple[
 
 
 def _tensor(tensor: Tensor | None, where: str, shape: tuple[int | None, ...]) -> Tensor:
-    """A tensor of finite floats, not empty, of this shape as far as it is known."""
+    """The tensor, if it holds finite floats and has this shape, in which None is any length but 0."""
     if tensor is None:
         raise InputError(f"{where} is not among the tensors")
     found = tuple(tensor.shape)

@@ -48,7 +48,7 @@ class Brush:
 
 
 def plot(explanation: Explained, ax: Axes | None = None) -> Figure:
-    """What suits: one overlay, classes or methods side by side, or methods by classes."""
+    """The figure that suits: one overlay, targets or methods side by side, or a row of targets for each method."""
     if len(explanation) == 1:
         return overlay(explanation, ax)
     if len(explanation.methods) == 1:
@@ -63,7 +63,7 @@ def plot(explanation: Explained, ax: Axes | None = None) -> Figure:
 
 
 def overlay(explanation: Explained, ax: Axes | None = None, *, cmap: str | None = None, alpha: float = ALPHA) -> Figure:
-    """One attribution on the photograph, of several the first (see `Explained.only`), with its colour bar."""
+    """The first attribution's map on the photograph, with its colour bar; choose another by `Explained.only`."""
     return _figure(explanation, [explanation.attributions[:1]], ax, Look(cmap, alpha), side=3.2)
 
 
@@ -75,7 +75,7 @@ def classes(
     cmap: str | None = None,
     alpha: float = ALPHA,
 ) -> Figure:
-    """The classes side by side, of several methods the first.
+    """The first method's maps for all classes (or other targets) side by side.
 
     Args:
         shared: all in one scale of colours; otherwise each from its own lowest to its highest value, which its colour
@@ -87,7 +87,7 @@ def classes(
 
 
 def methods(explanation: Explained, ax: Axes | None = None, *, cmap: str | None = None, alpha: float = ALPHA) -> Figure:
-    """The methods side by side, of several classes for the first; each in its own scale, as their units differ."""
+    """All methods' maps for the first class side by side; each in its own scale, as their units differ."""
     first = explanation.targets[0] if explanation.targets else None
     part = explanation.only(target=first) if first else explanation
     return _figure(explanation, [part.attributions], ax, Look(cmap, alpha))
@@ -102,7 +102,7 @@ def layers(
     cmap: str | None = None,
     alpha: float = ALPHA,
 ) -> Figure:
-    """The map after each block of one attribution, of several the first; blocks are numbered as the model does.
+    """The first attribution's map as it stands after each block; blocks are numbered as the model numbers them.
 
     Args:
         adds: what each block adds to the map instead, for methods whose maps are sums over blocks.
@@ -162,7 +162,7 @@ def flow(
     cmap: str | None = None,
     alpha: float = ALPHA,
 ) -> Figure:
-    """The way from the first block to the last, a strip for each attribution, as DAAM's authors show it.
+    """A strip of pictures for each attribution, from the first block to the last, as DAAM's authors show it.
 
     Args:
         count: so many of the blocks at even distance, the first and the last among them.

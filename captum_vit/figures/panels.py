@@ -120,7 +120,7 @@ class Layout:
         return GAP + columns * self.pitch[0], self.top(rows) + self.bar * len(self.legends)
 
     def within(self, ax: Axes | None, count: int, proportion: float) -> tuple["Layout", int]:
-        """For so many panels the columns, and in axes that are given the layout with type that can still be read."""
+        """The layout and its columns for so many panels; in axes that are given, with type that can still be read."""
         if ax is None:
             return self, self.columns(count, proportion)
         proportion = ax.bbox.width / ax.bbox.height
@@ -129,14 +129,14 @@ class Layout:
         return layout, layout.columns(count, proportion)
 
     def readable(self, ax: Axes | None, rows: int, columns: int) -> "Layout":
-        """With larger type where the axes are so small that all will shrink."""
+        """The layout with larger type, where the axes are so small that everything in them will shrink."""
         if ax is None:
             return self
         shrunk = self.type * zoom(self.size(rows, columns), ax)
         return replace(self, type=self.type * min(max(READABLE / shrunk, 1), 2))
 
     def columns(self, count: int, proportion: float) -> int:
-        """For so many panels, that the whole gets about this proportion of width to height, with few places empty."""
+        """How many columns bring so many panels near this proportion of width to height, with few places empty."""
 
         def badness(columns: int) -> float:
             rows = ceil(count / columns)
@@ -181,7 +181,7 @@ class Canvas:
 
 
 def zoom(size: tuple[float, float], ax: Axes) -> float:
-    """How much of this size fits in the axes."""
+    """The factor that brings something of this size (in inches) into the axes, at most 1.5."""
     dpi = ax.figure.dpi
     return min(ax.bbox.width / dpi / size[0], ax.bbox.height / dpi / size[1], 1.5)
 
@@ -276,7 +276,10 @@ def _draw_bar(canvas: Canvas, bar: Bar, look: Look, place: tuple[float, float, f
 
 
 def cut(line: Line, room: float, type: float) -> str:
-    """A line that fits in `room` inches: less of the name where need be, but rather than a stump of it no rest."""
+    """A line that fits in `room` inches, by shortening its first part.
+
+    Where only a few letters of that would be left, the second part goes instead.
+    """
     name, rest = line
     whole = " ".join(name.split())
     for kept in (rest, ""):

@@ -25,21 +25,21 @@ def lines(a: Attribution) -> tuple[Line, ...]:
 
 
 def heading(a: Attribution) -> Line:
-    """The same on one line."""
+    """Method, target and score on one line."""
     if a.target is None:
         return a.method_title, ""
     return f"{a.method_title} for {a.target.title}", f", {score(a.target)}"
 
 
 def score(label: Label) -> str:
-    """Of a class in two digits, and never 0 for what is not; of another target with its unit."""
+    """A class's score in two digits, "<0.01" for what would look like 0; another target's number with its unit."""
     if label.index is None:
         return label.measured
     return f"{label.unit} {'<0.01' if 0 < label.score < 0.005 else f'{label.score:.2f}'}"
 
 
 def ends(low: float, high: float) -> tuple[str, str]:
-    """Both numbers to the same digit, so that three count in the larger one."""
+    """Two numbers rounded to the same digit, the larger one to three significant digits."""
     largest = max(abs(low), abs(high))
     digits = 2 - floor(log10(largest)) if largest else 0
     shown = (f"{value:.{digits}f}" if 0 <= digits <= 6 else f"{value:.3g}" for value in (low, high))
@@ -48,12 +48,12 @@ def ends(low: float, high: float) -> tuple[str, str]:
 
 
 def three_digits(value: float) -> str:
-    """For numbers that stand beside others like them: 1.20, 12.8."""
+    """Three significant digits, zeros included, so that numbers in a row look alike: 1.20, 12.8."""
     return f"{value:#.3g}".rstrip(".")
 
 
 def block_names(layers: Sequence[str]) -> list[str]:
-    """Short names by the numbers in the layers' own ones, "block 3" of blocks.3.attn; where that is ambiguous these."""
+    """Short names of layers: "block 3" for blocks.3.attn; the full names where short ones would be ambiguous."""
     numbers = [".".join(re.findall(r"(?<![^.])\d+(?![^.])", name)) for name in layers]
     if all(numbers) and len(set(numbers)) == len(numbers):
         return [f"block {number}" for number in numbers]

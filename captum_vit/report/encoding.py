@@ -23,12 +23,12 @@ def text(value: Any) -> str:
 
 
 def json_block(data: Any) -> str:
-    """JSON that no content of it can end or change the script element around it."""
+    """JSON for a script element, which nothing in it can end."""
     return json.dumps(data, allow_nan=False, separators=(",", ":")).translate(_ESCAPES)
 
 
 def base64(values: np.ndarray | Tensor, dtype: str) -> str:
-    """The numbers in a row as little-endian bytes; `dtype` is one of numpy's, such as "<f4"."""
+    """An array's numbers one after another as bytes, in base64; `dtype` as numpy names it, such as "<f4"."""
     return b64encode(np.ascontiguousarray(np.asarray(values), dtype).tobytes()).decode()
 
 

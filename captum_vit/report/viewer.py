@@ -67,9 +67,9 @@ def _attribution(attribution: Attribution, targets: Sequence[Label]) -> dict[str
 
 
 def _attention(patches: Mapping[str, Tensor], limit: int) -> dict[str, dict[str, str]]:
-    """Layer -> each row's greatest weight, and the row in 255ths of it; of evenly spaced layers where all are too much.
+    """Of each layer what each patch looks at, in one byte a weight: parts of 255 of its greatest one, which is kept.
 
-    The last layer is always among them.
+    Where all layers would take more than `limit` bytes, evenly spaced ones, the last among them.
     """
     names = list(patches)
     if not names:
