@@ -15,8 +15,8 @@ from ..errors import InputError, OptionError, RunError
 from ..explanation.explaining import Explainer
 from ..metrics import Case, Figure, Metric, curves_of, figures_of
 from .entries import Entry, Method, entries
-from .scoring import columns_of
-from .seeing import Seen, batches, class_of, see, stacked
+from .scoring import annotated, columns_of, departures
+from .seeing import Seen, batches, class_of, see
 
 TARGETS = ("label", "predicted")
 Row = dict[str, Any]
@@ -87,13 +87,7 @@ class Evaluator:
     @property
     def notes(self) -> list[str]:
         """How this run differs from what the protocols of its metrics were published with."""
-        squashed = self.explainer.squashed
-        return [
-            f"{metric.title} is published with {name} {value}"
-            for metric in self.metrics
-            for name, value in metric.published.items()
-            if (name == "target" and value != self.target) or (name == "preprocess" and not squashed)
-        ]
+        return departures(self.metrics, target=self.target, squashed=self.explainer.squashed)
 
     def describe(self) -> dict[str, Any]:
         """All that decides the rows, as JSON; where the data lies, the device and the batches do not."""
@@ -190,21 +184,11 @@ class Evaluator:
 
     def _case(self, batch: list[Seen], images: Tensor, targets: Tensor, logits: Tensor, labels: Tensor) -> Case:
         """What the metrics are told, but for the maps."""
-        device, preprocess = images.device, self.explainer.preprocess
-        return Case(
-            images,
-            targets,
-            torch.empty(0),
-            masks=stacked([one.mask for one in batch], device),
-            valid=stacked([one.valid for one in batch], device),
-            logits=logits,
-            model=self._model,
-            mean=preprocess.mean,
-            std=preprocess.std,
-            boxes=None if batch[0].boxes is None else [torch.from_numpy(one.boxes).to(device) for one in batch],
-            labels=labels,
-            cover=batch[0].cover,
+        mean, std = self.explainer.preprocess.mean, self.explainer.preprocess.std
+        asked = Case(
+            images, targets, torch.empty(0), logits=logits, model=self._model, mean=mean, std=std, labels=labels
         )
+        return annotated(asked, batch)
 
     def _score(self, case: Case) -> dict[str, Tensor]:
         return columns_of(self.metrics, case)

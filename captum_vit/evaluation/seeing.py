@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..classes import class_index
@@ -90,9 +89,3 @@ def batches(seen: Sequence[Seen], size: int) -> Iterator[list[Seen]]:
     for group in groups.values():
         for start in range(0, len(group), size):
             yield group[start : start + size]
-
-
-def stacked(arrays: Sequence[np.ndarray | None], device: torch.device) -> Tensor | None:
-    """All in one tensor; the arrays of a batch are there or missing together."""
-    there = [array for array in arrays if array is not None]
-    return torch.from_numpy(np.stack(there)).to(device) if there else None

@@ -4,43 +4,16 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from captum.metrics import sensitivity_max
 from torch import Tensor, nn
 
 from ..errors import InputError, OptionError
-from .base import Case, Metric, blank, enlarge, finite, means
+from .base import Case, Metric, blank, finite, means
 from .redrawing import draw_anew, stages_of
-from .regions import normalise
-
-
-def correlation(first: Tensor, second: Tensor) -> Tensor:
-    """Pearson's r of two maps (N, rows, cols) of each image, (N,) float64; NaN where one is constant or not finite."""
-    a, b = (x.double().flatten(1) - x.double().flatten(1).mean(1, keepdim=True) for x in (first, second))
-    flat = _constant(first) | _constant(second)  # the mean's rounding would leave a little of a constant
-    return blank(((a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))).clamp(-1, 1), flat)
-
-
-def rank_correlation(first: Tensor, second: Tensor) -> Tensor:
-    """Spearman's rho of two maps (N, rows, cols) of each image, (N,) float64; NaN where `correlation` is."""
-    from torchmetrics.functional.regression import spearman_corrcoef
-
-    (a, bad_a), (b, bad_b) = finite(first), finite(second)
-    found = spearman_corrcoef(a.double().flatten(1).T, b.double().flatten(1).T)
-    return blank(found.double().view(-1), bad_a | bad_b | _constant(a) | _constant(b))
-
-
-def structural_similarity(first: Tensor, second: Tensor, size: tuple[int, int]) -> Tensor:
-    """SSIM of two maps (N, rows, cols), each enlarged to (H, W) and min-max normalised, (N,) float64."""
-    from torchmetrics.functional.image import structural_similarity_index_measure
-
-    if min(size) < 11:
-        raise InputError(f"the window of SSIM is 11 pixels wide: got images of {size[0]}x{size[1]}")
-    (a, bad_a), (b, bad_b) = (finite(normalise(enlarge(maps, size))[:, None]) for maps in (first, second))
-    found = cast(Tensor, structural_similarity_index_measure(a, b, data_range=1.0, reduction="none"))
-    return blank(found.view(-1), bad_a | bad_b)
+from .similarity import correlation, rank_correlation, structural_similarity
 
 
 def sparseness(maps: Tensor) -> Tensor:
@@ -289,8 +262,3 @@ def _maps(method: Any, images: Tensor, targets: Any, options: Mapping[str, Any] 
     if maps.dim() != 4:
         raise InputError(f"expected maps of shape (N, 1, rows, cols) of the method, got {tuple(maps.shape)}")
     return blank(maps.mean(1), bad)
-
-
-def _constant(maps: Tensor) -> Tensor:
-    values = maps.flatten(1)
-    return values.amax(1) == values.amin(1)

@@ -11,7 +11,7 @@ from captum_vit import AGCAM, AttentionRollout
 from captum_vit.errors import InputError, OptionError
 from captum_vit.metrics import METRICS, Sanity, class_sensitivity, randomisation, sparseness, stability
 from captum_vit.metrics.redrawing import stages_of
-from captum_vit.metrics.sanity import correlation, rank_correlation, structural_similarity
+from captum_vit.metrics.similarity import correlation, rank_correlation, structural_similarity
 from tests.fingerprint import changes, fingerprint
 from tests.helpers import hf_vit, timm_vit
 from tests.metrics.world import SCENES, assert_equal, world
