@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 import captum_vit
-from captum_vit import sample
+from captum_vit import AGCAM, sample
 from captum_vit.errors import ExplanationLoadError, InputError, OutputError
 from captum_vit.explained import Label
 from captum_vit.explanation import saving
@@ -107,16 +107,19 @@ def test_a_folder_of_other_things_keeps_them(full: Explanation, tmp_path: Path):
     assert all((tmp_path / name).read_bytes() == b"mine" for name in owned)
 
 
+class Weighed(AGCAM):
+    """A method with an option that is no number."""
+
+    name = "weighed"
+
+    def _maps(self, run, target, *, flow, by=None):
+        return super()._maps(run, target, flow=flow)
+
+
 def test_options_that_json_cannot_hold(tmp_path: Path):
-    found = captum_vit.explain(torch.randn(3, 64, 64), sample_backbone())
+    found = captum_vit.explain(torch.randn(3, 64, 64), method=Weighed, by=torch.ones(3))
     found.save(tmp_path)
-    assert Explanation.load(tmp_path).options == {"daam": {"importance": "<FeatureImportance>"}}
-
-
-def sample_backbone() -> torch.nn.Module:
-    import timm
-
-    return timm.create_model("test_vit", num_classes=0, img_size=64).eval()
+    assert Explanation.load(tmp_path).options == {"weighed": {"by": "<Tensor>"}}
 
 
 SAVE_IN_TURN = """
