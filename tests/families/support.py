@@ -1,4 +1,4 @@
-"""The README's table of support, made from the table of families: `python -m tests.families.support` writes it."""
+"""The site's table of models, made from the table of families: `python -m tests.families.support` writes it."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ from captum_vit.inspection import describe, inspect
 from tests.families.family import Family
 from tests.families.table import FAMILIES
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "tutorials" / "models.md"
 BEGIN, END = "<!-- support: begin -->\n", "<!-- support: end -->\n"
 HEAD = "| library | family | models | attention layers | readout | methods |\n| --- | --- | --- | --- | --- | --- |\n"
 
@@ -29,11 +29,11 @@ def table() -> str:
     return HEAD + "".join(map(row, FAMILIES))
 
 
-def in_readme(text: str) -> str:
+def on_page(text: str) -> str:
     """What stands between the marks."""
     return text.split(BEGIN, 1)[1].split(END, 1)[0]
 
 
 if __name__ == "__main__":
-    old = README.read_text()
-    README.write_text(old.replace(BEGIN + in_readme(old) + END, BEGIN + table() + END))
+    old = PAGE.read_text()
+    PAGE.write_text(old.replace(BEGIN + on_page(old) + END, BEGIN + table() + END))

@@ -1,4 +1,4 @@
-"""The README's table of support is the one that the table of families gives."""
+"""The site's table of supported models is the one that the table of families gives."""
 
 import sys
 from importlib.metadata import entry_points
@@ -11,20 +11,20 @@ from captum_vit.access.registry import ADAPTERS
 from tests.families import support
 from tests.families.table import FAMILIES
 
-checkout = pytest.mark.skipif(not support.README.exists(), reason="runs from a checkout only")
+checkout = pytest.mark.skipif(not support.PAGE.exists(), reason="runs from a checkout only")
 
 
 @checkout
-def test_the_readme_is_not_stale():
-    found = support.in_readme(support.README.read_text())
+def test_the_page_is_not_stale():
+    found = support.on_page(support.PAGE.read_text())
     assert found == support.table(), "run `python -m tests.families.support`"
 
 
 @checkout
 def test_a_renamed_layer_would_be_seen():
     family = FAMILIES[0]
-    assert support.row(family) in support.README.read_text()
-    assert support.row(family).replace("blocks.*", "layers.*") not in support.README.read_text()
+    assert support.row(family) in support.PAGE.read_text()
+    assert support.row(family).replace("blocks.*", "layers.*") not in support.PAGE.read_text()
 
 
 def test_families_have_names_of_their_own():
