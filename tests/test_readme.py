@@ -1,6 +1,10 @@
-"""The README's programs run, and give maps of the shapes that its comments say."""
+"""The programs of the README and of the site's pages run, and give maps of the shapes that their comments say.
+
+The programs of one page are one session, as its reader types them. What they download is replaced by what is here.
+"""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,12 +14,13 @@ from transformers import ViTImageProcessor
 from captum_vit import sample
 from captum_vit.adapters.sample_vit import build
 
-README = Path(__file__).parents[1] / "README.md"
-PROGRAM = re.compile(r"```python\n(.*?)```", re.DOTALL)
+ROOT = Path(__file__).parents[1]
+PROGRAM = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SHAPE = re.compile(r"^(\w+) = .*  # \((\d[\d, ]*)\)", re.MULTILINE)
 OFFLINE = {
     "pretrained=True": "pretrained=False",
     "vit_base_patch16_224": "vit_tiny_patch16_224",
+    "vit_base_patch16_clip_224.openai": "vit_base_patch32_clip_224.openai",
     '"timm/vit_tiny_patch16_224"': '"sample"',
     '"google/vit-base-patch16-224"': '"model"',
     '"imagenet:/data/ILSVRC"': '"sample:2"',
@@ -23,11 +28,22 @@ OFFLINE = {
     '"Egyptian cat"': '"cross"',
 }
 
-pytestmark = pytest.mark.skipif(not README.exists(), reason="runs from a checkout only")
+pytestmark = pytest.mark.skipif(not (ROOT / "README.md").exists(), reason="runs from a checkout only")
 
 
-def programs() -> list[str]:
-    return PROGRAM.findall(README.read_text()) if README.exists() else []
+def programs(page: Path) -> list[str]:
+    return PROGRAM.findall(page.read_text()) if page.exists() else []
+
+
+PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "tutorials").rglob("*.md"))) if programs(page)]
+
+
+def offline(program: str) -> str:
+    for online, here in OFFLINE.items():
+        program = program.replace(online, here)
+    assert "timm/" not in program
+    assert "hf/" not in program
+    return program
 
 
 @pytest.fixture
@@ -38,33 +54,52 @@ def _a_photo_and_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     ViTImageProcessor(size={"height": 64, "width": 64}).save_pretrained("model")
 
 
-@pytest.mark.usefixtures("_a_photo_and_a_model")
-@pytest.mark.parametrize("program", programs(), ids=lambda program: program.split("\n")[0])
-def test_a_program_runs(program: str):
-    smaller = program
-    for online, offline in OFFLINE.items():
-        smaller = smaller.replace(online, offline)
-    assert "timm/" not in smaller
-    namespace: dict = {}
-    exec(smaller, namespace)
-    for name, shape in SHAPE.findall(program):
-        assert tuple(namespace[name].shape) == tuple(map(int, shape.split(",")))
-    for name in ("late", "smooth", "unsupervised", "described"):
-        if name in program:
-            assert namespace[name].abs().max() > 0
+@pytest.fixture
+def _the_same_library_after(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Adapters that a page registers are known to its programs alone."""
+    from captum_vit.access import registry
+
+    known = dict(registry._registered)
+    yield
+    registry._registered.clear()
+    registry._registered.update(known)
+
+
+@pytest.mark.usefixtures("_a_photo_and_a_model", "_the_same_library_after")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_programs_of_a_page_run(page: Path):
+    session: dict = {"__name__": page.stem}
+    for program in programs(page):
+        exec(compile(offline(program), str(page), "exec"), session)
+        for name, shape in SHAPE.findall(program):
+            assert tuple(session[name].shape) == tuple(map(int, shape.split(","))), name
+            assert session[name].abs().max() > 0, name
 
 
 def test_the_programs_are_found():
-    found = programs()
-    assert len(found) >= 4
-    assert sum(program.count("pretrained=True") for program in found) == 3
-    assert sum(len(SHAPE.findall(program)) for program in found) == 4
+    found = {page: programs(page) for page in PAGES}
+    assert len(found[ROOT / "README.md"]) >= 2
+    assert len(found) >= 12, "README, home, first map, the methods and the how-tos have programs"
+    shapes = [shape for page in found.values() for program in page for shape in SHAPE.findall(program)]
+    assert len(shapes) >= 30
 
 
 @pytest.mark.usefixtures("_a_photo_and_a_model")
-def test_what_the_first_program_writes():
-    program = next(program for program in programs() if "e.flow.save" in program)
-    for online, offline in OFFLINE.items():
-        program = program.replace(online, offline)
-    exec(program, {})
+def test_what_the_first_map_writes():
+    (program,) = (text for text in programs(ROOT / "tutorials" / "start.md") if "e.flow.save" in text)
+    exec(offline(program), {})
     assert {"flow.gif", "photo.html", "out"} <= {path.name for path in Path().iterdir()}
+
+
+@pytest.mark.usefixtures("_a_photo_and_a_model")
+def test_a_wrong_shape_in_a_comment_would_be_seen(tmp_path, monkeypatch):
+    page = tmp_path / "page.md"
+    page.write_text("```python\nimport torch\n\nmaps = torch.ones(2, 1, 4, 4)  # (2, 1, 4, 5)\n```\n")
+    with pytest.raises(AssertionError, match="maps"):
+        test_the_programs_of_a_page_run(page)
+
+
+def test_the_readme_is_a_door():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 130, "what a page can say, a page says"
+    assert sum(line.startswith("pip install ") for line in text.splitlines()) == 2, ".ci/run runs these two lines"
