@@ -152,3 +152,14 @@ def test_two_signs_of_nothing_are_neither(opened: Opened):
     assert np.abs(shown - expected(explanation, shown.shape, torch.zeros(7, 7))).max() <= 2
     page.get_by_role("application").press("ArrowRight")
     assert "no relevance for or against" in page.locator("[data-part=readout]").inner_text()
+
+
+def test_a_method_of_some_classes_only_is_offered_there(opened: Opened):
+    explanation = explained()
+    shown = (explanation.attributions[0], explanation.attributions[2])
+    shown += (replace(explanation.attributions[1], method="agcam"),)
+    page = opened(render([replace(explanation, attributions=shown)]))
+    methods = page.get_by_role("tablist", name="Method").get_by_role("tab")
+    assert [tab.inner_text() for tab in methods.all() if tab.is_visible()] == ["daam", "rollout"]
+    page.get_by_role("tab", name="zebra").click()
+    assert [tab.inner_text() for tab in methods.all() if tab.is_visible()] == ["rollout", "agcam"]

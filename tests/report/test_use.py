@@ -120,17 +120,6 @@ def test_keys_move_between_tabs(scene: Explanation, scene_page: Page):
     assert panel.get_attribute("id") == tabs.nth(last).get_attribute("aria-controls")
 
 
-def test_a_method_of_some_classes_only_is_offered_there(opened: Opened):
-    explanation = explained()
-    shown = (explanation.attributions[0], explanation.attributions[2])
-    shown += (replace(explanation.attributions[1], method="agcam"),)
-    page = opened(render([replace(explanation, attributions=shown)]))
-    methods = page.get_by_role("tablist", name="Method").get_by_role("tab")
-    assert [tab.inner_text() for tab in methods.all() if tab.is_visible()] == ["daam", "rollout"]
-    page.get_by_role("tab", name="zebra").click()
-    assert [tab.inner_text() for tab in methods.all() if tab.is_visible()] == ["rollout", "agcam"]
-
-
 def test_pointing_at_a_patch_tells_its_share(opened: Opened):
     explanation = explained((224, 112), (4, 8))
     page = opened(render([explanation]))
