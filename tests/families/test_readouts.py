@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from captum_vit import AGCAM, DAAM, AttentionRollout, GradientRollout, RawAttention, adapt
 from captum_vit.access import CLASS, CLASS_AND_PATCHES, PATCHES
 from captum_vit.capture import Inputs, measure_readout, untouched
+from captum_vit.targets import Embedding
 from tests.families.timm_models import small
 from tests.helpers import CLASSES, METHODS, assert_close, explain, images, randomise, relative_error, timm_vit
 
@@ -59,16 +60,16 @@ EMBEDDING = {
 def test_an_embedding_is_a_target(vision, method):
     model, x, text = vision(), images(), torch.randn(24)
     whole = Similarity(ImageSide(model), text).eval()
-    maps = method(model).attribute(x, text)
+    maps = method(model).attribute(x, Embedding(text))
     assert_close(maps, method(whole).attribute(x))
-    assert_close(maps, method(model).attribute(x, 3 * torch.stack([text, text])))
-    assert relative_error(maps, method(model).attribute(x, -text)) > 1e-2
+    assert_close(maps, method(model).attribute(x, Embedding(3 * torch.stack([text, text]))))
+    assert relative_error(maps, method(model).attribute(x, Embedding(-text))) > 1e-2
 
 
 def test_each_image_with_an_embedding_of_its_own():
     model, x, texts = timm_vit(num_classes=0), images(), torch.randn(2, 24)
-    both = DAAM(model).attribute(x, texts)
-    assert_close(both, torch.cat([DAAM(model).attribute(x[i : i + 1], texts[i]) for i in range(2)]))
+    both = DAAM(model).attribute(x, Embedding(texts))
+    assert_close(both, torch.cat([DAAM(model).attribute(x[i : i + 1], Embedding(texts[i])) for i in range(2)]))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -153,7 +154,7 @@ def test_patches_are_seen_beside_a_class_token_that_joins_late(kind, token, patc
     for method in METHODS:
         ours = method(model)
         assert explain(ours, x).abs().max() > 0
-        assert ours.flow_layers() == expected[readout]
+        assert ours.flow_layers(readout) == expected[readout]
         flow = ours.attribute_flow(x, 1 if method.class_specific else None)
         assert flow.shape[1] == len(expected[readout])
         assert_close(flow[:, -1:], explain(ours, x))

@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from captum_vit import AGCAM, DAAM, AttentionRollout
 from captum_vit.errors import LayerNotFoundError, TargetError, UnsupportedModelError
+from captum_vit.targets import Embedding
 from tests.families.hf import SMALL, TEXT
 from tests.helpers import images, randomise, timm_vit
 
@@ -100,13 +101,17 @@ def test_patches_that_are_read_past_all_attention(name, settings, wrap):
 
 
 def test_an_embedding_is_as_wide_as_the_output():
-    size = r"must be \(24,\) or one an image, \(2, 24\)"
-    for shape in ((5,), (3, 24), (24, 2), (2, 1, 24), ()):
-        with pytest.raises(TargetError, match=rf"^a class must be an integer, .* {size}: got torch.float32 of shape"):
-            AGCAM(timm_vit(num_classes=0)).attribute(images(), torch.randn(shape))
+    for shape in ((5,), (3, 24), (24, 2)):
+        with pytest.raises(TargetError, match=r"must be \(24,\) or one an image, \(2, 24\): got \(\d"):
+            AGCAM(timm_vit(num_classes=0)).attribute(images(), Embedding(torch.randn(shape)))
+    for shape in ((2, 1, 24), ()):
+        with pytest.raises(TargetError, match=r"^an embedding is a floating-point tensor \(D,\) or \(N, D\), got"):
+            Embedding(torch.randn(shape))
     for shape in ((1,), (2, 1)):
-        with pytest.raises(TargetError, match=r"^a class must be an integer, .* for an output of several numbers: got"):
-            AGCAM(timm_vit(num_classes=1)).attribute(images(), torch.randn(shape))
+        with pytest.raises(TargetError, match=r"must be for an output of more numbers: got"):
+            AGCAM(timm_vit(num_classes=1)).attribute(images(), Embedding(torch.randn(shape)))
+    with pytest.raises(TargetError, match=r"may be one-hot labels or an embedding, .*targets\.Embedding\(vector\)"):
+        AGCAM(timm_vit(num_classes=0)).attribute(images(), torch.randn(24))
 
 
 @pytest.mark.parametrize(
