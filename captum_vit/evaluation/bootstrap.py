@@ -91,10 +91,8 @@ class Bootstrap:
         cells = np.ravel_multi_index((rows.method[:, None], target[:, None], np.arange(shape[2])), shape)
         sums, images = self._sums(values, cells, rows.image, int(np.prod(shape)))
         sums, images = sums.reshape(-1, *shape), images.reshape(shape)[..., -1]
-        found, counts = (
-            _score(figure, sums),
-            sums[0, ..., -1].astype(int),
-        )  # (draws + 1, methods, classes), without draws
+        found = _score(figure, sums)  # (draws + 1, methods, classes)
+        counts = sums[0, ..., -1].astype(int)  # (methods, classes), as images
         if not by_class:
             found = _mean_of_classes(found)
             counts, images = counts.sum(1, keepdims=True), images.sum(1, keepdims=True)
