@@ -99,6 +99,12 @@ def test_a_wrong_shape_in_a_comment_would_be_seen(tmp_path, monkeypatch):
         test_the_programs_of_a_page_run(page)
 
 
+def test_programs_fit_a_page():
+    """What is longer would have to be scrolled."""
+    wide = [line for page in PAGES[1:] for program in programs(page) for line in program.splitlines() if len(line) > 98]
+    assert wide == []
+
+
 def test_the_readme_is_a_door():
     text = (ROOT / "README.md").read_text()
     assert len(text.splitlines()) <= 130, "what a page can say, a page says"
