@@ -21,14 +21,16 @@ from transformers.pipelines.image_classification import (
     softmax,
 )
 
-from .attr import METHODS, ViTAttribution
-from .attr.base import check_options
-from .capture.untouched import untouched
-from .classes import as_targets, class_index
-from .errors import InputError, OptionError, nearest
+from .attr import ViTAttribution, find_method, start
+from .attr.calls import checked_inputs
+from .attr.options import check_options
+from .capture import Run, untouched
+from .errors import InputError
+from .explanation.asking import Vocabulary, listed
 from .geometry import View
 from .images import to_image
 from .preprocessing import checked_view, covered, read_preprocessing
+from .targets import Classes, Output, Target
 from .visualization import ALPHA, CMAP, overlay
 
 TASK = "image-attribution"
@@ -44,8 +46,9 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
     `explainer`. Called with an image, a list, a generator or a dataset, as any pipeline; besides the arguments of
     image classification (top_k, function_to_apply, timeout, batch_size) a call takes:
 
-        method: agcam (default), daam, rollout, gradient_rollout or raw_attention.
-        target: class by number or name, or a list; by default the `top_k` with the highest scores.
+        method: agcam (default), daam, rollout, gradient_rollout, raw_attention, `module:Class`, or a class.
+        target: class by number or name, "tabby/Egyptian cat" for why the one rather than the other, one of
+            `captum_vit.targets`, or a list; by default the `top_k` with the highest scores.
         alpha, cmap: of the overlay, as for `captum_vit.visualization.overlay`.
         max_side: longest side of map and overlay in pixels; by default they are as large as the original, and those of
             24 megapixels take 170 MB a label.
@@ -54,7 +57,8 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
 
     An image gives a list, best label first, of dictionaries:
 
-        label (str), score (float): as image classification gives them.
+        label (str), score (float): as image classification gives them; of a target that is no class its name, and
+            the number that is explained.
         map: float32 (height, width) of the original image (or `max_side`), NaN where the model saw nothing of it.
         grid: float32 (rows, cols), the same in patch units.
         overlay: PIL image, the original under the map, in the same size.
@@ -67,9 +71,8 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
         shown = {name: kwargs.pop(name) for name in _SHOWN if name in kwargs}
         parents = {name: kwargs.pop(name) for name in ("function_to_apply", "timeout") if name in kwargs}
         before, _, after = super()._sanitize_parameters(**parents)
-        if "method" in own and own["method"] not in list(METHODS):
-            close = nearest(str(own["method"]), list(METHODS))
-            raise OptionError(f"no method {own['method']!r}; there are {', '.join(METHODS)}{close}")
+        if "method" in own:
+            find_method(own["method"])
         if kwargs:
             own["options"] = kwargs
         return before, own, {**after, **shown}
@@ -91,14 +94,28 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
         layer: Any = None,
         options: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        check_options(METHODS[method], options or {})
+        ours, options = self._method(method, layer), dict(options or {})
+        check_options(ours.get_name(), ours.options(), options)
         beside = {name: model_inputs[name] for name in _BESIDE}
-        inputs = {name: value for name, value in model_inputs.items() if name not in _BESIDE}
-        with untouched(self._method(method).adapter), torch.no_grad():
-            logits = super()._forward(inputs)["logits"]
-        targets = self._targets(logits, target, top_k)
-        maps = self._maps(self._method(method, layer), inputs["pixel_values"], targets, options or {})
-        return {"logits": logits, "targets": targets, "maps": maps, **beside}
+        pixels = model_inputs["pixel_values"]
+        others = {n: value for n, value in model_inputs.items() if n not in (*_BESIDE, "pixel_values")}
+        call = checked_inputs(ours.adapter, pixels, None, others)
+        with untouched(ours.adapter), torch.no_grad():
+            run = start([(ours, options)], call, flow=False)
+            targets = self._targets(run.scores, target, top_k)
+            output = Output(run.outputs, run.scores, ours.adapter.headless)
+            maps = run.layout.to_grid(self._maps(ours, run, targets, options))
+            titles = [each.title(self._names) for each in targets]
+            classes = [each.index if isinstance(each, Classes) else -1 for each in targets]
+            indices = [torch.as_tensor(index, device=maps.device).expand(len(pixels)) for index in classes]
+            return {
+                "logits": run.outputs["logits"].detach(),
+                "targets": torch.stack(indices, 1),
+                "values": torch.stack([each.score(output) for each in targets], 1).detach(),
+                "titles": [[titles] if isinstance(one, list) else titles for one in beside["original"]],
+                "maps": maps.detach(),
+                **beside,
+            }
 
     def postprocess(
         self,
@@ -114,9 +131,10 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
         shown = original.copy()
         if max_side is not None:
             shown.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
-        scores, names = self._scores(model_outputs["logits"][0], function_to_apply), self.model.config.id2label or {}
+        scores = self._scores(model_outputs["logits"][0], function_to_apply)
+        given = (model_outputs[name][0] for name in ("targets", "values", "titles", "maps"))
         results, drawn = [], {}
-        for index, grid in zip(model_outputs["targets"][0].tolist(), model_outputs["maps"][0], strict=True):
+        for index, value, title, grid in zip(*given, strict=True):
             if grid.data_ptr() not in drawn:  # an expanded map is one for all
                 picture = overlay(shown, grid, view, alpha=alpha, cmap=cmap)
                 drawn[grid.data_ptr()] = {
@@ -124,7 +142,10 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
                     "grid": grid.float().numpy(),
                     "overlay": picture,
                 }
-            results.append({"label": names[index], "score": scores[index], **drawn[grid.data_ptr()]})
+            of_class = int(index) >= 0
+            label = self._names[int(index)] if of_class else title
+            score = scores[int(index)] if of_class else float(value)
+            results.append({"label": label, "score": score, **drawn[grid.data_ptr()]})
         return sorted(results, key=lambda result: -result["score"])
 
     def _scores(self, logits: Tensor, function_to_apply: Any) -> list[float]:
@@ -140,29 +161,42 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
         apply = {ClassificationFunction.SIGMOID: sigmoid, ClassificationFunction.SOFTMAX: softmax}.get(rule)
         return (values if apply is None else apply(values)).tolist()
 
-    def _method(self, name: str, layer: Any = None) -> ViTAttribution:
+    def _method(self, method: Any, layer: Any = None) -> ViTAttribution:
+        kind = find_method(method)[1]
         if layer is not None:
-            return METHODS[name](self.model, layer)
-        known: dict[str, ViTAttribution] = self.__dict__.setdefault("_captum_vit_methods", {})
-        if name not in known:
-            known[name] = METHODS[name](self.model)
-        return known[name]
+            return kind(self.model, layer)
+        known: dict[Any, ViTAttribution] = self.__dict__.setdefault("_captum_vit_methods", {})
+        if kind not in known:
+            known[kind] = kind(self.model)
+        return known[kind]
 
-    def _targets(self, logits: Tensor, target: Any, top_k: int | None) -> Tensor:
-        """Classes to explain, (B, K)."""
+    @property
+    def _names(self) -> dict[int, str]:
+        return {int(index): str(name) for index, name in (self.model.config.id2label or {}).items()}
+
+    def _targets(self, logits: Tensor, target: Any, top_k: int | None) -> list[Target]:
+        """What is explained; of each image the best classes where nothing is asked for."""
         count = logits.shape[1]
-        if not as_targets(target):
-            return logits.topk(min(top_k or count, count)).indices
-        names = {int(index): str(name) for index, name in (self.model.config.id2label or {}).items()}
-        indices = [class_index(each, names, count, type(self.model).__name__) for each in as_targets(target)]
-        return torch.tensor(list(dict.fromkeys(indices)), device=logits.device).expand(len(logits), -1)
+        if not listed(target):
+            return [Classes(column.tolist()) for column in logits.topk(min(top_k or count, count)).indices.T]
+        words = Vocabulary(self._names, {}, type(self.model).__name__)
+        return words.parsed(listed(target), count)
 
     @staticmethod
-    def _maps(method: ViTAttribution, images: Tensor, targets: Tensor, options: Mapping[str, Any]) -> Tensor:
-        """(B, K, rows, cols)."""
+    def _maps(method: ViTAttribution, run: Run, targets: list[Target], options: dict[str, Any]) -> Tensor:
+        """(B, K, patches)."""
         if not method.class_specific:
-            return method.attribute(images, **options).expand(-1, targets.shape[1], -1, -1)
-        return torch.cat([method.attribute(images, target=column, **options) for column in targets.T], 1)
+            return method._maps(run, Classes(None), flow=False, **options).expand(-1, len(targets), -1)
+        together = [target for target in targets if target.reads_scores]
+        found = {}
+        if together:
+            parts = list(method._class_maps(run, together, flow=False, **options))
+            found = dict(zip(map(id, together), torch.cat(parts), strict=True))
+        for target in targets:
+            if id(target) not in found:
+                own = start([(method, options)], run.inputs, target, flow=False)
+                found[id(target)] = method._maps(own, target, flow=False, **options)
+        return torch.cat([found[id(target)] for target in targets], 1)
 
     def _view(self, original: Image.Image, size: tuple[int, int]) -> View:
         """How an input of (height, width) looks at its image, patch by patch."""

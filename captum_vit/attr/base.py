@@ -2,7 +2,7 @@
 
 import inspect
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -289,6 +289,7 @@ def start(
     *,
     flow: bool = True,
     once: bool = False,
+    needs: Collection[Need] = (),
 ) -> Run:
     """One run for several methods of one model, each with its options.
 
@@ -298,9 +299,10 @@ def start(
         target: one that is made of more than the scores has a readout of its own, and so a run.
         flow: whether the maps after each layer are wanted too.
         once: whether each method is asked for one target only.
+        needs: what is asked of the run besides.
     """
     adapter = readers[0][0].adapter
-    needs = frozenset().union(*(method.needed(**options) for method, options in readers))
+    needs = frozenset(needs).union(*(method.needed(**options) for method, options in readers))
 
     def layers(readout: Readout) -> set[str]:
         return {name for method, _ in readers for name in method.layers_kept(readout, flow)}

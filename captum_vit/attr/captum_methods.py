@@ -94,7 +94,8 @@ class CaptumMethod(ViTAttribution):
         made = self.captum(model) if isinstance(self.captum, type) else self.captum
         if "internal_batch_size" in self.options():
             options = {"internal_batch_size": len(images), **options}
-        found = made.attribute(images.clone(), target=target, **options)  # the next method is given the same images
+        own = images.clone().requires_grad_()  # the next method is given the same images
+        found = made.attribute(own, target=target, **options)
         if not isinstance(found, Tensor) or found.dim() != 4 or found.shape[2:] != images.shape[2:]:
             got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise OptionError(f"{self.title} gives {got} for images {tuple(images.shape)}: no value for each pixel")

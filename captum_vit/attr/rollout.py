@@ -138,7 +138,7 @@ def _through_cross(
         carried = ops.rollout_step(
             state, partial(fused, call), call.heads, queries, keys, discard_ratio, keep_first=False, skip=False
         )
-        return carried, None
+        return carried, torch.zeros_like(state)  # nothing passes it
     chunks = ops.row_chunks(queries, keys, len(state) * call.heads)
     whole = torch.cat([fused(call, rows) for rows in chunks], 1)  # of few queries
     whole = ops.discard_lowest(whole, discard_ratio, keep_first=False)

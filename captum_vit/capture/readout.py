@@ -115,7 +115,8 @@ def _row_gradients(adapter: Adapter, inputs: Inputs, target: Target | None) -> t
 def _reads_past_attention(adapter: Adapter, inputs: Inputs, target: Target | None) -> bool:
     """Whether the scores depend on the images while attention inputs are constants, but for what adapters name."""
     images = inputs.images.clone().requires_grad_()
-    own = Inputs(images.clone(), inputs.args, inputs.kwargs)
+    with torch.enable_grad():
+        own = Inputs(images.clone(), inputs.args, inputs.kwargs)
     forward = run_forward(adapter, own, None, Keep(()), graph=True, constant=adapter.bypass)
     if not forward.output.scores.requires_grad:
         return False

@@ -55,17 +55,17 @@ class Streams:
     def _before(self, module: nn.Module, args: tuple, kwargs: dict | None = None) -> tuple[tuple, dict] | None:
         if not self.active() or kwargs is None:
             return None
-        if not args or not isinstance(args[0], Tensor):
+        if not args or not isinstance(stream := self.adapter.stream(args), Tensor):
             raise UnsupportedModelError(f"the first block, {type(module).__name__}, is called without a token stream")
-        stream = args[0]
+        given = stream
         if self.graph and not stream.requires_grad:
             stream = stream.detach().requires_grad_()
         self._put(EMBEDDED, stream)
-        return (stream, *args[1:]), kwargs
+        return tuple(stream if part is given else part for part in args), kwargs
 
     def _after(self, module: nn.Module, args: tuple, output: Any) -> None:
         if self.active():
-            stream = output[0] if isinstance(output, (tuple, list)) else output
+            stream = self.adapter.stream(output)
             if not isinstance(stream, Tensor) or stream.dim() != 3:
                 raise UnsupportedModelError(f"a block, {type(module).__name__}, gives no token stream (B, N, D)")
             self._put(module, stream)

@@ -94,7 +94,7 @@ class ForwardTap(Tap):
             self.kept.linears = KnownRows(self.shelf)
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        if not self.graph or torch.is_grad_enabled():
+        if not self.graph or torch.is_grad_enabled() or func is torch._C._set_grad_enabled:
             return super().__torch_function__(func, types, args, kwargs)
         with torch.enable_grad():  # a frozen backbone often runs under a no_grad of its owner
             return super().__torch_function__(func, types, args, kwargs)
@@ -170,7 +170,7 @@ class ReplayTap(Tap):
         return self.recorded[name].layout
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or func is torch._C._set_grad_enabled:
             return super().__torch_function__(func, types, args, kwargs)
         with torch.enable_grad():
             return super().__torch_function__(func, types, args, kwargs)

@@ -14,7 +14,7 @@ from .evaluate import compare, evaluate
 
 if TYPE_CHECKING:
     from ..explanation.explanation import Explanation
-    from .explain import Options
+    from .working import Options
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -56,8 +56,9 @@ Methods = Annotated[
     typer.Option(
         "--method",
         metavar="NAME",
-        help="agcam, daam, rollout, gradient_rollout, raw_attention or all; may be repeated. Default: agcam (daam for "
-        "a model without classes), and all for the scene.",
+        help="agcam, daam, rollout, gradient_rollout, raw_attention, all, or module:Class as "
+        "captum.attr:IntegratedGradients; may be repeated. Default: agcam (daam for a model without classes), and all "
+        "for the scene.",
     ),
 ]
 Targets = Annotated[
@@ -65,8 +66,9 @@ Targets = Annotated[
     typer.Option(
         "--target",
         metavar="CLASS",
-        help="Class to explain, by number or name; may be repeated. Default: the predicted class, and of a multi-label "
-        "model all among the top k with a score above one half.",
+        help="Class to explain, by number or name, or why one rather than the other, as tabby/Egyptian cat; may be "
+        "repeated. Default: the predicted class, and of a multi-label model all among the top k with a score above one "
+        "half.",
     ),
 ]
 Layers = Annotated[
@@ -117,6 +119,7 @@ def explain(
     attention: Attention = False,
     report: Report = True,
     flow: Flow = True,
+    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Images that are explained at once.")] = 8,
     device: Device = None,
 ) -> None:
     """Draw what the score of each image rests on.
@@ -128,16 +131,24 @@ def explain(
     Exit code: 0 all done; 1 some images failed, the others are done; 2 something that was asked for cannot be had.
     """
     try:
-        from ..explanation.explaining import check_methods
-        from . import explain as work
+        from . import working
 
-        methods = check_methods(method) if method else None
+        working.check_methods(method or [])
         if not images and model.split("/")[0] != "sample":
             raise InputError("no images: name files or folders (only the sample model brings a scene of its own)")
-        if not images and methods is None:
-            methods = check_methods(["all"])
-        options = work.Options(
-            model, checkpoint, methods, target or [], layer or [], device, max_side, top_k, attention, report, flow
+        options = working.Options(
+            model=model,
+            checkpoint=checkpoint,
+            methods=method or (None if images else ["all"]),
+            targets=target or [],
+            layers=layer or [],
+            device=device,
+            max_side=max_side,
+            top_k=top_k,
+            batch_size=batch_size,
+            attention=attention,
+            report=report,
+            flow=flow,
         )
         code = _explain_all(images or [], options, out)
     except CaptumViTError as error:
@@ -215,29 +226,24 @@ def _explain_all(images: list[Path], options: "Options", out: Path) -> int:
     """Every image, whatever happens to the others; returns the exit code."""
     from ..images import find_images
     from . import explain as work
+    from . import working
 
     files: list[Path | None] = [*find_images(images)] or [None]
-    names = work.folder_names(file or Path(work.SCENE) for file in files)
+    names = work.folder_names(file or Path(working.SCENE) for file in files)
     work.check_folder(out)
-    explainer, failed = None, 0
+    failed = 0
     taken: set[Path] = set()
-    bar = tqdm(files, unit="image", leave=False, disable=len(files) == 1 or not sys.stderr.isatty())
-    for file, name in zip(bar, names, strict=True):
+    answers = working.answers(files, names, options, lambda note: complain(f"Note: {note}"))
+    quiet = len(files) == 1 or not sys.stderr.isatty()
+    for answer in tqdm(answers, total=len(files), unit="image", leave=False, disable=quiet):
         try:
-            image = work.picture(file)
-            if explainer is None:  # loading takes seconds, a bad file is found at once
-                explainer, notes = work.load(options)
-                if file is not None and options.model.split("/")[0] == "sample" and options.checkpoint is None:
-                    complain("Note: the sample model knows drawn shapes alone; name a --model for photographs")
-                for note in notes:
-                    complain(f"Note: {note}")
-            explanation = work.explained(explainer, image, file.name if file else "embedded scene", options)
-            folder, files_written = work.write(explanation, out, name, options, taken)
+            explanation = answer.granted()
+            folder, written = work.write(explanation, out, answer.name, options, taken)
         except (ImageLoadError, InputError) as error:
             failed += 1
             complain(f"Failed: {error}")
             continue
-        say(_summary(str(file or "embedded scene"), explanation, files_written, folder))
+        say(_summary(str(answer.file or working.EMBEDDED), explanation, written, folder))
     if failed:
         complain(f"{failed} of {len(files)} images failed" + ("" if failed == len(files) else "; the others are done"))
     return BAD_IMAGES if failed else 0
@@ -245,13 +251,18 @@ def _explain_all(images: list[Path], options: "Options", out: Path) -> int:
 
 def _summary(image: str, explanation: "Explanation", written: list[str], folder: Path) -> str:
     """What is printed of one image."""
-    labels = [plain(label.name or f"class {label.index}") for label in explanation.labels]
-    explained = {label.index for label in explanation.targets}
-    width = min(max(map(len, labels), default=0), 50)
+    classes = [label for label in explanation.labels if label.index is not None]
+    names = [plain(label.name or f"class {label.index}") for label in classes]
+    width = min(max(map(len, names), default=0), 50)
     lines = [plain(image)]
-    for label, p in zip(labels, explanation.labels, strict=True):
-        short = label if len(label) <= width else label[: width - 3] + "..."
-        lines.append(f"  {p.index:5d}  {short:{width}}  {p.score:6.1%}{'  explained' if p.index in explained else ''}")
+    for name, p in zip(names, classes, strict=True):
+        short = name if len(name) <= width else name[: width - 3] + "..."
+        lines.append(
+            f"  {p.index:5d}  {short:{width}}  {p.score:6.1%}{'  explained' if p in explanation.targets else ''}"
+        )
+    for label in explanation.targets:
+        if label.index is None:
+            lines.append(f"         {plain(label.title)}: {label.unit} {label.score:.3g}  explained")
     overlays = sum(name.endswith(".png") for name in written) - 1
     others = [f"{overlays} overlay{'s' if overlays > 1 else ''}", *(n for n in written if not n.endswith(".png"))]
     lines.append(f"  written: {plain(str(folder / written[0]))} and {', '.join(others)} beside it")

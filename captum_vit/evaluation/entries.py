@@ -9,28 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from ..access import Adapter
-from ..attr import METHODS, ViTAttribution
-from ..attr.base import options_of
+from ..attr import METHODS, ViTAttribution, find_method
+from ..attr.captum_methods import Scored
+from ..capture import Run
 from ..describing import described
 from ..errors import OptionError, nearest
 from ..explanation.explaining import Explainer
 from ..plugins import named_object
+from ..targets import Target
 
 ASKED = {"self", "inputs", "model", "images", "target", "targets"}  # what a method is given anyway
 Method = str | type | Callable[..., Any]
 MapFunction = Callable[[nn.Module, Tensor, Tensor], Tensor]  # (model, images, targets) -> maps (N, rows, cols)
-
-
-class Scores(nn.Module):
-    """A model that gives its scores (N, classes) as a tensor, whatever else it returns: what Captum works on."""
-
-    def __init__(self, adapter: Adapter, model: nn.Module) -> None:
-        super().__init__()
-        self.model, self.adapter = model, adapter
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Scores of images (N, C, H, W)."""
-        return self.adapter.scores(self.model(images))
 
 
 class Entry:
@@ -74,10 +64,19 @@ class Entry:
         found = found.float() if found.dtype in (torch.float16, torch.bfloat16) else found
         return found.sum(1, keepdim=True) if found.dim() == 4 else found[:, None]
 
+    def reads(self, adapter: Adapter) -> bool:
+        """Whether it is a reader of runs of this model; all others run the model by themselves."""
+        return isinstance(self.method, ViTAttribution) and self.method.adapter.model is adapter.model
+
+    def maps(self, run: Run, target: Target) -> Tensor:
+        """The maps (N, 1, rows, cols) of a method that reads runs."""
+        assert isinstance(self.method, ViTAttribution)
+        return run.layout.to_grid(self.method._maps(run, target, flow=False, **self.options)).detach()
+
     def describe(self) -> dict[str, Any]:
         """What a manifest says of the method: what it is, its layers, and its options."""
         known = {id(module): f"model.{name}" for name, module in self.forward_func.named_modules()}
-        if isinstance(scores := getattr(self.method, "forward_func", None), Scores):
+        if isinstance(scores := getattr(self.method, "forward_func", None), Scored):
             known[id(scores)] = "model"
         if isinstance(self.method, ViTAttribution):
             told = {**described(type(self.method)), "layers": list(self.method.layer_names)}
@@ -104,9 +103,9 @@ def entries(
     for name, method in _named(methods, explainer):
         if name in found:
             raise OptionError(f"two methods are called {name!r}: give them as a mapping, each with a name of its own")
-        made = explainer.method(method) if isinstance(method, str) else method
+        made = explainer.method(find_method(method)[1]) if isinstance(method, str) else method
         if isinstance(made, type):
-            made = made(model if issubclass(made, ViTAttribution) else Scores(explainer.adapter, model))
+            made = made(model if issubclass(made, ViTAttribution) else Scored(explainer.adapter))
         own = {option: value for option, value in (options or {}).items() if option in _known_options(made)}
         used |= own.keys()
         found[name] = Entry(made, model, own)
@@ -162,7 +161,7 @@ def _named_alone(method: Any) -> tuple[str, Any]:
 
 def _known_options(method: Any) -> set[str]:
     if isinstance(method, ViTAttribution):
-        return set(options_of(type(method)))
+        return set(method.options())
     return _parameters(getattr(method, "attribute", method)) - ASKED
 
 

@@ -14,11 +14,12 @@ from ..describing import versions, weights_hash
 from ..errors import InputError, OptionError, RunError
 from ..explanation.explaining import Explainer
 from ..metrics import Case, Figure, Metric, curves_of, figures_of
+from ..targets import Classes
 from .entries import Entry, Method, entries
 from .scoring import annotated, columns_of, departures
 from .seeing import Seen, batches, class_of, see
+from .visiting import TARGETS, Visit, contrast
 
-TARGETS = ("label", "predicted")
 Row = dict[str, Any]
 
 
@@ -39,7 +40,8 @@ class Evaluator:
             mapping, by the name that each has on the leaderboard, also attributions that are made already.
         metrics: what scores the maps; no two of them may have a figure or a curve of one name.
         options: of the methods, each of which is given those that it knows.
-        target: "label" explains the item's own class, "predicted" the one that the model predicts.
+        target: "label" explains the item's own class, "predicted" the one that the model predicts, and a Contrast, or
+            "tabby/Egyptian cat", why all items are the one rather than the other; metrics then ask about the one.
         batch_size: images at once.
         keep_maps: add the maps to the rows: `map`, float16, flat, and `grid`, its rows and columns.
     Raises:
@@ -54,19 +56,19 @@ class Evaluator:
         metrics: Sequence[Metric],
         *,
         options: Mapping[str, Any] | None = None,
-        target: str = "label",
+        target: Any = "label",
         batch_size: int = 16,
         keep_maps: bool = False,
     ) -> None:
-        if target not in TARGETS:
-            raise OptionError(f"target must be one of {', '.join(TARGETS)}, got {target!r}")
         if explainer.headless:
             raise OptionError(f"an evaluation needs classes, and {explainer.model_name!r} gives features")
         if batch_size < 1 or not (metrics or keep_maps):
             raise OptionError("expected batches of at least 1, and metrics, or keep_maps=True for the maps alone")
         self.explainer, self.data, self.metrics = explainer, data, list(metrics)
         self.entries = entries(methods, explainer, options)
-        self.target, self.batch_size, self.keep_maps = target, batch_size, keep_maps
+        self.asked = None if target in TARGETS else contrast(target, explainer)
+        self.target = target if self.asked is None else self.asked.text(explainer.names)
+        self.batch_size, self.keep_maps = batch_size, keep_maps
         names = [name for metric in metrics for name in (*metric.figures, *metric.curves)]
         titles = [metric.title for metric in metrics]
         for what, named in (("have a figure", names), ("are called", titles)):
@@ -155,22 +157,24 @@ class Evaluator:
     def _explain(self, batch: list[Seen], methods: Mapping[str, Entry]) -> list[list[Row]]:
         device = self.explainer.device
         images = torch.stack([one.inputs for one in batch]).to(device, self.explainer.dtype)
-        with torch.no_grad():
-            logits = self._model(images).float()
-        predictions = logits.argmax(1)
         own = torch.tensor([-1 if one.target is None else one.target for one in batch], device=device)
-        targets = predictions if self.target == "predicted" else own
-        if ((targets < 0) | (targets >= logits.shape[1])).any():
-            raise InputError(
-                f"the item has none of the model's {logits.shape[1]} classes; explain the predicted one, by the target "
-                f"'predicted'"
-            )
+        visit = Visit(self.explainer.adapter, images, methods)
+        with visit:
+            logits = visit.scores.float()
+            predictions = logits.argmax(1)
+            targets = self._targets(predictions, own)
+            if ((targets < 0) | (targets >= logits.shape[1])).any():
+                raise InputError(
+                    f"the item has none of the model's {logits.shape[1]} classes; explain the predicted one, by the "
+                    f"target 'predicted'"
+                )
+            each = visit.maps(self.asked or Classes(targets), targets)
         scores = self.explainer.loaded.probabilities(logits).gather(1, targets[:, None])[:, 0]
         rows: list[list[Row]] = [[] for _ in batch]
         shared = {"label": own, "target": targets, "prediction": predictions, "score": scores}
         case = self._case(batch, images, targets, logits, own)
         for name, entry in methods.items():
-            maps = entry.attribute(images, targets)[:, 0]
+            maps = each[name][:, 0]
             found = self._score(replace(case, maps=maps, method=entry))
             columns = {column: values.cpu() for column, values in (shared | found).items()}
             kept = maps.flatten(1).half().cpu().numpy() if self.keep_maps else None
@@ -181,6 +185,12 @@ class Evaluator:
                     row |= {"map": kept[i], "grid": list(maps.shape[1:])}
                 rows[i].append(row)
         return rows
+
+    def _targets(self, predictions: Tensor, labels: Tensor) -> Tensor:
+        """The class of each item that metrics ask about; of a contrast the one that it is for."""
+        if self.asked is not None:
+            return torch.full_like(predictions, self.asked.a.index)
+        return predictions if self.target == "predicted" else labels
 
     def _case(self, batch: list[Seen], images: Tensor, targets: Tensor, logits: Tensor, labels: Tensor) -> Case:
         """What the metrics are told, but for the maps."""

@@ -29,7 +29,7 @@ class Plan:
     metrics: names of groups in `captum_vit.metrics.METRICS`, of a published protocol with its name behind a colon, as
         "perturbation:rise"; or metrics themselves.
     options: of the methods, each of which is given those that it knows.
-    target: "label" or "predicted".
+    target: "label", "predicted", or a contrast of two classes, as for `Evaluator`.
     preprocess, class_names: as for `explain`; "squash" takes the whole image.
     batch_size: images at once.
     limit: how many items at most, from the first; None for all.
@@ -42,7 +42,7 @@ class Plan:
     methods: Sequence[Method] | Mapping[str, Any] = ("all",)
     metrics: Sequence[str | Metric] = ("localization",)
     checkpoint: str | None = None
-    target: str = "label"
+    target: Any = "label"
     options: Mapping[str, Any] = field(default_factory=dict)
     preprocess: Any = None
     class_names: Sequence[str] | None = None

@@ -1,49 +1,45 @@
-"""From a model and an image to an Explanation: preprocessing, predictions, targets by name, and the methods."""
+"""From a model and images to Explanations: one run of the model for a batch, read by all methods for all targets."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any, overload
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
-from ..access.registry import unwrap
-from ..attr import DAAM, METHODS, FeatureImportance, RawAttention, ViTAttribution
-from ..attr.base import options_of
-from ..capture.untouched import untouched
-from ..classes import as_targets, class_index, titles
+from ..access import adapt, unwrap
+from ..attr import RawAttention, ViTAttribution
+from ..classes import titles
 from ..describing import versions
-from ..errors import InputError, OptionError, PreprocessingError, TargetError, nearest
-from ..explained import AttentionRecord, Attribution, Label
-from ..geometry import View
-from ..images import Picture, to_image
+from ..errors import OptionError, TargetError
+from ..explained import Attribution, Label
+from ..images import Picture
 from ..models import chosen_device, with_names
-from ..preprocessing import Preprocessing, checked_view, covered, read_preprocessing, shown, squashed
+from ..preprocessing import Preprocessing, read_preprocessing, squashed
+from .asking import Asked, Vocabulary, chosen_methods, listed, shared_options
 from .explanation import Explanation
+from .reading import Reading
+from .seeing import Seen, see
 
-Target = int | str
-
-
-Method = str | Sequence[str] | None
-Targets = Target | Sequence[Target] | None
+BATCH = 8  # images at once; the graph of ViT-B/16 takes 70 MiB an image
 
 
 @overload
 def explain(
-    images: Picture, model: str | nn.Module = ..., method: Method = ..., target: Targets = ..., **options: Any
+    images: Picture, model: str | nn.Module = ..., method: Any = ..., target: Any = ..., **options: Any
 ) -> Explanation: ...
 @overload
 def explain(
-    images: Sequence[Picture], model: str | nn.Module = ..., method: Method = ..., target: Targets = ..., **options: Any
+    images: Sequence[Picture], model: str | nn.Module = ..., method: Any = ..., target: Any = ..., **options: Any
 ) -> list[Explanation]: ...
 def explain(
     images: Picture | Sequence[Picture],
     model: str | nn.Module = "sample",
-    method: Method = None,
-    target: Targets = None,
+    method: Any = None,
+    target: Any = None,
     *,
     preprocess: Any = None,
     class_names: Sequence[str] | Mapping[int, str] | None = None,
@@ -52,29 +48,36 @@ def explain(
     device: str | torch.device | None = None,
     top_k: int = 5,
     attention: bool = False,
+    batch_size: int = BATCH,
     **options: Any,
 ) -> Explanation | list[Explanation]:
     """Explain images: what the model looked at for each class, laid back on the original.
+
+    >>> explain("photo.jpg", "timm/vit_base_patch16_224", method=["agcam", "daam"], target="tabby").plot()
 
     Args:
         images: a path, a PIL image, an array (H, W), (H, W, 3) of uint8, a tensor, or a list of these. A uint8 tensor
             (3, H, W) is an image; one of floats, (C, H, W) or (1, C, H, W), is taken as preprocessed already.
         model: `timm/NAME`, `hf/ID`, `hf/FOLDER`, `sample`, or the model itself.
-        method: agcam, daam, rollout, gradient_rollout, raw_attention, several of them, or all. By default agcam, and
-            daam for a model without classes.
-        target: class by number or name, or several. By default the predicted one; of a multi-label model all of the
-            `top_k` with a score above one half.
+        method: agcam, daam, rollout, gradient_rollout, raw_attention or another name of `captum_vit.attr.METHODS`,
+            `module:Class`, a class of ours or Captum's, several of them, or all. By default agcam, and daam for a
+            model without classes.
+        target: class by number or name, "tabby/Egyptian cat" for why the one rather than the other, one of
+            `captum_vit.targets`, a function of the model's output, or several of these. By default the predicted
+            class; of a multi-label model all of the `top_k` with a score above one half; of a model of features a
+            FeatureImportance.
         preprocess: for a model itself: torchvision transforms, an image processor of Hugging Face, or a Preprocessing.
             Models of timm carry their own. "squash" takes the whole image, whatever its proportions, at the size and
             with the normalisation of the model's own, as the published evaluations do.
         class_names: for a model that carries none, or others than its own.
         multi_label: whether each class is scored by itself (sigmoid), not against the others; by default as the model's
             configuration says.
-        layer: attention layers to read, as for the methods; all by default.
+        layer: attention layers or blocks to read, as for the methods; all by default.
         device: for a model by name, where to compute; by default cuda if there is one.
         top_k: how many predicted classes to name.
         attention: keep the attention itself, of heads and between patches, for the figures and the report.
-        options: of the methods, each of which is given those that it knows: discard_ratio=0.9.
+        batch_size: images of a list that are explained at once.
+        options: of the methods, each of which is given those that it accepts: discard_ratio=0.9.
     Returns:
         An Explanation, or for a list of images a list of them.
     Raises:
@@ -83,14 +86,17 @@ def explain(
     explainer = Explainer(
         model, preprocess=preprocess, class_names=class_names, multi_label=multi_label, layer=layer, device=device
     )
-    ask = {"method": method, "target": target, "top_k": top_k, "attention": attention, **options}
+    asked = explainer.ask(method=method, target=target, top_k=top_k, attention=attention, **options)
     if isinstance(images, (list, tuple)):
-        return [explainer(image, **ask) for image in images]
-    return explainer(images, **ask)  # type: ignore[arg-type]
+        return list(explainer.several((explainer.see(image) for image in images), asked, batch_size))
+    return explainer.answer([explainer.see(images)], asked)[0]  # type: ignore[arg-type]
 
 
 class Explainer:
     """A model that is ready to explain images: loaded once, asked many times.
+
+    >>> explainer = Explainer("timm/vit_base_patch16_224")
+    >>> for photo in photos: explainer(photo, method="agcam").overlay().show()
 
     Args:
         model, preprocess, class_names, multi_label, layer, device: as for `explain`.
@@ -121,11 +127,11 @@ class Explainer:
         elif device is not None:
             raise OptionError("device is for models by name: a model itself stays where it is, move it first")
         self.layer = layer
-        self.adapter = DAAM(self.loaded.model, layer).adapter
+        self.adapter = adapt(self.loaded.model)
         self.headless = self.adapter.headless
         self.names = dict(self.loaded.class_names or self.adapter.class_names)
-        self._titles = titles(self.names)
-        self._methods: dict[str, ViTAttribution] = {}
+        self.vocabulary = Vocabulary(self.names, titles(self.names), self.model_name)
+        self._methods: dict[type[ViTAttribution], ViTAttribution] = {}
 
     @cached_property
     def preprocess(self) -> Preprocessing:
@@ -146,6 +152,11 @@ class Explainer:
         return view.size == self.preprocess.view((480, 640)).size and view.window == (0.0, 0.0, 640.0, 480.0)
 
     @property
+    def classless(self) -> bool:
+        """Whether the model has no classes: it gives features, or values."""
+        return self.headless or self.loaded.regression
+
+    @property
     def device(self) -> torch.device:
         """Where the model is."""
         return next((p.device for p in self.loaded.model.parameters()), torch.device("cpu"))
@@ -159,182 +170,130 @@ class Explainer:
         self,
         image: Picture,
         *,
-        method: Method = None,
-        target: Targets = None,
+        method: Any = None,
+        target: Any = None,
         top_k: int = 5,
         attention: bool = False,
         **options: Any,
     ) -> Explanation:
         """Explain one image; arguments and errors are those of `explain`."""
-        if top_k < 1:
-            raise OptionError(f"top_k must be at least 1, got {top_k}")
-        chosen = self.choose(method, target)
-        given = _options(chosen, options)
-        original, inputs, view = self._see(image)
-        scores = None if self.headless or self.loaded.regression else self._scores(inputs)
-        classes: list[Label] = []
-        if scores is not None:
-            wanted = self._targets(target, scores, top_k)  # also checked where no method uses them
-            if any(METHODS[name].class_specific for name in chosen):
-                classes = [self._label(index, scores) for index in wanted]
-        kept = self._attention(inputs) if attention else None
-        return Explanation(
-            original,
-            view,
-            tuple(self._attributions(inputs, chosen, classes, given)),
-            self._labels(scores, classes, top_k),
-            self.model_name,
-            Path(image).name if isinstance(image, (str, Path)) else "",
-            dict(versions()),
-            kept,
-        )
+        asked = self.ask(method=method, target=target, top_k=top_k, attention=attention, **options)
+        return self.answer([self.see(image)], asked)[0]
 
-    def choose(self, method: str | Sequence[str] | None, target: Any = None) -> list[str]:
-        """The methods that were asked for, of all those that apply, or one that suits the model.
+    def ask(
+        self, *, method: Any = None, target: Any = None, top_k: int = 5, attention: bool = False, **options: Any
+    ) -> Asked:
+        """A question, checked before any image is looked at; arguments are those of `explain`.
 
         Raises:
-            OptionError, TargetError: an unknown method, or one that needs classes where the model has none.
+            OptionError, TargetError, LayerNotFoundError: an unknown method, option, target or layer, or one that does
+                not apply to the model.
         """
-        if (self.headless or self.loaded.regression) and as_targets(target):
+        if top_k < 1:
+            raise OptionError(f"top_k must be at least 1, got {top_k}")
+        wanted = listed(target)
+        classes = [each for each in wanted if isinstance(each, (int, str))]
+        if self.classless and classes:
             what = "features" if self.headless else "values"
             raise TargetError(f"a target needs a classifier, and {self.model_name!r} gives {what}, not classes")
-        if method is None:
-            return ["daam" if self.headless else "agcam"]
-        asked = [method] if isinstance(method, str) else list(method)
-        chosen = check_methods(asked)
-        if "all" in asked:
-            return [name for name in chosen if self.unfit(name) is None]
-        unfit = [name for name in chosen if self.headless and METHODS[name].class_specific and name != "daam"]
-        if unfit:
-            others = [name for name in METHODS if self.unfit(name) is None]
-            raise OptionError(
-                f"{' and '.join(unfit)} cannot be drawn: {self.unfit(unfit[0])}; choose among {', '.join(others)}"
-            )
-        return chosen
+        kinds = self.choose(method)
+        given = shared_options(kinds, options)
+        return Asked({name: self.method(kind) for name, kind in kinds.items()}, given, wanted, top_k, attention)
 
-    def unfit(self, method: str) -> str | None:
+    def choose(self, method: Any = None) -> dict[str, type[ViTAttribution]]:
+        """The methods that are asked for, of all those that apply, or one that suits the model.
+
+        Raises:
+            OptionError: an unknown method, or one that does not apply.
+        """
+        default = "daam" if self.headless else "agcam"
+        return chosen_methods(default if method is None else method, self.unfit)
+
+    def unfit(self, method: type[ViTAttribution]) -> str | None:
         """Why a method does not apply to the model; None if it does."""
-        if self.headless and METHODS[method].class_specific and method != "daam":
-            return f"explaining a class needs a classifier, and {self.model_name!r} gives features, not classes"
-        return METHODS[method].unsuited(self.adapter)
+        return method.unsuited(self.adapter)
 
-    def method(self, name: str) -> ViTAttribution:
-        """The method of this name on the model."""
-        if name not in self._methods:
-            self._methods[name] = METHODS[name](self.loaded.model, self.layer)
-        return self._methods[name]
+    def method(self, kind: type[ViTAttribution]) -> ViTAttribution:
+        """The method of this class on the model."""
+        if kind not in self._methods:
+            self._methods[kind] = kind(self.loaded.model, self.layer)
+        return self._methods[kind]
 
-    def _see(self, image: Picture) -> tuple[Image.Image, Tensor, View]:
-        """The original image, the model's input (1, C, H, W), and how it looks at the original."""
-        if isinstance(image, Tensor) and image.is_floating_point():
-            inputs = image if image.dim() == 4 else image.unsqueeze(0)
-            if inputs.dim() != 4 or len(inputs) != 1:
-                raise InputError(f"expected one image (C, H, W) or (1, C, H, W), got {tuple(image.shape)}: pass a list")
-            original = shown(inputs[0], self._normalisation())
-            view = View.of(original.size)
-        else:
-            original = to_image(image)
-            inputs = self._prepared(original).unsqueeze(0)
-            view = checked_view(self.preprocess, original.size, (inputs.shape[3], inputs.shape[2]))
-        inputs = inputs.to(self.device, self.dtype)
-        return original, inputs, covered(view, self.adapter, (inputs.shape[2], inputs.shape[3]))
+    def see(self, image: Picture) -> Seen:
+        """The image as the model sees it.
 
-    def _prepared(self, image: Image.Image) -> Tensor:
-        """The model's input (C, H, W), checked: a preprocessing may be anybody's."""
-        prepared = self.preprocess(image)
-        if not isinstance(prepared, Tensor) or prepared.dim() != 3 or not prepared.is_floating_point():
-            got = (
-                f"{prepared.dtype} {tuple(prepared.shape)}" if isinstance(prepared, Tensor) else type(prepared).__name__
+        Raises:
+            InputError, ImageLoadError, PreprocessingError: what was passed does not hold.
+        """
+        return see(image, lambda: self.preprocess, self.adapter)
+
+    def several(self, seen: Iterable[Seen], asked: Asked, batch_size: int = BATCH) -> Iterator[Explanation]:
+        """Explain images one batch after another, in their order.
+
+        Raises:
+            OptionError: a batch of none.
+        """
+        if batch_size < 1:
+            raise OptionError(f"batch_size must be at least 1, got {batch_size}")
+        for _, alike in groupby(seen, key=lambda one: one.inputs.shape):
+            batch: list[Seen] = []
+            for one in alike:
+                batch.append(one)
+                if len(batch) == batch_size:
+                    yield from self.answer(batch, asked)
+                    batch = []
+            if batch:
+                yield from self.answer(batch, asked)
+
+    def answer(self, seen: Sequence[Seen], asked: Asked) -> list[Explanation]:
+        """Explain images whose inputs have one size, by one run of the model."""
+        inputs = torch.stack([one.inputs for one in seen]).to(self.device, self.dtype)
+        reading = Reading(self.adapter, inputs, asked, self.method(RawAttention) if asked.attention else None)
+        with reading:
+            probabilities = None if self.classless else self._probabilities(reading.scores)
+            wanted = self._wanted(reading, asked, probabilities)
+            found = reading.attributions(wanted)
+            kept = reading.attention()
+        labels = self._labels(probabilities, found, asked.top_k)
+        return [
+            Explanation(
+                one.image, one.view, tuple(found[i]), labels[i], self.model_name, one.source, dict(versions()), kept[i]
             )
-            raise PreprocessingError(f"a preprocessing gives a tensor of floats (C, H, W), got {got}: add ToTensor()")
-        channels = self.adapter.in_channels
-        if channels is not None and channels != len(prepared) and self.adapter.vit is self.adapter.model:
-            raise PreprocessingError(
-                f"the model takes {channels} channels, and the preprocessing gives {len(prepared)}: pass another "
-                f"preprocess=..., for one channel with torchvision's Grayscale()"
-            )
-        return prepared
+            for i, one in enumerate(seen)
+        ]
 
-    def _normalisation(self) -> Preprocessing | None:
-        """For showing a preprocessed tensor, which needs no preprocessing that is known."""
-        try:
-            return self.preprocess
-        except PreprocessingError:
-            return None
-
-    def _scores(self, inputs: Tensor) -> Tensor:
-        """Scores of the classes in 0..1, (classes,)."""
-        with untouched(self.adapter), torch.no_grad():
-            logits = self.adapter.scores(self.loaded.model(inputs))[0]
-        if max(self.loaded.class_names, default=-1) >= len(logits):
-            raise OptionError(f"{len(self.loaded.class_names)} class names, and the model has {len(logits)} scores")
+    def _probabilities(self, logits: Tensor) -> Tensor:
+        """Scores of the classes in 0..1, (N, classes)."""
+        if logits.dim() != 2:
+            return logits.float().cpu()  # a dense head: its scores are not of an image
+        if max(self.loaded.class_names, default=-1) >= logits.shape[1]:
+            raise OptionError(f"{len(self.loaded.class_names)} class names, and the model has {logits.shape[1]} scores")
         return self.loaded.probabilities(logits.float()).cpu()
 
-    def _targets(self, target: Any, scores: Tensor, top_k: int) -> list[int]:
-        """The asked classes; else those predicted: the best, and of a multi-label model others above one half."""
-        wanted = as_targets(target)
-        if wanted:
-            return list(dict.fromkeys(class_index(each, self.names, len(scores), self.model_name) for each in wanted))
-        best, *others = scores.argsort(descending=True)[:top_k].tolist()
-        return [best, *(i for i in others if self.loaded.multi_label and scores[i] > 0.5)]
+    def _wanted(self, reading: Reading, asked: Asked, probabilities: Tensor | None) -> list[Any]:
+        """The targets with their labels; also checked where no method uses them."""
+        if probabilities is None and not asked.targets:
+            return [reading.whatever()]
+        if not asked.targets:
+            assert probabilities is not None
+            return self.vocabulary.predicted(probabilities, asked.top_k, self.loaded.multi_label)
+        known = probabilities if probabilities is not None else reading.scores.float().cpu()
+        targets = self.vocabulary.parsed(asked.targets, reading.scores.shape[1])
+        return [self.vocabulary.wanted(target, reading.output, known) for target in targets]
 
-    def _label(self, index: int, scores: Tensor) -> Label:
-        return Label(index, self.names.get(index, ""), scores[index].item(), self._titles.get(index, ""))
-
-    def _labels(self, scores: Tensor | None, explained: list[Label], top_k: int) -> tuple[Label, ...]:
-        """The best classes and the explained ones, best first."""
-        if scores is None:
-            return ()
-        wanted = {label.index for label in explained}
-        ranked = scores.argsort(descending=True).tolist()
-        return tuple(self._label(i, scores) for rank, i in enumerate(ranked) if rank < top_k or i in wanted)
-
-    def _attributions(
-        self, inputs: Tensor, methods: list[str], classes: list[Label], options: Mapping[str, dict[str, Any]]
-    ) -> Iterable[Attribution]:
-        """Class by class; methods that show none come last, once."""
-        for label in classes:
-            for name in methods:
-                if METHODS[name].class_specific:
-                    yield self._attribution(inputs, name, label, options[name])
-        for name in methods:
-            if self.headless or self.loaded.regression or not METHODS[name].class_specific:
-                yield self._attribution(inputs, name, None, options[name])
-
-    def _attribution(self, inputs: Tensor, name: str, label: Label | None, options: dict[str, Any]) -> Attribution:
-        method = self.method(name)
-        if label is None and method.class_specific and self.headless:
-            options = {"importance": FeatureImportance(), **options}
-        flow = method.attribute_flow(inputs, target=label and label.index, **options)[0].float().cpu()
-        return Attribution(name, label, flow, tuple(method.flow_layers()), options)
-
-    def _attention(self, inputs: Tensor) -> AttentionRecord:
-        method = self.method("raw_attention")
-        assert isinstance(method, RawAttention)
-        heads, patches = method.attention(inputs)
-        return AttentionRecord({n: h[0].cpu() for n, h in heads.items()}, {n: p[0].cpu() for n, p in patches.items()})
-
-
-def check_methods(names: Sequence[str]) -> list[str]:
-    """The methods that the names stand for, each once.
-
-    Raises:
-        OptionError: an unknown name.
-    """
-    for name in names:
-        if name != "all" and name not in METHODS:
-            raise OptionError(f"no method {name!r}; there are all, {', '.join(METHODS)}{nearest(name, list(METHODS))}")
-    return list(METHODS) if "all" in names else list(dict.fromkeys(names))
-
-
-def _options(methods: Sequence[str], options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What of the options each method knows."""
-    known = {name: options_of(METHODS[name]) for name in methods}
-    for option in options:
-        if not any(option in those for those in known.values()):
-            there = {f"{o} ({name})": None for name, those in known.items() for o in those}
-            raise OptionError(
-                f"{' and '.join(methods)} {'has' if len(methods) == 1 else 'have'} no option {option!r}; there is: "
-                f"{', '.join(there) or 'none'}"
-            )
-    return {name: {o: value for o, value in options.items() if o in those} for name, those in known.items()}
+    def _labels(
+        self, probabilities: Tensor | None, found: Sequence[Sequence[Attribution]], top_k: int
+    ) -> list[tuple[Label, ...]]:
+        """Of each image the best classes and the explained ones, best first, then other targets."""
+        labels = []
+        for i, attributions in enumerate(found):
+            explained = dict.fromkeys(a.target for a in attributions if a.target is not None)
+            others = [label for label in explained if label.index is None]
+            if probabilities is None or probabilities.dim() != 2:
+                labels.append(tuple(others))
+                continue
+            ranked = probabilities[i].argsort(descending=True).tolist()
+            wanted = {label.index for label in explained}
+            best = [n for rank, n in enumerate(ranked) if rank < top_k or n in wanted]
+            labels.append((*(self.vocabulary.label(n, probabilities[i]) for n in best), *others))
+        return labels

@@ -4,7 +4,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import pytest
 import torch
-from captum.attr import GradientAttribution, LayerAttribution, NoiseTunnel
+from captum.attr import LayerAttribution, NoiseTunnel
 from captum.attr import visualization as viz
 from captum.metrics import infidelity, sensitivity_max
 

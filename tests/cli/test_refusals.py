@@ -12,10 +12,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from captum_vit import sample
+from captum_vit import models, sample
 from captum_vit.cli import app as cli
 from captum_vit.cli import explain as _run
-from captum_vit import models
 from tests.cli.helpers import explain, photo, pixels, refused, run, written
 
 NOTE = "Note: the sample model knows drawn shapes alone; name a --model for photographs"
@@ -23,7 +22,7 @@ NOTE = "Note: the sample model knows drawn shapes alone; name a --model for phot
 
 def test_bad_options():
     photo("a.png")
-    refused("no method 'agcm'; there are all, agcam, daam", "--method", "agcm")
+    refused("no method 'agcm'; there are agcam, daam", "--method", "agcm")
     refused("nearest: agcam", "--method", "agcm")
     refused("unknown model 'tim/x'", "a.png", "--model", "tim/x")
     refused("nearest: vit_tiny_patch16_224", "a.png", "--model", "timm/vit_tinny_patch16_224")

@@ -13,12 +13,15 @@ from torchvision import transforms
 from torchvision.models import VisionTransformer
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor, ViTModel
 
-from captum_vit import Explainer, Explanation, Preprocessing, explain, sample
+from captum_vit import AGCAM, DAAM, Explainer, Explanation, Preprocessing, explain, sample
 from captum_vit.adapters.sample_vit import PREPROCESSING, build
-from captum_vit.attr import METHODS, FeatureImportance
+from captum_vit.attr import METHODS
 from captum_vit.errors import CaptumViTError, InputError, OptionError, PreprocessingError, TargetError
 from captum_vit.geometry import View
+from captum_vit.images import to_image
+from captum_vit.targets import Contrast, Embedding, FeatureImportance
 from tests.fingerprint import fingerprint
+from tests.helpers import assert_close
 
 CLASSES = {name: index for index, name in enumerate(sample.CLASSES)}
 
@@ -67,14 +70,14 @@ def test_maps_and_flows_are_those_of_the_method(method: str):
 def test_several_methods_and_classes():
     found = explain(scene(), method="all", target=["cross", 0], discard_ratio=0.5, kind="peak")
     assert [a.title for a in found] == [
-        "agcam: cross",
-        "daam: cross",
-        "gradient_rollout: cross",
-        "agcam: disc",
-        "daam: disc",
-        "gradient_rollout: disc",
-        "rollout",
-        "raw_attention",
+        "AGCAM: cross",
+        "DAAM: cross",
+        "gradient rollout: cross",
+        "AGCAM: disc",
+        "DAAM: disc",
+        "gradient rollout: disc",
+        "raw attention",
+        "attention rollout",
     ]
     assert found.options["rollout"] == {"discard_ratio": 0.5}
     assert found.options["raw_attention"] == {"kind": "peak"}
@@ -201,7 +204,10 @@ def test_targets_in_any_form(target: Any):
 
 @pytest.mark.parametrize("target", [0.5, torch.tensor(0.5), object(), [0.5]], ids=["float", "tensor", "object", "list"])
 def test_what_is_no_target(target: Any):
-    with pytest.raises(TargetError, match="a target is a class by number or name, or several, got"):
+    text = (
+        "one-hot labels or an embedding" if isinstance(target, Tensor) else "class by number or name, or several, got"
+    )
+    with pytest.raises(TargetError, match=text):
         explain(scene(), target=target)
 
 
@@ -216,17 +222,21 @@ def test_what_is_left_beside_the_last_patch_was_not_seen():
 BACKBONES = {"timm": lambda: small(num_classes=0), "transformers": lambda: ViTModel(ViTConfig(**sample.hf_config()))}
 
 
+def found_by(model: nn.Module) -> Any:
+    return None if hasattr(model, "pretrained_cfg") else PREPROCESSING
+
+
 @pytest.mark.parametrize("make", BACKBONES.values(), ids=BACKBONES)
 def test_a_model_of_features(make: Any):
     model = make().eval()
     found = explain(
         scene(), model, method="all", preprocess=None if hasattr(model, "pretrained_cfg") else PREPROCESSING
     )
-    assert found.methods == ("daam", "rollout", "raw_attention")
+    assert set(found.methods) == set(METHODS)  # those of a class explain the feature by its importance
     assert found.labels == found.targets == ()
-    assert isinstance(found.attributions[0].options["importance"], FeatureImportance)
-    with pytest.raises(OptionError, match=r"agcam cannot be drawn: explaining a class needs .*; choose among daam"):
-        explain(scene(), small(num_classes=0), method="agcam")
+    by_hand = explain(scene(), model, method="agcam", target=FeatureImportance(), preprocess=found_by(model))
+    assert torch.equal(by_hand.maps[0], found.only("agcam").maps[0])
+    assert by_hand.targets[0].unit == "weighted feature"
     with pytest.raises(TargetError, match="a target needs a classifier"):
         explain(scene(), small(num_classes=0), target=3)
 
@@ -280,13 +290,13 @@ def test_an_explainer_keeps_its_model():
     explainer = Explainer(small(num_classes=10), layer=[-1])
     found = [explainer(scene(size), method="daam", target=1) for size in ((90, 60), (60, 90))]
     assert [e.attributions[0].layers for e in found] == [("blocks.5.attn",)] * 2
-    assert explainer.method("daam") is explainer.method("daam")
+    assert explainer.method(DAAM) is explainer.method(DAAM)
 
 
 @pytest.mark.parametrize(
     ("ask", "error", "message"),
     [
-        ({"method": "agcm"}, OptionError, "no method 'agcm'; there are all, agcam.*nearest: agcam"),
+        ({"method": "agcm"}, OptionError, "no method 'agcm'; there are agcam.*nearest: agcam"),
         (
             {"method": "rollout", "fussion": "max"},
             OptionError,
@@ -421,9 +431,74 @@ def test_more_names_than_scores(names: Any):
         explain(scene(), class_names=names)
 
 
-def test_an_embedding_goes_to_the_methods_themselves():
-    with pytest.raises(TargetError, match="an embedding is a target of the methods themselves"):
-        explain(scene(), target=torch.randn(8))
+def test_floats_are_no_target_and_an_embedding_is_one():
+    vector = torch.randn(8, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(TargetError, match=r"one-hot labels or an embedding, .*captum_vit.targets.Embedding"):
+        explain(scene(), target=vector)
+    found = explain(scene(), target=Embedding(vector))
+    assert found.targets[0].unit == "cosine"
+    assert torch.equal(found.maps[0, 0], AGCAM(build()).attribute(model_input(), Embedding(vector))[0, 0])
+
+
+def model_input() -> Tensor:
+    return PREPROCESSING(to_image(scene()))[None]
+
+
+def test_why_one_rather_than_the_other():
+    found = explain(
+        scene(), method=["agcam", "daam"], target=["triangle/cross", Contrast("cross", "triangle"), "cross"]
+    )
+    titles = [label.title for label in found.targets]
+    assert titles == ["triangle rather than cross", "cross rather than triangle", "cross"]
+    logits = build()(model_input())[0]
+    for label, sign in zip(found.targets, (1, -1), strict=False):
+        assert label.index is None
+        assert label.unit == "logit difference"
+        assert label.score == pytest.approx(sign * (logits[3] - logits[5]).item(), abs=1e-4)
+    contrast = AGCAM(build()).attribute(model_input(), Contrast(3, 5))
+    assert torch.equal(found.only("agcam", "triangle/cross").maps[0], contrast[0])
+
+
+def test_a_function_of_the_output_is_a_target():
+    def squared(output: Tensor) -> Tensor:
+        return output[:, 3].square()
+
+    found = explain(scene(), method=["agcam", "rollout"], target=[squared, 3])
+    assert [(a.method, a.target and a.target.title) for a in found] == [
+        ("agcam", "squared"),
+        ("agcam", "triangle"),
+        ("rollout", None),
+    ]
+    assert found.targets[0].score == pytest.approx(build()(model_input())[0, 3].square().item(), rel=1e-4)
+    shown, plain = found.maps[0] / found.maps[0].max(), found.maps[1] / found.maps[1].max()
+    assert torch.allclose(shown, plain, atol=1e-4)  # the square of a score has its gradient, up to a factor
+
+
+def passes(model: nn.Module) -> list[int]:
+    counted: list[int] = []
+    model.patch_embed.register_forward_hook(lambda module, args, output: counted.append(len(output)))
+    return counted
+
+
+def test_all_methods_and_targets_read_one_forward():
+    model = build()
+    counted = passes(model)
+    images = [scene((90 + 30 * i, 60)) for i in range(3)]
+    found = explain(images, model, method="all", target=[1, 2, "cross"], preprocess=PREPROCESSING, attention=True)
+    assert counted == [3]  # all images at once; a listener is not called by the replay
+    assert len(found) == 3
+    for one, image in zip(found, images, strict=True):
+        alone = explain(image, build(), method="all", target=[1, 2, "cross"], preprocess=PREPROCESSING, attention=True)
+        assert [a.title for a in alone] == [a.title for a in one]
+        for ours, theirs in zip(one, alone, strict=True):
+            assert_close(ours.flow, theirs.flow, 1e-4)
+
+
+def test_images_of_several_sizes_keep_their_order():
+    model = timm.create_model("test_vit", num_classes=4, img_size=64, dynamic_img_size=True).eval()
+    images = [torch.randn(3, *size) for size in ((64, 64), (64, 64), (32, 64), (64, 64))]
+    found = explain(images, model, batch_size=2)
+    assert [e.grid for e in found] == [(4, 4), (4, 4), (2, 4), (4, 4)]
 
 
 def test_torchvisions_classes_have_names():

@@ -145,14 +145,7 @@ def test_blocks_and_embedding(name, check):
     check(adapt(family.build()), name, images(2, family.size))
 
 
-def names_with(reasons: dict[str, str]) -> list:
-    return [
-        pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=reasons[name])) if name in reasons else name
-        for name in NAMED
-    ]
-
-
-@pytest.mark.parametrize("name", names_with({"timm: TNT": "a run takes the first of what a block returns"}))
+@pytest.mark.parametrize("name", NAMED)
 def test_a_run_keeps_these_streams(name):
     family = NAMED[name]
     adapter, x = adapt(family.build()), images(2, family.size)

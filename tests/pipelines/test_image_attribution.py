@@ -22,7 +22,7 @@ from transformers import (
 )
 from transformers.pipelines.pt_utils import KeyDataset
 
-from captum_vit import explain, sample
+from captum_vit import AGCAM, Contrast, explain, sample
 from captum_vit.adapters.sample_vit import build
 from captum_vit.attr import METHODS
 from captum_vit.errors import InputError, OptionError, TargetError
@@ -51,12 +51,18 @@ def scene(seed: int = 15, size: tuple[int, int] = (300, 300)) -> Image.Image:
     return Image.fromarray(sample.draw_scene(seed, objects=2, size=300).image).resize(size)
 
 
+def assert_scores(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> None:
+    """The same up to rounding: the head sees the class token alone."""
+    assert [r["label"] for r in ours] == [r["label"] for r in theirs]
+    assert [r["score"] for r in ours] == pytest.approx([r["score"] for r in theirs], rel=1e-4)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_labels_scores_maps_and_overlays(pipe: ImageAttributionPipeline, model: nn.Module, method: str):
     image = scene(size=(280, 200))
     results = pipe(image, method=method, top_k=3)
     plain = pipeline("image-classification", model=model, image_processor=processor())(image, top_k=3)
-    assert [{"label": r["label"], "score": r["score"]} for r in results] == plain
+    assert_scores(results, plain)
     pixels = processor()(images=image, return_tensors="pt")["pixel_values"]
     for result in results:
         target = model.config.label2id[result["label"]]
@@ -76,6 +82,27 @@ def test_it_agrees_with_explain(pipe: ImageAttributionPipeline, model: nn.Module
     assert {r["label"] for r in results} == {"cross", "triangle"}
     for result in results:
         np.testing.assert_allclose(result["grid"], maps[result["label"]], rtol=1e-5, atol=1e-8)
+
+
+def test_why_one_rather_than_the_other(pipe: ImageAttributionPipeline, model: nn.Module):
+    found = {r["label"]: r for r in pipe(scene(), target=[Contrast("triangle", "cross"), "cross"])}
+    contrast = found["triangle rather than cross"]
+    pixels = processor()(images=scene(), return_tensors="pt")["pixel_values"]
+    logits = model(pixels).logits[0]
+    assert contrast["score"] == pytest.approx((logits[3] - logits[5]).item(), rel=1e-4)
+    np.testing.assert_allclose(contrast["grid"], AGCAM(model).attribute(pixels, Contrast(3, 5))[0, 0], rtol=1e-5)
+    assert found.keys() == {"triangle rather than cross", "cross"}
+    assert same(pipe([scene()] * 2, target="triangle/cross", batch_size=2)[1], [contrast])
+
+
+def test_a_method_of_captum(pipe: ImageAttributionPipeline, model: nn.Module):
+    result = pipe(scene(), method="captum.attr:InputXGradient", target="cross")[0]
+    pixels = processor()(images=scene(), return_tensors="pt")["pixel_values"].requires_grad_()
+    (gradient,) = torch.autograd.grad(model(pixels).logits[0, 5], pixels)
+    side = SIDE // result["grid"].shape[0]
+    expected = (pixels * gradient).sum(1).unfold(1, side, side).unfold(2, side, side).sum((3, 4))[0].detach()
+    np.testing.assert_allclose(result["grid"], expected, rtol=1e-3, atol=1e-5)
+    assert result["grid"].min() < 0
 
 
 def test_the_map_lies_where_the_model_looked(model: nn.Module):
@@ -178,7 +205,7 @@ def test_for_a_classification_pipeline_that_is_there(model: nn.Module):
     assert attribute.device == classify.device
     assert attribute._batch_size == 2
     results = attribute(scene())
-    assert [{"label": r["label"], "score": r["score"]} for r in results] == classify(scene())
+    assert_scores(results, classify(scene()))
 
 
 def test_saving_the_pipeline_is_not_disturbed(pipe: ImageAttributionPipeline, tmp_path: Path):

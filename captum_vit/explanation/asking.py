@@ -1,0 +1,176 @@
+"""What is asked about an image: which methods with which options, and which targets."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ..attr import METHODS, ViTAttribution, find_method
+from ..classes import class_index
+from ..errors import OptionError, TargetError, nearest
+from ..explained import Label
+from ..targets import Classes, Contrast, Output, Target, as_target
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question, checked: methods by name with their options, and targets as they were given.
+
+    Empty targets stand for the predicted classes; top_k says how many classes are named, attention whether the
+    attention itself is kept.
+    """
+
+    methods: Mapping[str, ViTAttribution]
+    options: Mapping[str, Mapping[str, Any]]
+    targets: Sequence[Any] = ()
+    top_k: int = 5
+    attention: bool = False
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A target for a batch of images, with its label for each; None where one map is drawn for whatever there is."""
+
+    target: Target
+    labels: Sequence[Label | None]
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """How a model's classes are called.
+
+    names: number -> name.  titles: number -> what stands over pictures.  model: the model's own name.
+    """
+
+    names: Mapping[int, str]
+    titles: Mapping[int, str]
+    model: str
+
+    def label(self, index: int, probabilities: Tensor) -> Label:
+        """A class with its score of one image, whose scores of all classes are given."""
+        return Label(index, self.names.get(index, ""), probabilities[index].item(), self.titles.get(index, ""))
+
+    def parse(self, target: Any, classes: int) -> Target:
+        """A target as a person names it: a class by number or name, "one/other" for a contrast, or an object.
+
+        Raises:
+            TargetError: an unknown class.
+        """
+        if isinstance(target, str):
+            return self._named(target, classes)
+        if isinstance(target, int) and not isinstance(target, bool):
+            return Classes(class_index(target, self.names, classes, self.model))
+        return as_target(target).named(self.names, classes, self.model)
+
+    def parsed(self, targets: Sequence[Any], classes: int) -> list[Target]:
+        """Several, each class once."""
+        found = [self.parse(each, classes) for each in targets]
+        return list({t.index if type(t) is Classes else id(t): t for t in found}.values())
+
+    def _named(self, text: str, classes: int) -> Target:
+        try:
+            return Classes(class_index(text, self.names, classes, self.model))
+        except TargetError:
+            one, slash, other = text.partition("/")
+            if not (slash and one.strip() and other.strip()):
+                raise
+        return Contrast(self._named(one, classes), self._named(other, classes))
+
+    def wanted(self, target: Target, output: Output, probabilities: Tensor) -> Wanted:
+        """A target that is the same for all images of a batch, with its labels."""
+        if isinstance(target, Classes) and isinstance(target.index, int):
+            return Wanted(target, [self.label(target.index, one) for one in probabilities])
+        values = target.score(output).detach().float().tolist()
+        text, title = target.text(self.names), target.title(self.names)
+        return Wanted(target, [Label(None, text, value, title, target.unit) for value in values])
+
+    def predicted(self, probabilities: Tensor, top_k: int, multi_label: bool) -> list[Wanted]:
+        """The classes that are explained where none is asked for: of each image the best, and of a multi-label model
+        all of the `top_k` above one half."""
+        ranked = probabilities.argsort(dim=1, descending=True)[:, :top_k].tolist()
+        each = [
+            [first, *(i for i in rest if multi_label and scores[i] > 0.5)]
+            for (first, *rest), scores in zip(ranked, probabilities, strict=True)
+        ]
+        wanted = []
+        for place in range(max(map(len, each))):
+            indices = [found[min(place, len(found) - 1)] for found in each]  # who has fewer repeats its last
+            labels = [
+                self.label(index, scores) if place < len(found) else None
+                for index, found, scores in zip(indices, each, probabilities, strict=True)
+            ]
+            wanted.append(Wanted(Classes(indices), labels))
+        return wanted
+
+
+def listed(target: Any) -> list[Any]:
+    """Targets as they may be given, one by one: a number, a name, an object, a function, or a sequence of these.
+
+    Raises:
+        TargetError: a floating-point tensor, or nothing that could be a target.
+    """
+    if target is None:
+        return []
+    if isinstance(target, Tensor) or hasattr(target, "tolist"):  # arrays too
+        if isinstance(target, Tensor):
+            as_target(target)
+        found = target.tolist()
+        found = found if isinstance(found, list) else [found]
+    elif isinstance(target, (str, int, Target)) or callable(target):
+        return [target]
+    else:
+        try:
+            found = list(target)
+        except TypeError as error:
+            raise TargetError(f"a target is a class by number or name, or several, got {target!r}") from error
+    every = [each for item in found for each in listed(item)]
+    wrong = [each for each in every if isinstance(each, (bool, float))]
+    if wrong:
+        raise TargetError(f"a target is a class by number or name, or several, got {wrong[0]!r}")
+    return every
+
+
+def chosen_methods(method: Any, unfit: Callable[[type[ViTAttribution]], str | None]) -> dict[str, type[ViTAttribution]]:
+    """The methods that are meant, each once: by name, `module:Class`, or as classes; "all" are all that apply.
+
+    Raises:
+        OptionError: an unknown name, or a method that does not apply.
+    """
+    asked = list(method) if isinstance(method, (list, tuple)) else [method]
+    found: dict[str, type[ViTAttribution]] = {}
+    for each in asked:
+        if each == "all":
+            found.update({name: kind for name, kind in METHODS.items() if unfit(kind) is None})
+        else:
+            name, kind = find_method(each)
+            found[name] = kind
+    for name, kind in found.items():
+        reason = unfit(kind)
+        if reason is not None:
+            others = [name for name, kind in METHODS.items() if unfit(kind) is None]
+            raise OptionError(f"{name} cannot be drawn: {reason}; choose among {', '.join(others)}")
+    return found
+
+
+def shared_options(
+    methods: Mapping[str, type[ViTAttribution]], options: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """The options that each method accepts.
+
+    Raises:
+        OptionError: one that none of them accepts.
+    """
+    known = {name: method.options() for name, method in methods.items()}
+    for option in options:
+        if not any(option in accepted for accepted in known.values()):
+            there = [f"{one} ({name})" for name, accepted in known.items() for one in accepted]
+            close = nearest(option, [one for accepted in known.values() for one in accepted])
+            raise OptionError(
+                f"{' and '.join(methods)} {'has' if len(methods) == 1 else 'have'} no option {option!r}; there is: "
+                f"{', '.join(there) or 'none'}{close}"
+            )
+    return {
+        name: {option: value for option, value in options.items() if option in accepted}
+        for name, accepted in known.items()
+    }

@@ -1,0 +1,132 @@
+"""One run of a model, read by all methods for all targets that were asked for."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..access import Adapter
+from ..attr import ViTAttribution, start
+from ..attr.calls import checked_inputs
+from ..attr.raw_attention import RECORDED, recorded
+from ..capture import Run, untouched
+from ..explained import AttentionRecord, Attribution
+from ..targets import Classes, FeatureImportance, Output, Target
+from .asking import Asked, Wanted
+
+
+class Reading:
+    """What the methods say of a batch of images, in one visit of the model; a context.
+
+    Args:
+        adapter: the model.
+        images: its inputs, (N, C, H, W).
+        asked: methods and options.
+        record: the method whose layers the attention is kept of, if it is.
+    """
+
+    def __init__(self, adapter: Adapter, images: Tensor, asked: Asked, record: ViTAttribution | None) -> None:
+        self.adapter, self.asked, self.record = adapter, asked, record
+        self.readers = [(method, asked.options[name]) for name, method in asked.methods.items()]
+        self.call = checked_inputs(adapter, images)
+        self.run = self._started(None)
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "Reading":
+        self._stack.enter_context(untouched(self.adapter))
+        self._stack.enter_context(torch.no_grad())
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._stack.close()
+
+    def _started(self, target: Target | None) -> Run:
+        """A run for all methods; of a target that is made of more than the scores, one for those it matters to."""
+        readers = self.readers if target is None else [(m, o) for m, o in self.readers if m.class_specific]
+        if self.record is None or target is not None:
+            return start(readers, self.call, target)
+        return start([*readers, (self.record, {})], self.call, needs=RECORDED)
+
+    @property
+    def scores(self) -> Tensor:
+        """The model's scores, (N, C)."""
+        return self.run.scores
+
+    @property
+    def output(self) -> Output:
+        """What the model gave."""
+        return Output(self.run.outputs, self.run.scores, self.adapter.headless)
+
+    def whatever(self) -> Wanted:
+        """What is explained of a model without classes: the feature, or the only value."""
+        return Wanted(FeatureImportance() if self.adapter.headless else Classes(None), [None] * len(self.call.images))
+
+    def attributions(self, wanted: Sequence[Wanted]) -> list[list[Attribution]]:
+        """Of each image, target by target; methods that give one map for all come last, once."""
+        specific = [name for name, method in self.asked.methods.items() if method.class_specific]
+        general = [name for name in self.asked.methods if name not in specific]
+        once = {name: self._flow(self.run, name, Classes(None)) for name in general}
+        together = [each.target for each in wanted if each.target.reads_scores]
+        flows = self._flows(self.run, specific, together) if specific else {}
+        for each in wanted:
+            if not each.target.reads_scores and specific:
+                flows |= self._flows(self._started(each.target), specific, [each.target])
+        found: list[list[Attribution]] = [[] for _ in self.call.images]
+        for each in wanted if specific else ():
+            for name in specific:
+                flow, layers = flows[id(each.target), name]
+                for i, label in enumerate(each.labels):
+                    if label is not None or len(wanted) == 1:
+                        found[i].append(self._attribution(name, label, flow[i], layers))
+        for name in general:
+            flow, layers = once[name]
+            for i, attributions in enumerate(found):
+                attributions.append(self._attribution(name, None, flow[i], layers))
+        return found
+
+    def attention(self) -> list[AttentionRecord | None]:
+        """The attention itself, of each image."""
+        if self.record is None:
+            return [None] * len(self.call.images)
+        heads, patches = recorded(self.run, self.record.layers_read(self.run.readout))
+        return [AttentionRecord(_one(heads, i), _one(patches, i)) for i in range(len(self.call.images))]
+
+    def _flows(self, run: Run, names: Sequence[str], targets: Sequence[Target]) -> dict[tuple[int, str], Any]:
+        """(target, method) -> flow (N, layers, *grid) and the names of its layers.
+
+        A method that takes several targets at once is asked first; then target by target, so that methods share a
+        backward, and the graph goes with the last.
+        """
+        flows: dict[tuple[int, str], Any] = {}
+        for name in names:
+            method, options = self.asked.methods[name], self.asked.options[name]
+            if type(method)._class_maps is not ViTAttribution._class_maps and len(targets) > 1:
+                parts = [part.cpu() for part in method._class_maps(run, targets, flow=True, **options)]
+                for target, maps in zip(targets, torch.cat(parts), strict=True):
+                    flows[id(target), name] = self._placed(run, name, maps)
+        for number, target in enumerate(targets, 1):
+            run.once = number == len(targets)
+            for name in names:
+                if (id(target), name) not in flows:
+                    flows[id(target), name] = self._flow(run, name, target)
+        return flows
+
+    def _flow(self, run: Run, name: str, target: Target) -> tuple[Tensor, tuple[str, ...]]:
+        return self._placed(
+            run, name, self.asked.methods[name]._maps(run, target, flow=True, **self.asked.options[name])
+        )
+
+    def _placed(self, run: Run, name: str, maps: Tensor) -> tuple[Tensor, tuple[str, ...]]:
+        flow = run.layout.to_grid(maps).detach().float().cpu()
+        return flow, tuple(self.asked.methods[name].flow_layers(run.readout))
+
+    def _attribution(self, name: str, label: Any, flow: Tensor, layers: tuple[str, ...]) -> Attribution:
+        return Attribution(
+            name, label, flow.clone(), layers, dict(self.asked.options[name]), self.asked.methods[name].facts()
+        )
+
+
+def _one(by_layer: Mapping[str, Tensor], image: int) -> dict[str, Tensor]:
+    return {name: found[image].cpu() for name, found in by_layer.items()}

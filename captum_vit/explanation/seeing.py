@@ -1,0 +1,79 @@
+"""An image as a model sees it: its input, and the way back from there to the photograph."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from ..access import Adapter
+from ..errors import InputError, PreprocessingError
+from ..geometry import View
+from ..images import Picture, to_image
+from ..preprocessing import Preprocessing, checked_view, covered, shown
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An image and the model's input made of it.
+
+    image: the original, upright.  inputs: (C, H, W).  view: how the patches look at the original.  source: the name of
+    the file.
+    """
+
+    image: Image.Image
+    inputs: Tensor
+    view: View
+    source: str = ""
+
+
+def see(picture: Picture, preprocess: Any, adapter: Adapter) -> Seen:
+    """The picture as the model sees it.
+
+    Args:
+        picture: as for `explain`.
+        preprocess: gives the Preprocessing, or raises PreprocessingError where none is known.
+        adapter: the model.
+    Raises:
+        InputError, ImageLoadError, PreprocessingError: what was passed does not hold.
+    """
+    source = Path(picture).name if isinstance(picture, (str, Path)) else ""
+    if isinstance(picture, Tensor) and picture.is_floating_point():
+        inputs = picture if picture.dim() == 4 else picture.unsqueeze(0)
+        if inputs.dim() != 4 or len(inputs) != 1:
+            raise InputError(f"expected one image (C, H, W) or (1, C, H, W), got {tuple(picture.shape)}: pass a list")
+        image = shown(inputs[0], _normalisation(preprocess))
+        return Seen(image, inputs[0], _covered(View.of(image.size), adapter, inputs[0]), source)
+    image = to_image(picture)
+    prepared = _prepared(image, preprocess(), adapter)
+    view = checked_view(preprocess(), image.size, (prepared.shape[2], prepared.shape[1]))
+    return Seen(image, prepared, _covered(view, adapter, prepared), source)
+
+
+def _covered(view: View, adapter: Adapter, inputs: Tensor) -> View:
+    return covered(view, adapter, (inputs.shape[1], inputs.shape[2]))
+
+
+def _prepared(image: Image.Image, preprocess: Preprocessing, adapter: Adapter) -> Tensor:
+    """The model's input (C, H, W), checked: a preprocessing may be anybody's."""
+    prepared = preprocess(image)
+    if not isinstance(prepared, Tensor) or prepared.dim() != 3 or not prepared.is_floating_point():
+        of_tensor = isinstance(prepared, Tensor)
+        got = f"{prepared.dtype} {tuple(prepared.shape)}" if of_tensor else type(prepared).__name__
+        raise PreprocessingError(f"a preprocessing gives a tensor of floats (C, H, W), got {got}: add ToTensor()")
+    channels = adapter.in_channels
+    if channels is not None and channels != len(prepared) and adapter.vit is adapter.model:
+        raise PreprocessingError(
+            f"the model takes {channels} channels, and the preprocessing gives {len(prepared)}: pass another "
+            f"preprocess=..., for one channel with torchvision's Grayscale()"
+        )
+    return prepared
+
+
+def _normalisation(preprocess: Any) -> Preprocessing | None:
+    """For showing a preprocessed tensor, which needs no preprocessing that is known."""
+    try:
+        return preprocess()
+    except PreprocessingError:
+        return None
