@@ -4,23 +4,26 @@ The programs of one page are one session, as its reader types them. What they do
 """
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
 from PIL import Image
 from transformers import ViTImageProcessor
 
 from captum_vit import sample
 from captum_vit.adapters.sample_vit import build
+from captum_vit.cli.app import app
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+COMMANDS = re.compile(r"^```sh\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SHAPE = re.compile(r"^(\w+) = .*  # \((\d[\d, ]*)\)", re.MULTILINE)
 OFFLINE = {
     "pretrained=True": "pretrained=False",
     "vit_base_patch16_224": "vit_tiny_patch16_224",
-    "vit_base_patch16_clip_224.openai": "vit_base_patch32_clip_224.openai",
     '"timm/vit_tiny_patch16_224"': '"sample"',
     '"google/vit-base-patch16-224"': '"model"',
     '"imagenet:/data/ILSVRC"': '"sample:2"',
@@ -97,6 +100,32 @@ def test_a_wrong_shape_in_a_comment_would_be_seen(tmp_path, monkeypatch):
     page.write_text("```python\nimport torch\n\nmaps = torch.ones(2, 1, 4, 4)  # (2, 1, 4, 5)\n```\n")
     with pytest.raises(AssertionError, match="maps"):
         test_the_programs_of_a_page_run(page)
+
+
+def commands() -> list[list[str]]:
+    """The calls of captum-vit in the README and on all pages, each as its words."""
+    texts = [
+        page.read_text() for page in (ROOT / "README.md", *sorted((ROOT / "tutorials").rglob("*.md"))) if page.exists()
+    ]
+    blocks = [block.replace("\\\n", " ") for text in texts for block in COMMANDS.findall(text)]
+    lines = [line.partition("&& ")[2] or line for block in blocks for line in block.splitlines()]
+    return [shlex.split(line, comments=True) for line in lines if line.startswith("captum-vit ")]
+
+
+def unknown_options(words: list[str]) -> list[str]:
+    """What stands in a call and is no command or option of captum-vit."""
+    known = typer.main.get_command(app).commands
+    _, name, *rest = words
+    if name not in known:
+        return [name]
+    options = {option for parameter in known[name].params for option in (*parameter.opts, *parameter.secondary_opts)}
+    return [word for word in rest if word.startswith("--") and word != "--help" and word not in options]
+
+
+def test_commands_have_the_options_that_pages_name():
+    assert len(commands()) > 20
+    assert [(words, unknown) for words in commands() if (unknown := unknown_options(words))] == []
+    assert unknown_options(["captum-vit", "explain", "photo.jpg", "--colour", "red"]) == ["--colour"]
 
 
 def test_programs_fit_a_page():
