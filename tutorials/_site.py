@@ -60,9 +60,7 @@ class Signatures(griffe.Extension):
         """Docstrings as the parser of Google's style wants them; of a constant the comment on its line."""
         if obj.docstring is None and obj.is_attribute and obj.parent.is_module:
             comment = re.search(r"  # (.+)$", obj.lines[-1] if obj.lines else "")
-            obj.docstring = griffe.Docstring(
-                f"{comment[1][0].upper()}{comment[1][1:]}." if comment else ".", parent=obj
-            )
+            obj.docstring = griffe.Docstring(comment[1] if comment else "<!-- its value says it -->", parent=obj)
         if obj.docstring is not None:
             names = set(obj.members) | ({p.name for p in obj.parameters} if obj.is_class or obj.is_function else set())
             obj.docstring.value = laid_out(obj.docstring.value, names)
