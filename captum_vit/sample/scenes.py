@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._plan import MAX_OBJECTS, OBJECT_RADII, OCTAVES, draw_plan
-from ._shapes import OUTLINES, SHAPES, Array
+from .plan import MAX_OBJECTS, OBJECT_RADII, OCTAVES, draw_plan
+from .shapes import OUTLINES, SHAPES, Array
 
 CLASSES: tuple[str, ...] = SHAPES
 

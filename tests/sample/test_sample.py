@@ -16,7 +16,7 @@ from torch import nn
 from captum_vit import sample
 from captum_vit.adapters.sample_vit import build
 from captum_vit.sample import scenes, train
-from captum_vit.sample._plan import draw_plan
+from captum_vit.sample.plan import draw_plan
 
 trains = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="training needs torch.optim.Muon")
 

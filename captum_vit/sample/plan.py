@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._shapes import OUTLINES, SHAPES
+from .shapes import OUTLINES, SHAPES
 
 MAX_OBJECTS = 3
 MAX_DISTRACTORS = 3
