@@ -1,0 +1,59 @@
+"""Why the one rather than the other."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from .base import Output, Target
+from .forms import as_target
+
+
+@dataclass(frozen=True, eq=False)
+class Contrast(Target):
+    """Why the one rather than the other: the score of `a` less the score of `b`.
+
+    >>> Contrast("tabby", "Egyptian cat")
+    Contrast(a='tabby', b='Egyptian cat')
+
+    a, b: classes by number or name, or any targets. Of two classes of a softmax, the difference of their logits is the
+        logarithm of how many times more likely the one is.
+    Source: Jacovi et al. 2021, "Contrastive Explanations for Model Interpretability" (arXiv:2103.01378).
+    """
+
+    a: Any
+    b: Any
+    unit = "logit difference"
+
+    @property
+    def reads_scores(self) -> bool:  # type: ignore[override]
+        """Whether both do."""
+        return self._parts[0].reads_scores and self._parts[1].reads_scores
+
+    @property
+    def by_name(self) -> bool:
+        """Whether one of both does."""
+        return any(part.by_name for part in self._parts)
+
+    @property
+    def _parts(self) -> tuple[Target, Target]:
+        return as_target(self.a), as_target(self.b)
+
+    def score(self, output: Output) -> Tensor:
+        """y_a - y_b, (N,)."""
+        a, b = self._parts
+        return a.score(output) - b.score(output)
+
+    def named(self, names: Mapping[int, str], classes: int, model: str) -> "Target":
+        """With numbers for names."""
+        a, b = (part.named(names, classes, model) for part in self._parts)
+        return Contrast(a, b)
+
+    def text(self, names: Mapping[int, str]) -> str:
+        """As the command line takes it: "tabby/Egyptian cat"."""
+        return "/".join(part.text(names) for part in self._parts)
+
+    def title(self, names: Mapping[int, str]) -> str:
+        """In words."""
+        return " rather than ".join(part.title(names) for part in self._parts)

@@ -1,0 +1,79 @@
+"""The forms that a target may be given in, a function among them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ..errors import TargetError
+from ..plugins import named_object
+from .base import Output, Target
+from .classes import Classes
+
+
+@dataclass(frozen=True, eq=False)
+class Function(Target):
+    """Any number made of the model's own output: `function(output) -> (N,)`.
+
+    A function as target is taken for one of these: `target=lambda output: output.logits[:, 3] ** 2`.
+    """
+
+    function: Callable[[Any], Tensor]
+    reads_scores = False
+
+    def score(self, output: Output) -> Tensor:
+        """What the function gives, (N,)."""
+        found = self.function(output.raw)
+        if not isinstance(found, Tensor) or found.shape != output.scores.shape[:1]:
+            got = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+            raise TargetError(f"a target's function gives one number an image, ({len(output.scores)},), got {got}")
+        return found
+
+    def text(self, names: Mapping[int, str]) -> str:
+        """The function's name."""
+        name = getattr(self.function, "__name__", type(self.function).__name__)
+        return "function" if name == "<lambda>" else name
+
+
+def as_target(target: Any) -> Target:
+    """The target that is meant: one of these classes, a class in Captum's forms, or a function.
+
+    Raises:
+        TargetError: a floating-point tensor, which may be one-hot labels or an embedding, or nothing of these.
+    """
+    if isinstance(target, Target):
+        return target
+    if isinstance(target, Tensor) and target.is_floating_point():
+        raise TargetError(
+            f"a floating-point target {tuple(target.shape)} may be one-hot labels or an embedding, and the two mean "
+            f"different maps: pass the numbers of the classes, as labels.argmax(-1), or "
+            f"captum_vit.targets.Embedding(vector)"
+        )
+    if callable(target):
+        return Function(target)
+    return Classes(target)
+
+
+def named_target(path: str) -> Target:
+    """The target that `module:object` names: a target, a class of targets that is made of nothing, or a function.
+
+    Raises:
+        OptionError: it cannot be imported.
+        TargetError: it is none of these.
+    """
+    found = named_object(path)
+    if isinstance(found, type) and issubclass(found, Target):
+        try:
+            return found()
+        except TypeError as error:
+            raise TargetError(
+                f"{path!r} cannot be made without arguments ({error}): give it in its module the ones that it needs, "
+                f"as mine = {found.__name__}(...), and name that"
+            ) from error
+    if isinstance(found, type) or not (isinstance(found, Target) or callable(found)):
+        what = f"the class {found.__name__}" if isinstance(found, type) else f"{type(found).__name__} {found!r:.80}"
+        raise TargetError(
+            f"{path!r} is no target: expected a Target, a class of them, or a function output -> (N,), got {what}"
+        )
+    return as_target(found)

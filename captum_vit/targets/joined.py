@@ -1,0 +1,26 @@
+"""Several targets in one batch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from .base import Output, Target
+from .classes import Classes
+
+
+@dataclass(frozen=True, eq=False)
+class Joined(Target):
+    """Several targets of the same images, whose outputs lie one after another in one batch: (K*N, C) -> (K*N,)."""
+
+    targets: Sequence[Target]
+
+    def score(self, output: Output) -> Tensor:
+        """The number of each target for each image."""
+        count = len(output.scores) // len(self.targets)
+        classes = [target.index for target in self.targets if type(target) is Classes]
+        if len(classes) == len(self.targets) and all(type(c) is int for c in classes):  # one gather instead of many
+            return Classes([c for c in classes for _ in range(count)]).score(output)
+        parts = output.scores.split(count)
+        return torch.cat([t.score(replace(output, scores=part)) for t, part in zip(self.targets, parts, strict=True)])
