@@ -70,56 +70,55 @@ class NormalisedOverTheBatch(RawAttention):
     """Divides by the batch's maximum."""
 
     def _maps(self, *args, **kwargs):
-        found, layout = super()._maps(*args, **kwargs)
-        return found / found.amax(), layout
+        found = super()._maps(*args, **kwargs)
+        return found / found.amax()
 
 
 class OfTheFirstImage(AGCAM):
     """Explains one image and repeats it."""
 
     def _maps(self, *args, **kwargs):
-        found, layout = super()._maps(*args, **kwargs)
-        return found[:1].expand_as(found), layout
+        found = super()._maps(*args, **kwargs)
+        return found[:1].expand_as(found)
 
 
 class Ramp(AttentionRollout):
     """Favours patches by their place."""
 
     def _maps(self, *args, **kwargs):
-        found, layout = super()._maps(*args, **kwargs)
-        return found * torch.arange(1, found.shape[-1] + 1), layout
+        found = super()._maps(*args, **kwargs)
+        return found * torch.arange(1, found.shape[-1] + 1)
 
 
 class FirstHead(RawAttention):
     """Looks at one head only."""
 
-    def _maps(self, inputs, target, *, flow, kind="class"):
-        found, layout = self._per_head(inputs, kind, flow=False)
-        return torch.stack([heads[:, 0] for heads in found], 1), layout
+    def _maps(self, run, target, *, flow, kind="class"):
+        return torch.stack([heads[:, 0] for heads in self._per_head(run, kind, flow=flow)], 1)
 
 
 class Centred(DAAM):
     """Takes the mean away."""
 
     def _maps(self, *args, **kwargs):
-        found, layout = super()._maps(*args, **kwargs)
-        return found - found.mean(-1, keepdim=True), layout
+        found = super()._maps(*args, **kwargs)
+        return found - found.mean(-1, keepdim=True)
 
 
 class FlowBackwards(DAAM):
     """Gives the blocks in the wrong order."""
 
     def _maps(self, *args, flow, **kwargs):
-        found, layout = super()._maps(*args, flow=flow, **kwargs)
-        return found.flip(1), layout
+        found = super()._maps(*args, flow=flow, **kwargs)
+        return found.flip(1)
 
 
 class WithoutIdentity(AttentionRollout):
     """A rollout that forgets the skip connection's half."""
 
     def _maps(self, *args, **kwargs):
-        found, layout = super()._maps(*args, **kwargs)
-        return 2 * found, layout
+        found = super()._maps(*args, **kwargs)
+        return 2 * found
 
 
 def check_singles(method, world, variant=0):
