@@ -27,10 +27,16 @@ TARGETS = {
     "a column": (torch.tensor([[1], [2]]), r"2 images, got shape \(2, 1\)"),
     "float": (1.0, "target must be an int, a list of ints or an integer tensor, got float"),
     "floats": ([0.5, 1.5], "target must hold integers, got torch.float32"),
-    "float tensor": (torch.tensor([1.0, 2.0]), r"a floating-point target \(2,\) may be one-hot labels or an embedding, and the two"),
+    "float tensor": (
+        torch.tensor([1.0, 2.0]),
+        r"a floating-point target \(2,\) may be one-hot labels or an embedding, and the two",
+    ),
     "bool": (True, "got bool"),
     "bools": (torch.tensor([True, False]), "target must hold integers, got torch.bool"),
-    "one-hot labels": (torch.eye(CLASSES)[:2], r"\(2, 7\) may be one-hot labels or an embedding, .*as labels.argmax\(-1\)"),
+    "one-hot labels": (
+        torch.eye(CLASSES)[:2],
+        r"\(2, 7\) may be one-hot labels or an embedding, .*as labels.argmax\(-1\)",
+    ),
     "text": ("cat", "no class 'cat' in"),
     "texts": (["cat", "dog"], r"no class 'cat' in"),
     "ragged": ([[1], [2, 3]], "a target is one class an image"),
