@@ -4,9 +4,10 @@ Shapes: B images, H heads, N key tokens, M query tokens, d channels a head, R ch
 Sums and softmax run in float32 at least, whatever the inputs' type and whether autocast is on or not.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import OptionError
@@ -72,15 +73,19 @@ def discard_lowest(fused: Tensor, ratio: float, *, keep_first: bool) -> Tensor:
 
     Entries that tie with the highest discarded one go with it. `keep_first` exempts entry [0, 0].
     """
+    return discard_lowest_(fused.clone(), ratio, keep_first=keep_first)
+
+
+def discard_lowest_(fused: Tensor, ratio: float, *, keep_first: bool) -> Tensor:
+    """The same in place, which spares two matrices of that size."""
     flat = fused.flatten(1)
     count = int(flat.shape[1] * ratio)
-    if count == 0:
-        return fused
-    threshold = flat.kthvalue(count, dim=1, keepdim=True).values
-    kept = flat.where(flat > threshold, 0)
-    if keep_first:
-        kept[:, 0] = flat[:, 0]
-    return kept.view_as(fused)
+    for row in flat if count else ():
+        first = row[0].clone()
+        F.threshold(row, row.kthvalue(count).values.item(), 0, inplace=True)
+        if keep_first:
+            row[0] = first
+    return fused
 
 
 def rollout_step(
@@ -113,8 +118,8 @@ def rollout_step(
     batch, values, _ = state.shape
     chunks = list(row_chunks(queries, keys, batch * heads))
     if discard_ratio > 0:
-        whole = torch.cat([fused_rows(rows) for rows in chunks], dim=1)
-        whole = discard_lowest(whole, discard_ratio, keep_first=keep_first)
+        whole = _whole(fused_rows, chunks, queries)
+        discard_lowest_(whole, discard_ratio, keep_first=keep_first)
         fused_rows, chunks = (lambda rows: whole[:, rows]), [slice(0, queries)]
     carried = state.new_zeros(batch, values, keys)
     for rows in chunks:
@@ -128,6 +133,16 @@ def rollout_step(
     if skip:
         carried[:, :, queries:] += state[:, :, queries:]
     return carried
+
+
+def _whole(rows_of: Callable[[slice], Tensor], chunks: Sequence[slice], queries: int) -> Tensor:
+    """All rows of a matrix, (B, queries, keys)."""
+    first = rows_of(chunks[0])
+    whole = first.new_empty(len(first), queries, first.shape[2])
+    whole[:, chunks[0]] = first
+    for rows in chunks[1:]:
+        whole[:, rows] = rows_of(rows)
+    return whole
 
 
 def importance_by_neighbours(
@@ -145,8 +160,8 @@ def importance_by_neighbours(
         Importance (B, D) and the winning label of each image (B,).
     Source: DAAM, self-supervised section (Wu et al., "Dynamic Accumulated Attention Map").
     """
-    unit = torch.nn.functional.normalize(widen(features), dim=1)
-    bank = torch.nn.functional.normalize(widen(bank), dim=1)
+    unit = F.normalize(widen(features), dim=1)
+    bank = F.normalize(widen(bank), dim=1)
     with full_precision(unit.device):
         similarity, nearest = (unit @ bank.mT).topk(min(k, len(bank)), dim=1)  # (B, k)
     neighbour_labels = labels[nearest]

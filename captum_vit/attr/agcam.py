@@ -12,7 +12,7 @@ from ..capture import HELD_GRADIENTS, READ_ATTENTION, VALUES, Run
 from ..targets import Target
 from .base import ViTAttribution
 
-TARGETS_AT_ONCE = 256
+TARGETS_AT_ONCE = 512
 
 
 class AGCAM(ViTAttribution):
