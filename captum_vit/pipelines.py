@@ -48,7 +48,8 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
 
         method: agcam (default), daam, rollout, gradient_rollout, raw_attention, `module:Class`, or a class.
         target: class by number or name, "tabby/Egyptian cat" for why the one rather than the other, one of
-            `captum_vit.targets`, or a list; by default the `top_k` with the highest scores.
+            `captum_vit.targets` or `module:object` for one of your own, or a list; by default the `top_k` with the
+            highest scores.
         alpha, cmap: of the overlay, as for `captum_vit.visualization.overlay`.
         max_side: longest side of map and overlay in pixels; by default they are as large as the original, and those of
             24 megapixels take 170 MB a label.

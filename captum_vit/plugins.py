@@ -1,6 +1,8 @@
 """What others bring along: through entry points of packages that are imported already, or named to be imported."""
 
+import re
 import sys
+import warnings
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
@@ -14,9 +16,35 @@ def imported(group: str) -> Iterator[Any]:
     """The objects of a group's entry points, one after another.
 
     An entry point's name begins with the package that has to be imported for it to be asked, as `timm` or `timm.vit`:
-    an object of that package implies that it is.
+    an object of that package implies that it is. What others bring and cannot be loaded is warned of, and left out.
     """
-    return (point.load() for point in _points(group) if point.name.split(".")[0] in sys.modules)
+    for point in _points(group):
+        if point.name.split(".")[0] not in sys.modules:
+            continue
+        try:
+            found = point.load()
+        except Exception as error:
+            if point.dist is not None and point.dist.name == "captum-vit":
+                raise
+            warn_of(point, error)
+        else:
+            yield found
+
+
+def warn_of(point: EntryPoint, error: Exception) -> None:
+    """Say, once, which package brings something that cannot be loaded: it must not stop what others bring."""
+    package = point.dist.name if point.dist is not None else point.value
+    _warn_once(f"{package}: its {point.name!r} in {point.group} cannot be loaded: {error}")
+
+
+@cache
+def _warn_once(text: str) -> None:
+    warnings.warn(text, stacklevel=3)
+
+
+def is_path(text: str) -> bool:
+    """Whether a text has the form `module:object`."""
+    return re.fullmatch(r"\w+(\.\w+)*:\w+", text) is not None
 
 
 @cache

@@ -2,17 +2,16 @@
 
 import inspect
 import pkgutil
-import warnings
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from typing import Any
 
 from captum.attr import Attribution
 
 from ..errors import OptionError, nearest
-from ..plugins import named_object
+from ..plugins import named_object, warn_of
 from .base import ViTAttribution
 from .captum_methods import method_of_captum
 
@@ -40,7 +39,7 @@ class Methods(Mapping[str, MethodClass]):
             try:
                 found[point.name] = _as_method(point.load(), point.name)
             except Exception as error:  # whatever stands in somebody else's package must not stop ours
-                _warn(point, error)
+                warn_of(point, error)
         return {name: method for name, method in found.items() if name not in self._own}
 
     def __getitem__(self, name: str) -> MethodClass:
@@ -82,11 +81,6 @@ def _as_method(found: Any, name: str) -> MethodClass:
     if issubclass(kind, Attribution) and not issubclass(kind, ViTAttribution):
         return method_of_captum(found)
     raise OptionError(f"{name!r} is no method: expected a subclass of ViTAttribution, or an attribution of Captum")
-
-
-def _warn(point: EntryPoint, error: Exception) -> None:
-    package = point.dist.name if point.dist is not None else point.value
-    warnings.warn(f"the method {point.name!r} of {package} cannot be loaded: {error}", stacklevel=4)
 
 
 METHODS = Methods()

@@ -9,7 +9,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from .._version import __version__
 from ..errors import CaptumViTError, ExplanationLoadError, ImageLoadError, InputError
-from .console import BAD_IMAGES, BAD_USE, STOPPED, Checkpoint, Device, Model, complain, plain, say
+from .console import BAD_IMAGES, BAD_USE, STOPPED, Checkpoint, Device, Model, complain, look_here, plain, say
 from .evaluate import compare, evaluate
 
 if TYPE_CHECKING:
@@ -66,9 +66,9 @@ Targets = Annotated[
     typer.Option(
         "--target",
         metavar="CLASS",
-        help="Class to explain, by number or name, or why one rather than the other, as tabby/Egyptian cat; may be "
-        "repeated. Default: the predicted class, and of a multi-label model all among the top k with a score above one "
-        "half.",
+        help="Class to explain, by number or name, or why one rather than the other, as tabby/Egyptian cat; or "
+        "module:object, a target or function of your own. May be repeated. Default: the predicted class, and of a "
+        "multi-label model all among the top k with a score above one half.",
     ),
 ]
 Layers = Annotated[
@@ -131,6 +131,7 @@ def explain(
     Exit code: 0 all done; 1 some images failed, the others are done; 2 something that was asked for cannot be had.
     """
     try:
+        look_here()
         from . import working
 
         working.check_methods(method or [])

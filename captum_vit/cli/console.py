@@ -23,6 +23,13 @@ Device = Annotated[
 ]
 
 
+def look_here() -> None:
+    """Let `module:object` be a file of this folder too, as `python -m` does."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+
+
 def say(text: str) -> None:
     """To stdout."""
     tqdm.write(text, file=sys.stdout)  # keeps clear of a progress bar

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import CaptumViTError, OptionError
-from .console import BAD_IMAGES, BAD_USE, STOPPED, Checkpoint, Device, Model, complain, plain, say
+from .console import BAD_IMAGES, BAD_USE, STOPPED, Checkpoint, Device, Model, complain, look_here, plain, say
 
 if TYPE_CHECKING:
     from ..evaluation import Leaderboard
@@ -100,7 +100,7 @@ def evaluate(
     Exit code: 0 all items scored; 1 some failed, their rows say why; 2 something that was asked for cannot be had.
     """
     with _complaints(out):
-        sys.path.append(str(Path.cwd()))  # where module:object is looked for besides, as Python itself does
+        look_here()
         from ..evaluation import Plan, runs
 
         plan = Plan(

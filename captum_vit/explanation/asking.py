@@ -10,7 +10,8 @@ from ..attr import METHODS, ViTAttribution, find_method
 from ..classes import class_index
 from ..errors import OptionError, TargetError, nearest
 from ..explained import Label
-from ..targets import Classes, Contrast, Output, Target, as_target
+from ..plugins import is_path
+from ..targets import Classes, Contrast, Output, Target, as_target, named_target
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,12 @@ class Vocabulary:
         return Label(index, self.names.get(index, ""), probabilities[index].item(), self.titles.get(index, ""))
 
     def parse(self, target: Any, classes: int) -> Target:
-        """A target as a person names it: a class by number or name, "one/other" for a contrast, or an object.
+        """A target as a person names it: a class by number or name, "one/other" for a contrast, `module:object`, or an
+        object.
 
         Raises:
-            TargetError: an unknown class.
+            TargetError: an unknown class, or something that is no target.
+            OptionError: `module:object` that cannot be imported.
         """
         if isinstance(target, str):
             return self._named(target, classes)
@@ -72,6 +75,8 @@ class Vocabulary:
         try:
             return Classes(class_index(text, self.names, classes, self.model))
         except TargetError:
+            if is_path(text.strip()):
+                return named_target(text.strip()).named(self.names, classes, self.model)
             one, slash, other = text.partition("/")
             if not (slash and one.strip() and other.strip()):
                 raise

@@ -18,6 +18,7 @@ from ..errors import OptionError, TargetError
 from ..explained import Attribution, Label
 from ..images import Picture
 from ..models import chosen_device, with_names
+from ..plugins import is_path
 from ..preprocessing import Preprocessing, read_preprocessing, squashed
 from .asking import Asked, Vocabulary, chosen_methods, listed, shared_options
 from .explanation import Explanation
@@ -192,7 +193,7 @@ class Explainer:
         if top_k < 1:
             raise OptionError(f"top_k must be at least 1, got {top_k}")
         wanted = listed(target)
-        classes = [each for each in wanted if isinstance(each, (int, str))]
+        classes = [each for each in wanted if isinstance(each, (int, str)) and not is_path(str(each))]
         if self.classless and classes:
             what = "features" if self.headless else "values"
             raise TargetError(f"a target needs a classifier, and {self.model_name!r} gives {what}, not classes")
