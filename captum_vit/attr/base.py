@@ -64,7 +64,7 @@ class ViTAttribution(LayerAttribution):
         if "_maps" in vars(cls):
             for name in ENTRIES:
                 if name not in vars(cls):
-                    setattr(cls, name, with_options(inspect.unwrap(getattr(cls, name)), cls._maps))
+                    setattr(cls, name, with_options(inspect.unwrap(getattr(cls, name)), cls))
 
     def __init__(self, model: nn.Module, layer: Layer | Sequence[Layer] | None = None, **options: Any) -> None:
         if options:
@@ -155,9 +155,14 @@ class ViTAttribution(LayerAttribution):
     ) -> Images:
         """The map as it stands after each block: (N, layers, rows, cols), or (N, layers, H, W) for "spatial".
 
-        The layers are the chosen ones among which the score is read.
+        The layers are the chosen ones among which the score is read, and the last slice is the map.
 
-        The arguments are those of `attribute`, and the last slice is its result.
+        Args:
+            inputs, target, additional_forward_args, forward_kwargs: as for `attribute`.
+            output_shape: "grid" or "spatial".
+            options: what the method itself offers; its class says what each means.
+        Raises:
+            InputError, TargetError, OptionError, TokenLayoutError, LayerNotRecordedError: as `attribute`.
         """
         if output_shape == "input":
             raise OptionError("a flow has one channel a layer: output_shape must be 'grid' or 'spatial', got 'input'")
@@ -181,7 +186,8 @@ class ViTAttribution(LayerAttribution):
         Args:
             inputs: one image, (1, C, H, W).
             targets: K classes or other targets, or "all" classes.
-            additional_forward_args, forward_kwargs, output_shape, options: as for `attribute`.
+            additional_forward_args, forward_kwargs, output_shape: as for `attribute`.
+            options: what the method itself offers; its class says what each means.
         Returns:
             (K, 1, rows, cols), or as `output_shape` says; each equals `attribute` for its target.
         Raises:

@@ -2,11 +2,14 @@
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..errors import OptionError, nearest
 
+_SECTION = re.compile(r"^Options of `attribute`:\n((?:    .*\n?|\n)+)", re.MULTILINE)
+_PLACE = re.compile(r"^ {12}options: .*\n", re.MULTILINE)
 READERS = {"run", "target", "flow"}  # what `_maps` is given besides
 
 
@@ -16,8 +19,8 @@ def parameters_of(maps: Callable[..., Any]) -> list[inspect.Parameter]:
     return [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in READERS]
 
 
-def with_options(entry: Callable[..., Any], maps: Callable[..., Any]) -> Callable[..., Any]:
-    """A function with `**options` as one whose signature names them."""
+def with_options(entry: Callable[..., Any], method: type) -> Callable[..., Any]:
+    """An entry of a method, with `**options`, as one whose signature and help name them."""
 
     @functools.wraps(entry)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -25,8 +28,16 @@ def with_options(entry: Callable[..., Any], maps: Callable[..., Any]) -> Callabl
 
     signature = inspect.signature(entry)
     own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    call.__signature__ = signature.replace(parameters=[*own, *parameters_of(maps)])  # type: ignore[attr-defined]
+    options = parameters_of(method._maps)  # type: ignore[attr-defined]
+    call.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
+    told = _SECTION.search(inspect.cleandoc(method.__doc__ or ""))
+    if entry.__doc__:
+        call.__doc__ = _PLACE.sub(lambda _: _indented(told[1]) if told else "", entry.__doc__)
     return call
+
+
+def _indented(lines: str) -> str:
+    return "".join(f"{' ' * 8}{line}\n" if line.strip() else "\n" for line in lines.rstrip().splitlines())
 
 
 def check_options(name: str, known: Mapping[str, Any], options: Mapping[str, Any]) -> None:

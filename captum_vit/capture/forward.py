@@ -1,6 +1,6 @@
 """One forward of a model, listened to; and the way back through it."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -63,6 +63,17 @@ class Forward:
                 )
             return list(torch.autograd.grad(score, list(leaves), allow_unused=True, retain_graph=retain))
 
+    def gradients_of_several(self, targets: Sequence[Target], leaves: Sequence[Tensor]) -> list[Tensor]:
+        """dy_k/dx for each of K targets, (K, *x.shape), with attention held constant: one batched backward."""
+        with torch.enable_grad(), self.holding(True), _no_recomputation():
+            scores = torch.stack([target.score(self.output).sum() for target in targets])
+            each = torch.eye(len(targets), device=scores.device, dtype=scores.dtype)
+            return list(
+                torch.autograd.grad(
+                    scores, leaves, each, retain_graph=True, is_grads_batched=True, materialize_grads=True
+                )
+            )
+
     @contextmanager
     def holding(self, held: bool) -> Iterator[None]:
         """The attention held constant on the way back, or not."""
@@ -114,6 +125,25 @@ def run_forward(
         raise HookEditedError(type(watch.edited[0]).__name__)
     output = Output(raw, scores, adapter.headless)
     return Forward(adapter, output, tap.layout, tap.kept, tap.valve, stream.tokens() if stream else {})
+
+
+def filled(tensors: Mapping[str, Tensor], gradients: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
+    """The gradient at each tensor, 0 where there is none."""
+    found = {}
+    for name, x in tensors.items():
+        gradient = gradients.get(name)
+        found[name] = torch.zeros_like(x) if gradient is None else gradient
+    return found
+
+
+def check_reached(adapter: Adapter, found: Mapping[str, Tensor | None], names: Collection[str]) -> None:
+    """Raise UnsupportedModelError where no gradient reaches a layer; the score need not depend on cross-attention."""
+    cut = [name for name in names if found.get(name) is None and name not in adapter.cross_attention]
+    if cut:
+        raise UnsupportedModelError(
+            f"the scores are cut off from {', '.join(cut)}, as by checkpointing with use_reentrant=True or by "
+            f".detach(): no gradient can be taken"
+        )
 
 
 def _constant_output(tap: ForwardTap) -> Any:

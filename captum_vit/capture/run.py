@@ -1,24 +1,25 @@
 """One batch of images through one model, asked once and read by many methods."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from ..access import Adapter, AttentionCall, Readout, TokenLayout, adapt
-from ..errors import UnsupportedModelError
-from ..targets import Joined, Output, Target, as_target
-from .forward import Forward, HookEditedError, run_forward
+from ..access import Adapter, AttentionCall, Readout, TokenLayout
+from ..targets import Target, as_target
+from .forward import Forward, HookEditedError, check_reached, filled, run_forward
 from .inputs import Inputs
-from .listeners import foreign_hooks, without_hooks
+from .listeners import foreign_hooks
 from .needs import ATTENTION, GRADIENTS, HELD_GRADIENTS, READ_ATTENTION, TOKEN_GRADIENTS, TOKENS, VALUES, Need
 from .readout import readout_of
-from .taps import Keep, ReplayTap
+from .replay import can_replay, replayed_gradients
+from .taps import Keep
 from .untouched import untouched
 
 T = TypeVar("T")
+KINDS = frozenset({GRADIENTS, HELD_GRADIENTS, TOKEN_GRADIENTS})  # ways back through one graph
 
 
 class Run:
@@ -112,10 +113,10 @@ class Run:
         """dy/dx of the token streams, as `tokens` names them; 0 where the score does not depend on one."""
         target = as_target(target)
 
-        def compute(forward: Forward) -> dict[str, Tensor]:
+        def compute(forward: Forward, retain: bool) -> dict[str, Tensor]:
             streams = {name: stream for name, stream in forward.streams.items() if stream.requires_grad}
-            found = forward.gradients(target, list(streams.values()), retain=not self.once)
-            return _filled(forward.streams, dict(zip(streams, found, strict=True)))
+            found = forward.gradients(target, list(streams.values()), retain=retain)
+            return filled(forward.streams, dict(zip(streams, found, strict=True)))
 
         return self._newest(TOKEN_GRADIENTS, target, {TOKEN_GRADIENTS, TOKENS}, compute)
 
@@ -136,30 +137,26 @@ class Run:
         """`held_gradients` of several targets, (K, B, H, M, d): from one replay of K copies, where there is one."""
         names = self.layers if names is None else names
         if not self.replays:
-            each = [self._of_outputs(target, names, held=True) for target in targets]
-            return {name: torch.stack([gradients[name] for gradients in each]) for name in names}
-        outs, output = self._replay(len(targets), names)
-        with torch.enable_grad():
-            score = Joined(targets).score(output) if len(targets) > 1 else targets[0].score(output)
-            gradients = torch.autograd.grad(score.sum(), list(outs.values()), allow_unused=True)
-        found = dict(zip(outs, gradients, strict=True))
-        self._check_reached(found, names)
-        filled = _filled(outs, found)
-        return {name: gradient.unflatten(0, (len(targets), -1)) for name, gradient in filled.items()}
+            return self._general(targets, names)
+        forward = self._have({HELD_GRADIENTS})
+        outs, found = replayed_gradients(forward, self.inputs, targets, names, listened=bool(self.listened))
+        check_reached(self.adapter, found, names)
+        return {name: gradient.unflatten(0, (len(targets), -1)) for name, gradient in filled(outs, found).items()}
+
+    def _general(self, targets: Sequence[Target], names: Collection[str]) -> dict[str, Tensor]:
+        """Held gradients back through all tokens, in one batched backward where there are several targets."""
+        if len(targets) == 1:
+            alone = self._of_outputs(targets[0], names, held=True)
+            return {name: gradient.unsqueeze(0) for name, gradient in alone.items()}
+        with untouched(self.adapter):
+            forward = self._have({GRADIENTS})
+            outs = {name: call.out for name, call in forward.calls.items() if name in names}
+            return dict(zip(outs, forward.gradients_of_several(targets, list(outs.values())), strict=True))
 
     @property
     def replays(self) -> bool:
-        """Whether the model can run again on its prefix tokens alone, with the attention as it was.
-
-        A head that is not known may use the values of tokens that its gradient does not show; and in train mode two
-        forwards would draw different dropout masks.
-        """
-        return (
-            self.may_replay
-            and self._expected_readout.only_prefix
-            and not self.adapter.training
-            and self.adapter.first_block is not None
-        )
+        """Whether held gradients come from a replay of the prefix tokens."""
+        return self.may_replay and can_replay(self.adapter, self._expected_readout)
 
     def score(self, images: Tensor) -> Tensor:
         """The scores of other images, as a perturbation method asks for: one plain forward."""
@@ -212,56 +209,28 @@ class Run:
         return forward, has | {ATTENTION, READ_ATTENTION, VALUES, GRADIENTS} if graph else has
 
     def _of_outputs(self, target: Target, names: Collection[str], *, held: bool) -> dict[str, Tensor]:
-        kind = HELD_GRADIENTS if held else GRADIENTS
-
-        def compute(forward: Forward) -> dict[str, Tensor | None]:
+        def compute(forward: Forward, retain: bool) -> dict[str, Tensor | None]:
             outs = {name: call.out for name, call in forward.calls.items() if call.out.requires_grad}
-            found = forward.gradients(target, list(outs.values()), held=held, retain=not self.once)
+            found = forward.gradients(target, list(outs.values()), held=held, retain=retain)
             return dict(zip(outs, found, strict=True))
 
-        found = self._newest(kind, target, {GRADIENTS}, compute)
-        self._check_reached(found, names)
+        found = self._newest(HELD_GRADIENTS if held else GRADIENTS, target, {GRADIENTS}, compute)
+        check_reached(self.adapter, found, names)
         assert self._forward is not None
-        return _filled({name: call.out for name, call in self._forward.calls.items() if name in names}, found)
+        return filled({name: call.out for name, call in self._forward.calls.items() if name in names}, found)
 
-    def _newest(self, kind: str, target: Target, needs: set[Need], compute: Callable[[Forward], T]) -> T:
+    def _newest(self, kind: str, target: Target, needs: set[Need], compute: Callable[[Forward, bool], T]) -> T:
         """Kept for the newest target of each kind: methods ask for the same one after another."""
         known = self._gradients.get(kind)
         if known is not None and known[0] is target:
             return known[1]
         self._gradients.pop(kind, None)  # before the next ones are there
+        asked = {other for other, (of, _) in self._gradients.items() if of is target} | {kind}
+        pending = self._needs & (KINDS if not self.replays else KINDS - {HELD_GRADIENTS}) - asked
+        retain = not self.once or bool(pending)
         with untouched(self.adapter):
-            found = compute(self._have(needs))
+            found = compute(self._have(needs), retain)
         self._gradients[kind] = target, found
-        if self.once:  # the graph is spent
+        if not retain:  # the graph is spent
             self._has -= {GRADIENTS, TOKEN_GRADIENTS}
         return found
-
-    def _check_reached(self, found: Mapping[str, Tensor | None], names: Collection[str]) -> None:
-        """Whether the score depends on what is asked for; on cross-attention it need not."""
-        cross = self.adapter.cross_attention
-        cut = [name for name in names if found.get(name) is None and name not in cross]
-        if cut:
-            raise UnsupportedModelError(
-                f"the scores are cut off from {', '.join(cut)}, as by checkpointing with use_reentrant=True or by "
-                f".detach(): no gradient can be taken"
-            )
-
-    def _replay(self, copies: int, names: Collection[str]) -> tuple[dict[str, Tensor], Output]:
-        """The prefix tokens alone through the model, `copies` of each image: attention outputs and what it gave."""
-        forward = self._have({HELD_GRADIENTS})
-        adapter = adapt(without_hooks(self.adapter.model)) if self.listened else self.adapter
-        tap = ReplayTap(adapter, self.inputs, forward.layout, forward.kept, names, copies)
-        with untouched(adapter), torch.enable_grad(), tap.listening(), tap.slicing():
-            raw = self.inputs.run(adapter.model)
-            scores = adapter.scores(raw)
-        return tap.outs, Output(raw, scores, adapter.headless)
-
-
-def _filled(tensors: Mapping[str, Tensor], gradients: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
-    """The gradient at each tensor, 0 where there is none."""
-    filled = {}
-    for name, x in tensors.items():
-        gradient = gradients.get(name)
-        filled[name] = torch.zeros_like(x) if gradient is None else gradient
-    return filled

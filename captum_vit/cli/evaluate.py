@@ -59,7 +59,12 @@ ClassNames = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Names of the model's classes, one on each line.")
 ]
 Target = Annotated[
-    str, typer.Option(metavar="CLASS", help="Which class is explained: label, the item's own, or predicted.")
+    str,
+    typer.Option(
+        metavar="CLASS",
+        help="What is explained: label, the item's own class; predicted; or why the one class rather than the other, "
+        "for all items, as tabby/Egyptian cat.",
+    ),
 ]
 Out = Annotated[Path, typer.Option(metavar="FOLDER", help="Of the run; one that was stopped goes on.")]
 Engine = Annotated[str, typer.Option(metavar="NAME", help="local, or ray for several processes or machines.")]

@@ -11,7 +11,7 @@ import torch
 from captum.attr import IntegratedGradients, LayerGradCam, Saliency
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
-from captum_vit import AGCAM, AttentionRollout, Explainer, sample
+from captum_vit import AGCAM, AttentionRollout, Contrast, Explainer, explain, sample
 from captum_vit.adapters.sample_vit import PREPROCESSING, build
 from captum_vit.data import open_data
 from captum_vit.describing import weights_hash
@@ -20,7 +20,7 @@ from captum_vit.evaluation import BASELINES, Entry, Evaluator, Plan, evaluate
 from captum_vit.metrics import METRICS, Figure, Localization, Metric, Perturbation, Sanity, named_metric
 from captum_vit.preprocessing import read_preprocessing
 from tests.data import made
-from tests.helpers import timm_vit
+from tests.helpers import assert_close, timm_vit
 
 pytestmark = pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients")  # Captum's
 
@@ -365,3 +365,35 @@ def test_an_evaluator_at_hand_runs_as_a_plan_does(tmp_path, explainer):
     assert board.to_markdown() == planned.to_markdown()
     assert board.mean("agcam", "iou").count == 3
     assert np.isfinite(board.mean("agcam", "iou").value)
+
+
+def test_all_items_are_asked_why_one_rather_than_the_other(explainer):
+    data = open_data("sample:3")
+    asked = Evaluator(explainer, data, ["agcam", "daam"], [Localization()], target="triangle/cross", keep_maps=True)
+    assert asked.describe()["target"] == "triangle/cross"
+    row = next(row for row in asked([1]) if row["method"] == "daam")
+    assert row["target"] == 3  # what metrics ask about
+    expected = explain(data[1].image, target=Contrast(3, 5), method="daam").maps[0, 0]
+    assert_close(torch.from_numpy(row["map"]).float(), expected.flatten(), 1e-3)
+    with pytest.raises(
+        OptionError, match="target must be one of label, predicted, or a contrast of two classes, got '3'"
+    ):
+        Evaluator(explainer, data, ["agcam"], [Localization()], target="3")
+    by_hand = Evaluator(explainer, data, ["random"], [Localization()], target=Contrast("triangle", "cross"))
+    assert "random takes a class as target" in by_hand([0])[0]["error"]
+
+
+def test_methods_that_read_runs_share_one_forward_and_one_backward():
+    model = build()
+    forwards, backwards = [], []
+    model.patch_embed.register_forward_hook(lambda module, args, output: forwards.append(len(output)))
+    explainer = Explainer(model, preprocess=PREPROCESSING, class_names=list(sample.CLASSES))
+    evaluator = Evaluator(
+        explainer, open_data("sample:4"), ["agcam", "daam", "gradient_rollout", "rollout"], [Localization()]
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        original = torch.autograd.grad
+        patch.setattr(torch.autograd, "grad", lambda *a, **k: backwards.append(1) or original(*a, **k))
+        evaluator(range(4))
+    assert forwards == [4]  # the replay of AGCAM runs without hooks of others
+    assert len(backwards) == 2  # of all tokens once, and of the class token in the replay

@@ -1,0 +1,50 @@
+"""The model once more on its prefix tokens alone, with the attention as it was in a forward.
+
+Equal to the way back through all tokens with every attention held constant, where the score is read from prefix tokens:
+with the attention outputs given, tokens no longer meet.
+"""
+
+from collections.abc import Collection, Sequence
+
+import torch
+from torch import Tensor
+
+from ..access import Adapter, Readout, adapt
+from ..targets import Joined, Output, Target
+from .forward import Forward
+from .inputs import Inputs
+from .listeners import without_hooks
+from .taps import ReplayTap
+from .untouched import untouched
+
+
+def can_replay(adapter: Adapter, readout: Readout) -> bool:
+    """Whether a replay is right.
+
+    A head that is not known may use the values of tokens that its gradient does not show; and in train mode two
+    forwards would draw different dropout masks.
+    """
+    return readout.only_prefix and not adapter.training and adapter.first_block is not None
+
+
+def replayed_gradients(
+    forward: Forward, inputs: Inputs, targets: Sequence[Target], names: Collection[str], *, listened: bool
+) -> tuple[dict[str, Tensor], dict[str, Tensor | None]]:
+    """The attention outputs of these layers and the gradients there, (K*B, H, prefix, d), target by target.
+
+    Args:
+        forward: what was kept for it.
+        inputs: of the model.
+        targets: K targets, for as many copies of each image.
+        names: of attention layers.
+        listened: whether somebody else's hooks are on the model, who must not hear a replay.
+    """
+    adapter = adapt(without_hooks(forward.adapter.model)) if listened else forward.adapter
+    tap = ReplayTap(adapter, inputs, forward.layout, forward.kept, names, len(targets))
+    with untouched(adapter), torch.enable_grad():
+        with tap.listening(), tap.slicing():
+            raw = inputs.run(adapter.model)
+            output = Output(raw, adapter.scores(raw), adapter.headless)
+        score = Joined(targets).score(output) if len(targets) > 1 else targets[0].score(output)
+        found = torch.autograd.grad(score.sum(), list(tap.outs.values()), allow_unused=True)
+    return tap.outs, dict(zip(tap.outs, found, strict=True))
