@@ -4,7 +4,14 @@ from difflib import get_close_matches
 
 
 class CaptumViTError(Exception):
-    """Root of the library's errors."""
+    """Root of the library's errors: it catches all that is raised on purpose.
+
+    >>> try:
+    ...     AGCAM(model).attribute(images, target=1000)
+    ... except CaptumViTError as error:
+    ...     print(error)
+    target out of range: the model gives 1000 scores, 0 to 999, got 1000
+    """
 
 
 class UnsupportedModelError(CaptumViTError, TypeError):

@@ -174,7 +174,8 @@ class Explained:
     def only(self, method: str | None = None, target: int | str | Label | None = None) -> Self:
         """The part for one method, one target, or both; a method that gives one map for all targets stays.
 
-        >>> explanation.only(target="tabby/Egyptian cat")  # doctest: +SKIP
+        >>> explanation.only("agcam", target="tabby/Egyptian cat")
+        Explanation(photo.jpg 640x480, VisionTransformer: AGCAM: tabby rather than Egyptian cat)
 
         Args:
             method: by the name that it was asked for.

@@ -28,6 +28,10 @@ class SeenLayer:
 class Inspection:
     """The layer-access view of a model; `print` shows it.
 
+    >>> view = inspect(model)
+    >>> view.layers[0].name, view.layers[0].heads, view.layout.grid
+    ('blocks.0.attn', 12, (14, 14))
+
     model, adapter: names of the classes.  layers: in execution order.  layout: tokens of an image of `image_size`.
     prefix_tokens: what each token before the patches is.  measured: whether the readout was, for want of a known head.
     methods: name -> None if it applies, else the reason why not.
@@ -70,6 +74,13 @@ class Inspection:
 
 def inspect(model: nn.Module, image_size: Grid | None = None) -> Inspection:
     """Look at a model through its adapter, by one forward of an image of noise (two where the readout is measured).
+
+    >>> print(inspect(model))  # doctest: +ELLIPSIS
+    VisionTransformer by TimmViT
+    image    224 x 224 pixels, 14 x 14 patches
+    tokens   class, 196 patches
+    readout  class token
+    ...
 
     Args:
         model: any supported model.

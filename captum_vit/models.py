@@ -47,6 +47,10 @@ class LoadedModel:
 def load_model(spec: str, *, checkpoint: str | Path | None = None, **options: Any) -> LoadedModel:
     """The model that `spec` names.
 
+    >>> loaded = load_model("sample")  # or "timm/vit_base_patch16_224", "hf/FOLDER"
+    >>> type(loaded.model).__name__, loaded.class_names[0]
+    ('VisionTransformer', 'disc')
+
     Args:
         spec: `loader/name`, or `loader` alone where it has a default.
         checkpoint: file with weights to load into it, .safetensors or a state dict for torch.load(weights_only=True).

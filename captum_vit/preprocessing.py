@@ -21,12 +21,17 @@ PREPROCESSING = "captum_vit.preprocessing"  # entry-point group
 class Preprocessing:
     """How an image becomes the input of a model.
 
+    >>> from captum_vit.geometry import View
+    >>> def prepare(image):  # squashed to 256 x 256, of which the middle is cut out; from -1 to 1
+    ...     pixels = np.array(image.resize((256, 256)).crop((16, 16, 240, 240)))
+    ...     return torch.from_numpy(pixels).permute(2, 0, 1) / 127.5 - 1
+    >>> own = Preprocessing(prepare, lambda size: View.of(size).resized(256, 256).cropped(16, 16, 224, 224))
+    >>> own(photo).shape
+    torch.Size([3, 224, 224])
+
     prepare: RGB image -> model input (C, H, W), normalised.
     view: size (width, height) of an image -> how the input looks at it.
     mean, std: of each channel, with which the input was normalised; None if nobody says.
-
-    Example, of a preprocessing that squashes an image to 256 x 256 and cuts out the middle 224:
-        Preprocessing(prepare, lambda size: View.of(size).resized(256, 256).cropped(16, 16, 224, 224))
     """
 
     prepare: Callable[[Image.Image], Tensor]

@@ -22,6 +22,12 @@ Switch = tuple[Any, str, Any]  # (object, attribute, value)
 class Adapter(ABC):
     """Access to the attention layers of one family of models. To support another, subclass and add an entry point.
 
+    >>> adapter = adapt(model)
+    >>> list(adapter.attention_layers())[:2]
+    ['blocks.0.attn', 'blocks.1.attn']
+    >>> adapter.readout == CLASS  # the score is read from the class token
+    True
+
     Attributes:
         model: the module that is run.
         vit: the module whose first input is the image batch; `model` itself unless it stands inside another.

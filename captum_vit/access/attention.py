@@ -15,6 +15,11 @@ Rows = slice | list[int]  # query rows of an attention
 class AttentionCall:
     """One recorded softmax attention: `S = scale * q k^T + bias`, `A = softmax(S)`, `out = A v`.
 
+    >>> run = Run(adapt(model), Inputs(images), needs={ATTENTION})
+    >>> call = run.calls(["blocks.11.attn"], {ATTENTION})["blocks.11.attn"]
+    >>> call.weights([0]).shape  # what the class token looks at, (B, H, 1, N)
+    torch.Size([2, 12, 1, 197])
+
     q, out: (B, H, M, d).  k, v: (B, H, N, d).  bias: broadcastable to (B, H, M, N), additive or boolean.
     No N x N tensor is ever held; `rows` chooses query rows.
     mix: where a model changes A before it meets the values (talking heads), (A[rows], rows) -> A[rows].
@@ -83,6 +88,13 @@ class AttentionCall:
 @dataclass(frozen=True)
 class Projections:
     """The modules around an attention that its layer computes step by step, so that no fused kernel is called.
+
+    >>> attn = model.blocks[0].attn
+    >>> def split(qkv):  # (B, N, 3 * H * d) -> q, k and v
+    ...     return qkv.unflatten(-1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+    >>> projections = Projections((attn.qkv,), split, attn.proj, attn.scale)
+    >>> projections.split(attn.qkv(torch.randn(2, 197, 768)))[0].shape
+    torch.Size([2, 12, 197, 64])
 
     inputs: modules whose outputs hold q, k and v, in the order in which they run.
     split: these outputs -> q, k and v, (B, H, N, d) each.

@@ -13,7 +13,12 @@ from .tokens import Grid, Readout, TokenLayout
 
 
 class NestedAdapter(Adapter):
-    """A supported ViT inside somebody's own module: the outer output is the score, the readout is measured."""
+    """A supported ViT inside somebody's own module: the outer output is the score, the readout is measured.
+
+    >>> adapter = adapt(torch.nn.Sequential(model, torch.nn.Softmax(-1)))
+    >>> type(adapter).__name__, next(iter(adapter.attention_layers()))
+    ('NestedAdapter', '0.blocks.0.attn')
+    """
 
     def __init__(self, model: nn.Module, name: str, inner: Adapter) -> None:
         super().__init__(model)

@@ -17,6 +17,9 @@ ADAPTERS = "captum_vit.adapters"  # entry-point group
 def adapt(model: nn.Module) -> Adapter:
     """The adapter of a model: its own, that of the module it wraps, or that of the one supported ViT inside it.
 
+    >>> adapt(model).token_layout((224, 224), {}).grid
+    (14, 14)
+
     Raises:
         UnsupportedModelError: not a module, traced or scripted, no supported ViT (or several) inside, or one beside a
             text that comes first.
@@ -64,6 +67,12 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 def register(adapter: type[Adapter]) -> type[Adapter]:
     """Make an adapter known to this process alone, for a notebook or a script; a package declares an entry point.
+
+    >>> @register
+    ... class OwnAdapter(Adapter):
+    ...     @classmethod
+    ...     def matches(cls, model):
+    ...         return type(model).__name__ == "OwnViT"
 
     It is asked before all others. One of the same module and name takes the place of an earlier one, as where a
     notebook's cell is run again. May stand above the class as a decorator.

@@ -19,6 +19,9 @@ ENLARGING = {1: "linear", 2: "bilinear", 3: "trilinear"}  # interpolation by the
 class Readout:
     """The tokens that the score is read from: some of the prefix tokens, the patches, or both.
 
+    >>> Readout((0,), patches=True).weights(prefix=1, tokens=5)  # a class token beside the mean of four patches
+    tensor([0.5000, 0.1250, 0.1250, 0.1250, 0.1250], dtype=torch.float64)
+
     even: every token that is read weighs the same, as in a mean over all tokens; otherwise each prefix token weighs as
         much as the patches together, as where a class token and the mean of the patches stand side by side.
     latents: where an attention pool reads those tokens, the queries of it that the score is read from in turn.
@@ -73,6 +76,10 @@ def all_tokens(prefix: int) -> Readout:
 class LayerLayout:
     """How the queries and keys of one attention layer lie on the image.
 
+    >>> layer = adapt(model).token_layout((224, 224), {}).of_layer("blocks.0.attn", queries=197, keys=197)
+    >>> layer.read_rows, layer.to_map(torch.rand(2, 197)).shape
+    ([0], torch.Size([2, 196]))
+
     prefix, grid: the keys are `prefix` tokens, then the patches.
     share: what each query contributes to the readout, (queries,), with sum 1; all 0 if the score reads none of them.
     start: what each token that comes out of the layer contributes, with sum 1: (keys,), of cross-attention (queries,).
@@ -112,6 +119,10 @@ class LayerLayout:
 @dataclass(frozen=True)
 class TokenLayout:
     """How a model's tokens lie on the image.
+
+    >>> layout = adapt(model).token_layout((224, 224), {})
+    >>> layout.prefix, layout.grid, layout.tokens
+    (1, (14, 14), 197)
 
     grid: patches as (rows, columns).  prefix: tokens before the patches.  patch: (height, width) in pixels that each
     stands for.  readout: the tokens that the score is read from.  grids: of layers, by name, whose grid is another, as

@@ -12,6 +12,10 @@ from torch import Tensor
 class Output:
     """What a model gave for a batch of N images.
 
+    >>> scores = torch.tensor([[1.0, 3.0]])  # of one image and two classes
+    >>> Contrast(1, 0).score(Output(raw=scores, scores=scores))
+    tensor([2.])
+
     raw: its own output, whatever it is.  scores: what the adapter takes for its scores, (N, C) or (N, C, ...).
     headless: whether these are features, without a meaning as classes.
     """
@@ -23,6 +27,16 @@ class Output:
 
 class Target(ABC):
     """What is explained. To add one, subclass as a frozen dataclass and implement `score`.
+
+    >>> @dataclass(frozen=True)
+    ... class Probability(Target):
+    ...     index: int
+    ...     unit = "probability"
+    ...
+    ...     def score(self, output):
+    ...         return output.scores.softmax(-1)[:, self.index]
+    >>> AGCAM(model).attribute(images, target=Probability(281)).shape
+    torch.Size([2, 1, 14, 14])
 
     reads_scores: whether it is made of the scores alone, so that the tokens that these are read from are known. Of
         any other target they are measured.

@@ -16,6 +16,9 @@ from .base import Output, Target
 class Classes(Target):
     """The score of a class, in any of Captum's forms.
 
+    >>> AGCAM(model).attribute(images, target=Classes([281, 285])).shape  # the same as target=[281, 285]
+    torch.Size([2, 1, 14, 14])
+
     index: a class by number (negative ones count from the end) or name, for all images; a list or an integer tensor
         (N,) with one for each; where the scores have more dimensions, a tuple with an index for each, or a list of
         tuples. None stands for the only score of a model that gives one.

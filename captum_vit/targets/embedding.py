@@ -14,6 +14,9 @@ from .base import Output, Target
 class Embedding(Target):
     """The cosine of the model's feature with an embedding, as of a text or of another image.
 
+    >>> AGCAM(dino).attribute(images, target=Embedding(dino(images)[0])).shape  # what is like the first image
+    torch.Size([2, 1, 14, 14])
+
     vector: (D,) for all images, or one for each, (N, D).
     Raises:
         TargetError: it is no tensor of floating-point numbers, or (in `score`) of another width than the features.

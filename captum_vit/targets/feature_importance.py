@@ -16,6 +16,9 @@ from .base import Output, Target
 class FeatureImportance(Target):
     """What stands for the class where there is none: the importance w of each dimension of the feature f.
 
+    >>> DAAM(dino).attribute(images, target=FeatureImportance()).shape
+    torch.Size([2, 1, 14, 14])
+
     The explained score is <f, w>. With a memory bank, w comes from the nearest neighbours' vote (see
     ops.importance_by_neighbours); without one, w = f_hat * f_hat with f_hat = f / |f|.
 

@@ -16,7 +16,8 @@ from .classes import Classes
 class Function(Target):
     """Any number made of the model's own output: `function(output) -> (N,)`.
 
-    A function as target is taken for one of these: `target=lambda output: output.logits[:, 3] ** 2`.
+    >>> AGCAM(model).attribute(images, target=lambda output: output[:, 281] ** 2).shape  # taken for one of these
+    torch.Size([2, 1, 14, 14])
     """
 
     function: Callable[[Any], Tensor]
