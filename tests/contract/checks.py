@@ -1,7 +1,4 @@
-"""What every method promises, ours or anybody's, as checks over its class: `check_everything(method)`.
-
-Whoever writes a method may run them over it: `from tests.contract.checks import CHECKS`.
-"""
+"""What every method promises, ours or anybody's: functions that take its class, all of them in `CHECKS`."""
 
 import doctest
 import inspect
@@ -157,7 +154,7 @@ def check_nothing(method: Method) -> None:
 
 
 class Asking:
-    """A run that notes what it is asked for."""
+    """A run that notes what it is asked for, of all that `Run` can be asked."""
 
     def __init__(self, run: Run) -> None:
         self.run, self.asked = run, set()
@@ -196,11 +193,16 @@ def readings(method: Method) -> Iterator[tuple[Asking, ViTAttribution, dict[str,
     """Runs of the method alone, after it has read them."""
     for kind in MODELS:
         ours, target = method(model(kind)), as_target(A)
-        for flow in (False, True):
-            for options in variants(method):
+        for options in variants(method):
+            for flow in (False, True):
                 run = Asking(start([(ours, options)], Inputs(pictures()), target, flow=flow, once=True))
                 with torch.no_grad():
                     ours._maps(run, target, flow=flow, **options)  # type: ignore[arg-type]
+                yield run, ours, options
+            if method.class_specific:
+                run = Asking(start([(ours, options)], Inputs(pictures())))
+                with torch.no_grad():
+                    list(ours._class_maps(run, [as_target(A), as_target(B)], flow=False, **options))  # type: ignore[arg-type]
                 yield run, ours, options
 
 

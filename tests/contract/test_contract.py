@@ -1,5 +1,6 @@
 """What every method promises, held for each of `METHODS` and one from outside; each check with what it catches."""
 
+import inspect
 import re
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from captum_vit import AGCAM, DAAM, AttentionRollout, RawAttention
 from captum_vit.attr import METHODS, ViTAttribution
 from captum_vit.attr.captum_methods import CaptumMethod
-from captum_vit.capture import ATTENTION, GRADIENTS, VALUES
+from captum_vit.capture import ATTENTION, GRADIENTS, VALUES, Run
 from tests.contract import checks
 from tests.contract.checks import CHECKS, Method
 from tests.walks.method import ValueGradient
@@ -259,6 +260,13 @@ def test_a_promise_that_is_broken(check: Any, method: Method, message: str):
 def test_every_check_has_a_twin():
     apart = {checks.check_facts, checks.check_docstring, checks.check_options}
     assert {check for check, _, _ in TWINS} | apart == set(CHECKS)
+
+
+def test_all_that_a_run_can_be_asked_is_noted():
+    """Whoever adds a question to `Run` adds it to `Asking`; a plain forward of other images needs no need."""
+    questions = {name for name, thing in vars(Run).items() if inspect.isfunction(thing) and not name.startswith("_")}
+    assert questions - {"score"} <= vars(checks.Asking).keys()
+    assert "gradients" in questions
 
 
 def test_what_a_run_is_asked_for_is_not_counted():

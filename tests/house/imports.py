@@ -41,7 +41,7 @@ def _imported(path: str, source: str, tree: Sources, package: str) -> Iterator[s
 
 
 def _named(text: str, folder: list[str], tree: Sources, package: str) -> list[str]:
-    """What `import_module` is given as text; with dots before it, it is taken from the package's root."""
+    """What `import_module` is given as text; with dots before it, it is taken as if from the file's own folder."""
     dots = len(text) - len(text.lstrip("."))
     base = folder[: len(folder) - dots + 1] if dots else []
     return _file([*base, *text.lstrip(".").split(".")], tree, package)

@@ -17,7 +17,7 @@ ADAPTERS = CORE.parent / "adapters"
 FILE_LINES, CLASS_LINES = 300, 200
 OURS = sources(CORE, without=["adapters"])
 ALL = OURS | ({f"adapters/{path}": text for path, text in sources(ADAPTERS).items()} if ADAPTERS.exists() else {})
-HIDDEN = {"_version.py"}  # that setuptools reads it and everybody may ask for it does not make it a part of the library
+HIDDEN = {"_version.py"}  # setuptools reads it, and whatever prints a version
 STILL_LONG: set[str] = {"attr/base.py", "attr/base.py ViTAttribution", "capture/run.py Run"}  # they are being divided
 STILL_LONG |= {"explanation/explaining.py Explainer"}
 

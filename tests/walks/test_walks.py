@@ -7,6 +7,7 @@ be loaded, and must not stop anything.
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -148,6 +149,22 @@ def lines_of_code(source: str) -> int:
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
             kept -= set(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
     return len(kept)
+
+
+def differing(page: str, parts: dict[str, str]) -> list[str]:
+    """The files beside this one that a page shows, each known by its first line, and shows otherwise than they are."""
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    shown = {
+        name: block for name, text in parts.items() for block in blocks if block.split("\n")[0] == text.split("\n")[0]
+    }
+    return [name for name, block in shown.items() if block != parts[name]]
+
+
+def test_contributing_shows_these_files():
+    parts = {name: (HERE / f"{name}.py").read_text() for name in ("method", "target", "adapter")}
+    page = HERE.parents[1] / "CONTRIBUTING.md"
+    assert not page.exists() or differing(page.read_text(), parts) == []
+    assert differing('```python\n"""A target of somebody\'s own package."""\n\npass\n```\n', parts) == ["target"]
 
 
 @pytest.mark.parametrize(("part", "most"), [("method", 20), ("target", 10), ("adapter", 15)])
