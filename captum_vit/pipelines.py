@@ -24,7 +24,7 @@ from transformers.pipelines.image_classification import (
 from .attr import ViTAttribution, find_method, start
 from .attr.calls import checked_inputs
 from .attr.options import check_options
-from .capture import Run, untouched
+from .capture import Run
 from .errors import InputError
 from .explanation.asking import Vocabulary, listed
 from .geometry import View
@@ -101,8 +101,7 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
         pixels = model_inputs["pixel_values"]
         others = {n: value for n, value in model_inputs.items() if n not in (*_BESIDE, "pixel_values")}
         call = checked_inputs(ours.adapter, pixels, None, others)
-        with untouched(ours.adapter), torch.no_grad():
-            run = start([(ours, options)], call, flow=False)
+        with start([(ours, options)], call, flow=False) as run:
             targets = self._targets(run.scores, target, top_k)
             output = Output(run.outputs, run.scores, ours.adapter.headless)
             maps = run.layout.to_grid(self._maps(ours, run, targets, options))

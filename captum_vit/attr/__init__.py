@@ -1,11 +1,12 @@
 """The attribution methods, one file each, and where others are found."""
 
 from .agcam import AGCAM
-from .base import ViTAttribution, start
+from .base import ViTAttribution
 from .daam import DAAM
 from .finding import METHODS, find_method
 from .raw_attention import RawAttention
 from .rollout import AttentionRollout, GradientRollout
+from .starting import start
 
 __all__ = [
     "AGCAM",

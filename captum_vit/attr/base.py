@@ -2,30 +2,32 @@
 
 import inspect
 from abc import abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from captum.attr import LayerAttribution
 from captum.log import log_usage
 from torch import Tensor, nn
 
-from ..access import Adapter, Layer, Readout, adapt, select_layers
-from ..capture import Inputs, Need, Run, readout_of, untouched
-from ..errors import InputError, LayerNotFoundError, OptionError, TargetError, UnsupportedModelError
-from ..facts import Facts
-from ..targets import Classes, Target, as_target, target_indices
+from ..access import Layer, Readout, adapt, select_layers
+from ..capture import Inputs, Need, Run
+from ..errors import InputError, LayerNotFoundError, OptionError, UnsupportedModelError
+from ..targets import Classes, Target
 from .calls import Images, check_output_shape, checked_inputs, shape_maps
-from .options import check_options, parameters_of, with_options
+from .naming import named_target, several_targets
+from .options import check_options, with_options
+from .starting import start
+from .stated import Stated
 
 ENTRIES = ("attribute", "attribute_flow", "attribute_classes")
 
 
-class ViTAttribution(LayerAttribution):
+class ViTAttribution(Stated, LayerAttribution):
     """Attribution of an image to its patches, by what a Vision Transformer computed for it.
 
-    A method states its facts and implements `_maps`; everything else is the same for all. It reads a run of the model
-    and never runs it.
+    A method states its facts (see `Stated`) and implements `_maps`; everything else is the same for all. It reads a run
+    of the model and never runs it.
 
     Args:
         model: any timm or Hugging Face ViT, or a module with one inside.
@@ -33,31 +35,11 @@ class ViTAttribution(LayerAttribution):
             reads all. An index counts all attention layers, as `captum_vit.inspect(model)` lists them. Where a class
             token joins late, it is read in the last of them alone; those before have a part only in methods that
             multiply attention through them.
-    Attributes:
-        name: what the method is called where one is chosen by name; none of a base class.
-        title: the method's name as papers write it.
-        class_specific: whether the map depends on the target.
-        signed: whether a map holds evidence against the target too, below 0.
-        unit: what the numbers of a map count, per patch: "evidence" or "attention".
-        accumulates: whether the slices of a flow build up to the map; otherwise each shows its layer alone.
-        needs: what of a run the method reads, of `captum_vit.capture`.
-        multiplies_layers: whether it needs all attention between the image and the score.
-        paper: where it was published.
     Raises:
         UnsupportedModelError: no adapter knows the model, or the method does not apply to it.
         LayerNotFoundError: a layer that the model does not have, or none in which the score is read; where the readout
             is measured, that is known with the first map.
     """
-
-    name: ClassVar[str] = ""
-    title: ClassVar[str] = ""
-    class_specific: ClassVar[bool] = True
-    signed: ClassVar[bool] = False
-    unit: ClassVar[str] = "evidence"
-    accumulates: ClassVar[bool] = True
-    needs: ClassVar[frozenset[Need]] = frozenset()
-    multiplies_layers: ClassVar[bool] = False
-    paper: ClassVar[str] = ""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -81,25 +63,6 @@ class ViTAttribution(LayerAttribution):
             self.layers_read(self.adapter.readout)
         modules = self.adapter.attention_layers()
         LayerAttribution.__init__(self, model, [modules[name] for name in self.layer_names])
-
-    @classmethod
-    def get_name(cls) -> str:
-        return cls.__name__
-
-    @classmethod
-    def facts(cls) -> Facts:
-        """What a reader of the maps has to know."""
-        return Facts(cls.title or cls.__name__, cls.unit, cls.class_specific, cls.signed, cls.accumulates)
-
-    @classmethod
-    def options(cls) -> dict[str, Any]:
-        """The options of `attribute` with their defaults."""
-        return {parameter.name: parameter.default for parameter in parameters_of(cls._maps)}
-
-    @classmethod
-    def unsuited(cls, adapter: Adapter) -> str | None:
-        """Why the method does not apply to a model; None if it does."""
-        return adapter.gap if cls.multiplies_layers else None
 
     @property
     def multiplies_by_inputs(self) -> bool:
@@ -201,9 +164,8 @@ class ViTAttribution(LayerAttribution):
         call = checked_inputs(self.adapter, inputs, additional_forward_args, forward_kwargs)
         if len(call.images) != 1:
             raise InputError(f"attribute_classes takes one image, got a batch of {len(call.images)}")
-        with untouched(self.adapter), torch.no_grad():
-            run = start([(self, options)], call)
-            wanted = self._several(targets, run)
+        with start([(self, options)], call) as run:
+            wanted = several_targets(targets, self.adapter, run.scores.shape[1])
             found = list(self._class_maps(run, wanted, flow=False, **options))
             maps = run.layout.to_grid(torch.cat([part[:, 0] for part in found]))
             return shape_maps(maps, run.layout, self.adapter, call.images, output_shape)
@@ -254,64 +216,7 @@ class ViTAttribution(LayerAttribution):
     ) -> Tensor:
         check_output_shape(output_shape)
         check_options(self.get_name(), self.options(), options)
-        wanted = self._target(target)
-        with untouched(self.adapter), torch.no_grad():
-            run = start([(self, options)], call, wanted, flow=flow, once=True)
+        wanted = named_target(target, self.adapter) if self.class_specific else Classes(None)  # not looked at
+        with start([(self, options)], call, wanted, flow=flow, once=True) as run:
             maps = self._maps(run, wanted, flow=flow, **options)
             return shape_maps(run.layout.to_grid(maps).detach(), run.layout, self.adapter, call.images, output_shape)
-
-    def _target(self, target: Any) -> Target:
-        if not self.class_specific:
-            return Classes(None)  # it is not looked at
-        wanted = as_target(target)
-        if not wanted.by_name:
-            return wanted
-        names = self.adapter.class_names
-        return wanted.named(names, max(names, default=-1) + 1, type(self.adapter.model).__name__)
-
-    def _several(self, targets: Sequence[Any] | Tensor | str, run: Run) -> list[Target]:
-        """The targets of `attribute_classes`, checked against the scores."""
-        if isinstance(targets, str) or len(targets) == 0:
-            if targets != "all":
-                what = (
-                    "must hold at least one class"
-                    if len(targets) == 0
-                    else f"must be classes or 'all', got {targets!r}"
-                )
-                raise (TargetError if len(targets) == 0 else OptionError)(f"targets {what}")
-            return [Classes(index) for index in range(run.scores.shape[1])]
-        wanted = targets.flatten().tolist() if isinstance(targets, Tensor) else targets
-        found = [self._target(each) for each in wanted]
-        plain = [target.index for target in found if type(target) is Classes and isinstance(target.index, int)]
-        if len(plain) < len(found):
-            return found
-        return [Classes(index) for index in target_indices(plain, len(plain), run.scores.shape[1]).tolist()]
-
-
-def start(
-    readers: Sequence[tuple[ViTAttribution, Mapping[str, Any]]],
-    call: Inputs,
-    target: Target | None = None,
-    *,
-    flow: bool = True,
-    once: bool = False,
-    needs: Collection[Need] = (),
-) -> Run:
-    """One run for several methods of one model, each with its options.
-
-    Args:
-        readers: methods that were made of the same model.
-        call: what it is called with.
-        target: one that is made of more than the scores has a readout of its own, and so a run.
-        flow: whether the maps after each layer are wanted too.
-        once: whether each method is asked for one target only.
-        needs: what is asked of the run besides.
-    """
-    adapter = readers[0][0].adapter
-    needs = frozenset(needs).union(*(method.needed(**options) for method, options in readers))
-
-    def layers(readout: Readout) -> set[str]:
-        return {name for method, _ in readers for name in method.layers_kept(readout, flow)}
-
-    readout = None if target is None or target.reads_scores else readout_of(adapter, call, target)
-    return Run(adapter, call, needs, layers=layers, readout=readout, once=once)

@@ -8,11 +8,12 @@ from captum.log import log_usage
 from torch import Tensor
 
 from ..access import AttentionCall, Readout
-from ..capture import Need, Run, untouched
+from ..capture import Need, Run
 from ..errors import OptionError
 from ..targets import Target
-from .base import ViTAttribution, start
+from .base import ViTAttribution
 from .calls import Images, checked_inputs
+from .starting import start
 
 Kind = Literal["class", "peak"]
 
@@ -49,8 +50,7 @@ class RawAttention(ViTAttribution):
     ) -> Tensor:
         """Every head by itself: (N, layers, heads, rows, cols); their mean over heads is the flow."""
         call = checked_inputs(self.adapter, inputs, additional_forward_args, forward_kwargs)
-        with untouched(self.adapter), torch.no_grad():
-            run = start([(self, {"kind": kind})], call)
+        with start([(self, {"kind": kind})], call) as run:
             return run.layout.to_grid(torch.stack(self._per_head(run, kind, flow=True), 1))
 
     @log_usage()
@@ -68,8 +68,7 @@ class RawAttention(ViTAttribution):
             the mean over heads; the latter of the layers in which patches look at patches of that grid.
         """
         call = checked_inputs(self.adapter, inputs, additional_forward_args, forward_kwargs)
-        with untouched(self.adapter), torch.no_grad():
-            run = Run(self.adapter, call, RECORDED, layers=self.layers_read)
+        with Run(self.adapter, call, RECORDED, layers=self.layers_read) as run:
             return recorded(run, self.layers_read(run.readout))
 
     def needed(self, **options: Any) -> frozenset[Need]:

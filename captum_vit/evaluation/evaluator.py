@@ -159,7 +159,7 @@ class Evaluator:
         images = torch.stack([one.inputs for one in batch]).to(device, self.explainer.dtype)
         own = torch.tensor([-1 if one.target is None else one.target for one in batch], device=device)
         visit = Visit(self.explainer.adapter, images, methods)
-        with visit:
+        with visit.run:
             logits = visit.scores.float()
             predictions = logits.argmax(1)
             targets = self._targets(predictions, own)

@@ -1,7 +1,6 @@
 """One run of the model for all methods on a leaderboard that read runs."""
 
 from collections.abc import Mapping
-from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 from ..access import Adapter
 from ..attr import start
 from ..attr.calls import checked_inputs
-from ..capture import Run, untouched
+from ..capture import Run
 from ..errors import OptionError
 from ..explanation.explaining import Explainer
 from ..targets import Classes, Contrast, Target
@@ -20,7 +19,7 @@ TARGETS = ("label", "predicted")
 
 
 class Visit:
-    """The maps of several methods of one batch; a context, inside which the model is asked.
+    """The maps of several methods of one batch; to be asked inside its `run`, in one visit of the model.
 
     Args:
         adapter, images: the model and its inputs.
@@ -32,15 +31,6 @@ class Visit:
         call = checked_inputs(adapter, images)
         readers = [(entry.method, entry.options) for entry in methods.values() if entry.reads(adapter)]
         self.run = start(readers, call, flow=False, once=True) if readers else Run(adapter, call)
-        self._stack = ExitStack()
-
-    def __enter__(self) -> "Visit":
-        self._stack.enter_context(untouched(self.adapter))
-        self._stack.enter_context(torch.no_grad())
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        self._stack.close()
 
     @property
     def scores(self) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..attr import METHODS, ViTAttribution, find_method
 from ..classes import class_index
 from ..errors import OptionError, TargetError, nearest
-from ..explained import Label
+from ..explained import Attribution, Label
 from ..plugins import is_path
 from ..targets import Classes, Contrast, Output, Target, as_target, named_target
 
@@ -107,6 +107,23 @@ class Vocabulary:
             ]
             wanted.append(Wanted(Classes(indices), labels))
         return wanted
+
+    def labels(
+        self, probabilities: Tensor | None, found: Sequence[Sequence[Attribution]], top_k: int
+    ) -> list[tuple[Label, ...]]:
+        """Of each image the best classes and the explained ones, best first, then other targets."""
+        labels = []
+        for i, attributions in enumerate(found):
+            explained = dict.fromkeys(a.target for a in attributions if a.target is not None)
+            others = [label for label in explained if label.index is None]
+            if probabilities is None or probabilities.dim() != 2:
+                labels.append(tuple(others))
+                continue
+            ranked = probabilities[i].argsort(descending=True).tolist()
+            wanted = {label.index for label in explained}
+            best = [n for rank, n in enumerate(ranked) if rank < top_k or n in wanted]
+            labels.append((*(self.label(n, probabilities[i]) for n in best), *others))
+        return labels
 
 
 def listed(target: Any) -> list[Any]:

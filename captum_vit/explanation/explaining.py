@@ -15,7 +15,6 @@ from ..attr import RawAttention, ViTAttribution
 from ..classes import titles
 from ..describing import versions
 from ..errors import OptionError, TargetError
-from ..explained import Attribution, Label
 from ..images import Picture
 from ..models import chosen_device, with_names
 from ..plugins import is_path
@@ -250,12 +249,12 @@ class Explainer:
         """Explain images whose inputs have one size, by one run of the model."""
         inputs = torch.stack([one.inputs for one in seen]).to(self.device, self.dtype)
         reading = Reading(self.adapter, inputs, asked, self.method(RawAttention) if asked.attention else None)
-        with reading:
+        with reading.run:
             probabilities = None if self.classless else self._probabilities(reading.scores)
             wanted = self._wanted(reading, asked, probabilities)
             found = reading.attributions(wanted)
             kept = reading.attention()
-        labels = self._labels(probabilities, found, asked.top_k)
+        labels = self.vocabulary.labels(probabilities, found, asked.top_k)
         return [
             Explanation(
                 one.image, one.view, tuple(found[i]), labels[i], self.model_name, one.source, dict(versions()), kept[i]
@@ -281,20 +280,3 @@ class Explainer:
         known = probabilities if probabilities is not None else reading.scores.float().cpu()
         targets = self.vocabulary.parsed(asked.targets, reading.scores.shape[1])
         return [self.vocabulary.wanted(target, reading.output, known) for target in targets]
-
-    def _labels(
-        self, probabilities: Tensor | None, found: Sequence[Sequence[Attribution]], top_k: int
-    ) -> list[tuple[Label, ...]]:
-        """Of each image the best classes and the explained ones, best first, then other targets."""
-        labels = []
-        for i, attributions in enumerate(found):
-            explained = dict.fromkeys(a.target for a in attributions if a.target is not None)
-            others = [label for label in explained if label.index is None]
-            if probabilities is None or probabilities.dim() != 2:
-                labels.append(tuple(others))
-                continue
-            ranked = probabilities[i].argsort(descending=True).tolist()
-            wanted = {label.index for label in explained}
-            best = [n for rank, n in enumerate(ranked) if rank < top_k or n in wanted]
-            labels.append((*(self.vocabulary.label(n, probabilities[i]) for n in best), *others))
-        return labels

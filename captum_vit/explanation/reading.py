@@ -1,7 +1,6 @@
 """One run of a model, read by all methods for all targets that were asked for."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -11,14 +10,14 @@ from ..access import Adapter
 from ..attr import ViTAttribution, start
 from ..attr.calls import checked_inputs
 from ..attr.raw_attention import RECORDED, recorded
-from ..capture import Run, untouched
+from ..capture import Run
 from ..explained import AttentionRecord, Attribution
 from ..targets import Classes, FeatureImportance, Output, Target
 from .asking import Asked, Wanted
 
 
 class Reading:
-    """What the methods say of a batch of images, in one visit of the model; a context.
+    """What the methods say of a batch of images; to be asked inside its `run`, in one visit of the model.
 
     Args:
         adapter: the model.
@@ -32,15 +31,6 @@ class Reading:
         self.readers = [(method, asked.options[name]) for name, method in asked.methods.items()]
         self.call = checked_inputs(adapter, images)
         self.run = self._started(None)
-        self._stack = ExitStack()
-
-    def __enter__(self) -> "Reading":
-        self._stack.enter_context(untouched(self.adapter))
-        self._stack.enter_context(torch.no_grad())
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        self._stack.close()
 
     def _started(self, target: Target | None) -> Run:
         """A run for all methods; of a target that is made of more than the scores, one for those it matters to."""

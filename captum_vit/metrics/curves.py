@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from ..attr.base import target_indices
 from ..errors import InputError, OptionError
+from ..targets import target_indices
 from .base import blank, enlarge, finite
 from .occluders import Occluder, occlusion
 

@@ -1,0 +1,52 @@
+"""One run for several methods."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Protocol
+
+from ..access import Adapter, Readout
+from ..capture import Inputs, Need, Run, readout_of, untouched
+from ..targets import Target
+
+
+class Reader(Protocol):
+    """A method, as far as a run has to know it."""
+
+    adapter: Adapter
+
+    def needed(self, **options: Any) -> frozenset[Need]:
+        """What it reads with these options."""
+
+    def layers_kept(self, readout: Readout, flow: bool) -> list[str]:
+        """The layers that it reads."""
+
+
+def start(
+    readers: Sequence[tuple[Reader, Mapping[str, Any]]],
+    call: Inputs,
+    target: Target | None = None,
+    *,
+    flow: bool = True,
+    once: bool = False,
+    needs: Collection[Need] = (),
+) -> Run:
+    """One run for several methods of one model, each with its options.
+
+    Args:
+        readers: methods that were made of the same model.
+        call: what it is called with.
+        target: one that is made of more than the scores has a readout of its own, and so a run.
+        flow: whether the maps after each layer are wanted too.
+        once: whether each method is asked for one target only.
+        needs: what is asked of the run besides.
+    """
+    adapter = readers[0][0].adapter
+    needs = frozenset(needs).union(*(method.needed(**options) for method, options in readers))
+
+    def layers(readout: Readout) -> set[str]:
+        return {name for method, _ in readers for name in method.layers_kept(readout, flow)}
+
+    readout = None
+    if target is not None and not target.reads_scores:
+        with untouched(adapter):
+            readout = readout_of(adapter, call, target)
+    return Run(adapter, call, needs, layers=layers, readout=readout, once=once)

@@ -1,0 +1,58 @@
+"""What a method says of itself: facts, options, and where it does not apply."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from ..access import Adapter
+from ..capture import Need
+from ..facts import Facts
+from .options import parameters_of
+
+
+class Stated:
+    """The facts of a method, as class attributes.
+
+    Attributes:
+        name: what the method is called where one is chosen by name; none of a base class.
+        title: the method's name as papers write it.
+        class_specific: whether the map depends on the target.
+        signed: whether a map holds evidence against the target too, below 0.
+        unit: what the numbers of a map count, per patch: "evidence" or "attention".
+        accumulates: whether the slices of a flow build up to the map; otherwise each shows its layer alone.
+        needs: what of a run the method reads, of `captum_vit.capture`.
+        multiplies_layers: whether it needs all attention between the image and the score.
+        paper: where it was published.
+    """
+
+    name: ClassVar[str] = ""
+    title: ClassVar[str] = ""
+    class_specific: ClassVar[bool] = True
+    signed: ClassVar[bool] = False
+    unit: ClassVar[str] = "evidence"
+    accumulates: ClassVar[bool] = True
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    multiplies_layers: ClassVar[bool] = False
+    paper: ClassVar[str] = ""
+
+    _maps: Callable[..., Tensor]
+
+    @classmethod
+    def get_name(cls) -> str:
+        return cls.__name__
+
+    @classmethod
+    def facts(cls) -> Facts:
+        """What a reader of the maps has to know."""
+        return Facts(cls.title or cls.__name__, cls.unit, cls.class_specific, cls.signed, cls.accumulates)
+
+    @classmethod
+    def options(cls) -> dict[str, Any]:
+        """The options of `attribute` with their defaults."""
+        return {parameter.name: parameter.default for parameter in parameters_of(cls._maps)}
+
+    @classmethod
+    def unsuited(cls, adapter: Adapter) -> str | None:
+        """Why the method does not apply to a model; None if it does."""
+        return adapter.gap if cls.multiplies_layers else None

@@ -1,0 +1,107 @@
+"""The forward that a run answers from, and how it is run anew where it lacks something."""
+
+from collections.abc import Callable, Collection
+
+from ..access import Adapter, Readout
+from .forward import Forward, HookEditedError, run_forward
+from .inputs import Inputs
+from .listeners import foreign_hooks
+from .needs import (
+    ATTENTION,
+    GRADIENTS,
+    HELD_GRADIENTS,
+    READ_ATTENTION,
+    TOKEN_GRADIENTS,
+    TOKENS,
+    VALUES,
+    Need,
+)
+from .readout import readout_of
+from .replay import can_replay
+from .taps import Keep
+from .untouched import untouched
+
+Layers = Callable[[Readout], Collection[str]]
+
+
+class Keeping:
+    """One forward, with all that is needed of it as far as that is known; see `Run` for the arguments.
+
+    Attributes:
+        listened: the modules with hooks of somebody else's, as long as these only listen.
+        may_replay: set to False, the general way is taken where a replay would do.
+    """
+
+    def __init__(
+        self, adapter: Adapter, inputs: Inputs, needs: Collection[Need], layers: Layers | None, readout: Readout | None
+    ) -> None:
+        self.adapter, self.inputs = adapter, inputs
+        self.listened = foreign_hooks(adapter.model)
+        self.needs, self.may_replay = frozenset(needs), True
+        self._layers, self._readout = layers, readout
+        self._forward: Forward | None = None
+        self._has: frozenset[Need] = frozenset()
+
+    @property
+    def readout(self) -> Readout:
+        """The tokens that the score is read from."""
+        if self.listened:  # what the adapter declares holds if their hooks only listen, which the forward shows
+            self.forward(())
+        return self._expected
+
+    @property
+    def layers(self) -> list[str]:
+        """The attention layers that are kept, in execution order."""
+        return self._layers_for(self.readout)
+
+    @property
+    def replays(self) -> bool:
+        """Whether held gradients come from a replay of the prefix tokens."""
+        return self.may_replay and can_replay(self.adapter, self._expected)
+
+    def forward(self, needs: Collection[Need]) -> Forward:
+        """The forward, run anew where it lacks something that is asked for."""
+        if self._forward is None or not frozenset(needs) <= self._has:
+            self.needs |= frozenset(needs)
+            try:
+                self._forward, self._has = self._run(self.needs)
+            except HookEditedError:  # then a head may read what its class does not say
+                self.listened = []
+                with untouched(self.adapter):
+                    self._readout = readout_of(self.adapter, self.inputs, declared=False)
+                self._forward, self._has = self._run(self.needs)
+        return self._forward
+
+    def spend(self) -> None:
+        """Note that the graph has gone with a backward."""
+        self._has -= {GRADIENTS, TOKEN_GRADIENTS}
+
+    @property
+    def _expected(self) -> Readout:
+        if self._readout is None:
+            with untouched(self.adapter):
+                self._readout = readout_of(self.adapter, self.inputs)
+        return self._readout
+
+    def _layers_for(self, readout: Readout) -> list[str]:
+        wanted = None if self._layers is None else self._layers(readout)
+        return [name for name in self.adapter.attention_layers() if wanted is None or name in wanted]
+
+    def _run(self, needs: frozenset[Need]) -> tuple[Forward, frozenset[Need]]:
+        """One forward, and what can be answered from it."""
+        readout = self._expected
+        replay = HELD_GRADIENTS in needs and self.replays
+        graph = bool(needs & {GRADIENTS, TOKEN_GRADIENTS}) or (HELD_GRADIENTS in needs and not replay)
+        keep = Keep(self._layers_for(readout), needs, replay, tail=bool(self.listened) or TOKENS in needs)
+        with untouched(self.adapter):
+            forward = run_forward(
+                self.adapter,
+                self.inputs,
+                readout,
+                keep,
+                graph=graph,
+                streams=bool(needs & {TOKENS, TOKEN_GRADIENTS}),
+                watched=self.listened if readout.declared else (),
+            )
+        has = needs | ({READ_ATTENTION} if ATTENTION in needs else set())
+        return forward, has | {ATTENTION, READ_ATTENTION, VALUES, GRADIENTS} if graph else has
