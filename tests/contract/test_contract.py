@@ -15,6 +15,7 @@ from tests.contract import checks
 from tests.contract.checks import CHECKS, Method
 from tests.walks.method import ValueGradient
 
+# Captum's own, where another package brings one, run the model by themselves and have docstrings of their own
 OURS = {name: method for name, method in METHODS.items() if not issubclass(method, CaptumMethod)}
 ASKED = {**OURS, "from outside": ValueGradient}
 

@@ -49,7 +49,8 @@ def package(folder: Path, name: str, entry_points: str) -> None:
 
 
 def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONWARNINGS": "default::UserWarning"}
+    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "default::UserWarning"}
     done = subprocess.run(
         [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
     )
@@ -136,9 +137,8 @@ def test_in_a_file_of_this_folder(tmp_path: Path):
     (tmp_path / "own.py").write_text((HERE / "target.py").read_text())
     script = "import sys; sys.path.remove(''); from captum_vit.cli.app import main; main()"
     arguments = ("explain", "--method", "agcam", "--target", "own:Entropy", "--no-report", "--no-flow")
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "elsewhere")}
-    done = subprocess.run([sys.executable, "-c", script, *arguments], cwd=tmp_path, env=environment, text=True)
-    assert done.returncode == 0
+    done = subprocess.run([sys.executable, "-c", script, *arguments], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     assert (tmp_path / "captum-vit-out" / "scene" / "agcam-entropy.png").exists()
 
 
