@@ -204,6 +204,6 @@ def general_path(method: Any, x: Tensor, target: Any) -> Tensor:
     """The map of a method of ours whose gradients go back through all tokens, though a replay would do."""
     target = as_target(target)
     run = attr.start([(method, {})], Inputs(x), target)
-    run.may_replay = False
+    run.kept.may_replay = False
     with torch.no_grad():
         return run.layout.to_grid(method._maps(run, target, flow=False))

@@ -1,7 +1,8 @@
 """What is asked about an image: which methods with which options, and which targets."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -89,6 +90,23 @@ class Vocabulary:
         values = target.score(output).detach().float().tolist()
         text, title = target.text(self.names), target.title(self.names)
         return Wanted(target, [Label(None, text, value, title, target.unit) for value in values])
+
+    def several(self, targets: Sequence[Target], output: Output, probabilities: Tensor) -> list[Wanted]:
+        """Targets with labels that tell them apart: of two functions of one name the second is called "function 2"."""
+        found, named = [], Counter[str]()
+        for target in targets:
+            wanted = self.wanted(target, output, probabilities)
+            text = wanted.labels[0].name if wanted.labels[0] and wanted.labels[0].index is None else ""
+            named[text] += bool(text)
+            if named[text] > 1:
+                number = f" {named[text]}"
+                told = [
+                    label and replace(label, name=label.name + number, title=label.title + number)
+                    for label in wanted.labels
+                ]
+                wanted = Wanted(target, told)
+            found.append(wanted)
+        return found
 
     def predicted(self, probabilities: Tensor, top_k: int, multi_label: bool) -> list[Wanted]:
         """The classes that are explained where none is asked for: of each image the best, and of a multi-label model

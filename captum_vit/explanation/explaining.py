@@ -279,4 +279,4 @@ class Explainer:
             return self.vocabulary.predicted(probabilities, asked.top_k, self.loaded.multi_label)
         known = probabilities if probabilities is not None else reading.scores.float().cpu()
         targets = self.vocabulary.parsed(asked.targets, reading.scores.shape[1])
-        return [self.vocabulary.wanted(target, reading.output, known) for target in targets]
+        return self.vocabulary.several(targets, reading.output, known)

@@ -21,7 +21,7 @@ from captum_vit.geometry import View
 from captum_vit.images import to_image
 from captum_vit.targets import Contrast, Embedding, FeatureImportance
 from tests.fingerprint import fingerprint
-from tests.helpers import assert_close
+from tests.helpers import assert_close, relative_error
 
 CLASSES = {name: index for index, name in enumerate(sample.CLASSES)}
 
@@ -472,6 +472,12 @@ def test_a_function_of_the_output_is_a_target():
     assert found.targets[0].score == pytest.approx(build()(model_input())[0, 3].square().item(), rel=1e-4)
     shown, plain = found.maps[0] / found.maps[0].max(), found.maps[1] / found.maps[1].max()
     assert torch.allclose(shown, plain, atol=1e-4)  # the square of a score has its gradient, up to a factor
+
+
+def test_functions_of_one_name_are_told_apart():
+    found = explain(scene(), method="agcam", target=[lambda output: output[:, 3], lambda output: output[:, 5]])
+    assert [label.title for label in found.targets] == ["function", "function 2"]
+    assert relative_error(found.only(target="function 2").maps, explain(scene(), target=5).maps) < 1e-4
 
 
 def passes(model: nn.Module) -> list[int]:
