@@ -18,8 +18,6 @@ FILE_LINES, CLASS_LINES = 300, 200
 OURS = sources(CORE, without=["adapters"])
 ALL = OURS | ({f"adapters/{path}": text for path, text in sources(ADAPTERS).items()} if ADAPTERS.exists() else {})
 HIDDEN = {"_version.py"}  # setuptools reads it, and whatever prints a version
-STILL_LONG: set[str] = {"attr/base.py", "attr/base.py ViTAttribution", "capture/run.py Run"}  # they are being divided
-STILL_LONG |= {"explanation/explaining.py Explainer"}
 
 
 def long(tree: Sources) -> dict[str, int]:
@@ -56,9 +54,7 @@ def test_no_circle_between_rooms():
 
 
 def test_files_and_classes_can_be_read_at_once():
-    found = long(ALL)
-    assert {name: lines for name, lines in found.items() if name not in STILL_LONG} == {}
-    assert found.keys() >= STILL_LONG, "what is short enough by now needs no exception"
+    assert long(ALL) == {}
 
 
 def test_what_others_import_has_no_underscore():
