@@ -12,7 +12,7 @@ from ..classes import class_index
 from ..errors import OptionError, TargetError, nearest
 from ..explained import Attribution, Label
 from ..plugins import is_path
-from ..targets import Classes, Contrast, Output, Target, as_target, named_target
+from ..targets import Classes, Contrast, Output, Target, as_target, target_at
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Vocabulary:
             return Classes(class_index(text, self.names, classes, self.model))
         except TargetError:
             if is_path(text.strip()):
-                return named_target(text.strip()).named(self.names, classes, self.model)
+                return target_at(text.strip()).named(self.names, classes, self.model)
             one, slash, other = text.partition("/")
             if not (slash and one.strip() and other.strip()):
                 raise

@@ -14,7 +14,7 @@ from .contrast import Contrast
 from .embedding import Embedding
 from .feature_importance import FeatureImportance
 from .forms import Function, as_target
-from .forms import named_target as named_target
+from .forms import target_at as target_at
 from .joined import Joined as Joined
 
 __all__ = ["Classes", "Contrast", "Embedding", "FeatureImportance", "Function", "Output", "Target", "as_target"]

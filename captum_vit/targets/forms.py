@@ -56,7 +56,7 @@ def as_target(target: Any) -> Target:
     return Classes(target)
 
 
-def named_target(path: str) -> Target:
+def target_at(path: str) -> Target:
     """The target that `module:object` names: a target, a class of targets that is made of nothing, or a function.
 
     Raises:
