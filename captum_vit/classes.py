@@ -3,36 +3,8 @@
 import re
 from collections import Counter
 from collections.abc import Mapping
-from operator import index
-from typing import Any
-
-from torch import Tensor
 
 from .errors import TargetError, nearest
-
-
-def as_targets(target: Any) -> list[int | str]:
-    """The classes in a number, a name, a tensor or array of numbers, or a sequence of any of these; none in None.
-
-    Raises:
-        TargetError: anything else.
-    """
-    if target is None:
-        return []
-    if isinstance(target, str):
-        return [target]
-    if isinstance(target, Tensor) and target.is_floating_point() and target.numel() > 1:
-        raise TargetError(
-            "an embedding is a target of the methods themselves: AGCAM(model).attribute(images, embedding)"
-        )
-    try:
-        return [index(target)]  # int, and what numpy and torch have of one
-    except TypeError:
-        pass
-    try:
-        return [each for item in target for each in as_targets(item)]
-    except TypeError as error:
-        raise TargetError(f"a target is a class by number or name, or several, got {target!r}") from error
 
 
 def class_index(target: int | str, names: Mapping[int, str], classes: int, model: str) -> int:

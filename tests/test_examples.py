@@ -24,7 +24,6 @@ from captum_vit.access import registry
 from captum_vit.geometry import View
 
 OFFLINE = {"timm/vit_base_patch16_224": "sample", 'target="tabby")': 'target="triangle")'}
-ELSEWHERE = {"Explanation"}  # its members have them
 PUBLIC = {name: getattr(captum_vit, name) for name in captum_vit.__all__ if name != "__version__"}
 for room in (targets, access, capture):
     PUBLIC |= {n: getattr(room, n) for n in room.__all__ if isinstance(getattr(room, n), type)}
@@ -121,7 +120,7 @@ def without_example(public: dict[str, Any]) -> list[str]:
 
 
 def test_all_that_is_public_has_an_example():
-    assert set(without_example(PUBLIC)) == ELSEWHERE
+    assert not without_example(PUBLIC)
     assert len(PUBLIC) >= 30
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..data import Item, Reader
-from ..describing import versions, weights_hash
+from ..describing import described, versions, weights_hash
 from ..errors import InputError, OptionError, RunError
 from ..explanation.explaining import Explainer
 from ..metrics import Case, Figure, Metric, curves_of, figures_of
@@ -18,7 +18,7 @@ from ..targets import Classes
 from .entries import Entry, Method, entries
 from .scoring import annotated, columns_of, departures
 from .seeing import Seen, batches, class_of, see
-from .visiting import TARGETS, Visit, contrast
+from .visiting import Visit, asked_target, class_of_target
 
 Row = dict[str, Any]
 
@@ -40,8 +40,9 @@ class Evaluator:
             mapping, by the name that each has on the leaderboard, also attributions that are made already.
         metrics: what scores the maps; no two of them may have a figure or a curve of one name.
         options: of the methods, each of which is given those that it knows.
-        target: "label" explains the item's own class, "predicted" the one that the model predicts, and a Contrast, or
-            "tabby/Egyptian cat", why all items are the one rather than the other; metrics then ask about the one.
+        target: "label" explains the item's own class, "predicted" the one that the model predicts; a Contrast, or
+            "tabby/Egyptian cat", why all items are the one rather than the other, and metrics then ask about the one;
+            any other target, or `module:object`, is explained too, and metrics ask about the item's own class.
         batch_size: images at once.
         keep_maps: add the maps to the rows: `map`, float16, flat, and `grid`, its rows and columns.
     Raises:
@@ -66,7 +67,7 @@ class Evaluator:
             raise OptionError("expected batches of at least 1, and metrics, or keep_maps=True for the maps alone")
         self.explainer, self.data, self.metrics = explainer, data, list(metrics)
         self.entries = entries(methods, explainer, options)
-        self.asked = None if target in TARGETS else contrast(target, explainer)
+        self.asked = asked_target(target, explainer)
         self.target = target if self.asked is None else self.asked.text(explainer.names)
         self.batch_size, self.keep_maps = batch_size, keep_maps
         names = [name for metric in metrics for name in (*metric.figures, *metric.curves)]
@@ -101,7 +102,7 @@ class Evaluator:
             "data": data,
             "methods": {name: entry.describe() for name, entry in self.entries.items()},
             "metrics": {metric.title: metric.describe() for metric in self.metrics},
-            "target": self.target,
+            "target": self.target if self.asked is None else [self.target, described(self.asked)],
             "keep_maps": self.keep_maps,
             "figures": {name: asdict(figure) for name, figure in self.figures.items()},
             "curves": self.curves,
@@ -188,8 +189,9 @@ class Evaluator:
 
     def _targets(self, predictions: Tensor, labels: Tensor) -> Tensor:
         """The class of each item that metrics ask about; of a contrast the one that it is for."""
-        if self.asked is not None:
-            return torch.full_like(predictions, self.asked.a.index)
+        one = class_of_target(self.asked)
+        if one is not None:
+            return torch.full_like(predictions, one)
         return predictions if self.target == "predicted" else labels
 
     def _case(self, batch: list[Seen], images: Tensor, targets: Tensor, logits: Tensor, labels: Tensor) -> Case:

@@ -54,19 +54,33 @@ class Visit:
                 with torch.enable_grad():
                     found[name] = entry.attribute(self.images, classes)
             else:
-                raise OptionError(f"{name} takes a class as target: it cannot be asked why one rather than the other")
+                raise OptionError(f"{name} takes a class as target, and is asked about {type(target).__name__}")
         return found
 
 
-def contrast(target: Any, explainer: Explainer) -> Contrast:
-    """The contrast that is meant, its classes by number.
+def asked_target(target: Any, explainer: Explainer) -> Target | None:
+    """What all items are asked about, classes in it by number; None where each is asked about a class of its own.
 
+    Args:
+        target: "label", "predicted", a target, a function, or text for a contrast or `module:object`.
+        explainer: the model.
     Raises:
-        OptionError: nothing that an evaluation can ask all items about.
-        TargetError: an unknown class.
+        OptionError: a class alone, which is a matter of each item.
+        TargetError: an unknown class, or something that is no target.
     """
-    if isinstance(target, Contrast) or (isinstance(target, str) and "/" in target):
-        found = explainer.vocabulary.parse(target, max(explainer.names, default=-1) + 1 or 1 << 30)
-        if isinstance(found, Contrast) and isinstance(found.a, Classes) and isinstance(found.a.index, int):
-            return found
-    raise OptionError(f"target must be one of {', '.join(TARGETS)}, or a contrast of two classes, got {target!r}")
+    if target in TARGETS:
+        return None
+    by_text = isinstance(target, str) and ("/" in target or ":" in target)
+    if not (by_text or isinstance(target, Target) or callable(target)):
+        raise OptionError(
+            f"target must be one of {', '.join(TARGETS)}, a contrast of two classes, or a target of "
+            f"captum_vit.targets, got {target!r}"
+        )
+    return explainer.vocabulary.parse(target, max(explainer.names, default=-1) + 1 or 1 << 30)
+
+
+def class_of_target(target: Target | None) -> int | None:
+    """The class that metrics ask about where items are asked about a contrast: the one that it is for."""
+    if isinstance(target, Contrast) and isinstance(target.a, Classes) and isinstance(target.a.index, int):
+        return target.a.index
+    return None

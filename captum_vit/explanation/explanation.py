@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
 
 class Explanation(Explained):
-    """An `Explained` with the verbs on top of it."""
+    """What a model looked at in an image, with all that can be done with it: pictures, animation, report, files.
+
+    >>> explanation.only("agcam").overlay().size
+    (640, 480)
+
+    The data are those of `Explained`.
+    """
 
     @cached_property
     def flow(self) -> "Flow":

@@ -57,6 +57,6 @@ found["pipeline"] = {
     for name in (METHOD, "agcam")
 }
 
-board = evaluate(Plan("outside/vit", "sample:4", [METHOD, "agcam"]), f"{sys.argv[1]}/run")
+board = evaluate(Plan("outside/vit", "sample:4", [METHOD, "agcam"], target=TARGET), f"{sys.argv[1]}/run")
 found["leaderboard"] = {name: board.mean(name, next(iter(board.figures))).count for name in board.methods}
 print(json.dumps(found))
