@@ -22,6 +22,7 @@ import captum_vit
 from captum_vit import Preprocessing, access, capture, explain, sample, targets
 from captum_vit.access import registry
 from captum_vit.geometry import View
+from captum_vit.images import open_image
 
 OFFLINE = {"timm/vit_base_patch16_224": "sample", 'target="tabby")': 'target="triangle")'}
 PUBLIC = {name: getattr(captum_vit, name) for name in captum_vit.__all__ if name != "__version__"}
@@ -64,7 +65,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def session(folder: Path) -> dict[str, Any]:
     """What a reader has who tries the examples."""
     torch.manual_seed(0)
-    model, images, photo = network(), torch.randn(2, 3, 224, 224), Image.open(folder / "photo.jpg")
+    model, images, photo = network(), torch.randn(2, 3, 224, 224), open_image(folder / "photo.jpg")
     asked = {"preprocess": Preprocessing(squash, lambda size: View.of(size).resized(224, 224))}
     asked |= {"class_names": {281: "tabby", 285: "Egyptian cat"}, "target": "tabby/Egyptian cat"}
     known = {"torch": torch, "np": np, "dataclass": dataclass, "__name__": "__main__"}

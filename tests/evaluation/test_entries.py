@@ -376,7 +376,7 @@ def test_all_items_are_asked_why_one_rather_than_the_other(explainer):
     expected = explain(data[1].image, target=Contrast(3, 5), method="daam").maps[0, 0]
     assert_close(torch.from_numpy(row["map"]).float(), expected.flatten(), 1e-3)
     with pytest.raises(
-        OptionError, match="target must be one of label, predicted, a contrast of two classes, or .*got '3'"
+        OptionError, match=r"target must be one of label, predicted, a contrast of two classes, or .*got '3'"
     ):
         Evaluator(explainer, data, ["agcam"], [Localization()], target="3")
     by_hand = Evaluator(explainer, data, ["random"], [Localization()], target=Contrast("triangle", "cross"))
