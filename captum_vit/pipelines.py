@@ -24,7 +24,8 @@ from transformers.pipelines.image_classification import (
 from .attr import ViTAttribution, find_method, start
 from .attr.calls import checked_inputs
 from .attr.options import check_options
-from .capture import Run
+from .attr.starting import maps_of_targets
+from .capture import OUTPUTS, Inputs, Run
 from .errors import InputError
 from .explanation.asking import Vocabulary, listed
 from .geometry import View
@@ -103,15 +104,14 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
         call = checked_inputs(ours.adapter, pixels, None, others)
         with start([(ours, options)], call, flow=False) as run:
             targets = self._targets(run.scores, target, top_k)
-            output = Output(run.outputs, run.scores, ours.adapter.headless)
             maps = run.layout.to_grid(self._maps(ours, run, targets, options))
             titles = [each.title(self._names) for each in targets]
             classes = [each.index if isinstance(each, Classes) else -1 for each in targets]
             indices = [torch.as_tensor(index, device=maps.device).expand(len(pixels)) for index in classes]
             return {
-                "logits": run.outputs["logits"].detach(),
+                "logits": run.scores,
                 "targets": torch.stack(indices, 1),
-                "values": torch.stack([each.score(output) for each in targets], 1).detach(),
+                "values": torch.stack([self._value(each, ours, call, run) for each in targets], 1).detach(),
                 "titles": [[titles] if isinstance(one, list) else titles for one in beside["original"]],
                 "maps": maps.detach(),
                 **beside,
@@ -183,20 +183,18 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
         return words.parsed(listed(target), count)
 
     @staticmethod
+    def _value(target: Target, method: ViTAttribution, call: Inputs, run: Run) -> Tensor:
+        """The number that is explained, (B,)."""
+        own = run if target.reads_scores else Run(method.adapter, call, {OUTPUTS})
+        raw = None if target.reads_scores else own.outputs
+        return target.score(Output(raw, own.scores, method.adapter.headless))
+
+    @staticmethod
     def _maps(method: ViTAttribution, run: Run, targets: list[Target], options: dict[str, Any]) -> Tensor:
         """(B, K, patches)."""
         if not method.class_specific:
             return method._maps(run, Classes(None), flow=False, **options).expand(-1, len(targets), -1)
-        together = [target for target in targets if target.reads_scores]
-        found = {}
-        if together:
-            parts = list(method._class_maps(run, together, flow=False, **options))
-            found = dict(zip(map(id, together), torch.cat(parts), strict=True))
-        for target in targets:
-            if id(target) not in found:
-                own = start([(method, options)], run.inputs, target, flow=False)
-                found[id(target)] = method._maps(own, target, flow=False, **options)
-        return torch.cat([found[id(target)] for target in targets], 1)
+        return torch.cat(maps_of_targets(method, options, run, targets, flow=False), 1)
 
     def _view(self, original: Image.Image, size: tuple[int, int]) -> View:
         """How an input of (height, width) looks at its image, patch by patch."""

@@ -17,7 +17,7 @@ from ..targets import Classes, Target
 from .calls import Images, check_output_shape, checked_inputs, shape_maps
 from .naming import named_target, several_targets
 from .options import check_options, with_options
-from .starting import start
+from .starting import maps_of_targets, start
 from .stated import Stated
 
 ENTRIES = ("attribute", "attribute_flow", "attribute_classes")
@@ -166,8 +166,8 @@ class ViTAttribution(Stated, LayerAttribution):
             raise InputError(f"attribute_classes takes one image, got a batch of {len(call.images)}")
         with start([(self, options)], call) as run:
             wanted = several_targets(targets, self.adapter, run.scores.shape[1])
-            found = list(self._class_maps(run, wanted, flow=False, **options))
-            maps = run.layout.to_grid(torch.cat([part[:, 0] for part in found]))
+            found = maps_of_targets(self, options, run, wanted, flow=False)
+            maps = run.layout.to_grid(torch.cat(found))
             return shape_maps(maps, run.layout, self.adapter, call.images, output_shape)
 
     def layers_read(self, readout: Readout) -> list[str]:

@@ -8,7 +8,7 @@ import torch
 from captum.attr import Attribution
 from torch import Tensor, nn
 
-from ..access import Adapter, Readout, TokenLayout
+from ..access import Adapter, Readout, TokenLayout, unwrap
 from ..capture import Inputs, Run, untouched
 from ..errors import OptionError, TargetError
 from ..targets import Classes, Output, Target, class_places
@@ -58,9 +58,18 @@ class CaptumMethod(ViTAttribution):
         if adapter.batch_dims != 4:
             return "it is asked about images, and the model takes videos or volumes"
         if not isinstance(cls.captum, type):
-            return None
+            made_of = getattr(cls.captum, "forward_func", None)
+            if not isinstance(made_of, nn.Module) or isinstance(made_of, Scored) or unwrap(made_of) is adapter.model:
+                return None
+            return "it was made of another model"
+        if not hasattr(cls.captum, "attribute"):
+            return "it is no attribution by itself, but what others are made of"
         _model, *others = [p for p in inspect.signature(cls.captum).parameters.values() if p.default is p.empty]
         lacking = [p.name for p in others if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        if _model.name not in ("forward_func", "model"):
+            return f"it is made of {_model.name}, not of a model: make it, and pass the object"
+        if any(name in ("layer", "neuron_selector") for name in lacking):
+            return f"it gives values of a layer ({', '.join(lacking)}), not of the image"
         return (
             f"it is made of more than a model ({', '.join(lacking)}): make it, and pass the object" if lacking else None
         )
@@ -83,8 +92,9 @@ class CaptumMethod(ViTAttribution):
             elif isinstance(self.captum, type):  # one by one: it repeats images as it likes
                 if len(images) > 1 and (run.inputs.args or run.inputs.kwargs):
                     raise TargetError(f"{self.title} takes a class as target for several images with further arguments")
-                alone = Scored(self.adapter, run.inputs, target)
-                pixels = torch.cat([self._pixels(alone, image, None, options) for image in images.split(1)])
+                scored = [Scored(self.adapter, run.inputs, target.of_image(i)) for i in range(len(images))]
+                each = zip(scored, images.split(1), strict=True)
+                pixels = torch.cat([self._pixels(model, image, None, options) for model, image in each])
             else:
                 raise TargetError(f"{self.title} is made already, of a model's scores: its target is a class")
         return summed_over_patches(pixels, run.layout, self.adapter.size_of(images))
@@ -92,6 +102,9 @@ class CaptumMethod(ViTAttribution):
     def _pixels(self, model: nn.Module, images: Tensor, target: Any, options: dict[str, Any]) -> Tensor:
         """(N, H, W)."""
         made = self.captum(model) if isinstance(self.captum, type) else self.captum
+        for name, default in self.options().items():
+            if default is inspect.Parameter.empty and name not in options:
+                raise OptionError(f"{self.title} needs the option {name}=...")
         if "internal_batch_size" in self.options():
             options = {"internal_batch_size": len(images), **options}
         own = images.clone().requires_grad_()  # the next method is given the same images
@@ -102,9 +115,17 @@ class CaptumMethod(ViTAttribution):
         return found.detach().sum(1)
 
 
-@cache
 def method_of_captum(captum: Any) -> type[ViTAttribution]:
     """A class of Captum's, or an attribution that is made already, as a method of ours."""
+    return _of_class(captum) if isinstance(captum, type) else _made(captum)  # an object is not kept: it holds a model
+
+
+@cache
+def _of_class(captum: type) -> type[ViTAttribution]:
+    return _made(captum)
+
+
+def _made(captum: Any) -> type[ViTAttribution]:
     kind = captum if isinstance(captum, type) else type(captum)
     assert issubclass(kind, Attribution)
     facts = {"captum": captum, "title": kind.__name__, "__module__": __name__, "__doc__": kind.__doc__}

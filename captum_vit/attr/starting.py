@@ -3,6 +3,9 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
+import torch
+from torch import Tensor
+
 from ..access import Adapter, Readout
 from ..capture import Inputs, Need, Run, readout_of, untouched
 from ..targets import Target
@@ -50,3 +53,22 @@ def start(
         with untouched(adapter):
             readout = readout_of(adapter, call, target)
     return Run(adapter, call, needs, layers=layers, readout=readout, once=once)
+
+
+def maps_of_targets(
+    method: Any, options: Mapping[str, Any], run: Run, targets: Sequence[Target], *, flow: bool
+) -> list[Tensor]:
+    """The maps of one method for several targets, (N, layers or 1, patches) each.
+
+    Targets that are made of the scores alone are asked together, every other has a run of its own.
+    """
+    together = [target for target in targets if target.reads_scores]
+    found: dict[int, Tensor] = {}
+    if together:
+        parts = list(method._class_maps(run, together, flow=flow, **options))
+        found = dict(zip(map(id, together), torch.cat(parts), strict=True))
+    for target in targets:
+        if id(target) not in found:
+            with start([(method, options)], run.inputs, target, flow=flow) as own:
+                found[id(target)] = method._maps(own, target, flow=flow, **options)
+    return [found[id(target)] for target in targets]

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import CheckpointError
 from ..access import Adapter, AttentionCall, Readout, TokenLayout
 from ..errors import UnsupportedModelError
 from ..targets import Output, Target
+from ..targets.base import check_attached
 from .inputs import Inputs
 from .listeners import Watch
 from .streams import Streams
@@ -55,6 +56,7 @@ class Forward:
         """
         with torch.enable_grad(), self.holding(held), _no_recomputation():
             score = target.score(self.output).sum()
+            check_attached(score, self.output, target)
             if not score.requires_grad:
                 raise UnsupportedModelError(
                     f"the scores of {type(self.adapter.model).__name__} are cut off from its attention layers, as by "
@@ -66,7 +68,10 @@ class Forward:
     def gradients_of_several(self, targets: Sequence[Target], leaves: Sequence[Tensor]) -> list[Tensor]:
         """dy_k/dx for each of K targets, (K, *x.shape), with attention held constant: one batched backward."""
         with torch.enable_grad(), self.holding(True), _no_recomputation():
-            scores = torch.stack([target.score(self.output).sum() for target in targets])
+            parts = [target.score(self.output).sum() for target in targets]
+            for target, part in zip(targets, parts, strict=True):
+                check_attached(part, self.output, target)
+            scores = torch.stack(parts)
             each = torch.eye(len(targets), device=scores.device, dtype=scores.dtype)
             return list(
                 torch.autograd.grad(

@@ -5,11 +5,12 @@ from collections.abc import Callable, Collection
 from ..access import Adapter, Readout
 from .forward import Forward, HookEditedError, run_forward
 from .inputs import Inputs
-from .listeners import foreign_hooks
+from .listeners import foreign_hooks, global_hooks
 from .needs import (
     ATTENTION,
     GRADIENTS,
     HELD_GRADIENTS,
+    OUTPUTS,
     READ_ATTENTION,
     TOKEN_GRADIENTS,
     TOKENS,
@@ -80,7 +81,7 @@ class Keeping:
     def _expected(self) -> Readout:
         if self._readout is None:
             with untouched(self.adapter):
-                self._readout = readout_of(self.adapter, self.inputs)
+                self._readout = readout_of(self.adapter, self.inputs, declared=not global_hooks())
         return self._readout
 
     def _layers_for(self, readout: Readout) -> list[str]:
@@ -92,7 +93,9 @@ class Keeping:
         readout = self._expected
         replay = HELD_GRADIENTS in needs and self.replays
         graph = bool(needs & {GRADIENTS, TOKEN_GRADIENTS}) or (HELD_GRADIENTS in needs and not replay)
-        keep = Keep(self._layers_for(readout), needs, replay, tail=bool(self.listened) or TOKENS in needs)
+        keep = Keep(
+            self._layers_for(readout), needs, replay, tail=bool(self.listened) or bool(needs & {OUTPUTS, TOKENS})
+        )
         with untouched(self.adapter):
             forward = run_forward(
                 self.adapter,

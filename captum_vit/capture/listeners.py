@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
 
+import torch.nn.modules.module as everywhere
 from torch import Tensor, nn
 
 TABLES = ("_forward_hooks", "_forward_pre_hooks")
@@ -17,6 +18,12 @@ TABLES = ("_forward_hooks", "_forward_pre_hooks")
 def foreign_hooks(model: nn.Module) -> list[nn.Module]:
     """The modules with a forward hook of somebody else's."""
     return [module for module in model.modules() if any(_is_foreign(module, hook) for hook in _hooks(module))]
+
+
+def global_hooks() -> bool:
+    """Whether somebody listens to, or edits, every module of this process."""
+    tables = (everywhere._global_forward_hooks, everywhere._global_forward_pre_hooks)
+    return any(tables)
 
 
 class Watch:
@@ -45,17 +52,20 @@ class Watch:
 
         def first(module: nn.Module, args: tuple, last: Any = None) -> None:
             if self.active():
-                self._passing[module, what] = _identity(passing(args, last))
+                now = passing(args, last)  # kept, so that nothing else gets its address meanwhile
+                self._passing[module, what] = now, _identity(now)
 
         def compare(module: nn.Module, args: tuple, last: Any = None) -> None:
-            if self.active() and self._passing.pop((module, what), None) != _identity(passing(args, last)):
-                self.edited.append(module)
+            if self.active():
+                _kept, before = self._passing.pop((module, what), (None, None))
+                if before != _identity(passing(args, last)):
+                    self.edited.append(module)
 
         return first, compare
 
 
 def without_hooks(model: nn.Module) -> nn.Module:
-    """A copy of a module and all in it that shares every parameter and buffer, and has no hook."""
+    """A copy of a module and all in it that shares every parameter and buffer, and has no forward hook."""
     return _copied(model, {})
 
 
@@ -65,7 +75,7 @@ def _copied(module: nn.Module, known: dict[int, nn.Module]) -> nn.Module:
         copy.__dict__.update(module.__dict__)
         children = {name: child and _copied(child, known) for name, child in module._modules.items()}
         copy.__dict__["_modules"] = children
-        for table in (*TABLES, "_backward_hooks", "_backward_pre_hooks"):
+        for table in TABLES:
             copy.__dict__[table] = OrderedDict()
     return known[id(module)]
 

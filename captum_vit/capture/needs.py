@@ -13,5 +13,6 @@ ATTENTION = "attention"  # all queries and keys
 VALUES = "values"
 GRADIENTS = "gradients"  # dy/dO; with them comes all of the above
 HELD_GRADIENTS = "gradients with the attention held constant"
+OUTPUTS = "the model's own output, whole"  # without it, what follows the last attention is computed for what is read
 TOKENS = "tokens"  # the token stream before the first block and after each
 TOKEN_GRADIENTS = "gradients at the tokens"

@@ -13,6 +13,7 @@ from .forward import run_forward
 from .inputs import Inputs
 from .taps import Keep
 
+PLAIN = (bool, int, float, str, type(None))
 _measured: "WeakKeyDictionary[nn.Module, dict[Any, Readout]]" = WeakKeyDictionary()
 
 
@@ -33,8 +34,11 @@ def readout_of(adapter: Adapter, inputs: Inputs, target: Target | None = None, *
         return adapter.readout
     if own:
         return measure_readout(adapter, inputs, target)
-    state = (declared, model_state(adapter.model), inputs.images.shape[1:], inputs.images.dtype, sorted(inputs.kwargs))
-    key = repr(state)
+    given = [*inputs.args, *(part for item in sorted(inputs.kwargs.items()) for part in item)]
+    if not all(isinstance(value, (*PLAIN, Tensor)) for value in given):
+        return measure_readout(adapter, inputs)
+    told = [value if isinstance(value, PLAIN) else (value.shape, value.dtype) for value in given]
+    key = repr((declared, model_state(adapter.model), inputs.images.shape[1:], inputs.images.dtype, told))
     known = _measured.setdefault(adapter.model, {})
     if key not in known:
         known.clear()  # of a model that was changed since
@@ -51,11 +55,15 @@ def model_state(model: nn.Module) -> tuple:
             id(type(m).forward),
             *m._forward_hooks,
             *m._forward_pre_hooks,
-            *(id(value) for value in vars(m).values() if callable(value)),
+            *(value if isinstance(value, PLAIN) else id(value) for value in vars(m).values() if _decides(value)),
         )
         for m in model.modules()
     )
     return modules, tuple((id(t), t._version) for t in (*model.parameters(), *model.buffers()) if not t.is_inference())
+
+
+def _decides(value: Any) -> bool:
+    return callable(value) or isinstance(value, PLAIN)
 
 
 def measure_readout(adapter: Adapter, inputs: Inputs, target: Target | None = None) -> Readout:

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from ..access import Adapter, Readout, adapt
+from ..errors import UnsupportedModelError
 from ..targets import Joined, Output, Target
+from ..targets.base import check_attached
 from .forward import Forward
 from .inputs import Inputs
 from .listeners import without_hooks
@@ -45,6 +47,20 @@ def replayed_gradients(
         with tap.listening(), tap.slicing():
             raw = inputs.run(adapter.model)
             output = Output(raw, adapter.scores(raw), adapter.headless)
+        _check_same(forward.output.scores.detach(), output.scores.detach(), adapter)
         score = Joined(targets).score(output) if len(targets) > 1 else targets[0].score(output)
+        check_attached(score, output, targets[0])
         found = torch.autograd.grad(score.sum(), list(tap.outs.values()), allow_unused=True)
     return tap.outs, dict(zip(tap.outs, found, strict=True))
+
+
+def _check_same(scores: Tensor, again: Tensor, adapter: Adapter) -> None:
+    """The replay must give what the forward gave: else something is not seen, as a hook that writes by `.data`."""
+    again = again[: len(scores)]
+    difference = (again - scores).abs().max()
+    if not difference <= torch.finfo(scores.dtype).eps ** 0.5 * scores.abs().max().clamp(min=1e-6):
+        raise UnsupportedModelError(
+            f"{type(adapter.model).__name__} gives other scores when its prefix tokens run again with the same "
+            f"attention (by {difference:.2g}): something changes its tokens unseen, as a hook that writes to "
+            f"`output.data`. Take it off while the model is explained, or let the hook return what it changes"
+        )

@@ -13,7 +13,7 @@ from ..targets import Target, as_target
 from .forward import Forward, check_reached, filled
 from .inputs import Inputs
 from .keeping import Keeping, Layers
-from .needs import GRADIENTS, HELD_GRADIENTS, TOKEN_GRADIENTS, TOKENS, Need
+from .needs import GRADIENTS, HELD_GRADIENTS, OUTPUTS, TOKEN_GRADIENTS, TOKENS, Need
 from .replay import replayed_gradients
 from .untouched import untouched
 
@@ -86,8 +86,8 @@ class Run(AbstractContextManager["Run"]):
 
     @property
     def outputs(self) -> Any:
-        """The model's own output."""
-        return self.kept.forward(()).output.raw
+        """The model's own output, with what it says of tokens that the score is not read from."""
+        return self.kept.forward({OUTPUTS}).output.raw
 
     @property
     def scores(self) -> Tensor:
@@ -142,8 +142,8 @@ class Run(AbstractContextManager["Run"]):
     def held_gradients_of(self, targets: Sequence[Target], names: Collection[str] | None = None) -> dict[str, Tensor]:
         """`held_gradients` of several targets, (K, B, H, M, d): by a replay of K copies, or a batched backward."""
         names = self.layers if names is None else names
+        forward = self.kept.forward({HELD_GRADIENTS})  # which shows whether hooks only listen
         if self.kept.replays:
-            forward = self.kept.forward({HELD_GRADIENTS})
             listened = bool(self.kept.listened)
             outs, found = replayed_gradients(forward, self.inputs, targets, names, listened=listened)
             check_reached(self.adapter, found, names)

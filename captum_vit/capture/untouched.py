@@ -42,14 +42,16 @@ def untouched(adapter: Adapter) -> Iterator[None]:
 @contextmanager
 def _unchanged_by_training(modules: list[nn.Module]) -> Iterator[None]:
     """Random state and buffers as before: dropout draws, batch norm counts."""
-    buffers = [b for m in modules if m.training for b in m.buffers(recurse=False)]
-    saved = [b.clone() for b in buffers]
+    training = [m for m in modules if m.training]
+    saved = [(m, name, b, b.clone()) for m in training for name, b in m._buffers.items() if b is not None]
     devices = {p.device for m in modules for p in m.parameters(recurse=False) if p.device.type == "cuda"}
     with torch.random.fork_rng(devices):
         try:
             yield
         finally:
-            for buffer, value in zip(buffers, saved, strict=True):
+            for module, name, buffer, value in saved:
+                if module._buffers.get(name) is not buffer:  # another was put in its place
+                    module._buffers[name] = buffer
                 if not torch.equal(buffer, value):
                     buffer.copy_(value)
 

@@ -12,7 +12,7 @@ from ..classes import class_index
 from ..errors import OptionError, TargetError, nearest
 from ..explained import Attribution, Label
 from ..plugins import is_path
-from ..targets import Classes, Contrast, Output, Target, as_target, target_at
+from ..targets import Classes, Contrast, Output, Target, as_target, target_at, target_indices
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,15 @@ class Vocabulary:
             return self._named(target, classes)
         if isinstance(target, int) and not isinstance(target, bool):
             return Classes(class_index(target, self.names, classes, self.model))
-        return as_target(target).named(self.names, classes, self.model)
+        found = as_target(target).named(self.names, classes, self.model)
+        if type(found) is Classes and type(found.index) is int:
+            return Classes(int(target_indices(found.index, 1, classes)))
+        return found
 
     def parsed(self, targets: Sequence[Any], classes: int) -> list[Target]:
         """Several, each class once."""
         found = [self.parse(each, classes) for each in targets]
-        return list({t.index if type(t) is Classes else id(t): t for t in found}.values())
+        return list({t.index if type(t) is Classes and type(t.index) is int else id(t): t for t in found}.values())
 
     def _named(self, text: str, classes: int) -> Target:
         try:
@@ -85,17 +88,26 @@ class Vocabulary:
 
     def wanted(self, target: Target, output: Output, probabilities: Tensor) -> Wanted:
         """A target that is the same for all images of a batch, with its labels."""
-        if isinstance(target, Classes) and isinstance(target.index, int):
-            return Wanted(target, [self.label(target.index, one) for one in probabilities])
         values = target.score(output).detach().float().tolist()
-        text, title = target.text(self.names), target.title(self.names)
-        return Wanted(target, [Label(None, text, value, title, target.unit) for value in values])
+        each = [target.of_image(i) for i in range(len(values))]
+        if probabilities.dim() == 2 and all(type(one) is Classes and isinstance(one.index, int) for one in each):
+            pairs = zip(each, probabilities, strict=True)
+            return Wanted(target, [self.label(one.index % len(scores), scores) for one, scores in pairs])  # type: ignore[attr-defined]
+        return Wanted(
+            target,
+            [
+                Label(None, one.text(self.names), value, one.title(self.names), target.unit)
+                for one, value in zip(each, values, strict=True)
+            ],
+        )
 
-    def several(self, targets: Sequence[Target], output: Output, probabilities: Tensor) -> list[Wanted]:
+    def several(
+        self, targets: Sequence[Target], output_of: Callable[[Target], Output], probabilities: Tensor
+    ) -> list[Wanted]:
         """Targets with labels that tell them apart: of two functions of one name the second is called "function 2"."""
         found, named = [], Counter[str]()
         for target in targets:
-            wanted = self.wanted(target, output, probabilities)
+            wanted = self.wanted(target, output_of(target), probabilities)
             text = wanted.labels[0].name if wanted.labels[0] and wanted.labels[0].index is None else ""
             named[text] += bool(text)
             if named[text] > 1:
@@ -111,6 +123,8 @@ class Vocabulary:
     def predicted(self, probabilities: Tensor, top_k: int, multi_label: bool) -> list[Wanted]:
         """The classes that are explained where none is asked for: of each image the best, and of a multi-label model
         all of the `top_k` above one half."""
+        if probabilities.dim() != 2:
+            Classes(None).score(Output(None, probabilities))  # raises: there is no best class of an image
         ranked = probabilities.argsort(dim=1, descending=True)[:, :top_k].tolist()
         each = [
             [first, *(i for i in rest if multi_label and scores[i] > 0.5)]
@@ -164,7 +178,9 @@ def listed(target: Any) -> list[Any]:
             found = list(target)
         except TypeError as error:
             raise TargetError(f"a target is a class by number or name, or several, got {target!r}") from error
-    every = [each for item in found for each in listed(item)]
+    dense = isinstance(target, list)  # where scores have more dimensions, a list of tuples
+    parts = [[Classes(item)] if dense and isinstance(item, tuple) and len(item) > 1 else listed(item) for item in found]
+    every = [each for part in parts for each in part]
     wrong = [each for each in every if isinstance(each, (bool, float))]
     if wrong:
         raise TargetError(f"a target is a class by number or name, or several, got {wrong[0]!r}")

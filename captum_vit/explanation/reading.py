@@ -10,7 +10,7 @@ from ..access import Adapter
 from ..attr import ViTAttribution, start
 from ..attr.calls import checked_inputs
 from ..attr.raw_attention import RECORDED, recorded
-from ..capture import Run
+from ..capture import OUTPUTS, Run
 from ..explained import AttentionRecord, Attribution
 from ..targets import Classes, FeatureImportance, Output, Target
 from .asking import Asked, Wanted
@@ -30,13 +30,17 @@ class Reading:
         self.adapter, self.asked, self.record = adapter, asked, record
         self.readers = [(method, asked.options[name]) for name, method in asked.methods.items()]
         self.call = checked_inputs(adapter, images)
+        self._others: dict[int, Run] = {}
         self.run = self._started(None)
 
     def _started(self, target: Target | None) -> Run:
         """A run for all methods; of a target that is made of more than the scores, one for those it matters to."""
-        readers = self.readers if target is None else [(m, o) for m, o in self.readers if m.class_specific]
-        if self.record is None or target is not None:
-            return start(readers, self.call, target)
+        if target is not None:
+            specific = [(m, o) for m, o in self.readers if m.class_specific] or self.readers
+            return start(specific, self.call, target, needs={OUTPUTS})
+        readers = self.readers
+        if self.record is None:
+            return start(readers, self.call)
         return start([*readers, (self.record, {})], self.call, needs=RECORDED)
 
     @property
@@ -44,10 +48,18 @@ class Reading:
         """The model's scores, (N, C)."""
         return self.run.scores
 
-    @property
-    def output(self) -> Output:
-        """What the model gave."""
-        return Output(self.run.outputs, self.run.scores, self.adapter.headless)
+    def output(self, target: Target) -> Output:
+        """What the model gave, as far as the target reads it."""
+        if target.reads_scores:
+            return Output(None, self.run.scores, self.adapter.headless)
+        own = self._own(target)
+        return Output(own.outputs, own.scores, self.adapter.headless)
+
+    def _own(self, target: Target) -> Run:
+        """The run of a target that is made of more than the scores."""
+        if id(target) not in self._others:
+            self._others[id(target)] = self._started(target)
+        return self._others[id(target)]
 
     def whatever(self) -> Wanted:
         """What is explained of a model without classes: the feature, or the only value."""
@@ -62,7 +74,7 @@ class Reading:
         flows = self._flows(self.run, specific, together) if specific else {}
         for each in wanted:
             if not each.target.reads_scores and specific:
-                flows |= self._flows(self._started(each.target), specific, [each.target])
+                flows |= self._flows(self._own(each.target), specific, [each.target])
         found: list[list[Attribution]] = [[] for _ in self.call.images]
         for each in wanted if specific else ():
             for name in specific:

@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
+from ..errors import TargetError
+
 
 @dataclass(frozen=True)
 class Output:
@@ -67,6 +69,10 @@ class Target(ABC):
         """
         return self
 
+    def of_image(self, number: int) -> "Target":
+        """The target of one image of the batch, where it has something of its own for each."""
+        return self
+
     def text(self, names: Mapping[int, str]) -> str:
         """How it is asked for, in one line; names of files are made of it."""
         return type(self).__name__.lower()
@@ -74,3 +80,12 @@ class Target(ABC):
     def title(self, names: Mapping[int, str]) -> str:
         """What stands over its pictures."""
         return self.text(names)
+
+
+def check_attached(score: Tensor, output: Output, target: Target) -> None:
+    """Raise TargetError where a target gives a constant of scores that have a gradient."""
+    if output.scores.requires_grad and not score.requires_grad:
+        raise TargetError(
+            f"the target {type(target).__name__} is cut off from the scores, as by .detach() or .numpy() in it: no "
+            f"gradient can be taken"
+        )

@@ -27,6 +27,10 @@ class Classes(Target):
     index: Any = None
     unit = "score"
 
+    def __post_init__(self) -> None:
+        if isinstance(self.index, (list, Tensor)):  # the caller may change it; a run keeps what it found by the target
+            object.__setattr__(self, "index", list(self.index) if isinstance(self.index, list) else self.index.clone())
+
     def score(self, output: Output) -> Tensor:
         """The chosen score of each image, (N,)."""
         scores = output.scores
@@ -50,6 +54,12 @@ class Classes(Target):
             return Classes(class_index(self.index, names, classes, model))
         if self.by_name:
             return Classes([class_index(i, names, classes, model) if isinstance(i, str) else i for i in self.index])
+        return self
+
+    def of_image(self, number: int) -> "Target":
+        """The class of one image."""
+        if isinstance(self.index, list) or (isinstance(self.index, Tensor) and self.index.numel() > 1):
+            return Classes(self.index[number] if isinstance(self.index, list) else int(self.index[number]))
         return self
 
     def text(self, names: Mapping[int, str]) -> str:
@@ -90,6 +100,8 @@ def _dimensions(shape: tuple[int, ...], target: Any) -> TargetError:
 def _indices(target: Any, count: int, classes: int) -> Tensor:
     """Indices of one dimension, (count,)."""
     kinds = (int, list, Tensor)
+    if not isinstance(target, (bool, list, Tensor)) and hasattr(target, "__index__"):
+        target = target.__index__()  # what numpy has of an int
     if isinstance(target, bool) or not isinstance(target, kinds):
         raise TargetError(f"target must be an int, a list of ints or an integer tensor, got {type(target).__name__}")
     try:
@@ -101,9 +113,10 @@ def _indices(target: Any, count: int, classes: int) -> Tensor:
     single = index.numel() == 1 and not isinstance(target, list)
     if index.dim() > 1 or not (single or index.numel() == count):
         raise TargetError(f"target must be one class or one an image: {count} images, got shape {tuple(index.shape)}")
+    index = index.long()  # of uint8, a negative bound would wrap
     if bool(((index < -classes) | (index >= classes)).any()):
         raise TargetError(f"target out of range: the model gives {classes} scores, 0 to {classes - 1}, got {target!r}")
-    return (index.long() % classes).flatten().expand(count)
+    return (index % classes).flatten().expand(count)
 
 
 def _only_score(output: Output) -> Tensor:

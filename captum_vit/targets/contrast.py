@@ -50,6 +50,11 @@ class Contrast(Target):
         a, b = (part.named(names, classes, model) for part in self._parts)
         return Contrast(a, b)
 
+    def of_image(self, number: int) -> "Target":
+        """The contrast of one image."""
+        a, b = (part.of_image(number) for part in self._parts)
+        return Contrast(a, b)
+
     def text(self, names: Mapping[int, str]) -> str:
         """As the command line takes it: "tabby/Egyptian cat"."""
         return "/".join(part.text(names) for part in self._parts)

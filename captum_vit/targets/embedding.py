@@ -34,6 +34,10 @@ class Embedding(Target):
             got = self.vector.dtype if isinstance(self.vector, Tensor) else type(self.vector).__name__
             raise TargetError(f"an embedding is a floating-point tensor (D,) or (N, D), got {got}")
 
+    def of_image(self, number: int) -> "Target":
+        """The embedding of one image."""
+        return Embedding(self.vector[number]) if self.vector.dim() == 2 and len(self.vector) > 1 else self
+
     def score(self, output: Output) -> Tensor:
         """cos(f, vector), (N,)."""
         features = output.scores

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .base import Output, Target
+from ..errors import TargetError
+from .base import Output, Target, check_attached
 from .classes import Classes
 
 
@@ -16,6 +17,10 @@ class Joined(Target):
 
     targets: Sequence[Target]
 
+    def __post_init__(self) -> None:
+        if not all(target.reads_scores for target in self.targets):
+            raise TargetError("only targets that are made of the scores alone can be asked together")
+
     def score(self, output: Output) -> Tensor:
         """The number of each target for each image."""
         count = len(output.scores) // len(self.targets)
@@ -23,4 +28,7 @@ class Joined(Target):
         if len(classes) == len(self.targets) and all(type(c) is int for c in classes):  # one gather instead of many
             return Classes([c for c in classes for _ in range(count)]).score(output)
         parts = output.scores.split(count)
-        return torch.cat([t.score(replace(output, scores=part)) for t, part in zip(self.targets, parts, strict=True)])
+        found = [t.score(replace(output, scores=part)) for t, part in zip(self.targets, parts, strict=True)]
+        for target, score in zip(self.targets, found, strict=True):
+            check_attached(score, output, target)
+        return torch.cat(found)
