@@ -1,11 +1,11 @@
 """Two savings on linear layers, which are most of what a ViT computes, where the score is read from prefix tokens.
 
 1. After the last attention tokens no longer meet. So the linear layers that follow are computed for the prefix alone,
-   and the rows of the patches are 0, which nobody reads. Spares 5 % of a forward of ViT-B/16 and as much of its
-   backward; without it a map costs more than a plain forward.
+   and the rows of the patches are 0, which nobody reads. AGCAM on ViT-B/16 takes 1.07 forwards with it and 1.14
+   without (CPU, batch 1).
 2. In a replay the prefix goes through the same layers again, with the same result. So the forward keeps what each
    linear layer gave for the prefix, and the replay takes it from there: it reads the weights once, for the backward,
-   instead of twice. At batch 1 reading the weights is all that a replay costs: 11 % of a forward becomes 6 %.
+   instead of twice, and at batch 1 reading the weights is all that a replay costs. Without it AGCAM takes 1.15.
 
 What both rest on: the readout is declared, so that no head uses the values of patches; a layer is known by its weight,
 which `KnownRows` keeps alive, so that its id stays its own; and a replay calls each weight as often, and in the same
