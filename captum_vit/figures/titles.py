@@ -15,12 +15,12 @@ def unit(a: Attribution) -> Line:
 
 
 def lines(a: Attribution) -> tuple[Line, ...]:
-    """Target and method, the score beside the shorter of them."""
+    """Target, method, and the score: of a class beside its name, of another target on a line of its own."""
     method = (a.method_title, "")
     if a.target is None:
         return (method,) if a.facts.class_specific else (("for any class", ""), method)
     if a.target.index is None:
-        return (a.target.title, ""), (a.method_title, f", {score(a.target)}")
+        return (a.target.title, ""), method, (score(a.target), "")
     return (a.target.title, f", {score(a.target)}"), method
 
 

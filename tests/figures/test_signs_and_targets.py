@@ -53,7 +53,7 @@ def test_the_strip_has_a_bar_for_each_kind_of_map():
 
 def test_a_target_that_is_no_class():
     figure = figures.plot(explanation(classes=(CAT, CONTRAST)))
-    assert titles(figure)[1] == "cat rather than dog\nAGCAM, logit difference -2.35"
+    assert titles(figure)[1] == "cat rather than dog\nAGCAM\nlogit difference -2.35"
     said = heading(explanation(classes=(CONTRAST,)).attributions[0])
     assert said == ("AGCAM for cat rather than dog", ", logit difference -2.35")
     only = figures.methods(explanation(("agcam", "daam"), (CONTRAST, CAT)))
