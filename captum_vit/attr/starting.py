@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..access import Adapter, Readout
-from ..capture import Inputs, Need, Run, readout_of, untouched
+from ..capture import OUTPUTS, Inputs, Need, Run, readout_of, untouched
 from ..targets import Target
 
 
@@ -50,6 +50,7 @@ def start(
 
     readout = None
     if target is not None and not target.reads_scores:
+        needs |= {OUTPUTS}
         with untouched(adapter):
             readout = readout_of(adapter, call, target)
     return Run(adapter, call, needs, layers=layers, readout=readout, once=once)

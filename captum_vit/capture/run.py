@@ -143,7 +143,7 @@ class Run(AbstractContextManager["Run"]):
         """`held_gradients` of several targets, (K, B, H, M, d): by a replay of K copies, or a batched backward."""
         names = self.layers if names is None else names
         forward = self.kept.forward({HELD_GRADIENTS})  # which shows whether hooks only listen
-        if self.kept.replays:
+        if self.kept.replays and all(target.reads_scores for target in targets):
             listened = bool(self.kept.listened)
             outs, found = replayed_gradients(forward, self.inputs, targets, names, listened=listened)
             check_reached(self.adapter, found, names)
@@ -152,7 +152,7 @@ class Run(AbstractContextManager["Run"]):
             alone = self._of_outputs(targets[0], names, held=True)
             return {name: gradient.unsqueeze(0) for name, gradient in alone.items()}
         with untouched(self.adapter):
-            forward = self.kept.forward({GRADIENTS})
+            forward = self.kept.forward({GRADIENTS}.union(*map(_read, targets)))
             outs = {name: call.out for name, call in forward.calls.items() if name in names}
             return dict(zip(outs, forward.gradients_of_several(targets, list(outs.values())), strict=True))
 
@@ -181,8 +181,13 @@ class Run(AbstractContextManager["Run"]):
         ways = KINDS - {HELD_GRADIENTS} if self.kept.replays else KINDS
         retain = not self.once or bool(self.kept.needs & ways - asked)
         with untouched(self.adapter):
-            found = compute(self.kept.forward(needs), retain)
+            found = compute(self.kept.forward(needs | _read(target)), retain)
         self._gradients[kind] = target, found
         if not retain:
             self.kept.spend()
         return found
+
+
+def _read(target: Target) -> set[Need]:
+    """What of a forward a target is made of, besides the scores."""
+    return set() if target.reads_scores else {OUTPUTS}

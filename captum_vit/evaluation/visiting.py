@@ -28,9 +28,12 @@ class Visit:
 
     def __init__(self, adapter: Adapter, images: Tensor, methods: Mapping[str, Entry]) -> None:
         self.adapter, self.images, self.methods = adapter, images, methods
-        call = checked_inputs(adapter, images)
-        readers = [(entry.method, entry.options) for entry in methods.values() if entry.reads(adapter)]
-        self.run = start(readers, call, flow=False, once=True) if readers else Run(adapter, call)
+        self._call = checked_inputs(adapter, images)
+        self._readers = [(entry.method, entry.options) for entry in methods.values() if entry.reads(adapter)]
+        self.run = self._started() if self._readers else Run(adapter, self._call)
+
+    def _started(self, target: Target | None = None) -> Run:
+        return start(self._readers, self._call, target, flow=False, once=True)
 
     @property
     def scores(self) -> Tensor:
@@ -47,9 +50,10 @@ class Visit:
             OptionError: a method of somebody else's, asked about a target that is no class.
         """
         found = {}
+        run = self.run if target.reads_scores or not self._readers else self._started(target)
         for name, entry in self.methods.items():
             if entry.reads(self.adapter):
-                found[name] = entry.maps(self.run, target)
+                found[name] = entry.maps(run, target)
             elif isinstance(target, Classes):
                 with torch.enable_grad():
                     found[name] = entry.attribute(self.images, classes)

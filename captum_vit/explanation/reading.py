@@ -10,7 +10,7 @@ from ..access import Adapter
 from ..attr import ViTAttribution, start
 from ..attr.calls import checked_inputs
 from ..attr.raw_attention import RECORDED, recorded
-from ..capture import OUTPUTS, Run
+from ..capture import Run
 from ..explained import AttentionRecord, Attribution
 from ..targets import Classes, FeatureImportance, Output, Target
 from .asking import Asked, Wanted
@@ -37,7 +37,7 @@ class Reading:
         """A run for all methods; of a target that is made of more than the scores, one for those it matters to."""
         if target is not None:
             specific = [(m, o) for m, o in self.readers if m.class_specific] or self.readers
-            return start(specific, self.call, target, needs={OUTPUTS})
+            return start(specific, self.call, target)
         readers = self.readers
         if self.record is None:
             return start(readers, self.call)

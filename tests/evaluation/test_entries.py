@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import IntegratedGradients, LayerGradCam, Saliency
+from torch import nn
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
 from captum_vit import AGCAM, AttentionRollout, Contrast, Explainer, explain, sample
@@ -397,3 +398,27 @@ def test_methods_that_read_runs_share_one_forward_and_one_backward():
         evaluator(range(4))
     assert forwards == [4]  # the replay of AGCAM runs without hooks of others
     assert len(backwards) == 2  # of all tokens once, and of the class token in the replay
+
+
+class OfPatches(nn.Module):
+    """The sample model, whose output has its token stream beside the scores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vit = build()
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        tokens = self.vit.forward_features(x)
+        return {"logits": self.vit.forward_head(tokens), "tokens": tokens}
+
+
+def test_a_leaderboard_about_more_than_the_scores():
+    def of_patches(output: dict[str, torch.Tensor]) -> torch.Tensor:
+        return output["tokens"][:, 1:, 3].mean(1)
+
+    model, data = OfPatches().eval(), open_data("sample:2")
+    explainer = Explainer(model, preprocess=PREPROCESSING, class_names=list(sample.CLASSES))
+    asked = Evaluator(explainer, data, ["agcam", "daam"], [Localization()], target=of_patches, keep_maps=True)
+    for row in asked([0]):
+        expected = explain(data[0].image, model, preprocess=PREPROCESSING, method=row["method"], target=of_patches)
+        assert_close(torch.from_numpy(row["map"]).float(), expected.maps[0, 0].flatten(), 1e-2)

@@ -13,9 +13,9 @@ from transformers import ViTModel
 
 import captum_vit
 from captum_vit import AGCAM, DAAM, Contrast, GradientRollout, adapt
-from captum_vit.capture import Inputs, Run
+from captum_vit.capture import GRADIENTS, HELD_GRADIENTS, Inputs, Run, readout_of
 from captum_vit.errors import OptionError, TargetError, UnsupportedModelError
-from captum_vit.targets import Classes, Output, Target
+from captum_vit.targets import Classes, Output, Target, as_target
 from tests.helpers import assert_close, hf_vit, images, relative_error, timm_vit
 
 
@@ -41,6 +41,17 @@ def test_the_models_output_is_whole():
     assert_close(Run(adapt(model), Inputs(x)).outputs.last_hidden_state, model(x).last_hidden_state.detach())
     label = captum_vit.explain(x[0], model, method="agcam", target=of_patches).targets[0]
     assert label.score == pytest.approx(of_patches(model(x[:1])).item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("way", ["gradients", "held_gradients"])
+def test_a_run_of_the_scores_is_asked_about_more(way):
+    model, x = hf_vit(ViTModel), images(2)
+    measured_readout = readout_of(adapt(model), Inputs(x), as_target(of_patches))
+    expected = getattr(Run(adapt(model), Inputs(x), readout=measured_readout), way)(of_patches)
+    run = Run(adapt(model), Inputs(x), {GRADIENTS, HELD_GRADIENTS})
+    assert run.readout.declared
+    for name, gradient in getattr(run, way)(of_patches).items():
+        assert_close(gradient, expected[name])
 
 
 class Pooled(nn.Module):
