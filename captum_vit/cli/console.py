@@ -1,8 +1,11 @@
 """What the commands share: options, exit codes, and how they speak."""
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar, TextIO
 
 import typer
 from tqdm import tqdm  # type: ignore[import-untyped]
@@ -30,14 +33,61 @@ def look_here() -> None:
         sys.path.append(here)
 
 
+class Line:
+    """The last line of a terminal, which is drawn over itself; what `say` and `complain` print goes above it."""
+
+    _shown: ClassVar[list["Line"]] = []
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._text = stream, ""
+
+    def show(self, text: str) -> None:
+        """This and nothing else, cut to what the terminal is wide."""
+        self._text = plain(text)
+        if self not in self._shown:
+            self._shown.append(self)
+        self._draw(self._text)
+
+    def clear(self) -> None:
+        """No line any more."""
+        if self in self._shown:
+            self._shown.remove(self)
+            self._draw("")
+
+    @classmethod
+    @contextmanager
+    def aside(cls) -> Iterator[None]:
+        """No line is drawn within, whichever there are."""
+        for line in cls._shown:
+            line._draw("")
+        try:
+            yield
+        finally:
+            for line in cls._shown:
+                line._draw(line._text)
+
+    def _draw(self, text: str) -> None:
+        self._stream.write(f"\r\x1b[2K{text[: self._width() - 1]}")  # back to its start, emptied
+        self._stream.flush()
+
+    def _width(self) -> int:
+        try:
+            return os.get_terminal_size(self._stream.fileno()).columns or 80
+        except (OSError, ValueError):  # no terminal of the system's, as in a notebook
+            return 80
+
+
 def say(text: str) -> None:
     """To stdout."""
-    tqdm.write(text, file=sys.stdout)  # keeps clear of a progress bar
+    with Line.aside():
+        tqdm.write(text, file=sys.stdout)  # keeps clear of a progress bar
+        sys.stdout.flush()  # before a line is drawn again on another stream
 
 
 def complain(text: str) -> None:
     """One line to stderr."""
-    tqdm.write(plain(text), file=sys.stderr)
+    with Line.aside():
+        tqdm.write(plain(text), file=sys.stderr)
 
 
 def plain(text: str) -> str:
