@@ -4,36 +4,63 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 
-from .errors import TargetError, nearest
+from .errors import TargetError, brief
+from .words import alike, listing
 
 
 def class_index(target: int | str, names: Mapping[int, str], classes: int, model: str) -> int:
     """The number of a class.
 
+    >>> from captum_vit.classes import class_index
+    >>> class_index("Tabby-cat", {281: "tabby, tabby cat", 282: "tiger cat"}, 1000, "vit")
+    281
+
     Args:
         target: its number, also as text, or its name; of a name with several synonyms (as ImageNet's) any of them, in
-            upper or lower case. Where classes are named by numbers, text is a name.
+            upper or lower case, its words parted by whatever. Where classes are named by numbers, text is a name.
         names: number -> name; empty if nobody knows them.
         classes: how many the model has.
         model: its name, for messages.
     Raises:
-        TargetError: out of range, unknown (with the nearest names), or a name of several classes.
+        TargetError: out of range, unknown (with the classes that may be meant: none is guessed), or a name of several
+            classes.
     """
-    wanted = str(target).strip().casefold()
-    known: dict[str, set[int]] = {}
-    for number, name in names.items():
-        for part in {name, *name.split(",")}:
-            known.setdefault(part.strip().casefold(), set()).add(number)
-    found = [] if isinstance(target, int) else sorted(known.get(wanted, ()))
-    if not found and re.fullmatch("-?[0-9]{1,9}", wanted):
-        if not 0 <= int(wanted) < classes:
-            raise TargetError(f"target {target} is out of range: {model!r} has 0 to {classes - 1}")
-        return int(wanted)
+    text = str(target).strip()
+    found = [] if isinstance(target, int) else _named(text, names)
+    if not found and re.fullmatch("-?[0-9]{1,9}", text):
+        if not 0 <= int(text) < classes:
+            raise TargetError(f"target {text} is out of range: {model!r} has 0 to {classes - 1}")
+        return int(text)
     if not found:
-        raise TargetError(f"no class {target!r} in {model!r}{_hint(wanted, names, list(known))}")
+        raise TargetError(f"no class {brief(target)} in {model!r}{_hint(text, names)}")
     if len(found) > 1:
-        raise TargetError(f"class {target!r} is not unique: give one of the numbers {', '.join(map(str, found))}")
+        numbers = ", ".join(f"{number} ({names[number]})" for number in found)
+        raise TargetError(f"class {brief(target)} is not unique: give one of the numbers {numbers}")
     return found[0]
+
+
+def _named(text: str, names: Mapping[int, str]) -> list[int]:
+    """The classes of this name, or that have it as a synonym, exactly or but for how its words are parted.
+
+    Of two classes of one name, "crane (134)" is one, as `titles` calls it.
+    """
+    numbered = re.fullmatch(r"(.*\S)\s*\((\d{1,9})\)", text)
+    if numbered and (number := int(numbered[2])) in _named(numbered[1], names):
+        return [number]
+    for form in (_exact, _parted):
+        wanted = form(text)
+        found = [n for n, name in names.items() if wanted in {form(part) for part in (name, *name.split(","))}]
+        if wanted and found:
+            return sorted(found)
+    return []
+
+
+def _exact(text: str) -> str:
+    return text.strip().casefold()
+
+
+def _parted(text: str) -> str:
+    return " ".join(re.findall(r"[^\W_]+", text.casefold()))
 
 
 def titles(names: Mapping[int, str]) -> dict[int, str]:
@@ -48,12 +75,17 @@ def titles(names: Mapping[int, str]) -> dict[int, str]:
     return found
 
 
-def _hint(wanted: str, names: Mapping[int, str], known: list[str]) -> str:
-    containing = [name for name in known if wanted and wanted in name]
-    if not known:
-        hint = "; its classes have no names, give a number"
+def _hint(text: str, names: Mapping[int, str]) -> str:
+    """What may be meant."""
+    if not names:
+        hint = "; its classes have no names: give a number, or the names by explain(..., class_names=[...])"
     elif len(names) <= 20:
-        hint = f"; it has {', '.join(names.values())}{nearest(wanted, known)}"
+        close = list(dict.fromkeys(alike(text, names).names.values()))[:3]
+        hint = f"; it has {', '.join(name[:40] for name in names.values())}"
+        hint += f"; nearest: {', '.join(close)}" if close else ""
     else:
-        hint = f"; nearest: {', '.join(containing[:3])}" if containing else nearest(wanted, known)
-    return hint + ("; for several, name each by itself" if "," in wanted else "")
+        hint = f"; {listing(alike(text, names))}; ask for one by its name or number"
+    one, slash, other = text.partition("/")
+    if slash and one.strip() and other.strip():
+        hint += f". Why the one rather than the other is captum_vit.Contrast({brief(one)}, {brief(other)})"
+    return hint + ("; for several, name each by itself" if "," in text else "")

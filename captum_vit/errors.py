@@ -1,6 +1,10 @@
 """Everything that captum-vit raises on purpose; each also is the built-in error that callers would expect."""
 
+import re
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from difflib import get_close_matches
+from typing import Any
 
 
 class CaptumViTError(Exception):
@@ -70,7 +74,69 @@ class OutputError(CaptumViTError, OSError):
     """A folder or file that cannot be written."""
 
 
-def nearest(name: str, known: list[str]) -> str:
-    """A hint with the known names most like `name`, or nothing."""
-    close = get_close_matches(name, known, n=3, cutoff=0.5)
+def nearest(name: str, known: Collection[str]) -> str:
+    """A hint with the known names most like `name`, each once, or nothing."""
+    close = get_close_matches(name[:100], list(dict.fromkeys(known)), n=3, cutoff=0.5)
     return f"; nearest: {', '.join(close)}" if close else ""
+
+
+def brief(value: Any, most: int = 80) -> str:
+    """A value as it stands in a message: what a tensor or a module is, never what it holds, and no more than its start.
+
+    >>> from captum_vit.errors import brief
+    >>> print(brief(torch.zeros(2, 3)), brief(model), brief(["cat"] * 1000), sep="; ")
+    float32 tensor (2, 3), 0 to 0; the module VisionTransformer; ['cat', 'cat', 'cat', ...] of 1000
+
+    Args:
+        value: anything.
+        most: letters of a text, or of whatever has no words of its own.
+    """
+    kind = type(value)
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return _array(value)
+    if hasattr(value, "named_parameters") and hasattr(value, "forward"):
+        return f"the module {kind.__name__}"
+    if isinstance(value, (list, tuple, set, frozenset, Mapping)) and not hasattr(value, "_fields"):
+        return _several(value, most)
+    if callable(value) and hasattr(value, "__name__"):
+        return f"the function {value.__name__}"
+    if isinstance(value, str):
+        return repr(value) if len(value) <= most else f"{value[:most]!r}... of {len(value)} letters"
+    try:
+        text = " ".join(re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value)).split())
+    except Exception:  # whatever somebody's __repr__ does
+        text = kind.__name__
+    whole = len(text) <= most and "tensor(" not in text and "array(" not in text
+    return text if whole else f"an object {kind.__name__}"
+
+
+def _array(value: Any) -> str:
+    """Of an array or a tensor what it is, and between which values it lies."""
+    dtype, shape = str(value.dtype).removeprefix("torch."), tuple(value.shape)
+    kind = {"ndarray": "array"}.get(type(value).__name__, type(value).__name__.lower())
+    within = ""
+    with suppress(Exception):  # without values, as on the meta device, or of no order
+        if not shape:
+            return f"{dtype} {value.item()}"
+        low, high = value.min().item(), value.max().item()
+        within = f", {low:.3g} to {high:.3g}"
+    return f"{dtype} {kind} {shape}{within}"
+
+
+def _several(value: Collection[Any], most: int) -> str:
+    """The first of several, those within them shorter still."""
+    entries = list(value)
+    if most < 20:
+        return f"{type(value).__name__} of {len(entries)}"
+    if all(entry is None or isinstance(entry, (bool, int, float, str)) for entry in entries[: most // 2]):
+        text = repr(value) if len(entries) <= most // 2 and not isinstance(value, Mapping) else ""
+        if 0 < len(text) <= most:
+            return text
+    told = [brief(entry, most // 4) for entry in entries[: 3 if len(entries) > 3 else None]]
+    if isinstance(value, Mapping):
+        told = [f"{name}: {brief(value[entry], most // 4)}" for name, entry in zip(told, entries, strict=False)]
+    opening, closing = ("[", "]") if isinstance(value, list) else ("(", ")") if isinstance(value, tuple) else ("{", "}")
+    more = ", ..." if len(entries) > 3 else "," if len(entries) == 1 and opening == "(" else ""
+    return f"{opening}{', '.join(told)}{more}{closing}" + (f" of {len(entries)}" if len(entries) > 3 else "")
