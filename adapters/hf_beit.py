@@ -1,12 +1,10 @@
 """Hugging Face's BEiT and Data2Vec Vision, whose relative positions are a bias on the attention scores."""
 
-import sys
-from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
 
-from captum_vit.access import CLASS, PATCHES, Readout, Switch
+from captum_vit.access import CLASS, PATCHES, Readout
 from captum_vit.adapters.hf_common import HFAdapter
 
 READOUTS = {
@@ -36,12 +34,3 @@ class HFBeit(HFAdapter):
         if self.backbone.pooler is not None:
             return output[1]
         return output[0][:, 1:].mean(1) if self.backbone.config.use_mean_pooling else super().features(output)
-
-    def capturing(self) -> Iterable[Switch]:
-        yield from super().capturing()
-        for layer in self.attention_layers().values():
-            module = sys.modules[type(layer).__module__]
-            # Data2Vec chooses the class when it is built, and asks no configuration after
-            classes = getattr(module, "DATA2VEC_VISION_SELF_ATTENTION_CLASSES", {})
-            if type(layer) in classes.values():
-                yield layer, "__class__", classes["sdpa"]

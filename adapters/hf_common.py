@@ -9,6 +9,9 @@ from captum_vit.access import CLASS, Adapter, Grid, Readout, Switch, TokenLayout
 from captum_vit.adapters.hf_tokens import patch_grid, patch_size, prefix_tokens
 
 
+KERNELS = ("flash", "flex", "paged")  # that compute the same, and show nothing of it
+
+
 class HFAdapter(Adapter):
     """A stack of layers with one attention each; the tokens are [class, distillation or registers, patches]."""
 
@@ -80,7 +83,8 @@ class HFAdapter(Adapter):
 
     def capturing(self) -> Iterable[Switch]:
         for config in {id(m.config): m.config for m in self.hf.modules() if hasattr(m, "config")}.values():
-            yield config, "_attn_implementation_internal", "sdpa"
+            if str(config._attn_implementation).startswith(KERNELS):
+                yield config, "_attn_implementation_internal", "sdpa"
         for block in self.stack:
             yield block, "gradient_checkpointing", False
 

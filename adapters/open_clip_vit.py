@@ -76,5 +76,3 @@ class OpenClipViT(Adapter):
 
     def capturing(self) -> Iterable[Switch]:
         yield self.tower.transformer, "grad_checkpointing", False
-        for layer in self.attention_layers().values():
-            yield from [(layer, "use_fsdpa", True)] if hasattr(layer, "use_fsdpa") else []

@@ -59,9 +59,6 @@ class TimmAdapter(Adapter):
         for module in self.timm.modules():
             if hasattr(module, "grad_checkpointing"):
                 yield module, "grad_checkpointing", False
-        for layer in self.attention_layers().values():
-            if hasattr(layer, "fused_attn"):
-                yield layer, "fused_attn", True
 
 
 def is_timm(kind: type) -> bool:

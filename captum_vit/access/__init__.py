@@ -1,7 +1,7 @@
 """The layer-access protocol: all that an attribution method may know of a model, and how an adapter tells it."""
 
 from .adapter import Adapter, Layer, Switch, unaltered
-from .attention import AttentionCall, Projections, Rows
+from .attention import AttentionCall, Computed, Projections, Rows
 from .nested import NestedAdapter
 from .registry import ADAPTERS, adapt, register, select_layers, unwrap
 from .tokens import (
@@ -24,6 +24,7 @@ __all__ = [
     "PATCHES",
     "Adapter",
     "AttentionCall",
+    "Computed",
     "Grid",
     "Layer",
     "LayerLayout",

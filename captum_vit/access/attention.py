@@ -6,9 +6,28 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from .. import ops
+from ..errors import LayerNotRecordedError
 from .tokens import LayerLayout
 
 Rows = slice | list[int]  # query rows of an attention
+
+
+@dataclass(frozen=True)
+class Computed:
+    """The attention of a layer that computes its softmax itself, as it stood where it met the values.
+
+    scores: before the softmax, (B, H, M, N).
+    weights: what multiplied the values, (B, H, M, N), where something changed the softmax's output on the way, as a
+        hook that switches a head off; None where it is that output, but for dropout.
+    """
+
+    scores: Tensor
+    weights: Tensor | None = None
+
+    def rows(self, rows: Rows) -> "Computed":
+        """Of some query rows alone."""
+        weights = None if self.weights is None else self.weights[:, :, rows]
+        return Computed(self.scores[:, :, rows], weights)
 
 
 @dataclass(frozen=True)
@@ -24,6 +43,7 @@ class AttentionCall:
     No N x N tensor is ever held; `rows` chooses query rows.
     mix: where a model changes A before it meets the values (talking heads), (A[rows], rows) -> A[rows].
     mix_scores: where it changes S before the softmax, S[rows] -> S[rows].
+    computed: where the layer computed S itself; then q and k are not known, and empty.
     """
 
     name: str
@@ -36,18 +56,45 @@ class AttentionCall:
     layout: LayerLayout
     mix: Callable[[Tensor, Rows], Tensor] | None = None
     mix_scores: Callable[[Tensor], Tensor] | None = None
+    computed: Computed | None = None
+
+    @property
+    def batch(self) -> int:
+        return self._known.shape[0]
 
     @property
     def heads(self) -> int:
-        return self.q.shape[1]
+        return self._known.shape[1]
+
+    @property
+    def queries(self) -> int:
+        """Query rows that are held, M or fewer."""
+        return self._known.shape[2]
+
+    @property
+    def _known(self) -> Tensor:
+        return self.q if self.computed is None else self.computed.scores
 
     def parts(self, rows: Sequence[int]) -> Iterator[list[int]]:
         """Query rows in parts small enough to hold their attention at once."""
-        for part in ops.row_chunks(len(rows), self.k.shape[2], self.q.shape[0] * self.heads):
+        for part in ops.row_chunks(len(rows), self.layout.keys, self.batch * self.heads):
             yield list(rows[part])
 
     def scores(self, rows: Rows) -> Tensor:
-        """Attention before the softmax, (B, H, R, N)."""
+        """Attention before the softmax, (B, H, R, N).
+
+        Raises:
+            LayerNotRecordedError: something stands between the softmax and the values, so that gradients at what
+                multiplies the values are not gradients at the softmax.
+        """
+        if self.computed is not None:
+            if self.computed.weights is not None:
+                raise LayerNotRecordedError(
+                    f"the attention of layer {self.name!r} is changed between its softmax and its values, as by a hook "
+                    f"on its dropout: a method that reads scores before the softmax does not apply to it. Methods that "
+                    f"read the attention alone do: raw attention, rollout, DAAM"
+                )
+            return ops.widen(self.computed.scores[:, :, rows])
         bias = self.bias
         if bias is not None and bias.shape[-2] > 1:
             bias = bias[..., rows, :]
@@ -59,6 +106,8 @@ class AttentionCall:
 
     def weights(self, rows: Rows) -> Tensor:
         """Attention after the softmax, (B, H, R, N)."""
+        if self.computed is not None and self.computed.weights is not None:
+            return ops.widen(self.computed.weights[:, :, rows])
         weights = self.scores(rows).softmax(-1)
         if self.mix is None:
             return weights
@@ -73,14 +122,16 @@ class AttentionCall:
     def pull(self, c: Tensor) -> Tensor:
         """`A^T c`, (B, H, N, e) from c (B, H, M, e), in chunks of rows."""
         batch, heads, queries, _ = c.shape
-        pulled = c.new_zeros(batch, heads, self.k.shape[2], c.shape[-1])
-        for rows in ops.row_chunks(queries, self.k.shape[2], batch * heads):
+        pulled = c.new_zeros(batch, heads, self.layout.keys, c.shape[-1])
+        for rows in ops.row_chunks(queries, self.layout.keys, batch * heads):
             with ops.full_precision(c.device):
                 pulled += self.weights(rows).mT @ c[:, :, rows]
         return pulled
 
     def first_rows(self, count: int) -> "AttentionCall":
         """The call for its first `count` queries alone."""
+        if self.computed is not None:
+            return replace(self, computed=self.computed.rows(slice(count)), out=self.out[:, :, :count])
         bias = self.bias if self.bias is None or self.bias.shape[-2] == 1 else self.bias[..., :count, :]
         return replace(self, q=self.q[:, :, :count], out=self.out[:, :, :count], bias=bias)
 

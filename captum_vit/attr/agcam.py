@@ -57,7 +57,7 @@ class AGCAM(ViTAttribution):
 
 def _fitting(calls: Sequence[AttentionCall]) -> int:
     """How many targets' gradients at the attention are held at once."""
-    attention = max(len(c.layout.read_rows) * c.layout.keys * c.heads * len(c.q) for c in calls)
+    attention = max(len(c.layout.read_rows) * c.layout.keys * c.heads * c.batch for c in calls)
     fits = 4 * ops.CHUNK_ELEMENTS // max(attention, sum(c.out.numel() for c in calls), 1)
     return min(max(fits, 1), TARGETS_AT_ONCE)
 

@@ -106,13 +106,13 @@ def class_attention(call: AttentionCall) -> Tensor:
     share = call.layout.share
     parts = [(share[rows].to(a).unsqueeze(1) * a).sum(2) for rows, a in _weights(call, call.layout.read_rows)]
     if not parts:
-        return call.q.new_zeros(*call.q.shape[:2], 0)  # a layer in which the score is not read
+        return call.out.new_zeros(call.batch, call.heads, 0)  # a layer in which the score is not read
     return call.layout.to_map(torch.stack(parts).sum(0))
 
 
 def peak_attention(call: AttentionCall) -> Tensor:
     """Strongest attention of any patch to each patch (of any query, where none is a patch), (B, H, patches)."""
-    queries = call.q.shape[2]
+    queries = call.queries
     rows = range(call.layout.prefix if queries == call.layout.keys else 0, queries)
     return call.layout.to_map(torch.stack([a.amax(2) for _, a in _weights(call, rows)]).amax(0))
 
@@ -120,7 +120,7 @@ def peak_attention(call: AttentionCall) -> Tensor:
 def between_patches(call: AttentionCall) -> Tensor | None:
     """Attention from patches to patches, the mean over heads, (B, P, P); None where the queries are other tokens."""
     layout = call.layout
-    if call.q.shape[2] != layout.keys or layout.cross or layout.grid != layout.map_grid:
+    if call.queries != layout.keys or layout.cross or layout.grid != layout.map_grid:
         return None
     rows = range(layout.prefix, layout.keys)
     return torch.cat([a[..., layout.prefix :].mean(1) for _, a in _weights(call, rows)], 1)

@@ -97,7 +97,7 @@ def _roll(
     tokens, latents = None, None  # rows over the image's tokens, and over the queries of cross-attention
     for call in reversed(calls):
         layout = call.layout
-        start = layout.start.to(ops.widen(call.k)).expand(len(call.k), 1, -1)
+        start = layout.start.to(ops.widen(call.out)).expand(call.batch, 1, -1)
         if layout.cross:
             latents = _joined(start, latents, layout, flow)
             read, latents = _through_cross(call, latents, fused, discard_ratio)

@@ -114,7 +114,7 @@ def _row_gradients(adapter: Adapter, inputs: Inputs, target: Target | None) -> t
         for (name, call), gradient in zip(calls.items(), found, strict=True)
     }
     none = last.out.new_empty(0)
-    seen = next((name for name in reversed(tokens) if calls[name].q.shape[2] > calls[name].layout.prefix), None)
+    seen = next((name for name in reversed(tokens) if calls[name].queries > calls[name].layout.prefix), None)
     patches = none if seen is None else sizes[seen][calls[seen].layout.prefix :]
     latents = [sizes[name] for name in calls if name not in tokens]
     return sizes[last.name][: last.layout.prefix], patches, torch.stack(latents).sum(0) if latents else none

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..access import AttentionCall
+from ..access import AttentionCall, Computed
 
 
 class Shelf:
@@ -28,8 +28,11 @@ class Shelf:
 
     def put_call(self, call: AttentionCall, *fields: str) -> AttentionCall:
         """The call with copies of these tensors alone; the others are emptied."""
-        tensors: dict[str, Any] = {
-            name: self.put(getattr(call, name)) if name in fields else call.q.new_empty(0)
-            for name in ("q", "k", "v", "out")
+        empty = call.out.new_empty(0)
+        kept: dict[str, Any] = {
+            name: self.put(getattr(call, name)) if name in fields else empty for name in ("q", "k", "v", "out")
         }
-        return replace(call, **tensors)
+        if call.computed is not None and "q" in fields:
+            weights = call.computed.weights
+            kept["computed"] = Computed(self.put(call.computed.scores), None if weights is None else self.put(weights))
+        return replace(call, **kept)

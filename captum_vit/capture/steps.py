@@ -20,7 +20,7 @@ class Listener(Protocol):
 
     adapter: Adapter
     scope: list[str]
-    fused: bool
+    found: bool
 
     @property
     def active(self) -> bool:
@@ -29,7 +29,7 @@ class Listener(Protocol):
     def call(self, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None) -> AttentionCall:
         """The attention that the innermost layer is about to compute."""
 
-    def attend(self, call: AttentionCall, run: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+    def attend(self, call: AttentionCall, run: Callable[[Callable[[Tensor], Tensor]], Tensor]) -> Tensor:
         """Its output."""
 
 
@@ -64,7 +64,7 @@ class Steps:
             return None
         p, merged, projected = self.projections, args[0], self.projected  # merged: (B, M, H*d)
         self.projected = {}
-        if self.tap.fused:
+        if self.tap.found:
             return None
         if len(projected) != len(p.inputs):
             raise LayerNotRecordedError(
@@ -75,12 +75,10 @@ class Steps:
         call = replace(self.tap.call(q, k, v, p.scale, None), mix=p.mix, mix_scores=p.mix_scores)
         own = merged.unflatten(-1, (q.shape[1], -1)).transpose(1, 2)  # (B, H, M, d)
 
-        def run(*inputs: Tensor) -> Tensor:
-            if all(x is y for x, y in zip(inputs, (q, k, v), strict=True)):
-                return own
+        def run(hold: Callable[[Tensor], Tensor]) -> Tensor:
             if call.layout.cross:  # of which the values stay in the graph
                 raise UnsupportedModelError(f"{call.name}: attention pools computed step by step are not supported")
-            return own.detach()
+            return own
 
         out = self.tap.attend(call, run)
         self._compare(call, own, out)
@@ -90,7 +88,7 @@ class Steps:
         """The layer must compute what it is taken for."""
         if self.tap.adapter.training or out.shape != own.shape or out.data_ptr() != own.data_ptr():
             return  # with dropout, or in a replay, where the attention is given
-        rows = [row % call.q.shape[2] for row in CHECKED_ROWS]
+        rows = [row % call.queries for row in CHECKED_ROWS]
         with torch.no_grad():
             expected = call.weights(rows) @ ops.widen(call.v)
             worst = (expected - own[:, :, rows]).abs().max().item()

@@ -1,12 +1,13 @@
 """What listens while a model runs: one mode sees every attention, a stack of hooks tells in which layer it happens.
 
 The mode is thread-local and the hooks answer only to the tap of their own context, so that threads can explain one
-shared model at once. There are three ways to an attention, and all of them end in `attend`:
+shared model at once. There are four ways to an attention, and all of them end in `attend`:
 
 - torch's scaled_dot_product_attention, which the mode sees;
 - torch's multi_head_attention_forward (nn.MultiheadAttention), inside which modes are off: the same steps are taken
   here, with what it was called with;
-- attention that a layer computes step by step, between the projections that its adapter names (`steps`).
+- a softmax that the layer computes itself, followed until it meets the values (`softmaxes`);
+- attention that a layer computes between the projections that its adapter names (`steps`).
 """
 
 import inspect
@@ -23,12 +24,14 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from .. import ops
-from ..access import Adapter, AttentionCall, LayerLayout, Readout, TokenLayout
+from ..access import Adapter, AttentionCall, Computed, LayerLayout, Readout, TokenLayout
 from ..errors import LayerNotRecordedError
 from .inputs import Inputs
+from .softmaxes import Product, Softmaxes, of_heads
 from .steps import listen_to_steps
 
-Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
+Held = Callable[[Tensor], Tensor]
+Attention = Callable[[Held], Tensor]  # its output (B, H, M, d), with what the weights are made of held
 
 _MULTI_HEAD = inspect.signature(F.multi_head_attention_forward)
 _active: ContextVar["Tap | None"] = ContextVar("captum_vit_active_tap", default=None)
@@ -44,7 +47,9 @@ class Tap(TorchFunctionMode):
         self.cross = adapter.cross_attention
         self.scope: list[str] = []
         self.seen: Counter[str] = Counter()
-        self.fused = False  # whether torch was asked for the attention of the innermost layer
+        self.found = False  # whether the attention of the innermost layer was seen
+        self.softmaxes = Softmaxes()
+        self.between_projections = set(adapter.projections())
         self._layout: TokenLayout | None = None
 
     def attend(self, call: AttentionCall, run: Attention) -> Tensor:
@@ -75,19 +80,24 @@ class Tap(TorchFunctionMode):
         """Whether a tensor has the shape of the token stream, (B, N, anything)."""
         return x.dim() == 3 and self._layout is not None and x.shape[1] == self._layout.tokens
 
-    def layer_layout(self, name: str, q: Tensor, k: Tensor) -> LayerLayout:
+    def layer_layout(self, name: str, queries: int, keys: int) -> LayerLayout:
         """Where the layer's queries and keys lie."""
-        return self.layout.of_layer(name, q.shape[-2], k.shape[-2], cross=self.cross.get(name))
+        return self.layout.of_layer(name, queries, keys, cross=self.cross.get(name))
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        if func is F.scaled_dot_product_attention and self.scope:
-            self.fused = True
-            return self.fused_attention(*args, **(kwargs or {}))
-        if func is F.linear:
-            return self.linear(*args, **(kwargs or {}))
-        if func is F.multi_head_attention_forward and self.scope:
-            return self.multi_head(args, kwargs or {})
-        return self.other(func, args, kwargs or {})
+        kwargs = kwargs or {}
+        if self.scope:
+            if func is F.scaled_dot_product_attention:
+                return self.fused_attention(*args, **kwargs)
+            if func is F.multi_head_attention_forward:
+                return self.multi_head(args, kwargs)
+            product = self.softmaxes.product(func, args, kwargs)
+            if product is not None:
+                return self.computed_attention(product, func, args, kwargs)
+        out = self.linear(*args, **kwargs) if func is F.linear else self.other(func, args, kwargs)
+        if self.scope and self.scope[-1] not in self.between_projections:
+            self.softmaxes.note(func, args, kwargs, out)
+        return out
 
     def fused_attention(
         self,
@@ -101,6 +111,7 @@ class Tap(TorchFunctionMode):
         enable_gqa: bool = False,
     ) -> Tensor:
         """scaled_dot_product_attention."""
+        self.found = True
         if enable_gqa:
             key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], 1) for x in (key, value))
         if is_causal:
@@ -108,10 +119,32 @@ class Tap(TorchFunctionMode):
         scale = query.shape[-1] ** -0.5 if scale is None else scale
         call = self.call(query, key, value, scale, attn_mask)
 
-        def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, dropout_p=dropout_p, scale=scale)
+        def run(hold: Held) -> Tensor:
+            q, k = hold(query), hold(key)
+            return F.scaled_dot_product_attention(q, k, value, attn_mask=attn_mask, dropout_p=dropout_p, scale=scale)
 
         return self.attend(call, run)
+
+    def computed_attention(self, product: Product, func: Callable, args: tuple, kwargs: dict) -> Tensor:
+        """A softmax that the layer computed, and now multiplies with the values."""
+        name = self.scope[-1]
+        heads = of_heads(product, len(self.inputs.images))
+        if heads is None:
+            raise LayerNotRecordedError(
+                f"the attention of layer {name!r} has the shape {tuple(product.weights.shape)}, and not (images, heads, "
+                f"queries, keys): what stands for the images and what for the heads is not known"
+            )
+        self.found = True
+        self.softmaxes.forget()
+        computed, values, forth, back = heads
+        call = self.call(values, values, values, 1.0, None, computed)
+
+        def run(hold: Held) -> Tensor:
+            operands = list(args) if len(args) > 1 else [*args, *kwargs.values()]
+            operands = [hold(x) if x is product.followed.now else x for x in operands]
+            return forth(self.other(func, tuple(operands), {}))
+
+        return back(self.attend(call, run))
 
     def multi_head(self, args: tuple, kwargs: dict) -> tuple[Tensor, Tensor | None]:
         """multi_head_attention_forward: (L, B, E) in and out, and the attention if it is asked for."""
@@ -148,13 +181,20 @@ class Tap(TorchFunctionMode):
         biases = [None] * 3 if bias is None else bias.detach().chunk(3)
         return [self.linear(*part) for part in zip((query, key, value), weights, biases, strict=True)]
 
-    def call(self, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None) -> AttentionCall:
+    def call(
+        self, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None, computed: Computed | None = None
+    ) -> AttentionCall:
         """The attention that the innermost layer is about to compute."""
         name = self.scope[-1]
         self.seen[name] += 1
         if self.seen[name] > 1:  # before its layout is asked, which may not hold for what comes now
             self._check(name, self.layers[name])
-        return AttentionCall(name, q, k, v, scale, bias, q.new_empty(0), self.layer_layout(name, q, k))
+        empty = v.new_empty(0)
+        if computed is None:
+            layout = self.layer_layout(name, q.shape[-2], k.shape[-2])
+            return AttentionCall(name, q, k, v, scale, bias, empty, layout)
+        layout = self.layer_layout(name, *computed.scores.shape[-2:])
+        return AttentionCall(name, empty, empty, v, scale, bias, empty, layout, computed=computed)
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -180,7 +220,7 @@ class Tap(TorchFunctionMode):
         if count == 1 or (count == 0 and name in self.cross):  # an owner may read the tokens in another way
             return
         how = (
-            f"ran {count} times in one forward" if count else "did not run through torch's scaled_dot_product_attention"
+            f"ran {count} times in one forward" if count else "computed no softmax of scores that then met values"
         )
         raise LayerNotRecordedError(
             f"expected one attention in layer {name!r} ({type(module).__name__}), but it {how}: "
@@ -191,13 +231,15 @@ class Tap(TorchFunctionMode):
         def hook(*_: Any) -> None:
             if self.active:
                 self.scope.append(name)
-                self.fused = False
+                self.found = False
+                self.softmaxes.forget()
 
         return hook
 
     def _leave(self, *_: Any) -> None:
         if self.active and self.scope:
             self.scope.pop()
+            self.softmaxes.forget()
 
     # torch calls a hook without kwargs if it is removed after being listed, as happens between threads
     def _look_at_images(self, module: nn.Module, args: tuple, kwargs: dict | None = None) -> None:

@@ -116,7 +116,7 @@ class ForwardTap(Tap):
         return out
 
     def attend(self, call: AttentionCall, run: Attention) -> Tensor:
-        out = self._in_graph(call, run) if self.graph else run(call.q, call.k, call.v)
+        out = self._in_graph(call, run) if self.graph else run(_as_it_is)
         self._keep(replace(call, out=out))
         return out
 
@@ -124,9 +124,9 @@ class ForwardTap(Tap):
         """The output behind the valve, as the place where the gradient is taken."""
         with torch.enable_grad():  # a layer that computes its attention in steps may stand under a no_grad of its owner
             if call.layout.cross:  # its values are how the tokens reach the score: they stay in the graph
-                out = run(self.valve(call.q), self.valve(call.k), call.v)
+                out = run(self.valve)
             else:
-                out = self.valve(run(call.q, call.k, call.v))
+                out = self.valve(run(_as_it_is))
             wanted = call.name in self.keep.layers and not out.requires_grad
             return out.detach().requires_grad_() if wanted else out
 
@@ -166,7 +166,7 @@ class ReplayTap(Tap):
         self._layout = self.full  # as in the forward: to ask the adapter again takes some milliseconds
         return self._layout
 
-    def layer_layout(self, name: str, q: Tensor, k: Tensor) -> LayerLayout:
+    def layer_layout(self, name: str, queries: int, keys: int) -> LayerLayout:
         return self.recorded[name].layout
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
@@ -226,6 +226,10 @@ class ReplayTap(Tap):
             return bound.args, bound.kwargs
 
         return hook
+
+
+def _as_it_is(x: Tensor) -> Tensor:
+    return x
 
 
 def _no_rows(x: Any) -> Any:
