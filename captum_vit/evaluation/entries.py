@@ -2,7 +2,7 @@
 
 import inspect
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from ..access import Adapter
 from ..attr import METHODS, ViTAttribution, find_method
+from ..attr.finding import called, of_captum, unknown_method
 from ..attr.captum_methods import Scored
 from ..capture import Run
 from ..describing import described
-from ..errors import OptionError, nearest
+from ..errors import OptionError, brief, nearest
 from ..explanation.explaining import Explainer
 from ..plugins import named_object
 from ..targets import Target
@@ -39,7 +40,7 @@ class Entry:
     def __init__(self, method: Any, model: nn.Module, options: Mapping[str, Any] | None = None) -> None:
         if not hasattr(method, "attribute") and not callable(method):
             raise OptionError(
-                f"a method is an attribution or a function (model, images, targets) -> maps, got {method!r}"
+                f"a method is an attribution or a function (model, images, targets) -> maps, got {brief(method)}"
             )
         self.method, self.forward_func, self.options = method, model, dict(options or {})
         self._in_parts = "internal_batch_size" in _parameters(getattr(method, "attribute", method))
@@ -123,23 +124,30 @@ def entries(
 
 def check_methods(methods: Sequence[Method]) -> None:
     """Raise OptionError for a name that nobody knows, before anything is loaded."""
-    known = ["all", *METHODS, *BASELINES]
-    for method in [methods] if isinstance(methods, str) else methods:
+    for method in _listed(methods):
         if not isinstance(method, str):
             continue
         if ":" in method:
             named_object(method)
-        elif method not in known:
-            raise OptionError(
-                f"no method {method!r}; there are {', '.join(known)}, or module:object{nearest(method, known)}"
-            )
+        elif method != "all" and called(method, BASELINES) is None and of_captum(method) is None:
+            raise OptionError(unknown_method(method, ["all", *METHODS, *BASELINES], "module:object"))
+
+
+def _listed(methods: Any) -> list[Any]:
+    """Methods one by one, a single one among them."""
+    if isinstance(methods, str) or callable(methods) or hasattr(methods, "attribute"):
+        return [methods]
+    if isinstance(methods, (list, tuple, Set)):
+        return list(methods)
+    raise OptionError(
+        f"methods are names, classes or functions in a list, or by name in a mapping, got {brief(methods)}"
+    )
 
 
 def _named(methods: Sequence[Method] | Mapping[str, Any], explainer: Explainer) -> list[tuple[str, Any]]:
     """(name, method) of each, a method of ours by its name still; one that is named twice stands once."""
     found: list[tuple[str, Any]] = []
-    methods = [methods] if isinstance(methods, str) else methods
-    given = methods.items() if isinstance(methods, Mapping) else [("", method) for method in methods]
+    given = methods.items() if isinstance(methods, Mapping) else [("", method) for method in _listed(methods)]
     for name, method in given:
         every = [*explainer.choose("all"), *BASELINES] if isinstance(method, str) and method == "all" else [method]
         for each in every:
@@ -156,7 +164,12 @@ def _named_alone(method: Any) -> tuple[str, Any]:
     check_methods([method])
     if ":" in method:
         return method.rpartition(":")[2], named_object(method)
-    return method, BASELINES.get(method, method)
+    name = called(method, BASELINES)
+    if name is None:
+        own = of_captum(method)
+        assert own is not None
+        return own.__name__, own
+    return name, BASELINES.get(name, name)
 
 
 def _known_options(method: Any) -> set[str]:

@@ -6,8 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..attr import METHODS
-from ..errors import OptionError, nearest
+from ..attr import find_method
 
 
 def quantus_explain(
@@ -26,13 +25,12 @@ def quantus_explain(
     Raises:
         OptionError: an unknown method.
     """
-    if method not in METHODS:
-        raise OptionError(f"no method {method!r}; there are {', '.join(METHODS)}{nearest(method, list(METHODS))}")
+    kind = find_method(method)[1]
     own = {name: value for name, value in options.items() if name not in QUANTUS_OWN}
     weight = next(model.parameters())
     images = torch.as_tensor(np.asarray(inputs), dtype=weight.dtype, device=weight.device)
     classes = torch.as_tensor(np.asarray(targets), device=weight.device).long()
-    maps = METHODS[method](model).attribute(images, target=classes, output_shape="spatial", **own)
+    maps = kind(model).attribute(images, target=classes, output_shape="spatial", **own)
     return maps.cpu().float().numpy()
 
 

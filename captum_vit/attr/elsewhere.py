@@ -1,0 +1,40 @@
+"""Methods of the field that are not here, by the letters of their names, and what stands nearest to them."""
+
+import re
+
+ELSEWHERE = {
+    "it weighs the channels of a convolution, where a ViT has attention. agcam weighs attention by gradients; for "
+    "convolutional networks Captum has captum.attr.LayerGradCam": (
+        "cam gradcam gradcam++ gradcamplusplus xgradcam hirescam layercam scorecam eigencam eigengradcam ablationcam "
+        "fullgrad smoothgradcam++ gradcamelementwise shapleycam"
+    ),
+    "nearest are gradient_rollout, which weighs attention by its gradient and multiplies the layers, and agcam, which "
+    "adds them up": (
+        "legrad chefer chefer1 chefer2 cheferetal transformerattribution transformerexplainability tattr "
+        "transformerinterpretability genericattention genericattentionexplainability transformermmexplainability "
+        "relevancemaps attentiontimesgradient gradattention gradientattention attngrad gradattn attcat attentioncam"
+    ),
+    "relevance is not led back layer by layer here. Nearest are gradient_rollout, and captum.attr:InputXGradient": (
+        "lrp attnlrp partiallrp conservativelrp lrpvit relevance relevancepropagation layerwiserelevancepropagation "
+        "deeptaylordecomposition"
+    ),
+    "nearest is rollout": "attentionflow maxflow attnrollout vitrollout rolloutattention",
+    "gradient_rollout is that": "gradrollout attentiongradientrollout attentiongradrollout vitgradrollout",
+    "raw_attention is that": "attention attentionmap attentionmaps selfattention rawattn attentionweights clsattention",
+    "Captum has captum.attr:Saliency, captum.attr:IntegratedGradients and captum.attr:GradientShap": (
+        "shap gradient gradients vanillagradient vanillagradients ig smoothgrad gradxinput inputxgrad"
+    ),
+    "nothing here asks the model about covered images but Captum's, as captum.attr:Occlusion": (
+        "rise vitcx tis tam vitshapley perturbation"
+    ),
+}
+
+
+def elsewhere(method: str) -> str | None:
+    """What is said of a method of the field that is not here; None of any other name."""
+    return next((told for told, names in ELSEWHERE.items() if letters(method) in names.split()), None)
+
+
+def letters(name: str) -> str:
+    """A name without its case, hyphens and spaces."""
+    return re.sub(r"[^a-z0-9+]", "", name.casefold())
