@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from ..access import Adapter
 from ..attr import METHODS, ViTAttribution, find_method
-from ..attr.finding import called, of_captum, unknown_method
 from ..attr.captum_methods import Scored
+from ..attr.finding import called, of_captum, unknown_method
 from ..capture import Run
 from ..describing import described
 from ..errors import OptionError, brief, nearest
