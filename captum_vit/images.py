@@ -1,38 +1,72 @@
 """Reading images in any form, also from files and folders that nobody has checked."""
 
+import warnings
 from collections.abc import Iterable
-from functools import cache
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from .errors import ImageLoadError, InputError
+from .decoding import SUFFIXES, check_file, count, decode, first_of, low_bytes
+from .errors import ImageLoadError, InputError, OptionError
+from .pixels import Read, Window, to_rgb
 from .quiet import quiet
 
 Picture = str | Path | Image.Image | np.ndarray | Tensor
 
-SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # Pillow would run Ghostscript for others
-MAX_PIXELS = 150_000_000  # half a gigabyte as RGB; below the limit at which Pillow itself refuses
-MAX_RATIO = 100  # a preprocessing that keeps proportions blows a longer strip up to any size
-_MAGIC = (b"\x89PNG", b"\xff\xd8", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
+
+class ImageNote(UserWarning):
+    """What was decided about an image that leaves a choice: which page was read, what is black and what is white."""
 
 
-def open_image(path: str | Path) -> Image.Image:
-    """The image in a file as RGB, turned upright as its EXIF orientation says; of an animation the first frame.
+def open_image(path: str | Path, *, page: int | None = None, window: Window | None = None) -> Image.Image:
+    """The image in a file as 8-bit RGB, turned upright as its EXIF orientation says.
 
-    16-bit greys are brought to 8 bits. A transparent image loses its alpha channel.
+    >>> from captum_vit.images import open_image
+    >>> open_image("photo.jpg").size
+    (640, 480)
+
+    Of a stack of computed tomography: `open_image("lung.tif", page=12, window=(-1000, 400))`.
+
+    A transparent image loses its transparency. Where a file leaves a choice, an `ImageNote` warns of what was taken:
+    of several pages the first; greys of more than 8 bits as `to_rgb` of `captum_vit.pixels` says.
+
+    Args:
+        path: of the file.
+        page: which of several pages or frames, from 0; -1 is the last.
+        window: the values that become black and white, for greys.
+    Raises:
+        ImageLoadError: there is no file, or it is a folder, empty, no image, damaged, too large to decode, without
+            such a page, or of colours where a window was given.
+        OptionError: a window that is none.
+    """
+    return _told(read_image(path, page=page, window=window), repr(str(path)))
+
+
+def open_pages(path: str | Path, *, window: Window | None = None) -> list[Image.Image]:
+    """All pages of a file in their order, or frames of an animation; of greys each has a range of its own, or `window`.
 
     Raises:
-        ImageLoadError: there is no file, or it is a folder, empty, no image, damaged, or too large to decode.
+        ImageLoadError, OptionError: as `open_image`.
+    """
+    return [open_image(path, page=page, window=window) for page in range(count_pages(path))]
+
+
+def count_pages(path: str | Path) -> int:
+    """How many pages or frames the file of an image has.
+
+    Raises:
+        ImageLoadError: as `open_image`, or the pages after the first are damaged.
     """
     path = Path(path)
-    _check_file(path)
-    return _decode(path, repr(str(path)))
+    check_file(path)
+    pages = count(path, repr(str(path)))
+    if pages is None:
+        raise ImageLoadError(f"{str(path)!r} has pages that are damaged or cut off: name one by page=..., as page=0")
+    return pages
 
 
 def decode_image(data: bytes, name: str) -> Image.Image:
@@ -43,20 +77,46 @@ def decode_image(data: bytes, name: str) -> Image.Image:
     """
     if not data:
         raise ImageLoadError(f"{name} is empty (0 bytes): get the file again")
-    return _decode(BytesIO(data), name)
+    return _told(decode(BytesIO(data), name), name)
+
+
+def read_image(picture: Picture, *, page: int | None = None, window: Window | None = None) -> Read:
+    """A picture in any form as an upright RGB image, with notes of what was decided on the way.
+
+    Args:
+        picture: a path, a PIL image, an array or a tensor, as for `explain`.
+        page, window: as for `open_image`; a page is for files.
+    Raises:
+        ImageLoadError, InputError, OptionError: as `open_image` and `to_image`.
+    """
+    if isinstance(picture, (str, Path)):
+        check_file(Path(picture))
+        return decode(Path(picture), repr(str(picture)), page, window)
+    return _of_pil(picture if isinstance(picture, Image.Image) else _of_array(picture), window)
 
 
 def to_image(picture: Picture) -> Image.Image:
-    """A picture in any form as an upright RGB image.
+    """A picture in any form as an upright RGB image; an `ImageNote` warns as in `open_image`.
 
     Raises:
         ImageLoadError: a file that is none, or a PIL image whose file is damaged.
-        InputError: an array or tensor of another shape or type, or floating-point pixels.
+        InputError: an array or tensor of another shape or type, or an image without pixels.
     """
-    if isinstance(picture, (str, Path)):
-        return open_image(picture)
-    if isinstance(picture, Image.Image):
-        return _of_pil(picture)
+    return _told(read_image(picture), repr(str(picture)) if isinstance(picture, (str, Path)) else "the image")
+
+
+def warn_of(notes: Iterable[str], name: str) -> None:
+    """An `ImageNote` for each of the notes on the image of this name."""
+    for note in notes:
+        warnings.warn(f"{name}: {note}", ImageNote, stacklevel=4)
+
+
+def _told(read: Read, name: str) -> Image.Image:
+    warn_of(read.notes, name)
+    return read.image
+
+
+def _of_array(picture: object) -> Image.Image:
     if (
         isinstance(picture, Tensor)
         and picture.dtype == torch.uint8
@@ -74,18 +134,32 @@ def to_image(picture: Picture) -> Image.Image:
         raise InputError(_no_image(picture))
     if not pixels.size:
         raise InputError(f"an image has pixels, got {_described(picture)}")
-    return Image.fromarray(pixels.squeeze(2) if pixels.shape[2:] == (1,) else pixels).convert("RGB")
+    return Image.fromarray(pixels.squeeze(2) if pixels.shape[2:] == (1,) else pixels)
 
 
-def _of_pil(image: Image.Image) -> Image.Image:
+def _of_pil(image: Image.Image, window: Window | None) -> Read:
     try:
         with quiet("PIL"):
-            return _to_rgb(image)
+            pages = _pages_of(image)
+            read = to_rgb(image, window, low_bytes(image))
+    except OptionError:
+        raise
     except InputError as error:
         raise InputError(f"the image has {error}") from error
     except Exception as error:  # its file is decoded only here
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageLoadError(f"the PIL image is damaged or cut off ({reason}): get its file again") from error
+    if pages == 1 or image.tell():
+        return read
+    return Read(read.image, (first_of(pages, "image.seek(1)"), *read.notes))
+
+
+def _pages_of(image: Image.Image) -> int:
+    """How many frames an open file has, of which the image is one; 1 where nobody can tell any more."""
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception:  # the others are damaged, or the file is closed
+        return 1
 
 
 def _no_image(picture: object) -> str:
@@ -137,95 +211,3 @@ def _images_in(folder: Path) -> list[Path]:
     if not files:
         raise ImageLoadError(f"no images in the folder {str(folder)!r}: looked for {', '.join(SUFFIXES)}")
     return files
-
-
-@cache
-def known_formats() -> list[str]:
-    """The formats that this build of Pillow reads."""
-    Image.init()
-    return [name for name in FORMATS if name in Image.OPEN]
-
-
-def _check_file(path: Path) -> None:
-    try:
-        if path.is_dir():
-            raise ImageLoadError(f"{str(path)!r} is a folder, not an image: name the files in it")
-        if not path.exists():
-            raise ImageLoadError(f"no such file: {str(path)!r}")
-        if not path.is_file():
-            raise ImageLoadError(f"{str(path)!r} is not a regular file")
-        with path.open("rb") as file:
-            if not file.read(1):
-                raise ImageLoadError(f"{str(path)!r} is empty (0 bytes): get the file again")
-    except ImageLoadError:
-        raise
-    except OSError as error:
-        raise ImageLoadError(f"cannot read {str(path)!r}: {error.strerror}") from error
-
-
-def _decode(source: Path | BytesIO, name: str) -> Image.Image:
-    with quiet("PIL"):  # it remarks on odd metadata; sizes are checked here
-        try:
-            image = Image.open(source, formats=known_formats())
-        except Image.DecompressionBombError as error:
-            raise ImageLoadError(f"{name} {_too_large('')}") from error
-        except UnidentifiedImageError as error:
-            raise ImageLoadError(f"{name} {_what_it_is(source)}") from error
-        except Exception as error:  # decoders raise whatever the damage leads to
-            raise ImageLoadError(_damaged(name, error)) from error
-        with image:
-            _check_size(name, *image.size)
-            try:
-                return _to_rgb(image)
-            except InputError as error:
-                raise ImageLoadError(f"{name} has {error}") from error
-            except Exception as error:
-                raise ImageLoadError(_damaged(name, error)) from error
-
-
-def _check_size(name: str, width: int, height: int) -> None:
-    """The size that the header promises, before any pixel is decoded."""
-    if width * height > MAX_PIXELS:
-        raise ImageLoadError(f"{name} {_too_large(f' ({width}x{height})')}")
-    if max(width, height) > MAX_RATIO * min(width, height):
-        raise ImageLoadError(
-            f"{name} is a strip of {width}x{height} pixels: cut it, one side may be {MAX_RATIO} times the other"
-        )
-
-
-def _too_large(size: str) -> str:
-    return f"is enormous{size}: at most {MAX_PIXELS // 10**6} megapixels are decoded, make it smaller first"
-
-
-def _damaged(name: str, error: Exception) -> str:
-    if isinstance(error, PermissionError):
-        return f"cannot read {name}: {error.strerror}"
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return f"{name} is damaged or cut off ({reason}): get the file again"
-
-
-def _what_it_is(source: Path | BytesIO) -> str:
-    """Why Pillow knows no format for the file."""
-    if isinstance(source, Path):
-        with source.open("rb") as file:
-            start = file.read(512)
-    else:
-        start = source.getvalue()[:512]
-    if start.startswith(_MAGIC) or not start.strip(b"\0"):
-        return "is damaged or cut off: get the file again"
-    text = start.decode("utf-8", "ignore")
-    if len(text) > len(start) / 2 and all(c.isprintable() or c.isspace() for c in text):
-        return "is not an image but text, whatever its name says"
-    return f"is not an image in a format that is known here: convert it to one of {', '.join(SUFFIXES)}"
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Upright, whatever the mode, read from a file or not; InputError if its range is unknown."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # Pillow would clip 16 bits at 255 instead of scaling them
-        return image.convert("I").point(lambda value: value / 257).convert("L").convert("RGB")
-    if image.mode == "F":
-        raise InputError("floating-point pixels of unknown range: save it with 8 or 16 bits")
-    if image.mode == "P":  # a palette may come with transparency of its own
-        image = image.convert("RGBA")
-    return image.convert("RGB")

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..decoding import MAX_PIXELS, known_formats
 from ..errors import DataError
-from ..images import MAX_PIXELS, decode_image, known_formats, open_image
+from ..images import decode_image, open_image
 from .base import Boxes, Mask
 
 Labels = NDArray[np.generic]
