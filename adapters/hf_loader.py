@@ -1,7 +1,9 @@
 """Models of Hugging Face transformers, by folder or by id on the hub, with their image processors."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,42 +12,98 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelFor
 from transformers.utils import logging
 
 from captum_vit.adapters import hub
+from captum_vit.checkpoints import Checkpoint, first, read_checkpoint
 from captum_vit.errors import ModelLoadError
-from captum_vit.models import LoadedModel, load_weights, read_checkpoint
+from captum_vit.models import LoadedModel
 from captum_vit.preprocessing import read_preprocessing
 
 
-def load(name: str, *, checkpoint: str | Path | None = None, pretrained: bool = True) -> LoadedModel:
+def load(
+    name: str,
+    *,
+    checkpoint: str | Path | None = None,
+    checkpoint_key: str | None = None,
+    pretrained: bool = True,
+) -> LoadedModel:
     """An image classifier, or a backbone without a head where the checkpoint is one (as DINO's).
 
     Args:
         name: a folder that `save_pretrained` wrote (model and image processor), or an id on the hub.
-        checkpoint: weights under transformers' names, loaded instead of those in the folder or on the hub; the
-            configuration is still read from there.
+        checkpoint: weights under transformers' names, also those of its earlier versions, loaded instead of those in
+            the folder or on the hub; the configuration is still read from there, but for the number of classes.
+        checkpoint_key: which of several sets of weights in it.
         pretrained: without a checkpoint, load the weights; else they are random.
     Raises:
         ModelLoadError: no such folder or id, no network, a file missing, weights that do not fit.
     """
     source = _source(name)
+    notes: tuple[str, ...] = ()
     with _quiet():
         config = _from_source(AutoConfig, source, name, trust_remote_code=False)
         processor = _from_source(AutoImageProcessor, source, name, trust_remote_code=False)
         preprocess = read_preprocessing(processor)
         kind = _kind(config)
-        if checkpoint is None and pretrained:
+        named = kind is not AutoModel
+        if checkpoint is not None:
+            own = kind.from_config(config, trust_remote_code=False)
+            found = read_checkpoint(checkpoint, checkpoint_key).fitted(own.state_dict().keys())
+            found, named = _head_sized(config, found, named)
+            model, notes = _with_weights(type(own), config, found), found.notes
+        elif pretrained:
             model, info = _from_source(kind, source, name, output_loading_info=True, trust_remote_code=False)
             _check_complete(info, name)
         else:
             model = kind.from_config(config, trust_remote_code=False)
-    if checkpoint is not None:
-        load_weights(model, read_checkpoint(checkpoint))
     return LoadedModel(
         model.eval(),
-        preprocess,
-        {} if kind is AutoModel else {int(index): str(label) for index, label in config.id2label.items()},
+        replace(preprocess, origin=f"{type(processor).__name__} of hf/{name}"),
+        {int(index): str(label) for index, label in config.id2label.items()} if named else {},
         multi_label=getattr(config, "problem_type", None) == "multi_label_classification",
         regression=getattr(config, "problem_type", None) == "regression",
+        notes=notes,
+        random=checkpoint is None and not pretrained,
     )
+
+
+def knows(name: str) -> bool:
+    """Whether a name is a folder of `save_pretrained`, or has the form of an id on the hub."""
+    return (Path(name).expanduser() / "config.json").is_file() or re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None
+
+
+def _head_sized(config: Any, found: Checkpoint, named: bool) -> tuple[Checkpoint, bool]:
+    """With as many classes in the configuration as the checkpoint's classifier has; whether their names are known."""
+    head = found.weights.get("classifier.weight")
+    if head is None or head.dim() != 2 or len(head) == config.num_labels:
+        return found, named
+    note = (
+        f"checkpoint: its classifier has {len(head)} classes, the configuration {config.num_labels}: they have no names"
+    )
+    config.num_labels = len(head)
+    return replace(found, notes=(*found.notes, note)), False
+
+
+def _with_weights(kind: Any, config: Any, found: Checkpoint) -> Any:
+    """The model with these weights, all of them; names of earlier versions are translated by transformers."""
+    try:
+        model, info = kind.from_pretrained(
+            None, config=config, state_dict=found.weights, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    except Exception as error:  # whatever transformers stumbles over
+        raise ModelLoadError(f"the checkpoint {found.path!r} cannot be loaded: {hub.reason(error)}") from error
+    missing, unknown = ([str(key) for key in sorted(info[f"{what}_keys"])] for what in ("missing", "unexpected"))
+    reshaped = [
+        f"{key[0]} is {tuple(key[1])} and should be {tuple(key[2])}" if isinstance(key, tuple) else str(key)
+        for key in sorted(info["mismatched_keys"])
+    ]
+    parts = {"missing": missing, "not in the model": unknown, "of another shape": reshaped}
+    if any(parts.values()):
+        differing = sum(map(len, parts.values()))
+        details = "; ".join(f"{len(keys)} {what} ({first(keys)})" for what, keys in parts.items() if keys)
+        raise ModelLoadError(
+            f"the checkpoint does not fit {kind.__name__}: {differing} keys differ, of {len(model.state_dict())} in "
+            f"the model: {details}"
+        )
+    return model
 
 
 def _source(name: str) -> str:
@@ -64,7 +122,7 @@ def _source(name: str) -> str:
         return str(folder)
     if name.startswith(("/", ".", "~")) or name.count("/") > 1:
         raise ModelLoadError(f"'hf/{name}': there is no folder {name!r}; a model is hf/FOLDER or hf/OWNER/NAME")
-    hub.require(name, ["config.json"], f"hf/{name}", f"there is no folder {name!r}; name one with a copy of the model")
+    hub.require(name, ["config.json"], f"hf/{name}", "name a folder with a copy of the model, as hf/FOLDER")
     return name
 
 

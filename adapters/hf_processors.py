@@ -1,14 +1,18 @@
 """The preprocessing that image processors of Hugging Face transformers stand for, of either backend."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import AutoImageProcessor
 from transformers.image_processing_utils import BaseImageProcessor
 
+from captum_vit.adapters.hf_common import is_hf
 from captum_vit.errors import PreprocessingError
 from captum_vit.geometry import Size, View, shortest_edge
 from captum_vit.preprocessing import Preprocessing, read_preprocessing
@@ -18,14 +22,17 @@ _SIZES = ({"height", "width"}, {"shortest_edge"}, {"shortest_edge", "longest_edg
 
 
 def read(source: Any) -> Preprocessing | None:
-    """The preprocessing of an image processor, or of the one inside a processor for text and images; else None.
+    """The preprocessing of an image processor, of the one inside a processor for text and images, or of the one that a
+    model's own folder holds; else None.
 
     Processors share names of attributes and steps but not what they do with them: what the attributes say is compared
     with what becomes of an image.
 
     Raises:
-        PreprocessingError: it resizes, crops or pads in a way that is not known here.
+        PreprocessingError: it resizes, crops or pads in a way that is not known here, or a model without a processor.
     """
+    if isinstance(source, nn.Module):
+        return _of_model(source) if _is_hf(source) else None
     processor = getattr(source, "image_processor", source)
     if not isinstance(processor, BaseImageProcessor):
         return None
@@ -34,6 +41,24 @@ def read(source: Any) -> Preprocessing | None:
     if known is None or known[0] != state:
         known = _KNOWN[processor] = state, _geometry(processor), _normalisation(processor)
     return Preprocessing(partial(_prepare, processor), known[1], *known[2])
+
+
+def _is_hf(model: Any) -> bool:
+    return any(kind.__name__ == "PreTrainedModel" and is_hf(kind) for kind in type(model).__mro__)
+
+
+def _of_model(model: Any) -> Preprocessing:
+    """That of the image processor that was saved beside a model."""
+    name = str(model.name_or_path or "")
+    folder = Path(name).expanduser()
+    if name and any((folder / f"{kind}processor_config.json").is_file() for kind in ("pre", "")):
+        processor = AutoImageProcessor.from_pretrained(str(folder), trust_remote_code=False)
+        found = read_preprocessing(processor)
+        return replace(found, origin=f"{type(processor).__name__} in the model's folder {name}")
+    raise PreprocessingError(
+        f"no preprocessing is known for {type(model).__name__}: pass preprocess=AutoImageProcessor.from_pretrained("
+        f"{name or 'FOLDER OR ID OF THE MODEL'!r}), or torchvision transforms"
+    )
 
 
 _KNOWN: WeakKeyDictionary[Any, tuple[str, Callable[[Size], View], Any]] = WeakKeyDictionary()
@@ -61,8 +86,7 @@ def _normalisation(processor: Any) -> tuple[Any, Any]:
     mean, std = (config.get(end, getattr(processor, f"image_{end}", None)) for end in ("mean", "std"))
     if not (normalises and mean and std):
         return None, None
-    told = Preprocessing(partial(_prepare, processor), View.of, tuple(mean), tuple(std))
-    return (told.mean, told.std) if normalises_so(told) else (None, None)
+    return (tuple(mean), tuple(std)) if normalises_so(partial(_prepare, processor), mean, std) else (None, None)
 
 
 def _view(processor: Any) -> Callable[[Size], View]:

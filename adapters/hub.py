@@ -7,6 +7,11 @@ from huggingface_hub.errors import GatedRepoError, HFValidationError, Repository
 
 from captum_vit.errors import ModelLoadError
 
+OTHER_WEIGHTS = (
+    "give weights that are here already by checkpoint=FILE (--checkpoint FILE), or take random ones, whose maps show "
+    "the architecture alone, by pretrained=False (--random)"
+)
+
 
 def require(repository: str, files: Iterable[str], spec: str, instead: str) -> None:
     """Make sure that a download can begin, by one request: the libraries themselves try for a minute and more.

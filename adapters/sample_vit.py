@@ -11,9 +11,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from captum_vit import sample
+from captum_vit.checkpoints import load_weights, read_checkpoint
 from captum_vit.errors import ModelLoadError, nearest
 from captum_vit.geometry import View
-from captum_vit.models import LoadedModel, load_weights, read_checkpoint
+from captum_vit.models import LoadedModel
 from captum_vit.preprocessing import Preprocessing
 
 
@@ -48,12 +49,19 @@ def build(library: Literal["timm", "transformers"] = "timm", pretrained: bool = 
     return model.eval()
 
 
-def load(name: str, *, checkpoint: str | Path | None = None, pretrained: bool = True) -> LoadedModel:
+def load(
+    name: str,
+    *,
+    checkpoint: str | Path | None = None,
+    checkpoint_key: str | None = None,
+    pretrained: bool = True,
+) -> LoadedModel:
     """The sample model with its preprocessing, which squashes any image to 64 by 64.
 
     Args:
         name: "timm" (also "") or "transformers", the library that builds it.
         checkpoint: weights under that library's names, instead of the shipped ones.
+        checkpoint_key: which of several sets of weights in it.
         pretrained: without a checkpoint, load the shipped weights; else they are random.
     Raises:
         ModelLoadError: another name, or a checkpoint that does not fit.
@@ -66,10 +74,21 @@ def load(name: str, *, checkpoint: str | Path | None = None, pretrained: bool = 
         libraries = ["sample/timm", "sample/transformers"]
         hint = nearest(f"sample/{name}", libraries)
         raise ModelLoadError(f"the sample is {' or '.join(libraries)}, got 'sample/{name}'{hint}")
+    notes: tuple[str, ...] = ()
     if checkpoint is not None:
-        load_weights(model, read_checkpoint(checkpoint))
+        found = read_checkpoint(checkpoint, checkpoint_key).fitted(model.state_dict().keys())
+        load_weights(model, found)
+        notes = found.notes
+    elif pretrained:
+        notes = ("the sample model knows drawn shapes alone; name a model for photographs",)
+    random = checkpoint is None and not pretrained
     names = dict(enumerate(sample.CLASSES))
-    return LoadedModel(model, PREPROCESSING, names, multi_label=True)
+    return LoadedModel(model, PREPROCESSING, names, multi_label=True, notes=notes, random=random)
+
+
+def knows(name: str) -> bool:
+    """Whether a name is one of the libraries that build the sample model."""
+    return name in ("timm", "transformers")
 
 
 def _prepare(image: Image.Image) -> Tensor:
@@ -79,4 +98,6 @@ def _prepare(image: Image.Image) -> Tensor:
 
 
 _SIDE = sample.CONFIG["img_size"]
-PREPROCESSING = Preprocessing(_prepare, lambda size: View.of(size).resized(_SIDE, _SIDE), sample.MEAN, sample.STD)
+PREPROCESSING = Preprocessing(
+    _prepare, lambda size: View.of(size).resized(_SIDE, _SIDE), sample.MEAN, sample.STD, "the sample's"
+)

@@ -112,6 +112,7 @@ class Explained:
     versions: of the packages that took part.
     attention: kept where it was asked for.
     photographed: (width, height) of the original, where `image` is a reduced copy of it.
+    notes: what a user should know: the preprocessing, weights that are random, outputs that are odd.
     """
 
     image: Image.Image
@@ -123,6 +124,7 @@ class Explained:
     versions: Mapping[str, str] = field(default_factory=dict)
     attention: AttentionRecord | None = None
     photographed: Size | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         grids = [tuple(a.flow.shape[1:]) for a in self.attributions]
@@ -231,4 +233,5 @@ class Explained:
     def __repr__(self) -> str:
         size = f"{self.image.width}x{self.image.height}"
         shown = ", ".join(a.title for a in self.attributions)
-        return f"{type(self).__name__}({self.source or 'image'} {size}, {self.model or 'model'}: {shown})"
+        told = "".join(f"; {note}" for note in self.notes if not note.startswith("preprocessing: "))
+        return f"{type(self).__name__}({self.source or 'image'} {size}, {self.model or 'model'}: {shown}{told})"

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,7 +11,8 @@ from torch import nn
 from .access import Adapter, AttentionCall, Grid, LayerLayout, Readout, TokenLayout
 from .access.registry import adapt
 from .attr import METHODS
-from .capture import Inputs, Run
+from .attr.calls import checked_inputs
+from .capture import Run
 from .errors import InputError
 
 
@@ -72,7 +74,9 @@ class Inspection:
         return "\n".join(lines)
 
 
-def inspect(model: nn.Module, image_size: Grid | None = None) -> Inspection:
+def inspect(
+    model: nn.Module, image_size: Grid | None = None, *, forward_kwargs: Mapping[str, Any] | None = None
+) -> Inspection:
     """Look at a model through its adapter, by one forward of an image of noise (two where the readout is measured).
 
     >>> print(inspect(model))  # doctest: +ELLIPSIS
@@ -85,9 +89,11 @@ def inspect(model: nn.Module, image_size: Grid | None = None) -> Inspection:
     Args:
         model: any supported model.
         image_size: (height, width) of the image; by default what the model was built for.
+        forward_kwargs: keyword arguments of the model's forward beside the image, for one image.
     Raises:
         UnsupportedModelError: no adapter knows the model, with the reason where there is one.
-        InputError: the model does not say for which size it was built, and none was given.
+        InputError: the model does not say for which size it was built, and none was given; or it needs further
+            arguments.
         TokenLayoutError: it does not take images of that size.
         LayerNotRecordedError: it computes attention in a way that its adapter does not see.
     """
@@ -98,8 +104,9 @@ def inspect(model: nn.Module, image_size: Grid | None = None) -> Inspection:
     weight = next((p for p in adapter.vit.parameters() if p.is_floating_point()), torch.zeros(()))
     draw = torch.Generator().manual_seed(0)  # of a blank image a measured score can be flat
     image = adapter.example(size, draw).to(weight)
+    call = checked_inputs(adapter, image, None, forward_kwargs)
     with torch.no_grad():
-        run = Run(adapter, Inputs(image), {_heads_and_layout})
+        run = Run(adapter, call, {_heads_and_layout})
         seen = run.reduced(_heads_and_layout)
     modules = adapter.attention_layers()
     return Inspection(

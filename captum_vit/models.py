@@ -4,25 +4,26 @@ What stands before the first slash chooses a loader from the entry-point group `
 the loader. So the core knows no framework, and a package can bring loaders of its own.
 """
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from importlib.metadata import entry_points
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .access import adapt, unwrap
 from .errors import ModelLoadError, OptionError, nearest
+from .images import SUFFIXES
 from .preprocessing import Preprocessing
-from .quiet import quiet
 
 LOADERS = "captum_vit.loaders"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LoadedModel:
     """A model in eval mode with what belongs to it.
 
@@ -31,6 +32,9 @@ class LoadedModel:
     multi_label: whether every class is scored by itself (sigmoid), instead of against the others (softmax); a single
         class always is.
     regression: whether the outputs are values, without a meaning as classes.
+    shares: whether the outputs are probabilities already, as after a softmax.
+    name: as it was asked for.  notes: what a user should know of how it was loaded.
+    random: whether its weights are, so that its maps show nothing but its architecture.
     """
 
     model: nn.Module
@@ -38,10 +42,24 @@ class LoadedModel:
     class_names: Mapping[int, str] = field(default_factory=dict)
     multi_label: bool = False
     regression: bool = False
+    shares: bool = False
+    name: str = ""
+    notes: tuple[str, ...] = ()
+    random: bool = False
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """(..., classes) -> (..., classes), each in 0..1."""
+        if self.shares:
+            return logits
         return logits.sigmoid() if self.multi_label or logits.shape[-1] == 1 else logits.softmax(-1)
+
+    def __repr__(self) -> str:
+        count = sum(parameter.numel() for parameter in self.model.parameters())
+        size = f"{count / 1e6:.1f} M" if count >= 1e5 else f"{count / 1e3:.1f} k"
+        parts = [f"{type(self.model).__name__} of {size} parameters{', random ones' if self.random else ''}"]
+        parts.append(f"{len(self.class_names)} named classes" if self.class_names else "no class names")
+        parts.append("no preprocessing" if self.preprocess is None else f"preprocessing {self.preprocess}")
+        return f"{type(self).__name__}({self.name or 'a model'}: {'; '.join([*parts, *self.notes])})"
 
 
 def load_model(spec: str, *, checkpoint: str | Path | None = None, **options: Any) -> LoadedModel:
@@ -53,142 +71,60 @@ def load_model(spec: str, *, checkpoint: str | Path | None = None, **options: An
 
     Args:
         spec: `loader/name`, or `loader` alone where it has a default.
-        checkpoint: file with weights to load into it, .safetensors or a state dict for torch.load(weights_only=True).
-        options: for the loader, as `pretrained=False`.
+        checkpoint: file with weights to load into it, .safetensors or one of torch.save, as Lightning's .ckpt; nothing
+            in it is run.
+        options: for the loader: `pretrained=False` for random weights, `checkpoint_key="teacher"` for one of several
+            sets of weights in a checkpoint, and `img_size=384` for a model of timm that is built for another size.
     Raises:
-        ModelLoadError: no such loader or model, a missing package, or weights that do not fit.
+        ModelLoadError: no such loader or model, a missing package, an option that the loader does not have, or weights
+            that do not fit.
     """
     loader, _, name = spec.partition("/")
     points = {point.name: point for point in entry_points(group=LOADERS)}
     if loader not in points:
-        raise ModelLoadError(
-            f"unknown model {spec!r}: a name begins with {', '.join(sorted(points))}, as timm/vit_base_patch16_224 or "
-            f"hf/FOLDER{nearest(loader, list(points))}"
-        )
+        raise ModelLoadError(_unknown(spec, points))
     try:
-        return points[loader].load()(name, checkpoint=checkpoint, **options)
+        load = points[loader].load()
+        _check_options(load, loader, options)
+        return replace(load(name, checkpoint=checkpoint, **options), name=spec)
     except ModuleNotFoundError as error:
         raise ModelLoadError(
             f"{spec!r} needs the package {error.name!r}, which is not installed: pip install 'captum-vit[all]'"
         ) from error
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """The weights in a safetensors file, or in a file of torch.save that holds nothing but tensors; on the CPU.
-
-    A state dict inside another under `state_dict` or `model` is taken out, and a `module.` that stands before all
-    names, left by DataParallel, is taken off.
-
-    Raises:
-        ModelLoadError: no such file, neither of the two formats, damaged, or Python code in it, which is never run.
-    """
-    path = Path(path)
-    try:
-        with path.open("rb") as file:
-            start = file.read(9)
-    except OSError as error:
-        raise ModelLoadError(f"cannot read the checkpoint {str(path)!r}: {error.strerror}") from error
-    if not start:
-        raise ModelLoadError(f"the checkpoint {str(path)!r} is empty (0 bytes)")
-    content = _read_safetensors(path) if start[8:] == b"{" else _read_torch(path, start)
-    for key in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ModelLoadError(
-            f"the checkpoint {str(path)!r} holds {type(content).__name__}, not weights by name: save model.state_dict()"
-        )
-    if all(str(name).startswith("module.") for name in content):
-        return {str(name).removeprefix("module."): value for name, value in content.items()}
-    return {str(name): value for name, value in content.items()}
-
-
-def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Copy weights into a model, all of them or none.
-
-    Raises:
-        ModelLoadError: names or shapes differ; the message has the first of them and how many there are.
-    """
-    own = model.state_dict()
-    missing = [name for name in own if name not in weights]
-    unknown = [name for name in weights if name not in own]
-    reshaped = [
-        f"{name} is {tuple(weights[name].shape)} and should be {tuple(own[name].shape)}"
-        for name in own
-        if name in weights and weights[name].shape != own[name].shape
-    ]
-    parts = {"missing": missing, "not in the model": unknown, "of another shape": reshaped}
-    if any(parts.values()):
-        differing = sum(map(len, parts.values()))
-        details = "; ".join(f"{len(names)} {what} ({_first(names)})" for what, names in parts.items() if names)
-        raise ModelLoadError(
-            f"the checkpoint does not fit {type(model).__name__}: {differing} keys differ, of {len(own)} in the model: "
-            f"{details}{_prefix_hint(own, unknown)}"
-        )
-    model.load_state_dict(dict(weights))
-
-
-def _prefix_hint(own: Mapping[str, Tensor], unknown: list[str]) -> str:
-    """Whether the names would fit but for what stands before them, as in a LightningModule's checkpoint."""
-    prefix = unknown[0].partition(".")[0] + "." if unknown else ""
-    if unknown and any(name.startswith(prefix) and name.removeprefix(prefix) in own for name in unknown):
-        return f". Names in it begin with {prefix!r}: save the weights of that module alone"
-    return ""
-
-
-def _first(names: list[str], count: int = 3) -> str:
-    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ModelLoadError(f"the checkpoint {str(path)!r} is damaged or cut off: {error}") from error
-
-
-def _read_torch(path: Path, start: bytes) -> Any:
-    try:
-        with quiet("torch"):  # it remarks on the pickle's protocol: what that means for us is in the error
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        is_pickle = start.startswith((b"\x80", b"PK"))
-        if is_pickle and any(sign in str(error) for sign in ("GLOBAL", "Unsupported")):
+def _check_options(load: Callable[..., LoadedModel], loader: str, options: Mapping[str, Any]) -> None:
+    parameters = inspect.signature(load).parameters.values()
+    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "checkpoint"]
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    for name in () if open_ended else options:
+        if name not in known:
             raise ModelLoadError(
-                f"the checkpoint {str(path)!r} holds Python objects beside tensors, and unpickling those could run any "
-                f"code: refused. Save the weights alone, as safetensors or by torch.save(model.state_dict(), ...)"
-            ) from error
-        raise ModelLoadError(_unreadable(path)) from error
-    except Exception as error:  # a damaged archive raises whatever its reader stumbles over
-        raise ModelLoadError(_unreadable(path)) from error
+                f"models of {loader} have no option {name!r}; they have {', '.join(known)}{nearest(name, known)}"
+            )
 
 
-def _unreadable(path: Path) -> str:
-    return (
-        f"the checkpoint {str(path)!r} is neither safetensors nor written by torch.save, or it is damaged: "
-        f"get or save it again"
-    )
+def _unknown(spec: str, points: Mapping[str, EntryPoint]) -> str:
+    """Why a name is none, and which model was meant."""
+    if Path(spec).suffix.lower() in SUFFIXES:
+        return f"unknown model {spec!r}: that is an image, and the image comes first, as explain(image, model)"
+    head, _, rest = spec.partition("/")
+    begins = f"unknown model {spec!r}: a name begins with {', '.join(sorted(points))}"
+    close = [points[loader] for loader in get_close_matches(head, list(points), cutoff=0.6)]
+    meant = [f"{point.name}/{rest}" for point in close if _knows(point, rest)]
+    meant = meant or [f"{loader}/{spec}" for loader, point in sorted(points.items()) if _knows(point, spec)]
+    if meant:
+        return f"{begins}; did you mean {' or '.join(map(repr, meant))}?"
+    return f"{begins}, as timm/vit_base_patch16_224 or hf/FOLDER{nearest(head, list(points))}"
 
 
-def with_names(model: str | nn.Module, class_names: Any, checkpoint: str | Path | None) -> LoadedModel:
-    """A model by name or the module itself, with the names of its classes, or with others."""
-    if isinstance(model, str):
-        found = load_model(model, checkpoint=checkpoint)
-    else:
-        config = getattr(unwrap(model), "config", None)
-        problem = getattr(config, "problem_type", None)
-        found = LoadedModel(
-            model,
-            class_names=adapt(model).class_names,
-            multi_label=problem == "multi_label_classification",
-            regression=problem == "regression",
-        )
-    if class_names is None:
-        return found
-    return replace(found, class_names=dict(class_names if isinstance(class_names, Mapping) else enumerate(class_names)))
+def _knows(point: EntryPoint, name: str) -> bool:
+    """Whether a loader would take a name; its module may have a function `knows` that says so."""
+    try:
+        knows = getattr(import_module(point.module), "knows", None)
+    except ImportError:  # of the framework, or of somebody's package
+        return False
+    return bool(name) and knows is not None and bool(knows(name))
 
 
 def chosen_device(name: str | torch.device | None) -> torch.device:

@@ -1,18 +1,21 @@
 """What stands before a model: an image's way into it, and so the map's way back."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
-from .errors import InputError, PreprocessingError
+from .errors import InputError, OptionError, PreprocessingError
 from .geometry import Size, View
 from .images import to_image
 from .plugins import imported
+from .probing import seen_normalisation, seen_view
 
 PREPROCESSING = "captum_vit.preprocessing"  # entry-point group
 
@@ -32,15 +35,21 @@ class Preprocessing:
     prepare: RGB image -> model input (C, H, W), normalised.
     view: size (width, height) of an image -> how the input looks at it.
     mean, std: of each channel, with which the input was normalised; None if nobody says.
+    origin: whose it is, in words, as "timm's for vit_base_patch16_224".
     """
 
     prepare: Callable[[Image.Image], Tensor]
     view: Callable[[Size], View]
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    origin: str = ""
 
     def __call__(self, image: Image.Image) -> Tensor:
         return self.prepare(image)
+
+    def __str__(self) -> str:
+        """Whose it is and what it does, in words."""
+        return f"{self.origin or 'one of your own'} ({_geometry(self)}, {_normal(self)})"
 
     def describe(self) -> dict[str, Any]:
         """What a manifest says of it, as JSON: what becomes of one landscape, and the normalisation.
@@ -62,8 +71,9 @@ def read_preprocessing(source: Any) -> Preprocessing:
     """The preprocessing that a transform, an image processor or a model stands for.
 
     Args:
-        source: torchvision transforms (also timm's and open_clip's), an image processor of Hugging Face, or a model
-            that carries its own, as timm's do.
+        source: torchvision transforms (also timm's and open_clip's), an image processor of Hugging Face, a model
+            that carries its own, as timm's do, or a function image -> tensor (C, H, W), also albumentations' Compose:
+            what such a function does is seen on images of grey.
     Raises:
         PreprocessingError: none of these, or a step in it whose way back is not known.
     """
@@ -72,11 +82,59 @@ def read_preprocessing(source: Any) -> Preprocessing:
     for read in imported(PREPROCESSING):
         found = read(source)
         if found is not None:
-            return found
+            return found if found.origin else replace(found, origin=type(source).__name__)
+    if callable(source) and not isinstance(source, (type, nn.Module)):
+        return _probed(source)
     raise PreprocessingError(
         f"no preprocessing is known for {type(source).__name__}: pass preprocess=..., torchvision transforms, an image "
         f"processor of Hugging Face, or a captum_vit.Preprocessing"
     )
+
+
+def _probed(function: Any) -> Preprocessing:
+    """The preprocessing that a function is, as far as plain images show it."""
+    name = getattr(function, "__name__", type(function).__name__)
+    by_name = type(function).__module__.split(".")[0] == "albumentations"  # called with image=, gives a dictionary
+
+    def prepare(image: Image.Image) -> Tensor:
+        made = function(image=np.asarray(image))["image"] if by_name else function(image)
+        if isinstance(made, np.ndarray) and made.ndim == 3:
+            made = torch.from_numpy(np.ascontiguousarray(made.transpose(2, 0, 1)))
+        return made
+
+    view = cache(partial(seen_view, prepare, name))
+    view((640, 480))  # what cannot be had is told before the work
+    mean, std = seen_normalisation(prepare)
+    return Preprocessing(prepare, view, mean, std, f"the function {name}, seen on images of grey")
+
+
+def normalised(own: Preprocessing, mean: Sequence[float] | None, std: Sequence[float] | None) -> Preprocessing:
+    """The same images with another mean or deviation; one value stands for all channels.
+
+    Raises:
+        PreprocessingError: nobody says with which the preprocessing's own normalises.
+        OptionError: as many values as there are no channels, or a deviation that is not positive.
+    """
+    if mean is None and std is None:
+        return own
+    if own.mean is None or own.std is None:
+        raise PreprocessingError("the model's preprocessing does not say its mean and std: pass preprocess=... whole")
+    channels = len(own.mean)
+    new_mean, new_std = _of_channels("mean", mean or own.mean, channels), _of_channels("std", std or own.std, channels)
+    if min(new_std) <= 0:
+        raise OptionError(f"std must be above 0, got {', '.join(map(str, new_std))}")
+    old, new = ([torch.tensor(v).view(-1, 1, 1) for v in pair] for pair in ((own.mean, own.std), (new_mean, new_std)))
+
+    def prepare(image: Image.Image) -> Tensor:
+        return (own.prepare(image) * old[1] + old[0] - new[0]) / new[1]
+
+    return replace(own, prepare=prepare, mean=new_mean, std=new_std, origin=f"{own.origin}, normalised as asked")
+
+
+def _of_channels(name: str, values: Sequence[float], channels: int) -> tuple[float, ...]:
+    if len(values) not in (1, channels):
+        raise OptionError(f"{name} has one value, or one for each of {channels} channels, got {len(values)}")
+    return tuple(float(value) for value in (values if len(values) == channels else list(values) * channels))
 
 
 def squashed(own: Preprocessing) -> Preprocessing:
@@ -96,7 +154,7 @@ def squashed(own: Preprocessing) -> Preprocessing:
         pixels = torch.from_numpy(np.array(image.resize(size, Image.Resampling.BILINEAR)))
         return (pixels.permute(2, 0, 1).float() / 255 - mean) / std
 
-    return Preprocessing(prepare, lambda original: View.of(original).resized(*size), own.mean, own.std)
+    return Preprocessing(prepare, lambda original: View.of(original).resized(*size), own.mean, own.std, own.origin)
 
 
 def checked_view(preprocess: Preprocessing, original: Size, size: Size) -> View:
@@ -114,9 +172,14 @@ def checked_view(preprocess: Preprocessing, original: Size, size: Size) -> View:
     return view
 
 
-def covered(view: View, adapter: Any, input_size: tuple[int, int]) -> View:
-    """The view of the model's patches: without what is left over beside the last whole one."""
-    layout = adapter.token_layout(input_size, {})
+def covered(
+    view: View, adapter: Any, input_size: tuple[int, int], arguments: Mapping[str, Any] = MappingProxyType({})
+) -> View:
+    """The view of the model's patches: without what is left over beside the last whole one.
+
+    arguments: with which the model is called beside the image.
+    """
+    layout = adapter.token_layout(input_size, arguments)
     seen = layout.image_size or input_size  # the ViT's owner may have resized
     height = round(layout.grid[0] * layout.patch[0] * input_size[0] / seen[0])
     width = round(layout.grid[1] * layout.patch[1] * input_size[1] / seen[1])
@@ -135,3 +198,36 @@ def shown(inputs: Tensor, preprocess: Preprocessing | None) -> Image.Image:
         pixels = (pixels - pixels.min()) / (pixels.max() - pixels.min()).clamp_min(1e-12)
     shown = (255 * pixels.clamp(0, 1)).round().byte().permute(1, 2, 0).numpy()
     return to_image(shown)
+
+
+def _geometry(preprocess: Preprocessing) -> str:
+    """What becomes of an image's size and proportions, in words."""
+    try:
+        wide, high = preprocess.view((640, 480)), preprocess.view((480, 640))
+    except PreprocessingError:
+        return "another geometry"
+    text = f"{wide.size[0]} x {wide.size[1]}"
+    across, down = wide.scale
+    if abs(across / down - 1) > 0.02:
+        return f"squashed to {text}"
+    side = round(480 * down)
+    left, top, right, bottom = wide.box
+    parts = [f"shorter side to {side}"] if abs(down - 1) > 1e-6 else []
+    if left < -1 or top < -1 or right > 641 or bottom > 481:
+        parts.append(f"padded to {text}")
+    elif wide.window != (0.0, 0.0, 640.0, 480.0):
+        middle = abs(left + right - 640) <= 4 and abs(top + bottom - 480) <= 4
+        parts.append(f"the middle {text} of it" if middle else f"{text} of it")
+    elif high.size != wide.size:
+        parts.append("whole")
+    return ", ".join(parts) or f"{text} as it is"
+
+
+def _normal(preprocess: Preprocessing) -> str:
+    if preprocess.mean is None or preprocess.std is None:
+        return "mean and std unknown"
+    return f"mean {_values(preprocess.mean)}, std {_values(preprocess.std)}"
+
+
+def _values(values: tuple[float, ...]) -> str:
+    return "/".join(f"{value:.3g}" for value in (values if len(set(values)) > 1 else values[:1]))

@@ -1,6 +1,7 @@
 """Whether a preprocessing does what its description says, seen on images whose pixels are their own coordinates."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -9,7 +10,6 @@ from torch import Tensor
 
 from .errors import CaptumViTError, PreprocessingError
 from .geometry import Size, View
-from .preprocessing import Preprocessing
 
 SIZES = ((301, 200), (130, 517), (900, 660))  # no symmetry; smaller and larger than what models take
 LEVELS = 1.5  # of 255: both the ramp and what becomes of it are rounded, and some resizes compute in fixed point
@@ -41,16 +41,77 @@ def unknown(name: str, reason: str) -> PreprocessingError:
     )
 
 
-def normalises_so(preprocessing: Preprocessing) -> bool:
+def normalises_so(
+    prepare: Callable[[Image.Image], Tensor], mean: Sequence[float] | None, std: Sequence[float] | None
+) -> bool:
     """Whether black and white leave `prepare` as `mean` and `std` say."""
-    if preprocessing.mean is None or preprocessing.std is None:
+    if not mean or not std:
         return False
-    mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
-    black, white = _black_and_white(preprocessing.prepare)
+    middle, deviation = torch.tensor(tuple(mean)), torch.tensor(tuple(std))
+    black, white = _black_and_white(prepare)
     return all(
         made.shape == wanted.shape and torch.allclose(made, wanted, atol=0.02)
-        for made, wanted in ((black.flatten(), -mean / std), (white.flatten(), (1 - mean) / std))
+        for made, wanted in (
+            (black.flatten(), -middle / deviation),
+            (white.flatten(), (1 - middle) / deviation),
+        )
     )
+
+
+def seen_normalisation(
+    prepare: Callable[[Image.Image], Tensor],
+) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """mean and std by which `prepare` normalises, from what becomes of black, grey and white; None of any other way."""
+    black, white = _black_and_white(prepare)
+    grey = _middle(_pixels(prepare, Image.new("RGB", SIZES[0], (51, 51, 51))))  # a fifth of white
+    span = white - black
+    if not (span > 1e-6).all() or not torch.allclose(grey, black + span / 5, atol=float(span.max()) * 1e-3):
+        return None, None
+    std = 1 / span
+    return tuple((-black * std).flatten().tolist()), tuple(std.flatten().tolist())
+
+
+def seen_view(prepare: Callable[[Image.Image], Tensor], name: str, size: Size) -> View:
+    """How `prepare` looks at images of a size, from what becomes of ramps: a straight line along each axis.
+
+    Raises:
+        PreprocessingError: no straight line, as where it bends, flips or draws at random.
+    """
+    try:
+        black, white = _black_and_white(prepare, size)
+        lines = []
+        for axis in (0, 1):
+            pixels = _pixels(prepare, _ramp(size, axis))
+            if not torch.equal(pixels, _pixels(prepare, _ramp(size, axis))):
+                raise unknown(name, "the same image comes out in two ways")
+            levels = (255 * (pixels - black) / (white - black)).mean(0).numpy()
+            lines.append(_line(levels if axis == 0 else levels.T, size[axis], name))
+        (across, left), (down, top) = lines
+        view = replace(View.of(size), size=(pixels.shape[2], pixels.shape[1]), scale=(across, down), offset=(left, top))
+        box = [edge if abs(edge - end) > 1 else end for edge, end in zip(view.box, (0, 0, *size), strict=True)]
+    except CaptumViTError:
+        raise
+    except Warning:
+        raise
+    except Exception as error:  # anybody's function raises whatever it likes
+        raise unknown(name, f"{type(error).__name__} on a plain image") from error
+    left, top, right, bottom = box
+    window = (max(left, 0.0), max(top, 0.0), min(right, float(size[0])), min(bottom, float(size[1])))
+    return replace(view, window=window)
+
+
+def _line(levels: np.ndarray, side: int, name: str) -> tuple[float, float]:
+    """(scale, offset) along the columns of `levels`, which a ramp along them became."""
+    middle = levels[len(levels) // 4 : max(1, 3 * len(levels) // 4)]  # there may be padding above and below
+    profile = np.median(middle, 0)
+    places = np.flatnonzero((profile > 8) & (profile < 247))  # beside the edges, where filters bend the line
+    if np.abs(middle - profile).max() > 2 * LEVELS or len(places) < 8 or np.ptp(places) + 1 != len(places):
+        raise unknown(name, "a ramp of grey does not come out as one")
+    x = profile[places] / 255 * side - 0.5  # where in the image
+    step, start = np.polyfit(places, x, 1)
+    if step <= 0 or np.abs(np.polyval((step, start), places) - x).max() > LEVELS * side / 255:
+        raise unknown(name, "a ramp of grey does not come out as one")
+    return float(1 / step), float((start + 0.5) / step - 0.5)
 
 
 def _difference(prepare: Callable[[Image.Image], Tensor], view: Callable[[Size], View]) -> str | None:
@@ -99,11 +160,15 @@ def _ramp(size: Size, axis: int) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(plane)).convert("RGB")
 
 
-def _black_and_white(prepare: Callable[[Image.Image], Tensor]) -> tuple[Tensor, Tensor]:
+def _black_and_white(prepare: Callable[[Image.Image], Tensor], size: Size = SIZES[0]) -> tuple[Tensor, Tensor]:
     """What black and white become, (C, 1, 1) each: so a shift of levels is not taken for one of places."""
-    black, white = (_pixels(prepare, Image.new("RGB", SIZES[0], colour)) for colour in ("black", "white"))
-    row, column = black.shape[1] // 2, black.shape[2] // 2
-    return black[:, row, column, None, None], white[:, row, column, None, None]
+    black, white = (_middle(_pixels(prepare, Image.new("RGB", size, colour))) for colour in ("black", "white"))
+    return black, white
+
+
+def _middle(pixels: Tensor) -> Tensor:
+    """The middle pixel, (C, 1, 1)."""
+    return pixels[:, pixels.shape[1] // 2, pixels.shape[2] // 2, None, None]
 
 
 def _pixels(prepare: Callable[[Image.Image], Tensor], image: Image.Image) -> Tensor:

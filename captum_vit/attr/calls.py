@@ -1,6 +1,7 @@
 """What goes into a method and comes out of it: the model's call, checked, and maps in the shape that is wanted."""
 
 import inspect
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,7 +50,9 @@ def checked_inputs(
     try:
         inspect.signature(adapter.model.forward).bind(call.images, *call.args, **call.kwargs)
     except TypeError as error:
-        raise InputError(f"{type(adapter.model).__name__}.forward: {error}") from error
+        missing = re.match("missing a required argument: '([^']+)'", str(error))
+        hint = f", pass it by forward_kwargs={{{missing[1]!r}: ...}}" if missing else ""
+        raise InputError(f"{type(adapter.model).__name__}.forward: {error}{hint}") from error
     return call
 
 

@@ -8,17 +8,20 @@ from pathlib import Path
 from typing import Any, overload
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..access import adapt, unwrap
 from ..attr import RawAttention, ViTAttribution
 from ..classes import titles
 from ..describing import versions
-from ..errors import OptionError, TargetError
+from ..errors import InputError, OptionError, TargetError, brief
 from ..images import Picture
-from ..models import chosen_device, with_names
+from ..models import LoadedModel, chosen_device
 from ..plugins import is_path
 from ..preprocessing import Preprocessing, read_preprocessing, squashed
+from ..wrapped import preprocessing_of, with_names
+from .answering import RANDOM, notes_of, probabilities, titled, wanted
+from .arguments import of_each, together
 from .asking import Asked, Vocabulary, chosen_methods, listed, shared_options
 from .explanation import Explanation
 from .reading import Reading
@@ -29,15 +32,19 @@ BATCH = 8  # images at once; the graph of ViT-B/16 takes 70 MiB an image
 
 @overload
 def explain(
-    images: Picture, model: str | nn.Module = ..., method: Any = ..., target: Any = ..., **options: Any
+    images: Picture, model: str | nn.Module | LoadedModel = ..., method: Any = ..., target: Any = ..., **options: Any
 ) -> Explanation: ...
 @overload
 def explain(
-    images: Sequence[Picture], model: str | nn.Module = ..., method: Any = ..., target: Any = ..., **options: Any
+    images: Sequence[Picture],
+    model: str | nn.Module | LoadedModel = ...,
+    method: Any = ...,
+    target: Any = ...,
+    **options: Any,
 ) -> list[Explanation]: ...
 def explain(
     images: Picture | Sequence[Picture],
-    model: str | nn.Module = "sample",
+    model: str | nn.Module | LoadedModel = "sample",
     method: Any = None,
     target: Any = None,
     *,
@@ -49,6 +56,7 @@ def explain(
     top_k: int = 5,
     attention: bool = False,
     batch_size: int = BATCH,
+    forward_kwargs: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Explanation | list[Explanation]:
     """Explain images: what the model looked at for each class, laid back on the original.
@@ -58,7 +66,7 @@ def explain(
     Args:
         images: a path, a PIL image, an array (H, W), (H, W, 3) of uint8, a tensor, or a list of these. A uint8 tensor
             (3, H, W) is an image; one of floats, (C, H, W) or (1, C, H, W), is taken as preprocessed already.
-        model: `timm/NAME`, `hf/ID`, `hf/FOLDER`, `sample`, or the model itself.
+        model: `timm/NAME`, `hf/ID`, `hf/FOLDER`, `sample`, what `load_model` gave, or the model itself.
         method: agcam, daam, rollout, gradient_rollout, raw_attention or another name of `captum_vit.attr.METHODS`,
             `module:Class`, a class of ours or Captum's, several of them, or all. By default agcam, and daam for a
             model without classes.
@@ -66,8 +74,8 @@ def explain(
             `captum_vit.targets`, a function of the model's output, or several of these. By default the predicted
             class; of a multi-label model all of the `top_k` with a score above one half; of a model of features a
             FeatureImportance.
-        preprocess: for a model itself: torchvision transforms, an image processor of Hugging Face, or a Preprocessing.
-            Models of timm carry their own. "squash" takes the whole image, whatever its proportions, at the size and
+        preprocess: for a model itself: torchvision transforms, an image processor of Hugging Face, a function image ->
+            (C, H, W), or a Preprocessing. Models of timm carry their own, also inside another module. "squash" takes the whole image, whatever its proportions, at the size and
             with the normalisation of the model's own, as the published evaluations do.
         class_names: for a model that carries none, or others than its own.
         multi_label: whether each class is scored by itself (sigmoid), not against the others; by default as the model's
@@ -77,19 +85,26 @@ def explain(
         top_k: how many predicted classes to name.
         attention: keep the attention itself, of heads and between patches, for the figures and the report.
         batch_size: images of a list that are explained at once.
+        forward_kwargs: keyword arguments of the model's forward beside the images. A tensor has a first dimension of 1,
+            for all images, or of as many rows as there are images.
         options: of the methods, each of which is given those that it accepts: discard_ratio=0.9.
     Returns:
         An Explanation, or for a list of images a list of them.
     Raises:
         CaptumViTError: what was passed does not hold; the message says which and what to do.
     """
+    if isinstance(images, nn.Module):
+        raise InputError(f"the image comes first, then the model, as explain(image, model): got {brief(images)}")
     explainer = Explainer(
         model, preprocess=preprocess, class_names=class_names, multi_label=multi_label, layer=layer, device=device
     )
     asked = explainer.ask(method=method, target=target, top_k=top_k, attention=attention, **options)
     if isinstance(images, (list, tuple)):
-        return list(explainer.several((explainer.see(image) for image in images), asked, batch_size))
-    return explainer.answer([explainer.see(images)], asked)[0]  # type: ignore[arg-type]
+        rows = of_each(forward_kwargs, len(images))
+        seen = (explainer.see(image, row) for image, row in zip(images, rows, strict=True))
+        return list(explainer.several(seen, asked, batch_size))
+    (row,) = of_each(forward_kwargs, 1)
+    return explainer.answer([explainer.see(images, row)], asked)[0]  # type: ignore[arg-type]
 
 
 class Explainer:
@@ -109,7 +124,7 @@ class Explainer:
 
     def __init__(
         self,
-        model: str | nn.Module = "sample",
+        model: str | nn.Module | LoadedModel = "sample",
         *,
         preprocess: Any = None,
         class_names: Sequence[str] | Mapping[int, str] | None = None,
@@ -118,11 +133,13 @@ class Explainer:
         device: str | torch.device | None = None,
         checkpoint: str | Path | None = None,
     ) -> None:
+        if not isinstance(model, (str, nn.Module, LoadedModel)):
+            raise InputError(f"a model is a name as timm/NAME, or a torch.nn.Module, got {brief(model)}")
         self.loaded, self._preprocess = with_names(model, class_names, checkpoint), preprocess
         if multi_label is not None:
             self.loaded = replace(self.loaded, multi_label=multi_label)
-        self.model_name = model if isinstance(model, str) else type(unwrap(model)).__name__
-        if isinstance(model, str):
+        self.model_name = self.loaded.name or type(unwrap(self.loaded.model)).__name__
+        if self.loaded.name:
             self.loaded.model.to(chosen_device(device))
         elif device is not None:
             raise OptionError("device is for models by name: a model itself stays where it is, move it first")
@@ -142,7 +159,7 @@ class Explainer:
         """
         if self._preprocess not in (None, "squash"):
             return read_preprocessing(self._preprocess)
-        own = self.loaded.preprocess or read_preprocessing(unwrap(self.loaded.model))
+        own = preprocessing_of(self.loaded, self.adapter)
         return own if self._preprocess is None else squashed(own)
 
     @property
@@ -174,11 +191,13 @@ class Explainer:
         target: Any = None,
         top_k: int = 5,
         attention: bool = False,
+        forward_kwargs: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Explanation:
         """Explain one image; arguments and errors are those of `explain`."""
         asked = self.ask(method=method, target=target, top_k=top_k, attention=attention, **options)
-        return self.answer([self.see(image)], asked)[0]
+        (row,) = of_each(forward_kwargs, 1)
+        return self.answer([self.see(image, row)], asked)[0]
 
     def ask(
         self, *, method: Any = None, target: Any = None, top_k: int = 5, attention: bool = False, **options: Any
@@ -219,13 +238,13 @@ class Explainer:
             self._methods[kind] = kind(self.loaded.model, self.layer)
         return self._methods[kind]
 
-    def see(self, image: Picture) -> Seen:
-        """The image as the model sees it.
+    def see(self, image: Picture, arguments: Mapping[str, Any] | None = None) -> Seen:
+        """The image as the model sees it, with the keyword arguments that its forward is given beside it.
 
         Raises:
             InputError, ImageLoadError, PreprocessingError: what was passed does not hold.
         """
-        return see(image, lambda: self.preprocess, self.adapter)
+        return see(image, lambda: self.preprocess, self.adapter, arguments or {})
 
     def several(self, seen: Iterable[Seen], asked: Asked, batch_size: int = BATCH) -> Iterator[Explanation]:
         """Explain images one batch after another, in their order.
@@ -248,35 +267,26 @@ class Explainer:
     def answer(self, seen: Sequence[Seen], asked: Asked) -> list[Explanation]:
         """Explain images whose inputs have one size, by one run of the model."""
         inputs = torch.stack([one.inputs for one in seen]).to(self.device, self.dtype)
-        reading = Reading(self.adapter, inputs, asked, self.method(RawAttention) if asked.attention else None)
+        beside = together([one.arguments for one in seen], inputs)
+        reading = Reading(self.adapter, inputs, asked, self.method(RawAttention) if asked.attention else None, beside)
         with reading.run:
-            probabilities = None if self.classless else self._probabilities(reading.scores)
-            wanted = self._wanted(reading, asked, probabilities)
-            found = reading.attributions(wanted)
+            shares = None if self.classless else probabilities(self.loaded, reading.scores)
+            found = reading.attributions(wanted(reading, self.vocabulary, asked, shares, self.loaded.multi_label))
             kept = reading.attention()
-        labels = self.vocabulary.labels(probabilities, found, asked.top_k)
+        labels = self.vocabulary.labels(shares, found, asked.top_k)
+        notes = notes_of(self.loaded, None if shares is None else reading.scores)
+        name = f"{self.model_name} ({RANDOM})" if self.loaded.random else self.model_name
         return [
             Explanation(
-                one.image, one.view, tuple(found[i]), labels[i], self.model_name, one.source, dict(versions()), kept[i]
+                one.image,
+                one.view,
+                titled(found[i], self.loaded),
+                labels[i],
+                name,
+                one.source,
+                dict(versions()),
+                kept[i],
+                notes=(*notes, *one.notes),
             )
             for i, one in enumerate(seen)
         ]
-
-    def _probabilities(self, logits: Tensor) -> Tensor:
-        """Scores of the classes in 0..1, (N, classes)."""
-        if logits.dim() != 2:
-            return logits.float().cpu()  # a dense head: its scores are not of an image
-        if max(self.loaded.class_names, default=-1) >= logits.shape[1]:
-            raise OptionError(f"{len(self.loaded.class_names)} class names, and the model has {logits.shape[1]} scores")
-        return self.loaded.probabilities(logits.float()).cpu()
-
-    def _wanted(self, reading: Reading, asked: Asked, probabilities: Tensor | None) -> list[Any]:
-        """The targets with their labels; also checked where no method uses them."""
-        if probabilities is None and not asked.targets:
-            return [reading.whatever()]
-        if not asked.targets:
-            assert probabilities is not None
-            return self.vocabulary.predicted(probabilities, asked.top_k, self.loaded.multi_label)
-        known = probabilities if probabilities is not None else reading.scores.float().cpu()
-        targets = self.vocabulary.parsed(asked.targets, reading.scores.shape[1])
-        return self.vocabulary.several(targets, reading.output, known)

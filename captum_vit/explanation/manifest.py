@@ -1,14 +1,17 @@
 """From the words and numbers of a saved explanation to the explanation, with every one of them checked."""
 
+import json
 import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import torch
 from PIL import Image
 from torch import Tensor
 
+from ..decoding import MAX_PIXELS
 from ..errors import InputError
 from ..explained import AttentionRecord, Attribution, Explained, Label
 from ..facts import Facts
@@ -16,6 +19,9 @@ from ..geometry import View
 
 T = TypeVar("T")
 LARGEST = 2**31 - 1
+DEEPEST = 8  # lists in lists, in an option
+LONGEST_GRID = 4096  # patches a side; laying a map on a photograph takes memory for all of them
+SHOWN = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def from_manifest(manifest: Mapping[str, Any], tensors: Mapping[str, Tensor], image: Image.Image) -> Explained:
@@ -24,9 +30,7 @@ def from_manifest(manifest: Mapping[str, Any], tensors: Mapping[str, Tensor], im
     Raises:
         InputError: something in them that no explanation has.
     """
-    attributions = many(manifest.get("attributions"), "attributions", mapping)
-    if not attributions:
-        raise InputError("attributions must hold at least one, got none")
+    attributions = _attributions(manifest)
     flows = [tensors.get(f"flow.{i}") for i in range(len(attributions))]
     versions = mapping(manifest.get("versions"), "versions")
     explanation = Explained(
@@ -40,6 +44,7 @@ def from_manifest(manifest: Mapping[str, Any], tensors: Mapping[str, Tensor], im
         text(manifest.get("model"), "model"),
         text(manifest.get("source"), "source"),
         {name: text(version, f"versions.{name}") for name, version in versions.items()},
+        notes=many(manifest.get("notes", []), "notes", text),
     )
     _check_size(explanation)
     photographed = manifest.get("photographed")
@@ -50,6 +55,35 @@ def from_manifest(manifest: Mapping[str, Any], tensors: Mapping[str, Tensor], im
     if kept is None:
         return explanation
     return replace(explanation, attention=_attention(mapping(kept, "attention"), tensors, explanation.grid))
+
+
+def check_names(manifest: Mapping[str, Any], data: bytes, most: int) -> None:
+    """That a safetensors file holds the tensors that the manifest names and no others, before any is made.
+
+    Args:
+        manifest: as it was read.
+        data: what the file holds.
+        most: bytes that its header may have.
+    Raises:
+        InputError: it holds others.
+    """
+    length = int.from_bytes(data[:8], "little")
+    if not 2 <= length <= min(len(data) - 8, most):
+        raise InputError(f"the maps begin with a header of {length} bytes, and at most {most} are read")
+    named = {f"flow.{i}" for i in range(len(_attributions(manifest)))}
+    kept = manifest.get("attention")
+    for kind in () if kept is None else ("heads", "patches"):
+        named |= {f"{kind}.{name}" for name in many(mapping(kept, "attention").get(kind), f"attention.{kind}", text)}
+    others = mapping(json.loads(data[8 : 8 + length]), "the header of the maps").keys() - named - {"__metadata__"}
+    if others:
+        raise _wrong("the maps", "those that the manifest names", min(others))
+
+
+def _attributions(manifest: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+    found = many(manifest.get("attributions"), "attributions", mapping)
+    if not found:
+        raise InputError("attributions must hold at least one, got none")
+    return found
 
 
 def text(value: Any, where: str) -> str:
@@ -112,6 +146,14 @@ def _label(value: Any, where: str) -> Label:
     )
 
 
+def _option(value: Any, where: str, depth: int = 0) -> Any:
+    if isinstance(value, (str, int, float, bool, type(None))):
+        return value
+    if not isinstance(value, list) or depth == DEEPEST:
+        raise _wrong(where, f"words, numbers and lists of them, {DEEPEST} deep at most", type(value).__name__)
+    return [_option(item, where, depth + 1) for item in value]
+
+
 def _facts(value: Any, where: str) -> Facts:
     given = mapping(value, where)
 
@@ -136,6 +178,8 @@ def _view(given: dict[str, Any]) -> View:
     if min(across, down) <= 0:
         raise _wrong("geometry.scale", "positive", given["scale"])
     left, top, right, bottom = several("window", _number, 4)
+    if size[0] * size[1] > MAX_PIXELS:
+        raise _wrong("geometry.size", f"at most {MAX_PIXELS} pixels", size)
     slack = 1e-6 * max(width, height)  # of rounding
     if not (-slack <= left < right <= width + slack and -slack <= top < bottom <= height + slack):
         raise _wrong("geometry.window", f"left < right and top < bottom within {width}x{height}", given["window"])
@@ -153,7 +197,10 @@ def _attribution(entry: dict[str, Any], where: str, flow: Tensor | None) -> Attr
         None if target is None else _label(target, f"{where}.target"),
         _tensor(flow, f"the flow of {where}", (len(layers), None, None)),
         layers,
-        mapping(entry.get("options"), f"{where}.options"),
+        {
+            name: _option(value, f"{where}.options")
+            for name, value in mapping(entry.get("options"), f"{where}.options").items()
+        },
         _facts(entry.get("facts"), f"{where}.facts"),
     )
 
@@ -174,9 +221,11 @@ def _tensor(tensor: Tensor | None, where: str, shape: tuple[int | None, ...]) ->
         raise InputError(f"{where} is not among the tensors")
     found = tuple(tensor.shape)
     fits = len(found) == len(shape) and all(n in (None, m) for n, m in zip(shape, found, strict=True))
-    if not fits or not tensor.numel() or not tensor.is_floating_point():
+    if not fits or not tensor.numel() or tensor.dtype not in SHOWN:
         wanted = ", ".join("any" if n is None else str(n) for n in shape)
         raise InputError(f"{where} must be floats of shape ({wanted}), got {tensor.dtype} of shape {found}")
+    if max(found[1:]) > LONGEST_GRID:
+        raise InputError(f"{where} must have at most {LONGEST_GRID} patches a side, got shape {found}")
     if not tensor.float().isfinite().all():
         raise InputError(f"{where} holds NaN or infinite values")
     return tensor

@@ -24,12 +24,20 @@ class Reading:
         images: its inputs, (N, C, H, W).
         asked: methods and options.
         record: the method whose layers the attention is kept of, if it is.
+        beside: keyword arguments of the model's forward beside the images.
     """
 
-    def __init__(self, adapter: Adapter, images: Tensor, asked: Asked, record: ViTAttribution | None) -> None:
+    def __init__(
+        self,
+        adapter: Adapter,
+        images: Tensor,
+        asked: Asked,
+        record: ViTAttribution | None,
+        beside: Mapping[str, Any] | None = None,
+    ) -> None:
         self.adapter, self.asked, self.record = adapter, asked, record
         self.readers = [(method, asked.options[name]) for name, method in asked.methods.items()]
-        self.call = checked_inputs(adapter, images)
+        self.call = checked_inputs(adapter, images, None, beside)
         self._others: dict[int, Run] = {}
         self.run = self._started(None)
 

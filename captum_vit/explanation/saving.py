@@ -12,15 +12,19 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
+from ..decoding import MAX_PIXELS
 from ..errors import ExplanationLoadError, InputError
 from ..explained import Explained
-from ..files import make_folder, write_atomically, writing_to
-from .manifest import from_manifest, mapping, text
+from ..files import make_folder, read_within, write_atomically, writing_to
+from ..pixels import to_rgb
+from ..quiet import quiet
+from .manifest import DEEPEST, check_names, from_manifest, mapping, text
 
 MANIFEST = "explanation.json"
 FORMAT = 2
 KINDS = {"maps": "safetensors", "image": "png"}
 TRIES = 5
+MOST = {"manifest": 2**25, "maps": 2**32, "image": 2**29}  # bytes that are read, and so written
 _OWN = re.compile(r"(maps-[0-9a-f]{16}\.safetensors|image-[0-9a-f]{16}\.png)")
 
 
@@ -31,7 +35,7 @@ def save(explanation: Explained, folder: str | Path) -> None:
     explanation or the new one, whole.
 
     Raises:
-        InputError: it could not be loaded again, as for NaN in a map.
+        InputError: it could not be loaded again, as for NaN in a map, or more than `load` reads.
         OutputError: the folder cannot be written.
     """
     from safetensors.torch import save as serialized
@@ -39,17 +43,20 @@ def save(explanation: Explained, folder: str | Path) -> None:
     folder = Path(folder)
     manifest, tensors = _manifest(explanation), _tensors(explanation)
     from_manifest(manifest, tensors, explanation.image)
+    _check_size("maps", sum(tensor.nbytes for tensor in tensors.values()))
     png = BytesIO()
-    explanation.image.save(png, "PNG")
+    _pixels(explanation.image).save(png, "PNG")
     files = dict(zip(KINDS, (serialized(tensors), png.getvalue()), strict=True))
     names = {kind: f"{kind}-{_digest(data)}.{KINDS[kind]}" for kind, data in files.items()}
     content = json.dumps({**manifest, "files": names}, indent=1, ensure_ascii=False)
+    encoded = content.encode("utf-8", "backslashreplace")  # halves of characters, as JSON does
+    for kind, data in {**files, "manifest": encoded}.items():
+        _check_size(kind, len(data))
     make_folder(folder)
     with writing_to(folder):
         before = _own_files(folder)
     for kind, data in files.items():
         write_atomically(folder / names[kind], data)
-    encoded = content.encode("utf-8", "backslashreplace")  # halves of characters, as JSON does
     write_atomically(folder / MANIFEST, encoded)
     for path in before:
         if path.name not in names.values():
@@ -59,6 +66,9 @@ def save(explanation: Explained, folder: str | Path) -> None:
 def load(folder: str | Path) -> Explained:
     """The explanation that `save` wrote.
 
+    A folder may come from anybody: only regular files in it are opened, nothing is allocated for what is larger than
+    explanations are, and whatever is not as `save` writes it is refused.
+
     Raises:
         ExplanationLoadError: there is none, or it is damaged, or of a later format.
     """
@@ -67,8 +77,9 @@ def load(folder: str | Path) -> Explained:
     folder = Path(folder)
     manifest, data = _read(folder)
     try:
-        image = Image.open(BytesIO(data["image"]), formats=["PNG"]).convert("RGB")
-        return from_manifest(manifest, deserialized(data["maps"]), image)
+        check_names(manifest, data["maps"], MOST["manifest"])
+        with quiet("PIL"), Image.open(BytesIO(data["image"]), formats=["PNG"]) as image:
+            return from_manifest(manifest, deserialized(data["maps"]), _pixels(image))
     except InputError as error:
         raise ExplanationLoadError(f"the explanation in {str(folder)!r} is damaged: {error}") from error
     except Exception as error:  # whatever is missing in it
@@ -80,6 +91,21 @@ def remove(folder: Path) -> None:
     (folder / MANIFEST).unlink(missing_ok=True)
     for path in _own_files(folder):
         path.unlink(missing_ok=True)
+
+
+def _check_size(kind: str, size: int) -> None:
+    if size > MOST[kind]:
+        most = MOST[kind]
+        raise InputError(
+            f"the {kind} of an explanation may have {most} bytes, got {size}: save less in a folder, see only()"
+        )
+
+
+def _pixels(image: Image.Image) -> Image.Image:
+    """Without anything else, as RGB."""
+    if image.width * image.height > MAX_PIXELS:
+        raise InputError(f"the image is enormous ({image.width}x{image.height}): see reduced()")
+    return to_rgb(image).image
 
 
 def _own_files(folder: Path) -> list[Path]:
@@ -108,6 +134,7 @@ def _manifest(explanation: Explained) -> dict[str, Any]:
         "source": explanation.source,
         "photographed": explanation.photographed and list(explanation.photographed),
         "versions": dict(explanation.versions),
+        "notes": list(explanation.notes),
         "geometry": explanation.view.to_dict(),
         "labels": [asdict(label) for label in explanation.labels],
         "attributions": [
@@ -133,7 +160,9 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
         manifest = _read_manifest(folder)
         try:
             files = mapping(manifest.get("files"), "files")
-            return manifest, {kind: _read_checked(folder, text(files.get(kind), f"files.{kind}")) for kind in KINDS}
+            return manifest, {
+                kind: _read_checked(folder, kind, text(files.get(kind), f"files.{kind}")) for kind in KINDS
+            }
         except FileNotFoundError as error:
             missing = error
         except (OSError, InputError) as error:
@@ -145,10 +174,10 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads(read_within(folder, MANIFEST, MOST["manifest"]).decode())
     except FileNotFoundError as error:
         raise ExplanationLoadError(f"no explanation in {str(folder)!r}: it holds no {MANIFEST}") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # InputError among them
         raise ExplanationLoadError(f"cannot read {str(folder / MANIFEST)!r}: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         found = manifest.get("format") if isinstance(manifest, dict) else None
@@ -156,20 +185,20 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _read_checked(folder: Path, name: str) -> bytes:
+def _read_checked(folder: Path, kind: str, name: str) -> bytes:
     """The content of a file that the manifest names by its hash."""
-    if not _OWN.fullmatch(name):
+    if not _OWN.fullmatch(name) or not name.startswith(f"{kind}-"):
         raise ExplanationLoadError(f"the explanation in {str(folder)!r} names a file that is not its own: {name!r}")
-    data = (folder / name).read_bytes()
+    data = read_within(folder, name, MOST[kind])
     if _digest(data) != Path(name).stem.rpartition("-")[2]:
         raise ExplanationLoadError(f"{str(folder / name)!r} is damaged: its content is not the one that was saved")
     return data
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, depth: int = 0) -> Any:
     """An option as JSON can hold it."""
     if isinstance(value, (str, int, float, bool, type(None))):
         return value
-    if isinstance(value, Sequence):
-        return [_plain(item) for item in value]
+    if isinstance(value, Sequence) and depth < DEEPEST:
+        return [_plain(item, depth + 1) for item in value]
     return f"<{type(value).__name__}>"

@@ -1,6 +1,7 @@
 """An image as a model sees it: its input, and the way back from there to the photograph."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ from torch import Tensor
 from ..access import Adapter
 from ..errors import InputError, PreprocessingError
 from ..geometry import View
-from ..images import Picture, to_image
+from ..images import Picture, read_image
 from ..preprocessing import Preprocessing, checked_view, covered, shown
+from ..unusual import unusual_inputs
 
 
 @dataclass(frozen=True)
@@ -19,22 +21,25 @@ class Seen:
     """An image and the model's input made of it.
 
     image: the original, upright.  inputs: (C, H, W).  view: how the patches look at the original.  source: the name of
-    the file.
+    the file.  arguments: keyword arguments of the model's forward for this image.  notes: what a user should know.
     """
 
     image: Image.Image
     inputs: Tensor
     view: View
     source: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
-def see(picture: Picture, preprocess: Any, adapter: Adapter) -> Seen:
+def see(picture: Picture, preprocess: Any, adapter: Adapter, arguments: Mapping[str, Any]) -> Seen:
     """The picture as the model sees it.
 
     Args:
         picture: as for `explain`.
         preprocess: gives the Preprocessing, or raises PreprocessingError where none is known.
         adapter: the model.
+        arguments: of its forward, beside the image.
     Raises:
         InputError, ImageLoadError, PreprocessingError: what was passed does not hold.
     """
@@ -44,15 +49,22 @@ def see(picture: Picture, preprocess: Any, adapter: Adapter) -> Seen:
         if inputs.dim() != 4 or len(inputs) != 1:
             raise InputError(f"expected one image (C, H, W) or (1, C, H, W), got {tuple(picture.shape)}: pass a list")
         image = shown(inputs[0], _normalisation(preprocess))
-        return Seen(image, inputs[0], _covered(View.of(image.size), adapter, inputs[0]), source)
-    image = to_image(picture)
+        view = _covered(View.of(image.size), adapter, inputs[0], arguments)
+        return Seen(image, inputs[0], view, source, arguments, _odd(inputs))
+    image, told = read_image(picture)
     prepared = _prepared(image, preprocess(), adapter)
     view = checked_view(preprocess(), image.size, (prepared.shape[2], prepared.shape[1]))
-    return Seen(image, prepared, _covered(view, adapter, prepared), source)
+    notes = (f"preprocessing: {preprocess()}", *told, *_odd(prepared))
+    return Seen(image, prepared, _covered(view, adapter, prepared, arguments), source, arguments, notes)
 
 
-def _covered(view: View, adapter: Adapter, inputs: Tensor) -> View:
-    return covered(view, adapter, (inputs.shape[1], inputs.shape[2]))
+def _odd(inputs: Tensor) -> tuple[str, ...]:
+    note = unusual_inputs(inputs)
+    return (note,) if note else ()
+
+
+def _covered(view: View, adapter: Adapter, inputs: Tensor, arguments: Mapping[str, Any]) -> View:
+    return covered(view, adapter, (inputs.shape[1], inputs.shape[2]), arguments)
 
 
 def _prepared(image: Image.Image, preprocess: Preprocessing, adapter: Adapter) -> Tensor:

@@ -55,8 +55,23 @@ def saved(folder: Path, model: Any, processor: Any = None) -> str:
 
 def test_an_unknown_loader():
     fails("tim/vit_tiny_patch16_224", "unknown model 'tim/vit_tiny_patch16_224': a name begins with hf, sample, timm")
-    fails("tim/vit_tiny_patch16_224", "nearest: timm")
+    fails("tim/vit_tiny_patch16_224", "; did you mean 'timm/vit_tiny_patch16_224'?")
+    fails("tim", "nearest: timm")
     fails("", "unknown model ''")
+
+
+def test_names_without_their_loader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    fails("vit_base_patch16_224", "; did you mean 'timm/vit_base_patch16_224'?")
+    fails("vit_base_patch16_224.augreg_in21k", "; did you mean 'timm/vit_base_patch16_224.augreg_in21k'?")
+    fails("google/vit-base-patch16-224", "; did you mean 'hf/google/vit-base-patch16-224'?")
+    saved(tmp_path / "hfvit", ViTForImageClassification(ViTConfig(**SMALL)))
+    fails("hfvit", "; did you mean 'hf/hfvit'?")
+    fails("transformers", "; did you mean 'sample/transformers'?")
+    fails("photos/cat.jpg", "that is an image, and the image comes first, as explain(image, model)")
+    with pytest.raises(ModelLoadError) as error:
+        load_model("neither of them")
+    assert "did you mean" not in str(error.value)
 
 
 def test_unknown_names():
@@ -74,6 +89,21 @@ def test_a_missing_package(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr("captum_vit.adapters.sample_vit.build", build)
     fails("sample", "needs the package 'timm', which is not installed: pip install 'captum-vit[all]'")
+
+
+def test_options_that_a_loader_does_not_have():
+    fails("sample", "models of sample have no option 'img_size'; they have checkpoint_key, pretrained", img_size=96)
+    fails("timm/test_vit", "nearest: pretrained", pretrain=False)
+
+
+def test_a_loaded_model_is_told_in_a_line():
+    assert repr(load_model("sample")) == (
+        "LoadedModel(sample: VisionTransformer of 0.7 M parameters; 8 named classes; preprocessing the sample's "
+        "(squashed to 64 x 64, mean 0.5, std 0.5); the sample model knows drawn shapes alone; name a model for photographs)"
+    )
+    random = repr(load_model("timm/test_vit", pretrained=False))
+    assert "of 0.4 M parameters, random ones; 1000 named classes; preprocessing timm's for test_vit (shorter" in random
+    assert "\n" not in random
 
 
 # --- the hub
@@ -99,7 +129,7 @@ def refusal(kind: type[Exception]) -> Exception:
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (ConnectionError("Name or service not known"), "Hub does not answer (Name or service not known)"),
+        (ConnectionError("Name or service not known"), "Hub does not answer (Name or service not known). Check the "),
         (refusal(RepositoryNotFoundError), "there is no model"),
         (refusal(GatedRepoError), "needs its owner's permission"),
     ],
@@ -108,6 +138,11 @@ def test_what_the_hub_refuses(monkeypatch: pytest.MonkeyPatch, spec: str, error:
     monkeypatch.setattr(hub, "HfApi", lambda: Hub(error))
     monkeypatch.setattr(hub, "try_to_load_from_cache", lambda *_: None)
     fails(spec, message)
+    if isinstance(error, ConnectionError):
+        instead = (
+            "random ones" if spec.startswith("timm") else "or name a folder with a copy of the model, as hf/FOLDER"
+        )
+        fails(spec, instead)
 
 
 def test_a_checkpoint_needs_no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
