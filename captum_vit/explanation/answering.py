@@ -1,0 +1,57 @@
+"""From what a model computed to what is said of each image: scores, targets, labels, and what is odd about them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from ..errors import OptionError
+from ..explained import Attribution
+from ..models import LoadedModel
+from ..unusual import adds_up, unusual_scores
+from .asking import Asked, Vocabulary, Wanted
+from .reading import Reading
+
+RANDOM = "random weights"
+
+
+def probabilities(loaded: LoadedModel, logits: Tensor) -> Tensor:
+    """Scores of the classes in 0..1, (N, classes); outputs that are probabilities already as they are."""
+    if logits.dim() != 2:
+        return logits.float().cpu()  # a dense head: its scores are not of an image
+    if max(loaded.class_names, default=-1) >= logits.shape[1]:
+        raise OptionError(f"{len(loaded.class_names)} class names, and the model has {logits.shape[1]} scores")
+    return (logits if adds_up(logits) else loaded.probabilities(logits.float())).float().cpu()
+
+
+def wanted(reading: Reading, vocabulary: Vocabulary, asked: Asked, shares: Tensor | None, multi: bool) -> list[Wanted]:
+    """The targets with their labels; also checked where no method uses them.
+
+    Args:
+        shares: scores of the classes, None of a model without.
+        multi: whether each class is scored by itself.
+    """
+    if shares is None and not asked.targets:
+        return [reading.whatever()]
+    if not asked.targets:
+        assert shares is not None
+        return vocabulary.predicted(shares, asked.top_k, multi)
+    known = shares if shares is not None else reading.scores.float().cpu()
+    targets = vocabulary.parsed(asked.targets, reading.scores.shape[1])
+    return vocabulary.several(targets, reading.output, known)
+
+
+def notes_of(loaded: LoadedModel, scores: Tensor | None) -> tuple[str, ...]:
+    """What a user should know of the model and of its scores; None of a model of features."""
+    told = [*loaded.notes]
+    if loaded.random:
+        told.append(f"{RANDOM}: nothing was learnt, the maps show the architecture alone")
+    odd = None if scores is None else unusual_scores(scores)
+    return (*told, odd) if odd else tuple(told)
+
+
+def titled(attributions: Sequence[Attribution], loaded: LoadedModel) -> tuple[Attribution, ...]:
+    """The attributions; of a model that has learnt nothing with that in the title, so that every picture says it."""
+    if not loaded.random:
+        return tuple(attributions)
+    return tuple(replace(a, facts=replace(a.facts, title=f"{a.method_title}, {RANDOM}")) for a in attributions)
