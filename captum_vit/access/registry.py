@@ -2,13 +2,15 @@
 
 import inspect
 from collections.abc import Iterator, Sequence
+from numbers import Integral
 
 import torch
 from torch import nn
 
-from ..errors import LayerNotFoundError, OptionError, UnsupportedModelError
+from ..errors import LayerNotFoundError, OptionError, UnsupportedModelError, brief
 from ..plugins import imported
 from .adapter import Adapter, Layer
+from .kinds import what_it_is
 from .nested import NestedAdapter
 
 ADAPTERS = "captum_vit.adapters"  # entry-point group
@@ -39,12 +41,9 @@ def adapt(model: nn.Module) -> Adapter:
             f"pass the one to explain"
         )
     if not found:
-        known = ", ".join(sorted({f"{a.__name__} ({a.__module__})" for a in adapter_classes()})) or "none"
+        told = what_it_is(model)
         raise UnsupportedModelError(
-            f"{type(model).__qualname__} is not supported: no adapter knows {type(model).__module__}."
-            f"{type(model).__qualname__}, nor anything inside it. Adapters for the imported packages: {known}. To add "
-            f"one, subclass captum_vit.Adapter and register it, by captum_vit.register or under the entry-point group "
-            f"{ADAPTERS!r}; CONTRIBUTING.md shows how"
+            f"{type(model).__name__} is not supported: {told}" if told else _how_to_support(model)
         )
     name, inner = found[0]
     if name and next(iter(inspect.signature(model.forward).parameters), "") == "input_ids":
@@ -53,6 +52,15 @@ def adapt(model: nn.Module) -> Adapter:
             f"takes images alone, model.{name}, or a class that does, as CLIPForImageClassification"
         )
     return NestedAdapter(model, name, inner) if name else inner
+
+
+def _how_to_support(model: nn.Module) -> str:
+    kind = type(model)
+    return (
+        f"{kind.__name__} is not supported: no adapter knows {kind.__module__}.{kind.__qualname__}, nor what is inside "
+        f"it. To add one, subclass captum_vit.Adapter, which says where its attention layers and tokens are, "
+        f"and register it, by captum_vit.register or under the entry-point group {ADAPTERS!r}, as CONTRIBUTING.md shows"
+    )
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -81,7 +89,7 @@ def register(adapter: type[Adapter]) -> type[Adapter]:
         OptionError: no subclass of Adapter.
     """
     if not (isinstance(adapter, type) and issubclass(adapter, Adapter)):
-        raise OptionError(f"expected a subclass of captum_vit.Adapter, got {adapter!r}")
+        raise OptionError(f"expected a subclass of captum_vit.Adapter, got {brief(adapter)}")
     _registered[f"{adapter.__module__}.{adapter.__qualname__}"] = adapter
     return adapter
 
@@ -110,7 +118,8 @@ def _find(module: nn.Module, name: str, classes: Sequence[type[Adapter]]) -> Ite
 def select_layers(adapter: Adapter, layer: Layer | Sequence[Layer] | None) -> list[str]:
     """Names of the chosen layers in execution order; None chooses all.
 
-    A block stands for the attention layers in it; an integer counts attention layers.
+    A block stands for the attention layers in it, as does a norm of the block, and a part of an attention layer, as a
+    projection, for that layer; an integer counts attention layers.
 
     Raises:
         LayerNotFoundError: a name, index or module that is none of the model's attention layers and blocks.
@@ -119,10 +128,10 @@ def select_layers(adapter: Adapter, layer: Layer | Sequence[Layer] | None) -> li
     names = list(layers)
     if layer is None:
         return names
-    wanted = list(layer) if isinstance(layer, (list, tuple)) else [layer]
+    wanted = list(layer) if isinstance(layer, (list, tuple, range)) else [layer]
     chosen = {name for item in wanted for name in _layers_of(item, adapter)}
     if not chosen:
-        raise LayerNotFoundError(f"at least one layer is needed; this model has {', '.join(names)}")
+        raise LayerNotFoundError(f"at least one layer is needed; this model has {_listed(names)}")
     return [name for name in names if name in chosen]
 
 
@@ -130,18 +139,30 @@ def _layers_of(layer: object, adapter: Adapter) -> list[str]:
     """The attention layer itself, or those of the block."""
     layers, blocks = adapter.attention_layers(), adapter.blocks()
     names = list(layers)
-    if isinstance(layer, int) and not isinstance(layer, bool) and -len(names) <= layer < len(names):
-        return [names[layer]]
+    number = int(layer) if isinstance(layer, Integral) and not isinstance(layer, bool) else None  # numpy's too
+    if number is not None and -len(names) <= number < len(names):
+        return [names[number]]
     if isinstance(layer, str) and layer in layers:
         return [layer]
-    module = dict(adapter.model.named_modules(remove_duplicate=False)).get(layer) if isinstance(layer, str) else layer
-    if isinstance(module, nn.Module):
-        found = [name for name in names if module is layers[name] or module is blocks.get(name)]
+    modules = dict(adapter.model.named_modules(remove_duplicate=False))
+    path = layer if isinstance(layer, str) else next((name for name, m in modules.items() if m is layer), "")
+    asked = modules.get(path)
+    while path and path in modules:
+        module = modules[path]
+        of_block = module is asked or "Norm" in type(asked).__name__  # an MLP is not meant to stand for attention
+        found = [name for name in names if module is layers[name] or (of_block and module is blocks.get(name))]
         if found:
             return found
-    what = f"like the given {type(layer).__name__}" if isinstance(layer, nn.Module) else repr(layer)
+        path = path.rpartition(".")[0]
+    what = f"like the given {type(layer).__name__}" if isinstance(layer, nn.Module) else brief(layer)
     block = next((name for name, module in adapter.model.named_modules() if module in blocks.values()), None)
     others = "" if block is None else f"; a block may be named too, as {block}, for the layers in it"
+    others += "; images go into the call: .attribute(images, target)" if isinstance(layer, torch.Tensor) else ""
     raise LayerNotFoundError(
-        f"no attention layer {what}; this model has {len(names)}, counted from 0 or named: {', '.join(names)}{others}"
+        f"no attention layer {what}; this model has {len(names)}, counted from 0 or named: {_listed(names)}{others}"
     )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names of layers, of many the ends."""
+    return ", ".join(names if len(names) <= 8 else [*names[:2], "...", names[-1]])

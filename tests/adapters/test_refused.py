@@ -20,9 +20,9 @@ def test_two_vits_are_refused():
 
 def test_an_unknown_model_is_named_and_told_how_to_add_an_adapter():
     class Unknown(nn.Module):
-        """No ViT."""
+        """What it computes, nobody can tell from outside."""
 
-    expected = rf"no adapter knows .*{re.escape(Unknown.__qualname__)}, .*TimmViT.* subclass captum_vit.Adapter"
+    expected = rf"^Unknown is .* no adapter knows .*{re.escape(Unknown.__qualname__)}, .* subclass captum_vit.Adapter"
     with pytest.raises(UnsupportedModelError, match=expected + r".*'captum_vit.adapters'.*CONTRIBUTING.md"):
         AGCAM(Unknown())
 

@@ -1,5 +1,6 @@
 """Which attention layers are meant by a name, a number, a module or a block."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -7,7 +8,7 @@ from torch import nn
 from captum_vit.access import adapt, select_layers
 from captum_vit.errors import LayerNotFoundError
 from tests.families.timm_models import small
-from tests.helpers import hf_vit, timm_vit
+from tests.helpers import hf_vit, images, timm_vit
 
 parallel = small("vit_small_patch16_18x2_224", patch_size=8)
 siglip = small("vit_base_patch16_siglip_224", patch_size=8)
@@ -43,14 +44,46 @@ def test_a_compiled_block_is_a_block():
         assert select_layers(adapt(model), block) == ["blocks.1.attn"]
 
 
-@pytest.mark.parametrize("wrong", ["blocks", "", "blocks.0.mlp", "attn_pool.q", "norm", None, 0.0, torch.zeros(2)])
+@pytest.mark.parametrize("wrong", ["blocks", "", "blocks.0.mlp", "attn_pool.kv2", "norm", None, 0.0, torch.zeros(2)])
 def test_what_is_neither_layer_nor_block_is_refused(wrong):
     listed = r"this model has 3, counted from 0 or named: blocks.0.attn, blocks.1.attn, attn_pool"
     with pytest.raises(LayerNotFoundError, match=rf"^no attention layer .*; {listed}; a block may be named too, as bl"):
         select_layers(adapt(siglip()), [wrong])
-    if isinstance(wrong, str):
+    if isinstance(wrong, str) and wrong != "attn_pool.kv2":
         with pytest.raises(LayerNotFoundError, match="like the given"):
             select_layers(adapt(siglip()), siglip().get_submodule(wrong))
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        ("blocks.1.attn.qkv", "blocks.1.attn"),
+        ("blocks.1.norm1", "blocks.1.attn"),
+        ("blocks.0.norm2", "blocks.0.attn"),
+        ("attn_pool.q", "attn_pool"),
+    ],
+)
+def test_a_part_of_a_layer_stands_for_it_and_a_norm_for_its_block(part: str, name: str):
+    adapter = adapt(siglip())
+    assert select_layers(adapter, part) == select_layers(adapter, adapter.model.get_submodule(part)) == [name]
+
+
+def test_numbers_of_layers_in_other_forms():
+    adapter = adapt(timm_vit())
+    last = ["blocks.1.attn", "blocks.2.attn"]
+    assert select_layers(adapter, range(1, 3)) == select_layers(adapter, [np.int64(1), np.int32(-1)]) == last
+
+
+def test_of_many_layers_the_ends_are_named():
+    listed = r"has 9, counted from 0 or named: blocks.0.attn, blocks.1.attn, ..., blocks.8.attn;"
+    with pytest.raises(LayerNotFoundError, match=listed):
+        select_layers(adapt(timm_vit(depth=9)), "blocks.9")
+
+
+def test_images_instead_of_layers_are_told_where_they_go():
+    told = r"float32 tensor \(2, 3, 32, 32\), .*; images go into the call: .attribute\(images, target\)$"
+    with pytest.raises(LayerNotFoundError, match=told):
+        select_layers(adapt(timm_vit()), images())
 
 
 def test_a_pool_has_no_block_but_is_a_layer():
