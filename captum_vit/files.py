@@ -2,11 +2,12 @@
 
 import os
 import secrets
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .errors import OutputError
+from .errors import InputError, OutputError
 
 
 @contextmanager
@@ -46,15 +47,66 @@ def check_writable(folder: Path) -> None:
 def write_atomically(path: Path, data: bytes) -> None:
     """A file that appears whole under its name or not at all, whoever else writes it at the same time.
 
+    It is on the disk when this returns, so that it outlasts a loss of power.
+
     Raises:
         OutputError: it cannot be written.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         try:
-            part.write_bytes(data)
+            with part.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())  # else a loss of power may leave the name without what it stands for
             part.replace(path)
+            _sync_folder(path.parent)
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """The names in a folder are on the disk, where the system lets one say so."""
+    with suppress(OSError):  # Windows opens no folders, and some shared storage cannot
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
+_CAREFULLY = sum(getattr(os, name, 0) for name in ("O_BINARY", "O_CLOEXEC", "O_NOCTTY", "O_NOFOLLOW", "O_NONBLOCK"))
+
+
+def read_within(folder: Path, name: str, most: int) -> bytes:
+    """What a regular file in a folder that somebody else may have filled holds.
+
+    Nothing else is opened: no pipe, socket or device, which may never end, and no link that leads out of the folder.
+
+    Args:
+        folder: where it is.
+        name: of the file.
+        most: how many bytes it may have; nothing is allocated for more.
+    Raises:
+        InputError: it is something else, or larger.
+        OSError: it is not there, or cannot be read.
+    """
+    path = folder / name
+    if path.is_symlink():
+        path = Path(os.path.realpath(path))
+        if path.parent != Path(os.path.realpath(folder)):
+            raise InputError(f"{name!r} is a link that leads out of the folder: copy the file itself")
+    _check_regular(os.lstat(path), name, most)
+    with open(os.open(path, os.O_RDONLY | _CAREFULLY), "rb") as file:
+        found = os.fstat(file.fileno())
+        _check_regular(found, name, most)  # another one may have taken its place
+        return file.read(found.st_size)
+
+
+def _check_regular(found: os.stat_result, name: str, most: int) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise InputError(f"{name!r} is not a regular file")
+    if found.st_size > most:
+        raise InputError(f"{name!r} has {found.st_size} bytes, and at most {most} are read")

@@ -15,9 +15,10 @@ from PIL import Image
 
 from ..errors import OutputError
 from ..explanation.saving import MANIFEST, remove
-from ..files import make_folder, write_atomically
+from ..files import make_folder, read_within, write_atomically
 
 RECORD = ".captum-vit.json"
+MOST = 2**24  # bytes of it; a run writes a line for each picture
 
 
 def fingerprint(image: Image.Image) -> str:
@@ -91,7 +92,7 @@ def folder_for(out: Path, name: str, image: str, names: Collection[str], taken: 
 def _record(folder: Path) -> tuple[str, frozenset[str]] | None:
     """Image and files of a folder's record; None where it is damaged, or names files elsewhere."""
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        record = json.loads(read_within(folder, RECORD, MOST).decode())
         image, files = record["image"], frozenset(record["files"])
         plain = all(Path(file).name == file not in ("", "..") for file in files)
     except (OSError, ValueError, TypeError, KeyError, RecursionError):

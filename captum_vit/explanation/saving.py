@@ -9,6 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -118,12 +119,17 @@ def _digest(data: bytes) -> str:
 
 
 def _tensors(explanation: Explained) -> dict[str, Tensor]:
-    tensors = {f"flow.{i}": a.flow.contiguous() for i, a in enumerate(explanation)}
+    tensors = {f"flow.{i}": _own(a.flow) for i, a in enumerate(explanation)}
     if explanation.attention is not None:
         for kind in ("heads", "patches"):
             for name, tensor in getattr(explanation.attention, kind).items():
-                tensors[f"{kind}.{name}"] = tensor.contiguous()
+                tensors[f"{kind}.{name}"] = _own(tensor)
     return tensors
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """In memory of its own, which safetensors asks for."""
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
 def _manifest(explanation: Explained) -> dict[str, Any]:

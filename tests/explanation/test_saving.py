@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -253,7 +254,7 @@ WRONG = [
     (["files", "maps"], 3, "files.maps must be text, got 3"),
     (["attention"], 3, "attention must be values by name, got 3"),
     (["attention", "heads"], {"a": 1}, "attention.heads must be a list"),
-    (["attention", "patches"], ["blocks.9"], "patches.blocks.9 is not among the tensors"),
+    (["attention", "patches", 0], "blocks.9", "the maps must be those that the manifest names, got 'patches.blocks"),
 ]
 
 
@@ -327,14 +328,14 @@ def test_what_could_not_be_loaded_is_not_saved(full: Explanation, tmp_path: Path
 
 def saved_meanwhile(monkeypatch: pytest.MonkeyPatch, folder: Path, others: list[Explanation]) -> None:
     """The others are saved one after the other, each when somebody is about to read a file that a manifest names."""
-    read = Path.read_bytes
+    read = saving.read_within
 
-    def late(path: Path) -> bytes:
-        if others:
+    def late(within: Path, name: str, most: int) -> bytes:
+        if others and name != MANIFEST:
             others.pop().save(folder)
-        return read(path)
+        return read(within, name, most)
 
-    monkeypatch.setattr(Path, "read_bytes", late)
+    monkeypatch.setattr(saving, "read_within", late)
 
 
 def test_saved_between_the_manifest_and_its_files(full: Explanation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -359,16 +360,16 @@ def test_folders_that_cannot_be_written(full: Explanation, tmp_path: Path):
 def test_a_full_disk_leaves_the_old_explanation(full: Explanation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     full.save(tmp_path)
     before = {p: p.read_bytes() for p in tmp_path.iterdir()}
-    write = Path.write_bytes
-    written = []
+    begin = Path.open
+    begun = []
 
-    def filling(path: Path, data: bytes) -> int:
-        written.append(path)
-        if len(written) < 2:
-            return write(path, data)
+    def filling(path: Path, mode: str = "r", *args: Any, **options: Any) -> Any:
+        begun.extend([path] * (mode == "xb"))
+        if len(begun) < 2 or mode != "xb":
+            return begin(path, mode, *args, **options)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", filling)
+    monkeypatch.setattr(Path, "open", filling)
     with pytest.raises(OutputError, match="No space left on device"):
         captum_vit.explain(scene(seed=17), method="daam").save(tmp_path)
     monkeypatch.undo()
@@ -396,3 +397,10 @@ def test_names_with_half_characters(full: Explanation, tmp_path: Path):
     """A file's name need not be UTF-8; Python then holds halves of characters."""
     replace(full, source="caf\udce9.png").save(tmp_path)
     assert Explanation.load(tmp_path).source == "caf\udce9.png"
+
+
+def test_maps_that_share_memory(tmp_path: Path):
+    found = made(("agcam", "rollout"))
+    shared = replace(found, attributions=(*found.attributions, *found.attributions))
+    shared.save(tmp_path)
+    assert len(Explanation.load(tmp_path)) == 4
