@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import OptionError, TokenLayoutError
+from ..errors import OptionError, TokenLayoutError, UnsupportedModelError
 
 Grid = tuple[int, ...]  # (rows, columns); of videos and volumes (frames or slices, rows, columns)
 ENLARGING = {1: "linear", 2: "bilinear", 3: "trilinear"}  # interpolation by the number of a grid's dimensions
@@ -27,6 +27,11 @@ class Readout:
     latents: where an attention pool reads those tokens, the queries of it that the score is read from in turn.
     declared: known from the head, not measured. A measurement shows the rows that receive gradient; only a known head
         is sure not to use the values of others.
+    shares: measured, by attention layer: what each token that comes out of the layer's block gives to the score
+        itself, (prefix + patches,), and not through a later block; all of them have the sum 1. A head may read one region of the
+        patches, or several depths.
+    unclear: why tokens have no such weights, as where a head weighs them by what they hold; `shares` then only tells
+        which are read.
     """
 
     prefix: tuple[int, ...] = (0,)
@@ -34,6 +39,8 @@ class Readout:
     even: bool = False
     latents: tuple[int, ...] = ()
     declared: bool = field(default=True, compare=False)
+    shares: Mapping[str, Tensor] | None = field(default=None, compare=False)
+    unclear: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if not self.prefix and not self.patches:
@@ -46,6 +53,26 @@ class Readout:
     def only_prefix(self) -> bool:
         """Whether nothing but prefix tokens matters to the score once attention is over."""
         return self.declared and not self.patches and not self.latents
+
+    def reads(self, layer: str) -> bool:
+        """Whether the score depends on an attention layer: a head may read an earlier depth than the last."""
+        if self.shares is None or self.latents:
+            return True
+        names = list(self.shares)
+        return any(bool(self.shares[name].any()) for name in names[names.index(layer) if layer in names else 0 :])
+
+    def from_layer(self, layer: str, prefix: int) -> tuple[Tensor, Tensor]:
+        """Measured: what tokens give to the score in this layer or later, and right after this one, (tokens,) each."""
+        assert self.shares is not None
+        names = list(self.shares)
+        later = [self.shares[name] for name in names[names.index(layer) if layer in names else 0 :]]
+        own = later[0] if layer in names else torch.zeros_like(later[0])
+        patches = len(own) - prefix
+        total = torch.zeros_like(own)
+        for share in later:  # patches of another grid, in models that pool them, count evenly
+            total[:prefix] += share[:prefix]
+            total[prefix:] += share[prefix:] if len(share) == len(own) else share[prefix:].sum() / patches
+        return total, own
 
     def weights(self, prefix: int, tokens: int) -> Tensor:
         """What each token contributes, (tokens,), with sum 1."""
@@ -87,6 +114,9 @@ class LayerLayout:
     cross: whether the queries are tokens of their own, as the latents of an attention pool; otherwise they are the
         first of the keys, or all.
     map_grid: the grid of the maps, which differs from `grid` where a model pools its patches on the way.
+    mass, direct: where a head reads several depths, the part of the readout that is read from this layer or later, and
+        what is read from the tokens right after this one, (keys,), of sum 1 over all layers.
+    unclear: why the weights in `share` and `start` are not known, and only which rows are read.
     """
 
     prefix: int
@@ -96,6 +126,9 @@ class LayerLayout:
     skip: bool
     map_grid: Grid
     cross: bool = False
+    mass: float = 1.0
+    direct: Tensor | None = None
+    unclear: str | None = None
 
     @property
     def keys(self) -> int:
@@ -105,6 +138,15 @@ class LayerLayout:
     def read_rows(self) -> list[int]:
         """The queries that the score is read from."""
         return self.share.nonzero().flatten().tolist()
+
+    def check_weighed(self) -> None:
+        """Raise UnsupportedModelError unless it is known what each token contributes to the readout."""
+        if self.unclear is not None:
+            raise UnsupportedModelError(
+                f"what each token contributes to the score is not known: {self.unclear}. Methods that begin with these "
+                f"weights, as rollout and raw attention, have no map; those that go back by gradients, as AGCAM and "
+                f"DAAM, do"
+            )
 
     def to_map(self, keys: Tensor) -> Tensor:
         """What belongs to the patches, on the grid of the maps: (..., keys) -> (..., rows*cols)."""
@@ -170,8 +212,18 @@ class TokenLayout:
                 f"expected as many queries as keys in {name}, {keys}, or no more than the {prefix} before the patches: "
                 f"got {queries}"
             )
-        start = _normalised(self.readout.weights(self.prefix, self.prefix + prod(grid))[self.prefix - prefix :])
-        return LayerLayout(prefix, grid, _normalised(start[:queries]), start, skip=True, map_grid=self.grid)
+        weights, mass, direct = self._weights(name, prefix + prod(grid))
+        start, unclear = _normalised(weights), self.readout.unclear
+        share = _normalised(start[:queries])
+        return LayerLayout(prefix, grid, share, start, True, self.grid, mass=mass, direct=direct, unclear=unclear)
+
+    def _weights(self, name: str, keys: int) -> tuple[Tensor, float, Tensor | None]:
+        """What the tokens of a layer contribute, which part of the readout that is, and what is read right there."""
+        if self.readout.shares is None:
+            tokens = self.prefix + prod(self.grids.get(name, self.grid))
+            return self.readout.weights(self.prefix, tokens)[tokens - keys :], 1.0, None
+        total, own = (weights[len(weights) - keys :] for weights in self.readout.from_layer(name, self.prefix))
+        return total, float(total.sum()), None if self.readout.latents else own
 
 
 def _normalised(weights: Tensor) -> Tensor:

@@ -176,7 +176,7 @@ class ViTAttribution(Stated, LayerAttribution):
         Raises:
             LayerNotFoundError: there is none.
         """
-        reading = self.adapter.reading_layers(readout)
+        reading = [name for name in self.adapter.reading_layers(readout) if readout.reads(name)]
         read = [name for name in self.layer_names if name in reading]
         if not read:
             raise LayerNotFoundError(
@@ -191,7 +191,7 @@ class ViTAttribution(Stated, LayerAttribution):
 
     def flow_layers(self, readout: Readout) -> list[str]:
         """Names of the layers that the slices of a flow belong to."""
-        reading = self.adapter.reading_layers(readout)
+        reading = [name for name in self.adapter.reading_layers(readout) if readout.reads(name)]
         return [name for name in self.layer_names if name in reading]
 
     def needed(self, **options: Any) -> frozenset[Need]:

@@ -103,6 +103,7 @@ def recorded(run: Run, names: Sequence[str]) -> tuple[dict[str, Tensor], dict[st
 
 def class_attention(call: AttentionCall) -> Tensor:
     """Attention of the readout tokens to the patches, (B, H, patches)."""
+    call.layout.check_weighed()
     share = call.layout.share
     parts = [(share[rows].to(a).unsqueeze(1) * a).sum(2) for rows, a in _weights(call, call.layout.read_rows)]
     if not parts:

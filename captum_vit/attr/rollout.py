@@ -97,7 +97,8 @@ def _roll(
     tokens, latents = None, None  # rows over the image's tokens, and over the queries of cross-attention
     for call in reversed(calls):
         layout = call.layout
-        start = layout.start.to(ops.widen(call.out)).expand(call.batch, 1, -1)
+        layout.check_weighed()
+        start = (layout.mass * layout.start).to(ops.widen(call.out)).expand(call.batch, 1, -1)
         if layout.cross:
             latents = _joined(start, latents, layout, flow)
             read, latents = _through_cross(call, latents, fused, discard_ratio)
@@ -123,6 +124,8 @@ def _joined(start: Tensor, state: Tensor | None, layout: LayerLayout, flow: bool
     """What came down so far, and for a flow what starts here, before it."""
     if state is None:
         return start
+    if layout.direct is not None:
+        state = state + layout.direct.to(state)  # of a head that reads several depths
     return torch.cat([start, state], 1) if flow and layout.read_rows else state
 
 

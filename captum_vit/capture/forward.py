@@ -1,6 +1,6 @@
 """One forward of a model, listened to; and the way back through it."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
 from ..access import Adapter, AttentionCall, Readout, TokenLayout
+from ..access.kinds import why_no_gradient
 from ..errors import UnsupportedModelError
 from ..targets import Output, Target
 from ..targets.base import check_attached
@@ -59,9 +60,10 @@ class Forward:
             check_attached(score, self.output, target)
             if not score.requires_grad:
                 raise UnsupportedModelError(
-                    f"the scores of {type(self.adapter.model).__name__} are cut off from its attention layers, as by "
-                    f".detach() or .numpy() in its forward, or by checkpointing with use_reentrant=True: no gradient "
-                    f"can be taken"
+                    why_no_gradient(self.adapter.model)
+                    or f"the scores of {type(self.adapter.model).__name__} are cut off from its attention layers, as "
+                    f"by .detach() or .numpy() in its forward, or by checkpointing with use_reentrant=True: no "
+                    f"gradient can be taken"
                 )
             return list(torch.autograd.grad(score, list(leaves), allow_unused=True, retain_graph=retain))
 
@@ -99,6 +101,8 @@ def run_forward(
     streams: bool = False,
     watched: Iterable[nn.Module] = (),
     constant: Iterable[nn.Module] = (),
+    tap: ForwardTap | None = None,
+    also: Callable[[ForwardTap, ExitStack], None] | None = None,
 ) -> Forward:
     """Run the model once.
 
@@ -110,11 +114,16 @@ def run_forward(
         streams: whether the token streams are kept.
         watched: modules with hooks of others, which must only listen.
         constant: modules whose outputs count as constants on the way back.
+        tap: what listens, if it is another than keeps what `keep` says.
+        also: registers further hooks, until the stack ends.
     Raises:
         HookEditedError: one of those hooks changed something.
+        UnsupportedModelError: gradients are wanted, and its layers let none through.
         LayerNotRecordedError, TokenLayoutError: the model computes otherwise than its adapter says.
     """
-    tap = ForwardTap(adapter, inputs, readout, keep, graph)
+    if graph and (reason := why_no_gradient(adapter.model, surely=True)):
+        raise UnsupportedModelError(reason)
+    tap = tap or ForwardTap(adapter, inputs, readout, keep, graph)
     stream = Streams(adapter, lambda: tap.active, graph) if streams else None
     watch = Watch(watched, lambda: tap.active)
     with torch.set_grad_enabled(graph), ExitStack() as stack:
@@ -122,6 +131,8 @@ def run_forward(
         watch.listen(stack)
         if stream is not None:
             stream.listen(stack)
+        if also is not None:
+            also(tap, stack)
         for module in constant:
             stack.callback(module.register_forward_hook(_constant_output(tap)).remove)
         raw = inputs.run(adapter.model)
@@ -146,7 +157,8 @@ def check_reached(adapter: Adapter, found: Mapping[str, Tensor | None], names: C
     cut = [name for name in names if found.get(name) is None and name not in adapter.cross_attention]
     if cut:
         raise UnsupportedModelError(
-            f"the scores are cut off from {', '.join(cut)}, as by checkpointing with use_reentrant=True or by "
+            why_no_gradient(adapter.model)
+            or f"the scores are cut off from {', '.join(cut)}, as by checkpointing with use_reentrant=True or by "
             f".detach(): no gradient can be taken"
         )
 

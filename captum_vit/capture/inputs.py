@@ -46,3 +46,15 @@ class Inputs:
             return x[:1] if isinstance(x, Tensor) and x.dim() and len(x) == count else x
 
         return Inputs(self.images[:1], tuple(map(cut, self.args)), {k: cut(v) for k, v in self.kwargs.items()})
+
+    def copies(self, count: int) -> "Inputs":
+        """The first image `count` times over, with what belongs to it."""
+        first, single = self.first(), len(self.images) == 1
+
+        def repeated(x: Any, of: Any) -> Any:
+            own = isinstance(x, Tensor) and isinstance(of, Tensor) and of.dim() and len(of) == len(self.images)
+            return x.repeat(count, *[1] * (x.dim() - 1)) if own and (not single or x.dim() > 1) else x
+
+        args = tuple(repeated(x, of) for x, of in zip(first.args, self.args, strict=True))
+        kwargs = {key: repeated(x, self.kwargs[key]) for key, x in first.kwargs.items()}
+        return Inputs(first.images.repeat(count, *[1] * (self.images.dim() - 1)), args, kwargs)

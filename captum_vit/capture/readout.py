@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..access import Adapter, Readout
 from ..errors import UnsupportedModelError
 from ..targets import Output, Target
+from .depths import measured
 from .forward import run_forward
 from .inputs import Inputs
 from .taps import Keep
@@ -67,33 +68,44 @@ def _decides(value: Any) -> bool:
 
 
 def measure_readout(adapter: Adapter, inputs: Inputs, target: Target | None = None) -> Readout:
-    """The readout as the query rows that receive gradient from the scores while attention inputs are constants.
+    """The tokens that receive gradient from the scores directly, and by which weights; see `depths`.
 
-    Prefix tokens are found in the last attention layer, patches in the last that has them among its queries; where
-    cross-attention reads the tokens, its rows are the latents. Without a target the scores are weighed at random (from
-    a generator of its own), so that sums that are constant, as those of a softmax, hide nothing. Needs a forward of
-    the first image; in train mode of all, for the sake of batch norms.
+    Where cross-attention reads the tokens, its rows are the latents, and the tokens those of the last layer that has
+    them among its queries while attention inputs are constants. Without a target the scores are weighed at random
+    (from a generator of its own), so that sums that are constant, as those of a softmax, hide nothing. Needs a forward
+    of the first image, and more where several tokens are read; in train mode of all, for the sake of batch norms.
 
     Raises:
         UnsupportedModelError: the score reads patches that are queries nowhere, or nothing at all.
     """
     alone = target is None and not adapter.training  # a target may have something of its own for each image
     for part in (inputs.first(), inputs) if alone and len(inputs.images) > 1 else (inputs,):
-        prefix, patches, latents = _row_gradients(adapter, part, target)
-        read = prefix.nonzero().flatten().tolist()
-        if not len(patches) and _reads_past_attention(adapter, part, target):
-            raise UnsupportedModelError(
-                f"the score of {type(adapter.model).__name__} is read from the patches, and patches are queries in "
-                f"none of its attention layers that are seen ({', '.join(adapter.attention_layers())}): there is no "
-                f"attention to explain it by. Let it be read from the class token, as with global_pool='token'"
-            )
-        if read or patches.any():
-            break  # the score of a single image can be flat, as behind a ReLU
-    else:
+        found = None if adapter.cross_attention or not adapter.blocks() else _by_depth(adapter, part, target, alone)
+        found = found or _by_rows(adapter, part, target)
+        if found is not None:
+            return found  # the score of a single image can be flat, as behind a ReLU
+    raise UnsupportedModelError(
+        f"no gradient reaches the last attention layer from the output of {type(adapter.model).__name__}: it does "
+        f"not depend on it, or is flat for these images"
+    )
+
+
+def _by_depth(adapter: Adapter, inputs: Inputs, target: Target | None, alone: bool) -> Readout | None:
+    return measured(adapter, inputs, target or Weighed(), alone=alone)
+
+
+def _by_rows(adapter: Adapter, inputs: Inputs, target: Target | None) -> Readout | None:
+    """The rows of the last attention that has them."""
+    prefix, patches, latents = _row_gradients(adapter, inputs, target)
+    read = prefix.nonzero().flatten().tolist()
+    if not len(patches) and _reads_past_attention(adapter, inputs, target):
         raise UnsupportedModelError(
-            f"no gradient reaches the last attention layer from the output of {type(adapter.model).__name__}: it does "
-            f"not depend on it, or is flat for these images"
+            f"the score of {type(adapter.model).__name__} is read from the patches, and patches are queries in "
+            f"none of its attention layers that are seen ({', '.join(adapter.attention_layers())}): there is no "
+            f"attention to explain it by. Let it be read from the class token, as with global_pool='token'"
         )
+    if not read and not patches.any():
+        return None
     # between a mean over all tokens (ratio 1) and a class token beside the mean of n patches (ratio n)
     even = bool(read and patches.any() and prefix[read].mean() < len(patches) ** 0.5 * patches.mean())
     return Readout(tuple(read), bool(patches.any()), even, tuple(latents.nonzero().flatten().tolist()), declared=False)

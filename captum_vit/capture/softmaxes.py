@@ -19,7 +19,19 @@ PRODUCTS = {torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bm
 EINSUMS = {torch.einsum, torch.functional.einsum}
 DROPOUTS = {F.dropout, torch.dropout, F.dropout1d, F.dropout2d, F.alpha_dropout, F.feature_alpha_dropout}
 # what leaves the keys on the last axis, and every number as it was
-VIEWS = {"reshape", "view", "flatten", "unflatten", "squeeze", "unsqueeze", "contiguous", "clone", "to", "float", "half"}
+VIEWS = {
+    "reshape",
+    "view",
+    "flatten",
+    "unflatten",
+    "squeeze",
+    "unsqueeze",
+    "contiguous",
+    "clone",
+    "to",
+    "float",
+    "half",
+}
 VIEWS |= {"bfloat16", "double", "type", "type_as", "view_as", "reshape_as", "detach", "requires_grad_", "cuda", "cpu"}
 MOVES = {"transpose", "permute", "swapaxes", "swapdims", "movedim", "moveaxis", "mT", "T", "H", "mH", "t", "adjoint"}
 Way = Callable[[Tensor], Tensor]
@@ -79,9 +91,7 @@ class Softmaxes:
             return None
         place = places[0]
         followed = self._open[id(pair[place])]
-        product = (
-            _of_matmul(followed, pair, place) if equation is None else _of_einsum(followed, equation, pair, place)
-        )
+        product = _of_matmul(followed, pair, place) if equation is None else _of_einsum(followed, equation, pair, place)
         return product if product is None or not followed.moved or _keys_last(product) else None
 
     def note(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> None:

@@ -219,9 +219,7 @@ class Tap(TorchFunctionMode):
         count = self.seen[name]
         if count == 1 or (count == 0 and name in self.cross):  # an owner may read the tokens in another way
             return
-        how = (
-            f"ran {count} times in one forward" if count else "computed no softmax of scores that then met values"
-        )
+        how = f"ran {count} times in one forward" if count else "computed no softmax of scores that then met values"
         raise LayerNotRecordedError(
             f"expected one attention in layer {name!r} ({type(module).__name__}), but it {how}: "
             f"{type(self.adapter).__name__} cannot see the attention of this {type(self.adapter.model).__name__}"

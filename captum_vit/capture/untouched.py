@@ -1,8 +1,9 @@
 """Models are left exactly as they were found, also by threads that share one and after an exception."""
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
@@ -11,21 +12,37 @@ import torch
 from torch import nn
 
 from ..access import Adapter
+from .interrupts import INTERRUPTS
 
 _inside: ContextVar[frozenset[int]] = ContextVar("captum_vit_untouched_models", default=frozenset())
 
 
-@contextmanager
-def untouched(adapter: Adapter) -> Iterator[None]:
+class untouched(AbstractContextManager[None]):  # noqa: N801 (a context is called as a function is)
     """The model made ready for capture, and put back: attention kernels, compiled code, and in train mode the
     random state and running statistics. Gradients can be taken inside, also under an outer inference_mode.
 
     A forward and the backward through it belong into one of these, since in train mode the statistics are put back at
-    its end; one inside another does nothing.
+    its end; one inside another does nothing. An interrupt waits until what is being put in place, or back, is so.
     """
-    if id(adapter.model) in _inside.get():
-        yield
-        return
+
+    def __init__(self, adapter: Adapter) -> None:
+        self._adapter, self._visit = adapter, ExitStack()
+
+    def __enter__(self) -> None:
+        if id(self._adapter.model) in _inside.get():
+            return
+        with ExitStack() as stack:
+            stack.enter_context(INTERRUPTS)
+            stack.enter_context(_visited(self._adapter))
+            self._visit = stack.pop_all()
+
+    def __exit__(self, *exception: Any) -> None:
+        self._visit.__exit__(*exception)
+        INTERRUPTS.let_through(sys._getframe(1))
+
+
+@contextmanager
+def _visited(adapter: Adapter) -> Iterator[None]:
     with ExitStack() as stack:
         stack.callback(_inside.reset, _inside.set(_inside.get() | {id(adapter.model)}))
         stack.enter_context(torch.inference_mode(False))
