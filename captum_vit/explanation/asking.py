@@ -9,10 +9,11 @@ from torch import Tensor
 
 from ..attr import METHODS, ViTAttribution, find_method
 from ..classes import class_index
-from ..errors import OptionError, TargetError, nearest
+from ..errors import OptionError, TargetError, brief, nearest
 from ..explained import Attribution, Label
 from ..plugins import is_path
 from ..targets import Classes, Contrast, Output, Target, as_target, target_at, target_indices
+from ..targets.classes import plain
 
 
 @dataclass(frozen=True)
@@ -162,28 +163,29 @@ def listed(target: Any) -> list[Any]:
     """Targets as they may be given, one by one: a number, a name, an object, a function, or a sequence of these.
 
     Raises:
-        TargetError: a floating-point tensor, or nothing that could be a target.
+        TargetError: a tensor or array of floats or of true and false, or nothing that could be a target.
     """
     if target is None:
         return []
-    if isinstance(target, Tensor) or hasattr(target, "tolist"):  # arrays too
-        if isinstance(target, Tensor):
-            as_target(target)
-        found = target.tolist()
-        found = found if isinstance(found, list) else [found]
+    target = plain(target)  # of arrays too
+    if isinstance(target, Tensor):
+        as_target(target)
+        found = target.flatten().tolist() if target.dim() != 1 else target.tolist()
     elif isinstance(target, (str, int, Target)) or callable(target):
         return [target]
     else:
         try:
+            if isinstance(target, (bytes, Mapping)):
+                raise TypeError("no several")
             found = list(target)
         except TypeError as error:
-            raise TargetError(f"a target is a class by number or name, or several, got {target!r}") from error
+            raise TargetError(f"a target is a class by number or name, or several, got {brief(target)}") from error
     dense = isinstance(target, list)  # where scores have more dimensions, a list of tuples
     parts = [[Classes(item)] if dense and isinstance(item, tuple) and len(item) > 1 else listed(item) for item in found]
     every = [each for part in parts for each in part]
     wrong = [each for each in every if isinstance(each, (bool, float))]
     if wrong:
-        raise TargetError(f"a target is a class by number or name, or several, got {wrong[0]!r}")
+        raise TargetError(f"a target is a class by number or name, or several, got {brief(wrong[0])}")
     return every
 
 

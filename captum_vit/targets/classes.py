@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..classes import class_index
-from ..errors import TargetError
+from ..errors import TargetError, brief
 from .base import Output, Target
 
 
@@ -19,17 +21,17 @@ class Classes(Target):
     >>> AGCAM(model).attribute(images, target=Classes([281, 285])).shape  # the same as target=[281, 285]
     torch.Size([2, 1, 14, 14])
 
-    index: a class by number (negative ones count from the end) or name, for all images; a list or an integer tensor
-        (N,) with one for each; where the scores have more dimensions, a tuple with an index for each, or a list of
-        tuples. None stands for the only score of a model that gives one.
+    index: a class by number (negative ones count from the end) or name, for all images; a list, or an integer tensor or
+        array (N,), with one for each; where the scores have more dimensions, a tuple with an index for each, or a list
+        of tuples. None stands for the only score of a model that gives one.
     """
 
     index: Any = None
     unit = "score"
 
     def __post_init__(self) -> None:
-        if isinstance(self.index, (list, Tensor)):  # the caller may change it; a run keeps what it found by the target
-            object.__setattr__(self, "index", list(self.index) if isinstance(self.index, list) else self.index.clone())
+        # the caller may change a list or a tensor, and a run keeps what it found by the target
+        object.__setattr__(self, "index", self.index.clone() if isinstance(self.index, Tensor) else plain(self.index))
 
     def score(self, output: Output) -> Tensor:
         """The chosen score of each image, (N,)."""
@@ -68,6 +70,41 @@ class Classes(Target):
         return known.split(",")[0].strip() or str(self.index)
 
 
+def plain(target: Any) -> Any:
+    """A target with Python's integers for those of numpy, and a tensor for an array of them."""
+    if isinstance(target, np.generic):
+        return target.item()
+    if isinstance(target, np.ndarray):
+        if target.dtype.kind not in "iufb":
+            return target.tolist()  # of names
+        return torch.from_numpy(target.copy()) if target.ndim else target.item()
+    if isinstance(target, (list, tuple)):
+        return type(target)(plain(each) for each in target) if type(target) in (list, tuple) else target
+    if (
+        isinstance(target, Tensor)
+        and not target.dim()
+        and not target.is_floating_point()
+        and target.dtype != torch.bool
+    ):
+        return int(target)
+    return int(target) if isinstance(target, Integral) and not isinstance(target, bool) else target
+
+
+def check_integers(numbers: Tensor) -> None:
+    """Raise TargetError, with both of what may be meant, where the classes of a target are no whole numbers."""
+    shape = tuple(numbers.shape)
+    if numbers.is_floating_point() or numbers.is_complex():
+        raise TargetError(
+            f"a floating-point target {shape} may be one-hot labels or an embedding, and the two mean different maps: "
+            f"pass the numbers of the classes, as labels.argmax(-1), or captum_vit.targets.Embedding(vector)"
+        )
+    if numbers.dtype == torch.bool:
+        raise TargetError(
+            f"target must hold integers, got torch.bool {shape}, which may be one-hot labels or the classes 0 and 1: "
+            f"pass the numbers of the classes, as labels.int().argmax(-1), or labels.long()"
+        )
+
+
 def class_places(target: Any, count: int, shape: tuple[int, ...]) -> Tensor:
     """A class in any of Captum's forms as indices >= 0 into scores of `shape`, (count, dimensions)."""
     if isinstance(target, list) and any(isinstance(each, (tuple, list)) for each in target):
@@ -94,28 +131,32 @@ def target_indices(target: Any, count: int, classes: int) -> Tensor:
 def _dimensions(shape: tuple[int, ...], target: Any) -> TargetError:
     sizes = ", ".join(map(str, shape))
     what = "one class an image" if len(shape) == 1 else f"a tuple of {len(shape)} indices"
-    return TargetError(f"the scores are (N, {sizes}): a target is {what}, got {target!r}")
+    return TargetError(f"the scores are (N, {sizes}): a target is {what}, got {brief(target)}")
 
 
 def _indices(target: Any, count: int, classes: int) -> Tensor:
     """Indices of one dimension, (count,)."""
-    kinds = (int, list, Tensor)
-    if not isinstance(target, (bool, list, Tensor)) and hasattr(target, "__index__"):
-        target = target.__index__()  # what numpy has of an int
-    if isinstance(target, bool) or not isinstance(target, kinds):
-        raise TargetError(f"target must be an int, a list of ints or an integer tensor, got {type(target).__name__}")
+    target = plain(target)
+    if isinstance(target, bool) or not isinstance(target, (int, list, Tensor)):
+        got = f"{type(target).__name__} {brief(target)}"
+        raise TargetError(f"target must be an int, a list of ints or an integer tensor, got {got}")
     try:
         index = torch.as_tensor(target)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise TargetError(f"target must hold integers only, got {target!r}") from error
-    if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
-        raise TargetError(f"target must hold integers, got {index.dtype}")
+        raise TargetError(f"target must hold integers only, got {brief(target)}") from error
+    if not index.numel():
+        raise TargetError(f"target must be one class or one an image: {count} images, got {brief(target)}")
+    check_integers(index)
     single = index.numel() == 1 and not isinstance(target, list)
     if index.dim() > 1 or not (single or index.numel() == count):
-        raise TargetError(f"target must be one class or one an image: {count} images, got shape {tuple(index.shape)}")
+        labels = "; of one-hot labels pass labels.argmax(-1)" if index.shape[1:] == (classes,) else ""
+        shape = f"{tuple(index.shape)}{labels}"
+        raise TargetError(f"target must be one class or one an image: {count} images, got shape {shape}")
     index = index.long()  # of uint8, a negative bound would wrap
     if bool(((index < -classes) | (index >= classes)).any()):
-        raise TargetError(f"target out of range: the model gives {classes} scores, 0 to {classes - 1}, got {target!r}")
+        raise TargetError(
+            f"target out of range: the model gives {classes} scores, 0 to {classes - 1}, got {brief(target)}"
+        )
     return (index % classes).flatten().expand(count)
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import TargetError
+from ..errors import TargetError, brief
 from ..plugins import named_object
 from .base import Output, Target
-from .classes import Classes
+from .classes import Classes, check_integers, plain
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +25,14 @@ class Function(Target):
 
     def score(self, output: Output) -> Tensor:
         """What the function gives, (N,)."""
-        found = self.function(output.raw)
+        try:
+            found = self.function(output.raw)
+        except Exception as error:
+            name = getattr(self.function, "__name__", type(self.function).__name__)
+            raise TargetError(
+                f"the target's function {name} fails on the model's own output ({type(output.raw).__name__}): "
+                f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            ) from error
         if not isinstance(found, Tensor) or found.shape != output.scores.shape[:1]:
             got = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
             raise TargetError(f"a target's function gives one number an image, ({len(output.scores)},), got {got}")
@@ -41,17 +48,18 @@ def as_target(target: Any) -> Target:
     """The target that is meant: one of these classes, a class in Captum's forms, or a function.
 
     Raises:
-        TargetError: a floating-point tensor, which may be one-hot labels or an embedding, or nothing of these.
+        TargetError: a tensor or array of floats, which may be one-hot labels or an embedding, or of true and false; or
+            nothing of these.
     """
     if isinstance(target, Target):
         return target
-    if isinstance(target, Tensor) and target.is_floating_point():
-        raise TargetError(
-            f"a floating-point target {tuple(target.shape)} may be one-hot labels or an embedding, and the two mean "
-            f"different maps: pass the numbers of the classes, as labels.argmax(-1), or "
-            f"captum_vit.targets.Embedding(vector)"
-        )
-    if callable(target):
+    if isinstance(target, type):
+        made = f"{target.__name__}(...)" if issubclass(target, Target) else "a class of the model by number or name"
+        raise TargetError(f"a target is an object or a function, got {brief(target)}: pass {made}")
+    target = plain(target)
+    if isinstance(target, Tensor):
+        check_integers(target)
+    elif callable(target):
         return Function(target)
     return Classes(target)
 
@@ -73,7 +81,7 @@ def target_at(path: str) -> Target:
                 f"as mine = {found.__name__}(...), and name that"
             ) from error
     if isinstance(found, type) or not (isinstance(found, Target) or callable(found)):
-        what = f"the class {found.__name__}" if isinstance(found, type) else f"{type(found).__name__} {found!r:.80}"
+        what = f"the class {found.__name__}" if isinstance(found, type) else f"{type(found).__name__} {brief(found)}"
         raise TargetError(
             f"{path!r} is no target: expected a Target, a class of them, or a function output -> (N,), got {what}"
         )

@@ -5,10 +5,19 @@ import pytest
 import torch
 from torch import nn
 
-from captum_vit import AGCAM, DAAM, AttentionRollout, CaptumViTError, FeatureImportance, GradientRollout, RawAttention
+from captum_vit import (
+    AGCAM,
+    DAAM,
+    AttentionRollout,
+    CaptumViTError,
+    Contrast,
+    FeatureImportance,
+    GradientRollout,
+    RawAttention,
+)
 from captum_vit.errors import InputError, LayerNotFoundError, OptionError, TargetError, TokenLayoutError
 from tests.fingerprint import changes, fingerprint
-from tests.helpers import CLASSES, METHODS, WIDTH, hf_vit, images, timm_vit
+from tests.helpers import CLASSES, METHODS, WIDTH, assert_close, hf_vit, images, timm_vit
 
 NAN = images()
 NAN = NAN.index_fill(0, torch.tensor([1]), float("nan"))
@@ -26,13 +35,35 @@ TARGETS = {
     "none at all": ([], "target must "),
     "a column": (torch.tensor([[1], [2]]), r"2 images, got shape \(2, 1\)"),
     "float": (1.0, "target must be an int, a list of ints or an integer tensor, got float"),
-    "floats": ([0.5, 1.5], "target must hold integers, got torch.float32"),
+    "floats": ([0.5, 1.5], r"a floating-point target \(2,\) may be one-hot labels or an embedding, and the two"),
+    "an array of floats": (
+        np.eye(CLASSES)[:2],
+        r"\(2, 7\) may be one-hot labels or an embedding, .*Embedding\(vector\)",
+    ),
+    "a number of numpy": (np.float64(1), "got float 1.0"),
     "float tensor": (
         torch.tensor([1.0, 2.0]),
         r"a floating-point target \(2,\) may be one-hot labels or an embedding, and the two",
     ),
     "bool": (True, "got bool"),
-    "bools": (torch.tensor([True, False]), "target must hold integers, got torch.bool"),
+    "bools": (
+        torch.tensor([True, False]),
+        r"got torch.bool \(2,\), which may be one-hot labels or the classes 0 and 1: pa",
+    ),
+    "an array of bools": (
+        np.array([True, False]),
+        r"got torch.bool \(2,\), .* labels.int\(\).argmax\(-1\), or labels.lo",
+    ),
+    "a bool of numpy": (np.bool_(True), "got bool True"),
+    "one-hot labels in integers": (
+        torch.eye(CLASSES)[:2].long(),
+        r"\(2, 7\); of one-hot labels pass labels.argmax\(-1\)",
+    ),
+    "a class of targets": (Contrast, r"an object or a function, got the class Contrast: pass Contrast\(\.\.\.\)"),
+    "a function that fails": (
+        lambda output: output.lodgits,
+        r"function <lambda> fails on the model's own .*AttributeErr",
+    ),
     "one-hot labels": (
         torch.eye(CLASSES)[:2],
         r"\(2, 7\) may be one-hot labels or an embedding, .*as labels.argmax\(-1\)",
@@ -75,6 +106,28 @@ def test_targets(model, method, name):
     assert isinstance(caught.value, CaptumViTError)
     assert isinstance(caught.value, AssertionError)  # which is what captum's methods raise
     assert not changes(before, fingerprint(model))
+
+
+NUMBERS = {
+    "int64": np.int64(3),
+    "uint8": np.uint8(3),
+    "an array without dimensions": np.array(3),
+    "a tensor without dimensions": torch.tensor(3),
+    "an array": np.array([3, 3]),
+    "an array of bytes": np.array([3, 3], np.uint8),
+    "an array of one": np.array([3]),
+    "a list of numpy's": [np.int64(3), np.int32(3)],
+    "a list of tensors": [torch.tensor(3), torch.tensor(3)],
+    "a tuple": (np.int64(3),),
+    "from the end": np.int64(3 - CLASSES),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_integers_of_numpy_are_integers(model, name):
+    expected = AGCAM(model).attribute(images(), 3)
+    assert_close(AGCAM(model).attribute(images(), NUMBERS[name]), expected)
+    assert_close(AGCAM(model).attribute_classes(images()[:1], [np.int64(3), 0])[:1], expected[:1])
 
 
 @pytest.mark.parametrize("name", ["too large", "too negative", "float", "texts"])
