@@ -10,9 +10,13 @@ from torch import Tensor
 from typing_extensions import Self
 
 from .classes import class_index
-from .errors import InputError, OptionError, TargetError, nearest
+from .errors import InputError, OptionError, TargetError, brief, nearest
 from .facts import Facts
 from .geometry import Size, View
+from .names import printable
+
+
+RANDOM = "random weights"  # how a note begins of a model that has learnt nothing
 
 
 @dataclass(frozen=True)
@@ -164,6 +168,11 @@ class Explained:
         return tuple(dict.fromkeys(a.target for a in self.attributions if a.target is not None))
 
     @property
+    def untrained(self) -> bool:
+        """Whether the model's weights are random, so that the maps show its architecture alone."""
+        return any(note.startswith(RANDOM) for note in self.notes)
+
+    @property
     def options(self) -> dict[str, dict[str, Any]]:
         """The options that each method was given."""
         return {a.method: dict(a.options) for a in self.attributions}
@@ -186,7 +195,7 @@ class Explained:
             OptionError, TargetError: it is not in here.
         """
         if method is not None and method not in self.methods:
-            raise OptionError(f"no method {method!r} in this explanation; it has {', '.join(self.methods)}")
+            raise OptionError(f"no method {brief(method)} in this explanation; it has {', '.join(self.methods)}")
         kept = [a for a in self.attributions if method in (None, a.method)]
         if target is not None:
             label = self._label(target)
@@ -210,7 +219,7 @@ class Explained:
         others = [label for label in self.targets if label.index is None]
         found = [label for label in others if str(target).strip() in (label.name.strip(), label.title)]
         if len(found) > 1:
-            raise TargetError(f"target {target!r} is not unique here: pass one of the explanation's `targets`")
+            raise TargetError(f"target {brief(target)} is not unique here: pass one of the explanation's `targets`")
         if found:
             return found[0]
         labels = {label.index: label for label in self.targets if label.index is not None}
@@ -221,7 +230,7 @@ class Explained:
                 continue
         known = [label.title for label in self.targets]
         raise TargetError(
-            f"class {target!r} was not explained; explained: {', '.join(known) or 'none'}{nearest(str(target), known)}"
+            f"class {brief(target)} was not explained; explained: {', '.join(known) or 'none'}{nearest(str(target), known)}"
         )
 
     def __iter__(self) -> Iterator[Attribution]:
@@ -234,4 +243,5 @@ class Explained:
         size = f"{self.image.width}x{self.image.height}"
         shown = ", ".join(a.title for a in self.attributions)
         told = "".join(f"; {note}" for note in self.notes if not note.startswith("preprocessing: "))
-        return f"{type(self).__name__}({self.source or 'image'} {size}, {self.model or 'model'}: {shown}{told})"
+        text = f"{type(self).__name__}({self.source or 'image'} {size}, {self.model or 'model'}: {shown}{told})"
+        return printable(text)  # a terminal shows it

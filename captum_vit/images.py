@@ -1,5 +1,6 @@
 """Reading images in any form, also from files and folders that nobody has checked."""
 
+import os
 import warnings
 from collections.abc import Iterable
 from io import BytesIO
@@ -187,27 +188,40 @@ def _described(picture: object) -> str:
     return type(picture).__name__
 
 
-def find_images(paths: Iterable[str | Path]) -> list[Path]:
+def find_images(paths: Iterable[str | Path], *, recursive: bool = False) -> list[Path]:
     """The files that `paths` stand for: files as given, folders as the images in them, sorted by name.
 
     A folder's own folders and hidden files are left out; a file that comes twice is taken once. Files are not opened.
 
+    Args:
+        paths: of files and folders.
+        recursive: whether the folders in a folder are searched too, those that are hidden or links apart.
     Raises:
         ImageLoadError: a folder that cannot be read or holds no file with the suffix of an image.
     """
     found: dict[Path, Path] = {}
     for path in map(Path, paths):
-        for file in _images_in(path) if path.is_dir() else [path]:
+        for file in _images_in(path, recursive) if path.is_dir() else [path]:
             found.setdefault(file.resolve(), file)
     return list(found.values())
 
 
-def _images_in(folder: Path) -> list[Path]:
-    try:
-        files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-        files = [p for p in files if not p.is_dir()]
-    except OSError as error:
-        raise ImageLoadError(f"cannot read the folder {str(folder)!r}: {error.strerror}") from error
+def _images_in(folder: Path, recursive: bool) -> list[Path]:
+    files: list[Path] = []
+    below = False
+    for inner, folders, names in os.walk(folder, onerror=_unreadable):
+        images = [Path(inner, name) for name in names if Path(name).suffix.lower() in SUFFIXES and name[0] != "."]
+        folders[:] = [name for name in folders if name[0] != "."]
+        if recursive or Path(inner) == folder:
+            files += images
+        elif images or files:
+            below = bool(images)
+            break  # whether there are any is all that is wanted of the folders below
     if not files:
-        raise ImageLoadError(f"no images in the folder {str(folder)!r}: looked for {', '.join(SUFFIXES)}")
-    return files
+        hint = "; there are some in folders below it: --recursive (recursive=True) takes these" if below else ""
+        raise ImageLoadError(f"no images in the folder {str(folder)!r}: looked for {', '.join(SUFFIXES)}{hint}")
+    return sorted(files)
+
+
+def _unreadable(error: OSError) -> None:
+    raise ImageLoadError(f"cannot read the folder {str(error.filename)!r}: {error.strerror}") from error

@@ -1,17 +1,17 @@
 """What the command line makes of an explanation: pictures, pages, and the folder that they go to."""
 
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import ExplanationLoadError, OutputError
-from ..explained import Attribution
+from ..explained import RANDOM, Attribution
 from ..explanation.explanation import Explanation
 from ..explanation.saving import MANIFEST
 from ..files import check_writable, make_folder, write_atomically
+from ..names import distinct, safe_name
 from ..visualization import SIGNS, Cell, overlay, sheet
 from .folders import fingerprint, folder_for
 from .working import Options
@@ -19,7 +19,9 @@ from .working import Options
 FLOW, REPORT = "flow.gif", "report.html"
 
 
-def write(explanation: Explanation, out: Path, name: str, options: Options, taken: set[Path]) -> tuple[Path, list[str]]:
+def write(
+    explanation: Explanation, out: Path, name: str, options: Options, taken: set[Path], made: str = ""
+) -> tuple[Path, list[str]]:
     """Write all that was asked for, and name the folder and the files in it, the overview first.
 
     Of the photograph a copy of `max_side` is drawn on and kept: a large one would take longer to write than to explain.
@@ -29,6 +31,7 @@ def write(explanation: Explanation, out: Path, name: str, options: Options, take
         out, name: the folder and the one in it that is wanted; if that holds another image, the next is taken.
         options: what was asked for.
         taken: the folders that this run wrote; this one is added.
+        made: a hash of what it is made of, for a run that goes on.
     Raises:
         OutputError: the folder or a file cannot be written.
     """
@@ -47,7 +50,7 @@ def write(explanation: Explanation, out: Path, name: str, options: Options, take
     if options.report:
         shown.to_html(folder.path / REPORT)
         shown.save(folder.path)
-    folder.finish(files)
+    folder.finish(files, made)
     return folder.path, names
 
 
@@ -90,7 +93,7 @@ def pictures(explanation: Explanation) -> dict[str, Image.Image]:
     shown, every = explanation.image, list(explanation)
     names = distinct(["overview", *map(_file_name, every)])[1:]
     drawn = {
-        f"{name}.png": overlay(shown, a.map, explanation.view, signed=a.signed)
+        f"{name}.png": _stamped(overlay(shown, a.map, explanation.view, signed=a.signed), explanation)
         for name, a in zip(names, every, strict=True)
     }
     made = list(zip(every, drawn.values(), strict=True))
@@ -100,6 +103,18 @@ def pictures(explanation: Explanation) -> dict[str, Image.Image]:
         key = f"input ({SIGNS})" if any(a.signed for a in every) else "input"
         rows.append([None if rows else (key, shown), *own])
     return {**drawn, "overview.png": sheet(rows)}
+
+
+def _stamped(picture: Image.Image, explanation: Explanation) -> Image.Image:
+    """The picture; of a model that has learnt nothing with a line on it that says so."""
+    if not explanation.untrained:
+        return picture
+    draw = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(max(10, min(picture.size) // 20))
+    box = draw.textbbox((0, 0), RANDOM, font)
+    draw.rectangle((0, 0, box[2] + 4, box[3] + 4), "white")
+    draw.text((2, 1), RANDOM, "black", font)
+    return picture
 
 
 def _title(attribution: Attribution) -> str:
@@ -121,29 +136,15 @@ def _file_name(attribution: Attribution) -> str:
     return f"{method}-{label.index}{'-' if name else ''}{name}"
 
 
-def safe_name(text: str, default: str) -> str:
-    """A name for a file or folder, of letters, digits, `-` and `_`, whatever the text holds."""
-    text = unicodedata.normalize("NFC", text)
-    kept = "".join(c if c.isalnum() or c in "-_" else "_" for c in text)[:50].strip("_")  # 50 letters fit 255 bytes
-    return kept or default
+def folder_names(files: Iterable[Path], roots: Sequence[Path] = ()) -> list[str]:
+    """A name for each file from its stem, all different; below one of the roots with the folders in between."""
+    return distinct("/".join(safe_name(part, "image") for part in _below(file, roots)) for file in files)
 
 
-def folder_names(files: Iterable[Path]) -> list[str]:
-    """A name for each file from its stem, all different."""
-    return distinct(safe_name(file.stem, "image") for file in files)
-
-
-def distinct(names: Iterable[str]) -> list[str]:
-    """The names, those that were there already with a number, also where upper and lower case are the same."""
-    used: set[str] = set()
-    found = []
-    for base in names:
-        name, count = base, 2
-        while name.casefold() in used:
-            name, count = f"{base}-{count}", count + 1
-        used.add(name.casefold())
-        found.append(name)
-    return found
+def _below(file: Path, roots: Sequence[Path]) -> list[str]:
+    root = next((root for root in roots if root in file.parents), file.parent)
+    inner = file.relative_to(root)
+    return [*inner.parts[:-1], inner.stem]
 
 
 def check_folder(folder: Path) -> None:

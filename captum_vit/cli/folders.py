@@ -45,8 +45,12 @@ class Folder:
         make_folder(self.path)
         self._note(self.earlier | set(names))
 
-    def finish(self, names: Collection[str]) -> None:
+    def finish(self, names: Collection[str], made: str = "") -> None:
         """Remove what the earlier run wrote and this one did not; nothing else is touched.
+
+        Args:
+            names: the files that were written.
+            made: what they were made of, a hash, by which `finished` finds them.
 
         Raises:
             OutputError: a file cannot be removed.
@@ -59,10 +63,11 @@ class Folder:
                 (self.path / name).unlink(missing_ok=True)
         except OSError as error:
             raise OutputError(f"cannot clear the folder {str(self.path)!r}: {error.strerror}") from error
-        self._note(names)
+        self._note(names, made)
 
-    def _note(self, names: Iterable[str]) -> None:
-        text = json.dumps({"image": self.image, "files": sorted(names)}, indent=1, ensure_ascii=False)
+    def _note(self, names: Iterable[str], made: str = "") -> None:
+        record = {"image": self.image, "files": sorted(names), **({"made": made} if made else {})}
+        text = json.dumps(record, indent=1, ensure_ascii=False)
         write_atomically(self.path / RECORD, text.encode())
 
 
@@ -80,7 +85,7 @@ def folder_for(out: Path, name: str, image: str, names: Collection[str], taken: 
         path = out / (name if number == 1 else f"{name}-{number}")
         if path in taken or (path.exists() and not path.is_dir()):
             continue
-        found = _record(path) if (path / RECORD).exists() else (image, frozenset())
+        found = _record(path) if (path / RECORD).exists() else (image, frozenset[str](), "")
         if found is None or found[0] != image:
             continue
         foreign = {MANIFEST, *names} - found[1]
@@ -89,12 +94,32 @@ def folder_for(out: Path, name: str, image: str, names: Collection[str], taken: 
     raise AssertionError  # numbers do not end
 
 
-def _record(folder: Path) -> tuple[str, frozenset[str]] | None:
-    """Image and files of a folder's record; None where it is damaged, or names files elsewhere."""
+def finished(out: Path, name: str, made: str, taken: Collection[Path]) -> Path | None:
+    """The folder of this name, or a next one, whose files were all made of the same, whole, by an earlier run.
+
+    Args:
+        out, name, taken: as for `folder_for`.
+        made: a hash of the image's file and of all that was asked.
+    """
+    for number in count(1):
+        path = out / (name if number == 1 else f"{name}-{number}")
+        if not path.exists():
+            return None
+        found = None if path in taken else _record(path)
+        if found is None or found[2] != made:
+            continue
+        if all((path / file).exists() for file in found[1]):
+            return path
+    raise AssertionError  # numbers do not end
+
+
+def _record(folder: Path) -> tuple[str, frozenset[str], str] | None:
+    """Image, files and what they were made of; None where a folder's record is damaged, or names files elsewhere."""
     try:
         record = json.loads(read_within(folder, RECORD, MOST).decode())
         image, files = record["image"], frozenset(record["files"])
         plain = all(Path(file).name == file not in ("", "..") for file in files)
+        made = str(record.get("made", ""))
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
-    return (image, files) if plain else None
+    return (image, files, made) if plain else None

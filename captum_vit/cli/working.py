@@ -1,21 +1,28 @@
 """From what was asked on the command line to explanations: files are read, batched, and explained."""
 
+import json
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from ..attr import METHODS, find_method
-from ..errors import ImageLoadError, InputError
+from ..describing import described, versions
+from ..errors import CaptumViTError, ImageLoadError, InputError, OptionError
 from ..explanation.asking import Asked
 from ..explanation.explaining import BATCH, Explainer
 from ..explanation.explanation import Explanation
 from ..explanation.seeing import Seen
-from ..images import open_image
+from ..images import read_image
+from ..pixels import Read, Window, checked_window
 from ..sample import draw_scene
+from .console import complain
+from .folders import finished
+from .modelling import ModelOptions
 
 SCENE = "scene"
 EMBEDDED = "embedded scene"
@@ -27,28 +34,58 @@ _SCENE_SIDE = 512
 class Options:
     """What was asked for; no methods choose one that suits the model."""
 
-    model: str
-    checkpoint: Path | None = None
+    model: ModelOptions = field(default_factory=ModelOptions)
     methods: Sequence[str] | None = None
+    method_options: Mapping[str, Any] = field(default_factory=dict)
     targets: Sequence[str] = ()
     layers: Sequence[str] = ()
-    device: str | None = None
     max_side: int = 1024
     top_k: int = 3
     batch_size: int = BATCH
     attention: bool = False
     report: bool = True
     flow: bool = True
+    page: int | None = None
+    window: Window | None = None
+
+    def settings(self, arguments: Mapping[str, Any]) -> str:
+        """A hash of all that decides what is written of an image; `arguments` are those of the model beside it."""
+        told: dict[str, Any] = {**asdict(self), "arguments": described(arguments), "versions": versions()}
+        told.pop("batch_size")
+        file = self.model.checkpoint
+        told["weights"] = [file.stat().st_size, file.stat().st_mtime_ns] if file and file.exists() else None
+        return sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Job:
+    """A file, the embedded scene where it is None, the name of its folder, and the model's arguments beside it."""
+
+    file: Path | None
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def made(self, options: Options) -> str:
+        """A hash of the file and of all that is asked; empty where it cannot be read."""
+        try:
+            data = self.file.read_bytes() if self.file is not None and self.file.is_file() else b""
+        except OSError:
+            data = b""
+        return sha256(options.settings(self.arguments).encode() + sha256(data).digest()).hexdigest() if data else ""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of one file, the embedded scene where it is None: an explanation, or the reason why not."""
+    """What came of one file, the embedded scene where it is None: an explanation, or the reason why not.
+
+    made: a hash of the file and of all that was asked, for a run that goes on.
+    """
 
     file: Path | None
     name: str
     explanation: Explanation | None = None
     refusal: ImageLoadError | InputError | None = None
+    made: str = ""
 
     def granted(self) -> Explanation:
         """The explanation; raises the refusal where there is none."""
@@ -65,11 +102,40 @@ def check_methods(names: Sequence[str]) -> None:
             find_method(name)
 
 
-def picture(path: Path | None) -> Image.Image:
+def window(text: str | None) -> Window | None:
+    """What --window says: the values of black and white.
+
+    Raises:
+        OptionError: not two numbers, the lower first.
+    """
+    if text is None:
+        return None
+    try:
+        return checked_window([float(value) for value in text.split(",")])
+    except (ValueError, OptionError):  # the first is the second's kind too
+        raise OptionError(f"--window takes the values of black and white, as -1000,400, got {text!r}") from None
+
+
+def picture(path: Path | None, options: Options) -> Read:
     """The image in a file, or the embedded scene."""
     if path is not None:
-        return open_image(path)
-    return Image.fromarray(draw_scene(_SCENE_SEED, objects=2, size=_SCENE_SIDE).image)
+        return read_image(path, page=options.page, window=options.window)
+    return Read(Image.fromarray(draw_scene(_SCENE_SEED, objects=2, size=_SCENE_SIDE).image))
+
+
+def refusal_of(error: Exception, file: Path | None) -> ImageLoadError | InputError:
+    """What is told of a file that something went wrong with, whatever it was; the others go on.
+
+    Raises:
+        CaptumViTError: an error that all files would meet.
+    """
+    if isinstance(error, (ImageLoadError, InputError)):
+        return error
+    if isinstance(error, CaptumViTError):
+        raise error
+    reason = " ".join(str(error).split())
+    told = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+    return InputError(f"{str(file or EMBEDDED)!r} could not be explained ({told[:200]})")
 
 
 def load(options: Options) -> tuple[Explainer, Asked, list[str]]:
@@ -79,9 +145,13 @@ def load(options: Options) -> tuple[Explainer, Asked, list[str]]:
         CaptumViTError: model, layer, method, target or device cannot be had.
     """
     layers = [int(n) if re.fullmatch("-?[0-9]{1,9}", n) else n for n in options.layers] or None
-    explainer = Explainer(options.model, layer=layers, device=options.device, checkpoint=options.checkpoint)
+    explainer = options.model.load(layers)
     asked = explainer.ask(
-        method=options.methods, target=options.targets, top_k=options.top_k, attention=options.attention
+        method=options.methods,
+        target=options.targets,
+        top_k=options.top_k,
+        attention=options.attention,
+        **options.method_options,
     )
     notes = []
     reasons: dict[str, list[str]] = {}
@@ -95,57 +165,85 @@ def load(options: Options) -> tuple[Explainer, Asked, list[str]]:
     return explainer, asked, notes
 
 
-def answers(
-    files: Sequence[Path | None], names: Sequence[str], options: Options, note: Callable[[str], None]
-) -> Iterator[Answer]:
+def finished_before(jobs: Sequence[Job], options: Options, out: Path) -> tuple[dict[Path, Job], list[Job]]:
+    """What an earlier run with the same settings has finished, by folder, and what is left to do."""
+    done: dict[Path, Job] = {}
+    left = []
+    for job in jobs:
+        made = job.made(options)
+        folder = finished(out, job.name, made, done) if made else None
+        if folder is None:
+            left.append(job)
+        else:
+            done[folder] = job
+    return done, left
+
+
+def answers(jobs: Sequence[Job], options: Options, note: Callable[[str], None]) -> Iterator[Answer]:
     """What comes of each file, in their order; images of one input size are explained in batches.
 
     Raises:
         CaptumViTError: model, layer, method, target or device cannot be had.
     """
     asking: tuple[Explainer, Asked] | None = None
-    waiting: list[tuple[Path | None, str, Seen]] = []
-    for file, name in zip(files, names, strict=True):
+    waiting: list[tuple[Job, Seen, str]] = []
+    for job in jobs:
+        made = job.made(options)  # before it is read: a file may change meanwhile
         refusal: ImageLoadError | InputError | None = None
         seen: Seen | None = None
         try:
-            image = picture(file)
-            if asking is None:  # loading takes seconds, a bad file is found at once
-                asking = _loaded(options, file, note)
-            seen = replace(asking[0].see(image), source=file.name if file else EMBEDDED)
-        except (ImageLoadError, InputError) as error:
-            refusal = error
+            read = picture(job.file, options)
+        except Exception as error:
+            refusal = refusal_of(error, job.file)
+        else:
+            for each in read.notes:
+                note(f"{str(job.file)!r}: {each}")
+            asking = asking or _loaded(options, job.file, note)  # it takes seconds: a bad file is found at once
+            try:
+                seen = _seen(asking[0], read, job)
+            except Exception as error:
+                refusal = refusal_of(error, job.file)
         full = len(waiting) == options.batch_size
-        if waiting and asking and (seen is None or full or seen.inputs.shape != waiting[0][2].inputs.shape):
+        if waiting and asking and (seen is None or full or seen.inputs.shape != waiting[0][1].inputs.shape):
             yield from _explained(*asking, waiting)
             waiting = []
         if seen is None:
-            yield Answer(file, name, refusal=refusal)
+            yield Answer(job.file, job.name, refusal=refusal)
         else:
-            waiting.append((file, name, seen))
+            waiting.append((job, seen, made))
     if waiting and asking:
         yield from _explained(*asking, waiting)
 
 
+def _seen(explainer: Explainer, read: Read, job: Job) -> Seen:
+    seen = explainer.see(read.image, job.arguments)
+    return replace(seen, source=job.file.name if job.file else EMBEDDED, notes=(*read.notes, *seen.notes))
+
+
 def _loaded(options: Options, file: Path | None, note: Callable[[str], None]) -> tuple[Explainer, Asked]:
+    model = options.model
+    if not model.of_sample:
+        complain(f"Loading {model.model}" + (f" with {model.checkpoint}" if model.checkpoint else ""))
     explainer, asked, notes = load(options)
-    if file is not None and options.model.split("/")[0] == "sample" and options.checkpoint is None:
+    if file is not None and model.of_sample:
         notes.insert(0, "the sample model knows drawn shapes alone; name a --model for photographs")
-    for each in notes:
+    for each in [*model.notes(explainer), *notes]:
         note(each)
     return explainer, asked
 
 
-def _explained(explainer: Explainer, asked: Asked, waiting: Sequence[tuple[Any, str, Seen]]) -> Iterator[Answer]:
+def _explained(explainer: Explainer, asked: Asked, waiting: Sequence[tuple[Job, Seen, str]]) -> Iterator[Answer]:
     """A batch; if it fails, each image by itself."""
     try:
-        found = explainer.answer([seen for _, _, seen in waiting], asked)
-    except InputError as error:
+        found = explainer.answer([seen for _, seen, _ in waiting], asked)
+    except Exception as error:
+        job = waiting[0][0]
+        refusal = refusal_of(error, job.file)
         if len(waiting) == 1:
-            yield Answer(*waiting[0][:2], refusal=error)
+            yield Answer(job.file, job.name, refusal=refusal)
             return
         for one in waiting:
             yield from _explained(explainer, asked, [one])
         return
-    for (file, name, _), explanation in zip(waiting, found, strict=True):
-        yield Answer(file, name, explanation)
+    for (job, _, made), explanation in zip(waiting, found, strict=True):
+        yield Answer(job.file, job.name, explanation, made=made)

@@ -6,13 +6,11 @@ from dataclasses import replace
 from torch import Tensor
 
 from ..errors import OptionError
-from ..explained import Attribution
+from ..explained import RANDOM, Attribution
 from ..models import LoadedModel
 from ..unusual import adds_up, unusual_scores
 from .asking import Asked, Vocabulary, Wanted
 from .reading import Reading
-
-RANDOM = "random weights"
 
 
 def probabilities(loaded: LoadedModel, logits: Tensor) -> Tensor:
@@ -46,7 +44,12 @@ def notes_of(loaded: LoadedModel, scores: Tensor | None) -> tuple[str, ...]:
     told = [*loaded.notes]
     if loaded.random:
         told.append(f"{RANDOM}: nothing was learnt, the maps show the architecture alone")
-    odd = None if scores is None else unusual_scores(scores)
+    if scores is None:
+        return tuple(told)
+    names, classes = len(loaded.class_names), scores.shape[1]
+    if 0 < names < classes:
+        told.append(f"{names} class names, and the model has {classes} scores: the others have none")
+    odd = unusual_scores(scores)
     return (*told, odd) if odd else tuple(told)
 
 

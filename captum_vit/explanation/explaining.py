@@ -15,12 +15,13 @@ from ..attr import RawAttention, ViTAttribution
 from ..classes import titles
 from ..describing import versions
 from ..errors import InputError, OptionError, TargetError, brief
+from ..explained import RANDOM
 from ..images import Picture
 from ..models import LoadedModel, chosen_device
 from ..plugins import is_path
 from ..preprocessing import Preprocessing, read_preprocessing, squashed
 from ..wrapped import preprocessing_of, with_names
-from .answering import RANDOM, notes_of, probabilities, titled, wanted
+from .answering import notes_of, probabilities, titled, wanted
 from .arguments import of_each, together
 from .asking import Asked, Vocabulary, chosen_methods, listed, shared_options
 from .explanation import Explanation
@@ -75,8 +76,9 @@ def explain(
             class; of a multi-label model all of the `top_k` with a score above one half; of a model of features a
             FeatureImportance.
         preprocess: for a model itself: torchvision transforms, an image processor of Hugging Face, a function image ->
-            (C, H, W), or a Preprocessing. Models of timm carry their own, also inside another module. "squash" takes the whole image, whatever its proportions, at the size and
-            with the normalisation of the model's own, as the published evaluations do.
+            (C, H, W), or a Preprocessing. Models of timm carry their own, also inside another module. "squash" takes
+            the whole image, whatever its proportions, at the size and with the normalisation of the model's own, as
+            the published evaluations do.
         class_names: for a model that carries none, or others than its own.
         multi_label: whether each class is scored by itself (sigmoid), not against the others; by default as the model's
             configuration says.

@@ -29,7 +29,7 @@ def test_without_arguments():
         expected += [f"{m}-{label}-{sample.CLASSES[label]}.png" for m in ("agcam", "daam", "gradient_rollout")]
     found = [name for name in written("captum-vit-out/scene") if name.endswith(".png") and "image-" not in name]
     assert found == sorted(expected)
-    assert "captum-vit-out/scene/overview.png and 8 overlays, flow.gif, report.html beside it" in lines[-1]
+    assert "captum-vit-out/scene/report.html, and beside it overview.png, 8 overlays and flow.gif" in lines[-1]
     assert not result.stderr
 
 
@@ -94,7 +94,7 @@ def test_a_timm_model_with_imagenets_names():
 def test_a_model_without_classes():
     use = ("--model", "timm/test_vit", "--checkpoint", timm_checkpoint(0))
     assert explain(photo("a.png"), *use).stdout.splitlines()[1:] == [
-        "  written: captum-vit-out/a/overview.png and 1 overlay beside it"
+        "  written: captum-vit-out/a/overview.png, and beside it 1 overlay"
     ]
     assert written("captum-vit-out") == ["a/daam.png", "a/overview.png"]
     result = explain("a.png", *use, "--method", "all", "--out", "all")

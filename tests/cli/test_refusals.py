@@ -1,5 +1,6 @@
 """Bad use of `captum-vit explain`, and what stops it halfway: one clear line each, and nothing lost."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -48,7 +49,7 @@ def test_bad_checkpoints():
     torch.save(torch.nn.Linear(1, 1), "module.pth")
     refused("could run any code: refused", "--checkpoint", "module.pth")
     Path("letter.pth").write_text("Dear reader")
-    refused("is neither safetensors nor written by torch.save", "--checkpoint", "letter.pth")
+    refused("is text, neither safetensors nor written by torch.save", "--checkpoint", "letter.pth")
     refused("cannot read the checkpoint 'nothing.pth': No such file", "--checkpoint", "nothing.pth")
 
 
@@ -134,7 +135,7 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(_run, "save", interrupted)
     result = explain(photo("a.png"), photo("b.png"), photo("c.png"), "--method", "rollout", code=130)
-    assert result.stderr == f"{NOTE}\nStopped. The pictures written so far are complete, in captum-vit-out\n"
+    assert result.stderr == f"{NOTE}\nStopped. The pictures written so far are complete, in captum-vit-out; --resume goes on\n"
     assert written("captum-vit-out") == ["a/overview.png", "a/rollout.png"]
 
 
@@ -167,7 +168,7 @@ def test_control_c_in_a_real_process():
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert errors == f"{NOTE}\nStopped. The pictures written so far are complete, in captum-vit-out\n"
+    assert re.sub(r"\d+ of 400 images .*\n", "", errors) == f"{NOTE}\nStopped. The pictures written so far are complete, in captum-vit-out; --resume goes on\n"
     assert not list(Path("captum-vit-out").rglob("*.tmp"))
     for file in Path("captum-vit-out").rglob("*.png"):
         pixels(file)

@@ -19,7 +19,7 @@ from tests.cli.helpers import photo, pixels, run, written
 def test_what_explain_writes_beside_the_overlays():
     result = run("explain", photo("a.png"), "--method", "daam", "--target", "cross")
     assert result.stdout.splitlines()[-1] == (
-        "  written: captum-vit-out/a/overview.png and 1 overlay, flow.gif, report.html beside it"
+        "  written: captum-vit-out/a/report.html, and beside it overview.png, 1 overlay and flow.gif"
     )
     names = written("captum-vit-out/a")
     assert [n for n in names if not n.startswith(("image-", "maps-"))] == [

@@ -1,0 +1,216 @@
+"""The options of `captum-vit explain`, and how their texts are read."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import OptionError, brief
+from ..plugins import is_path, named_object
+
+Images = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="IMAGES", help="Files, or folders of them. Without any, a scene that comes with the sample model."
+    ),
+]
+Recursive = Annotated[
+    bool, typer.Option("--recursive/--no-recursive", help="Look into the folders below those that are named, too.")
+]
+CheckpointKey = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY", help="Which of several sets of weights in the checkpoint, as state_dict_ema or teacher."
+    ),
+]
+Random = Annotated[
+    bool,
+    typer.Option("--random", help="Random weights instead of a download: the maps show the architecture alone."),
+]
+ImageSize = Annotated[
+    int | None,
+    typer.Option(
+        "--img-size",
+        metavar="PIXELS",
+        min=1,
+        help="Side of the images that a model of timm is built for; position embeddings of another size are "
+        "interpolated.",
+    ),
+]
+Preprocess = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODULE:OBJECT",
+        help="What becomes of an image: torchvision transforms, an image processor, or a function image -> (C, H, W).",
+    ),
+]
+Mean = Annotated[
+    str | None, typer.Option(metavar="VALUES", help="By which inputs are normalised: 0.5, or 0.485,0.456,0.406.")
+]
+Std = Annotated[str | None, typer.Option(metavar="VALUES", help="As --mean.")]
+Squash = Annotated[
+    bool,
+    typer.Option(
+        "--squash/--no-squash",
+        help="Show the model the whole image, whatever its proportions, as the published evaluations do.",
+    ),
+]
+ClassNames = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Names of the model's classes, one on each line.")
+]
+ForwardKwargs = Annotated[
+    str | None,
+    typer.Option(
+        metavar="JSON",
+        help="Keyword arguments of the model beside the image, as '{\"table\": [[0.1, 2]]}', whose lists become "
+        "tensors with one row for all images or one for each; or module:object, a dictionary.",
+    ),
+]
+Methods = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--method",
+        metavar="NAME",
+        help="agcam, daam, rollout, gradient_rollout, raw_attention, all, or module:Class as "
+        "captum.attr:IntegratedGradients; may be repeated. Default: agcam (daam for a model without classes), and all "
+        "for the scene.",
+    ),
+]
+MethodOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option",
+        metavar="NAME=VALUE",
+        help="Of the methods that know it, as discard_ratio=0.9; may be repeated.",
+    ),
+]
+Targets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target",
+        metavar="CLASS",
+        help="Class to explain, by number or name, or why one rather than the other, as tabby/Egyptian cat; or "
+        "module:object, a target or function of your own. May be repeated. Default: the predicted class, and of a "
+        "multi-label model all among the top k with a score above one half.",
+    ),
+]
+Layers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--layer",
+        metavar="LAYER",
+        help="Attention layer to read, by name or number (-1: the last); may be repeated. Default: all.",
+    ),
+]
+TopK = Annotated[int, typer.Option(metavar="K", min=1, help="How many predicted classes to print.")]
+Out = Annotated[
+    Path, typer.Option(metavar="FOLDER", help="Where the pictures go; each image gets a folder of its own in it.")
+]
+MaxSide = Annotated[
+    int,
+    typer.Option(
+        metavar="PIXELS",
+        min=16,
+        help="Longest side of the pictures and of the kept photograph; larger images are shown smaller.",
+    ),
+]
+Attention = Annotated[
+    bool,
+    typer.Option(
+        "--attention/--no-attention",
+        help="Keep the attention between patches for the report; it grows with the square of their number.",
+    ),
+]
+Report = Annotated[
+    bool,
+    typer.Option("--report/--no-report", help="Write report.html, and the explanation itself for captum-vit report."),
+]
+Flow = Annotated[bool, typer.Option("--flow/--no-flow", help="Write flow.gif, the maps from block to block.")]
+Page = Annotated[
+    int | None, typer.Option(metavar="N", help="Which page or frame of files that have several, from 0. Default: 0.")
+]
+Window = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LOW,HIGH",
+        help="Values that are black and white in images of greys with more than 8 bits, as -1000,400.",
+    ),
+]
+BatchSize = Annotated[int, typer.Option(metavar="N", min=1, help="Images that are explained at once.")]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Leave alone what an earlier run with the same settings finished in --out."),
+]
+Open = Annotated[bool, typer.Option("--open", help="Show the report in the browser when all is done.")]
+
+
+def lines_of(file: Path | None) -> list[str] | None:
+    """The lines of a text file, without empty ones at its end.
+
+    Raises:
+        OptionError: it cannot be read.
+    """
+    try:
+        return None if file is None else file.read_text(encoding="utf-8-sig").rstrip().splitlines()
+    except (OSError, UnicodeError) as error:
+        raise OptionError(f"cannot read {str(file)!r}: {error}") from error
+
+
+def named_values(given: list[str]) -> dict[str, Any]:
+    """NAME=VALUE of each, a value that reads as JSON taken as such.
+
+    Raises:
+        OptionError: another form.
+    """
+    options: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise OptionError(f"an option is NAME=VALUE, as discard_ratio=0.9, got {text!r}")
+        try:
+            found = json.loads(value)
+            options[name] = tuple(found) if isinstance(found, list) else found  # as methods want theirs
+        except json.JSONDecodeError:
+            options[name] = value
+    return options
+
+
+def numbers(option: str, text: str | None) -> list[float] | None:
+    """Numbers with commas between.
+
+    Raises:
+        OptionError: something else.
+    """
+    try:
+        return None if text is None else [float(value) for value in text.split(",")]
+    except ValueError:
+        raise OptionError(f"{option} takes numbers with commas between, as 0.485,0.456,0.406, got {text!r}") from None
+
+
+def keyword_arguments(text: str | None) -> dict[str, Any]:
+    """What --forward-kwargs says: JSON, whose lists become tensors, or `module:object`, a dictionary or what makes one.
+
+    Raises:
+        OptionError: neither.
+    """
+    import torch
+
+    if text is None:
+        return {}
+    if is_path(text):
+        found = named_object(text)
+        found = found() if callable(found) else found
+        if not isinstance(found, Mapping):
+            raise OptionError(f"--forward-kwargs: expected a dictionary at {text!r}, got {brief(found)}")
+        return dict(found)
+    try:
+        found = json.loads(text)
+        if not isinstance(found, dict):
+            raise ValueError("no object with names")
+        return {name: torch.tensor(v) if isinstance(v, list) else v for name, v in found.items()}
+    except (ValueError, TypeError) as error:
+        raise OptionError(
+            f"--forward-kwargs takes JSON, as '{{\"table\": [[0.1, 2]]}}', or module:object, got {text!r} ({error})"
+        ) from error
