@@ -165,14 +165,13 @@ def _complaints(out: Path | None = None) -> Iterator[None]:
 
 def _complain_of_failures(board: "Leaderboard") -> bool:
     """Say which methods and items failed, and give whether any did."""
-    without_maps = board.without_maps()
-    for name in without_maps:
-        complain(f"Failed: {name} gave no finite map of any item")
-    for reason, count in Counter(board.errors).most_common(5):
+    for failure in board.failures():
+        complain(f"Failed: {failure}")
+    for reason, count in Counter(board.item_errors).most_common(5):
         complain(f"Failed: {reason}" + (f" ({count} times)" if count > 1 else ""))
     if board.errors:
         complain(f"Failed in all: {len(board.errors)}, the rows say which; --retry does them again")
-    return bool(board.errors or without_maps)
+    return bool(board.errors)
 
 
 def _say_board(board: "Leaderboard") -> None:
@@ -181,7 +180,7 @@ def _say_board(board: "Leaderboard") -> None:
     shown = [name for name in board.figures if name not in undefined]
     tables = -(-len(shown) // FIGURES_ACROSS)
     for i in range(tables):
-        say(board.to_markdown(shown[len(shown) * i // tables : len(shown) * (i + 1) // tables]) + "\n")
+        say(board.bare_table(shown[len(shown) * i // tables : len(shown) * (i + 1) // tables]) + "\n")
     if shown and len(board.methods) > 1:
         best = board.ranking(shown[0])[0]
         say(f"{shown[0]}, {best} less the others, paired:")

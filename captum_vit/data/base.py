@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import CaptumViTError, DataError, nearest
+from .stamps import stamp
 
 Target = int | str | None
 Mask = NDArray[np.bool_]
@@ -139,6 +140,17 @@ class IndexedReader(Sequence[Item], ABC):
     @abstractmethod
     def read(self, row: Row) -> Item:
         """The item of a row."""
+
+    def files(self, row: Row) -> Sequence[Path] | None:
+        """All files that `read` looks at for a row, there or not; None, as by default, where nobody says."""
+        return None
+
+    def stamp(self, index: int) -> str:
+        """What changes when an item may have changed, without reading it; empty where nobody says its files."""
+        row = self.rows[index]
+        files = self.files(row)
+        told = (row.id, row.target, row.error, None if isinstance(row.detail, Path) else row.detail)
+        return "" if files is None else stamp(told, files)
 
     @property
     def names(self) -> Mapping[int, str]:

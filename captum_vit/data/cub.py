@@ -51,18 +51,25 @@ class Cub(IndexedReader):
                 rows.append(Row(f"{Path(name).with_suffix('')}/{label}", int(label) - 1, name, boxes.get(number)))
         return rows
 
+    def files(self, row: Row) -> list[Path]:
+        return [self._folder / "images" / row.source, *filter(None, [self._mask_of(row)])]
+
     def read(self, row: Row) -> Item:
         photo = open_photo(self._folder / "images" / row.source)
         if row.detail is None:
             raise DataError(f"bounding_boxes.txt has no line for {row.source!r}")
         x, y, width, height = map(float, row.detail.split())
         boxes = photo.upright_boxes([(x, y, x + width, y + height)])
-        folder = first_folder(self._folder / "segmentations", self._folder.parent / "segmentations")
-        if folder is None or not self.options["masks"]:
+        file = self._mask_of(row)
+        if file is None:
             return Item(row.id, photo.image, row.target, boxes=boxes)
-        labels = read_labels((folder / row.source).with_suffix(".png"))
-        mask = photo.upright(marked(labels, self.options["threshold"]))
+        mask = photo.upright(marked(read_labels(file), self.options["threshold"]))
         return Item(row.id, photo.image, row.target, mask, boxes)
+
+    def _mask_of(self, row: Row) -> Path | None:
+        """The file of a mask; None where the data set has no masks, or nobody asks for them."""
+        folder = first_folder(self._folder / "segmentations", self._folder.parent / "segmentations")
+        return (folder / row.source).with_suffix(".png") if folder and self.options["masks"] else None
 
     @property
     def _folder(self) -> Path:

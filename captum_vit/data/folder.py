@@ -58,6 +58,9 @@ class Folder(IndexedReader):
             rows.append(Row(f"{stem}/{target}" if target else stem, target, file, (masks or {}).get(stem), error))
         return rows
 
+    def files(self, row: Row) -> list[Path]:
+        return [row.source] if row.detail is None else [row.source, row.detail]
+
     def read(self, row: Row) -> Item:
         photo = open_photo(row.source)
         if row.detail is None:

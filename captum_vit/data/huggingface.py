@@ -83,6 +83,14 @@ class HuggingFace(IndexedReader):
                 rows.append(Row(stem if name is None else f"{stem}/{name}", target, number, found))
         return rows
 
+    def files(self, row: Row) -> list[Path] | None:
+        stored = [Path(file["filename"]) for file in self._data.cache_files]
+        if not stored:
+            return None  # it lies in memory
+        entry = self._data[row.source]
+        cells = [entry[column] for column in (self._column("image"), self._column("mask")) if column]
+        return stored + [source for source in map(_source, filter(_is_image, cells)) if isinstance(source, Path)]
+
     def read(self, row: Row) -> Item:
         entry = self._data[row.source]
         photo = _photo(entry[self._column("image")], row.id)
@@ -194,6 +202,10 @@ def _photo(cell: Any, name: str) -> Photo:
 def _labels(cell: Any, name: str) -> np.ndarray:
     """A mask from a cell: an image, or rows of numbers."""
     return read_labels(_source(cell), f"of {name}") if isinstance(cell, dict) else np.asarray(cell)
+
+
+def _is_image(cell: Any) -> bool:
+    return isinstance(cell, dict) and (cell.get("bytes") is not None or bool(cell.get("path")))
 
 
 def _source(cell: Mapping[str, Any]) -> Path | bytes:

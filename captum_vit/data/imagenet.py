@@ -81,6 +81,10 @@ class ImageNet(IndexedReader):
             )
         return Row(f"{file.stem}/{synset}", class_numbers()[synset], file, table[1] if table else None)
 
+    def files(self, row: Row) -> list[Path]:
+        folder = self._annotations() if self.options["boxes"] else None
+        return [row.source] if folder is None else [row.source, _xml(folder, row.source)]
+
     def read(self, row: Row) -> Item:
         photo = open_photo(row.source)
         folder = self._annotations()

@@ -75,9 +75,15 @@ class ImageNetS(IndexedReader):
             )
         return found
 
+    def _mask_of(self, row: Row) -> Path:
+        return self._masks / row.source.parent.name / f"{row.source.stem}.png"
+
+    def files(self, row: Row) -> list[Path]:
+        return [row.source, self._mask_of(row)]
+
     def read(self, row: Row) -> Item:
         photo = open_photo(row.source)
-        labels = read_labels(self._masks / row.source.parent.name / f"{row.source.stem}.png")
+        labels = read_labels(self._mask_of(row))
         if labels.ndim != 3:
             raise DataError(f"the mask of {row.id!r} has one channel, expected red + 256 * green")
         classes = photo.upright(labels[..., 0].astype(np.int64) + 256 * labels[..., 1].astype(np.int64))

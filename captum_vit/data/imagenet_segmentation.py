@@ -42,6 +42,9 @@ class ImageNetSegmentation(IndexedReader):
             raise DataError(f"{self.root!r} has {images} images and {masks} masks: get the file again")
         return [Row(f"{number:05d}", source=number) for number in range(images)]
 
+    def files(self, row: Row) -> list[Path]:
+        return [self.path]
+
     def read(self, row: Row) -> Item:
         with imported("h5py", "h5py").File(self.path, "r") as file:
             pixels = np.asarray(

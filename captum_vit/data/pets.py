@@ -52,6 +52,9 @@ class Pets(IndexedReader):
         named = zip(listed._images, listed._segs, listed._labels, strict=True)  # it has no public list of them
         return [Row(f"{image.stem}/{label}", label, image, trimap) for image, trimap, label in named]
 
+    def files(self, row: Row) -> list[Path]:
+        return [row.source, row.detail]
+
     def read(self, row: Row) -> Item:
         photo = open_photo(row.source)
         trimap = photo.upright(read_labels(row.detail))

@@ -47,6 +47,9 @@ class Scenes(IndexedReader):
             for place, label in enumerate(draw_scene(seed, objects=2, size=_INDEX_SIZE).labels)
         ]
 
+    def files(self, row: Row) -> list[Path]:
+        return []
+
     def read(self, row: Row) -> Item:
         scene = self._scene(row.source)
         return Item(row.id, Image.fromarray(scene.image), row.target, scene.masks[row.detail].copy())

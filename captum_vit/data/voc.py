@@ -99,6 +99,9 @@ class Voc(IndexedReader):
         names = sorted({thing.name for thing in self._counted(found)})
         return [Row(f"{file.stem}/{name}", name, file, found) for name in names]
 
+    def files(self, row: Row) -> list[Path]:
+        return [row.source, _mask_of(row.source)] if self.options["masks"] else [row.source]
+
     def read(self, row: Row) -> Item:
         photo, found = open_photo(row.source), row.detail
         written: list[Corners] = [thing.corners for thing in self._counted(found) if thing.name == row.target]
@@ -116,7 +119,11 @@ class Voc(IndexedReader):
 
     @staticmethod
     def _segmentation(photo: Photo, file: Path) -> np.ndarray:
-        labels = read_labels(file.parent.parent / "SegmentationClass" / f"{file.stem}.png")
+        labels = read_labels(_mask_of(file))
         if labels.ndim != 2:
             raise DataError(f"the mask of {file.stem!r} has colours, not VOC's palette: get the published file")
         return photo.upright(labels)
+
+
+def _mask_of(file: Path) -> Path:
+    return file.parent.parent / "SegmentationClass" / f"{file.stem}.png"

@@ -1,35 +1,36 @@
 """From items of a data set to rows: the plain callable that any engine can map."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor, nn
 
 from ..data import Item, Reader
+from ..data.content import content
 from ..describing import described, versions, weights_hash
 from ..errors import InputError, OptionError, RunError
 from ..explanation.explaining import Explainer
-from ..metrics import Case, Figure, Metric, curves_of, figures_of
-from ..targets import Classes
-from .entries import Entry, Method, entries
-from .scoring import annotated, columns_of, departures
+from ..metrics import Figure, Metric, curves_of, figures_of
+from .answering import Asker, Row, failed_row
+from .entries import Method, entries
+from .guarding import Guard, ModelChangedError
+from .modelling import describe_model, describe_preprocessing
+from .scoring import departures
 from .seeing import Seen, batches, class_of, see
-from .visiting import Visit, asked_target, class_of_target
-
-Row = dict[str, Any]
+from .unchanged import drawing_versions, stamp_of
+from .visiting import asked_target
 
 
 class Evaluator:
     """Explains items of a data set by several methods and scores the maps.
 
     Called with indices of items, it gives rows: one for each item and method, in this order, with the columns `item`,
-    `id`, `method`, `label`, `target`, `prediction`, `score` and those of the metrics; an item that cannot be read or
-    explained gives one row with its `error`. The rows of an item do not depend on the items that are asked for with it,
-    but for rounding in batches of another size.
+    `id`, `stamp`, `content`, `method`, `label`, `target`, `prediction`, `score` and those of the metrics. A method that
+    fails for an item, or gives a map that is not finite, has a row with its `error`; an item that cannot be read or
+    explained gives one row with its `error`, of no method. The rows of an item do not depend on the others that are
+    asked for, but for rounding in batches of another size.
 
     Args:
         explainer: the model with its preprocessing.
@@ -70,6 +71,8 @@ class Evaluator:
         self.asked = asked_target(target, explainer)
         self.target = target if self.asked is None else self.asked.text(explainer.names)
         self.batch_size, self.keep_maps = batch_size, keep_maps
+        self._asker = Asker(explainer, self.metrics, self.asked, self.target, keep_maps)
+        self._guard: Guard | None = None
         names = [name for metric in metrics for name in (*metric.figures, *metric.curves)]
         titles = [metric.title for metric in metrics]
         for what, named in (("have a figure", names), ("are called", titles)):
@@ -98,7 +101,9 @@ class Evaluator:
         return {
             "model": self.explainer.model_name,
             "weights": weights_hash(self.explainer.loaded.model),
-            "preprocessing": self.explainer.preprocess.describe(),
+            "architecture": describe_model(self.explainer.loaded),
+            "class_names": {str(number): name for number, name in self.explainer.names.items()},
+            "preprocessing": describe_preprocessing(self.explainer.preprocess),
             "data": data,
             "methods": {name: entry.describe() for name, entry in self.entries.items()},
             "metrics": {metric.title: metric.describe() for metric in self.metrics},
@@ -106,7 +111,7 @@ class Evaluator:
             "keep_maps": self.keep_maps,
             "figures": {name: asdict(figure) for name, figure in self.figures.items()},
             "curves": self.curves,
-            "versions": {name: found for name, found in versions().items() if name != "python"},
+            "versions": {name: found for name, found in (versions() | drawing_versions()).items() if name != "python"},
         }
 
     def rehearse(self) -> None:
@@ -119,119 +124,92 @@ class Evaluator:
         grey = Image.new("RGB", (side, side), (128, 128, 128))
         middle = np.zeros((side, side), bool)
         middle[side // 4 : -side // 4, side // 4 : -side // 4] = True
-        image = self._seen(-1, Item("grey/0", grey, None, middle), 0)
-        model = self.explainer.loaded.model
-        before = _state(model)
+        image = see(-1, Item("grey/0", grey, None, middle), 0, self.explainer)
+        guard = self._guarded(image)
         for name, entry in self.entries.items():
             try:
-                self._explain([image], {name: entry})
-            except Exception as error:
+                error = self._asker.answer([image], {name: entry}).failed.get(name)
+            except Exception as raised:
+                error = raised
+            if error is not None:
                 raise RunError(
                     f"{name!r} fails on a grey image already, so it would on any: {type(error).__name__}: {error}"
                 ) from error
-            if _state(model) != before:
-                raise RunError(f"{name!r} changes the model, and with it the maps of all other methods")
+            guard.check([name], values=True)
 
-    def __call__(self, indices: Iterable[int]) -> list[Row]:
-        """The rows of these items."""
+    def __call__(self, indices: Iterable[int], done: Callable[[int], object] = lambda count: None) -> list[Row]:
+        """The rows of these items.
+
+        Args:
+            indices: of the items.
+            done: told after each batch how many items were in it.
+        Raises:
+            ModelChangedError: a method changed the model.
+        """
         rows: dict[int, list[Row]] = {}
         seen: list[Seen] = []
         for index in indices:
             try:
                 seen.append(self._see(index))
             except Exception as error:  # whatever a file or an annotation leads to concerns this item alone
-                rows[index] = [_failed(index, self._id(index), error)]
+                rows[index] = [failed_row({"item": index, "id": self._id(index)}, "", error)]
+        done(len(rows))
         for batch in batches(seen, self.batch_size):
+            self._guard = self._guard or self._guarded(batch[0])
             for one, of_one in zip(batch, self._rows(batch), strict=True):
                 rows[one.index] = of_one
+            self._guard.check(list(self.entries))
+            done(len(batch))
+        if self._guard:
+            self._guard.check(list(self.entries), values=True)
         return [row for index in sorted(rows) for row in rows[index]]
 
+    def _guarded(self, one: Seen) -> Guard:
+        """A guard over the model, which has seen what a forward of one image does to it."""
+        images = one.inputs[None].to(self.explainer.device, self.explainer.dtype)
+        return Guard(self.explainer.loaded.model, lambda: self.explainer.loaded.model(images))
+
     def _rows(self, batch: list[Seen]) -> list[list[Row]]:
-        """Rows of items whose inputs have one size; if the batch fails, each item by itself."""
+        """Rows of items whose inputs have one size; what fails in a batch is asked again about each item by itself."""
         try:
-            return self._explain(batch, self.entries)
+            answers = self._asker.answer(batch, self.entries, self._guard)
+        except ModelChangedError:
+            raise
         except Exception as error:
             if len(batch) > 1:
                 return [rows for one in batch for rows in self._rows([one])]
-            return [[_failed(batch[0].index, batch[0].id, error)]]
+            return [self._one_by_one(batch[0], error)]
+        found = []
+        for one, rows, shared in zip(batch, answers.rows, answers.shared, strict=True):
+            for name, reason in answers.failed.items():
+                rows[name] = self._again(one, name, shared) if len(batch) > 1 else failed_row(shared, name, reason)
+            found.append([rows[name] for name in self.entries])
+        return found
 
-    def _explain(self, batch: list[Seen], methods: Mapping[str, Entry]) -> list[list[Row]]:
-        device = self.explainer.device
-        images = torch.stack([one.inputs for one in batch]).to(device, self.explainer.dtype)
-        own = torch.tensor([-1 if one.target is None else one.target for one in batch], device=device)
-        visit = Visit(self.explainer.adapter, images, methods)
-        with visit.run:
-            logits = visit.scores.float()
-            predictions = logits.argmax(1)
-            targets = self._targets(predictions, own)
-            if ((targets < 0) | (targets >= logits.shape[1])).any():
-                raise InputError(
-                    f"the item has none of the model's {logits.shape[1]} classes; explain the predicted one, by the "
-                    f"target 'predicted'"
-                )
-            each = visit.maps(self.asked or Classes(targets), targets)
-        scores = self.explainer.loaded.probabilities(logits).gather(1, targets[:, None])[:, 0]
-        rows: list[list[Row]] = [[] for _ in batch]
-        shared = {"label": own, "target": targets, "prediction": predictions, "score": scores}
-        case = self._case(batch, images, targets, logits, own)
-        for name, entry in methods.items():
-            maps = each[name][:, 0]
-            found = self._score(replace(case, maps=maps, method=entry))
-            columns = {column: values.cpu() for column, values in (shared | found).items()}
-            kept = maps.flatten(1).half().cpu().numpy() if self.keep_maps else None
-            for i, one in enumerate(batch):
-                row = {"item": one.index, "id": one.id, "method": name}
-                row |= {column: _value(values[i]) for column, values in columns.items()}
-                if kept is not None:
-                    row |= {"map": kept[i], "grid": list(maps.shape[1:])}
-                rows[i].append(row)
-        return rows
+    def _again(self, one: Seen, name: str, shared: Row) -> Row:
+        """The row of a method that failed in a batch, asked about one item alone."""
+        try:
+            answers = self._asker.answer([one], {name: self.entries[name]}, self._guard)
+        except ModelChangedError:
+            raise
+        except Exception as error:
+            return failed_row(shared, name, error)
+        return answers.rows[0].get(name) or failed_row(shared, name, answers.failed[name])
 
-    def _targets(self, predictions: Tensor, labels: Tensor) -> Tensor:
-        """The class of each item that metrics ask about; of a contrast the one that it is for."""
-        one = class_of_target(self.asked)
-        if one is not None:
-            return torch.full_like(predictions, one)
-        return predictions if self.target == "predicted" else labels
-
-    def _case(self, batch: list[Seen], images: Tensor, targets: Tensor, logits: Tensor, labels: Tensor) -> Case:
-        """What the metrics are told, but for the maps."""
-        mean, std = self.explainer.preprocess.mean, self.explainer.preprocess.std
-        asked = Case(
-            images, targets, torch.empty(0), logits=logits, model=self._model, mean=mean, std=std, labels=labels
-        )
-        return annotated(asked, batch)
-
-    def _score(self, case: Case) -> dict[str, Tensor]:
-        return columns_of(self.metrics, case)
-
-    def _model(self, images: Tensor) -> Tensor:
-        return self.explainer.adapter.scores(self.explainer.loaded.model(images))
+    def _one_by_one(self, one: Seen, error: Exception) -> list[Row]:
+        """The rows of an item whose methods cannot be asked together; one row, if none can be asked at all."""
+        shared = {"item": one.index, "id": one.id, **one.known}
+        if isinstance(error, InputError) or len(self.entries) == 1:  # it is the item that does not hold
+            return [failed_row(shared, "", error)]
+        rows = [self._again(one, name, shared) for name in self.entries]
+        return rows if any("score" in row for row in rows) else [failed_row(shared, "", error)]
 
     def _see(self, index: int) -> Seen:
+        known = {"stamp": stamp_of(self.data, index)}
         item = self.data[index]
-        return self._seen(index, item, class_of(item, self.explainer, required=self.target == "label"))
-
-    def _seen(self, index: int, item: Item, target: int | None) -> Seen:
-        return see(index, item, target, self.explainer)
+        target = class_of(item, self.explainer, required=self.target == "label")
+        return replace(see(index, item, target, self.explainer), known=known | {"content": content(item)})
 
     def _id(self, index: int) -> str:
         ids = getattr(self.data, "ids", None)
         return ids[index] if ids is not None else f"item {index}"
-
-
-def _state(model: nn.Module) -> tuple[Any, ...]:
-    """What of a model tells that somebody changed it: versions of its tensors, modes and numbers of hooks."""
-    versions = tuple(tensor._version for tensor in (*model.parameters(), *model.buffers()))
-    return versions, tuple(
-        (module.training, len(module._forward_hooks), len(module._forward_pre_hooks)) for module in model.modules()
-    )
-
-
-def _value(value: Tensor) -> Any:
-    return value.item() if value.dim() == 0 else value.float().numpy()
-
-
-def _failed(index: int, name: str, error: Exception) -> Row:
-    reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
-    return {"item": index, "id": name, "method": "", "error": reason}

@@ -11,6 +11,7 @@ import pyarrow as pa
 from ..errors import RunError
 from ..files import write_atomically
 from ..metrics import Figure, Metric, curves_of, figures_of
+from ..names import cell
 from .bootstrap import Mean
 from .results import Results
 from .rows import column
@@ -83,7 +84,15 @@ class Leaderboard(Results):
         return f"{figure}{' by class' * (told.over == 'classes')} {'↑' if told.higher_is_better else '↓'}"
 
     def to_markdown(self, figures: Sequence[str] | None = None) -> str:
-        """The table as Markdown; an arrow says which way is better."""
+        """The table as Markdown; an arrow says which way is better. Below it stands which methods failed, and why.
+
+        Args:
+            figures: which; by default all.
+        """
+        return "\n".join([self.bare_table(figures), *(f"\n{_cell(failure)}" for failure in self.failures())])
+
+    def bare_table(self, figures: Sequence[str] | None = None) -> str:
+        """The table as Markdown, without what failed."""
         rows = self.rows(figures)
         heads = ["method", *map(self.title, figures or self.figures)]
         return as_markdown(heads, [[method, *map(str, row.values())] for method, row in rows.items()])
@@ -91,18 +100,20 @@ class Leaderboard(Results):
     def to_csv(self, path: str | Path, figures: Sequence[str] | None = None) -> None:
         """Write the table as CSV: method, class (empty for all), figure, mean, low, high, count.
 
+        A name that a spreadsheet would take for a formula stands behind an apostrophe.
+
         Raises:
             OutputError: the file cannot be written.
         """
         text = StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["method", "class", "figure", "mean", "low", "high", "count"])
-        for method, row in self.rows(figures).items():
-            writer.writerows([method, "", name, m.value, m.low, m.high, m.count] for name, m in row.items())
+        rows = [(method, "", name, m) for method, row in self.rows(figures).items() for name, m in row.items()]
         for name in figures or self.figures:
             for target, of_methods in self.per_class(name).items():
-                writer.writerows([k, target, name, m.value, m.low, m.high, m.count] for k, m in of_methods.items())
-        write_atomically(Path(path), text.getvalue().encode())
+                rows += [(method, target, name, m) for method, m in of_methods.items()]
+        writer.writerows([*map(cell, names), m.value, m.low, m.high, m.count] for *names, m in rows)
+        write_atomically(Path(path), text.getvalue().encode("utf-8", "backslashreplace"))
 
     def plot(self, names: str | Sequence[str] | None = None, ax: "Axes | None" = None) -> "Drawing":
         """Bars with intervals of a figure, or the methods' mean curves.

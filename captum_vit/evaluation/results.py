@@ -1,11 +1,12 @@
 """What rows say of their methods: figures with intervals, and differences between methods."""
 
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
 
-from ..errors import RunError, nearest
+from ..errors import RunError, brief, nearest
 from ..metrics import Figure
 from .bootstrap import Bootstrap, Estimate, Mean
 from .rows import Array, Rows, as_numbers, column, number_rows
@@ -26,9 +27,10 @@ class Results:
         curves: columns of curves, with their first and last level.
         seed: of the bootstrap.
     Attributes:
-        errors: of the items that failed, what went wrong.
+        errors: of the items that failed, what went wrong; where one method failed alone, with its name before it.
+        item_errors: of them those of whole items, of which no method has a map.
         notes: what a reader of the figures has to know of the run.
-        methods: in the order of the run.
+        methods: in the order of the run, those that failed for every item among them.
         classes: the numbers of those that are explained.
     Raises:
         RunError: the table lacks a column that tells its rows apart.
@@ -43,14 +45,18 @@ class Results:
         seed: int = 0,
     ) -> None:
         failed = [bool(error) for error in column(table, "error")]
-        self.errors = [str(error) for error in column(table, "error") if error]
+        told = list(zip(column(table, "method"), column(table, "error"), strict=True))
+        self.errors = [f"{method}: {error}" if method else str(error) for method, error in told if error]
+        self.item_errors = [str(error) for method, error in told if error and not method]
+        asked = list(dict.fromkeys(method for method, _ in told if method))
         missing = [name for name in ("method", "id", "target") if name not in table.column_names]
         if missing and not all(failed):
             raise RunError(f"rows have columns method, id and target; these lack {', '.join(missing)}")
         self.table = table.filter(pa.array([not bad for bad in failed], pa.bool_()))
         self.figures, self.curves, self.seed = dict(figures), dict(curves or {}), seed
         self.notes: list[str] = []
-        self._rows, self.methods, self.classes = number_rows(self.table)
+        self._rows, self.classes = number_rows(self.table, asked)
+        self.methods, self._failed = asked, {name: Counter(e for m, e in told if m == name and e) for name in asked}
         self._bootstrap = Bootstrap(self._rows.images, seed)
         self._estimates: dict[str, dict[str, Estimate]] = {}
 
@@ -112,11 +118,17 @@ class Results:
         """Figures that no method has, for they are defined for no item: no masks, or no right prediction."""
         return [name for name in self.figures if not any(self.mean(method, name).count for method in self.methods)]
 
-    def without_maps(self) -> list[str]:
-        """Methods that have no figure although others have: none of their maps is finite."""
-        undefined = self.undefined()
-        shown = [name for name in self.figures if name not in undefined]
-        return [m for m in self.methods if shown and not any(self.mean(m, name).count for name in shown)]
+    def failures(self) -> list[str]:
+        """A sentence for each method that gave no map, or no finite one, of some item: of how many, and why mostly."""
+        asked = Counter(column(self.table, "method"))
+        found = []
+        for method, reasons in self._failed.items():
+            count = reasons.total()
+            if count:
+                [(reason, times)] = reasons.most_common(1)
+                more = f", and {count - times} for another reason" if times < count else ""
+                found.append(f"{method} has no map of {count} of {count + asked[method]} items: {reason}{more}")
+        return found
 
     def curve(self, method: str, name: str) -> tuple[Array, Array]:
         """The mean of a method's curves over its rows.
@@ -131,7 +143,7 @@ class Results:
         """
         self._check(None, method)
         if name not in self.curves:
-            raise RunError(f"no curve {name!r} in this run; it has {', '.join(self.curves) or 'none'}")
+            raise RunError(f"no curve {brief(name)} in this run; it has {', '.join(self.curves) or 'none'}")
         chosen = self.table.filter(pa.array(self._rows.method == self.methods.index(method)))
         given = chosen[name].drop_null().to_numpy() if name in chosen.column_names else []
         span, longest = self.curves[name], max(map(len, given), default=2)
@@ -144,7 +156,7 @@ class Results:
         asked = [("method", method, self.methods) for method in methods]
         for kind, name, known in [*asked, ("figure", figure, list(self.figures))]:
             if name is not None and name not in known:
-                raise RunError(f"no {kind} {name!r} in this run; it has {', '.join(known)}{nearest(name, known)}")
+                raise RunError(f"no {kind} {brief(name)} in this run; it has {', '.join(known)}{nearest(name, known)}")
 
     def _measured(self, figure: str) -> Rows:
         """The rows for which a figure is defined."""

@@ -1,6 +1,6 @@
 """Rows of a run as numbers: what was measured, and what it was measured of."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -60,18 +60,22 @@ class Rows:
         return replace(self, **arrays)
 
 
-def number_rows(table: pa.Table) -> tuple[Rows, list[str], list[int]]:
+def number_rows(table: pa.Table, methods: Sequence[str]) -> tuple[Rows, list[int]]:
     """The rows of a table with columns `method`, `id` and `target`, without values as yet.
 
+    Args:
+        table: of a run, without rows that failed.
+        methods: in the order of their numbers; one may have no row.
     Returns:
-        The rows; the methods in the order of the table; the classes from the lowest, by the model's numbers.
+        The rows; the classes from the lowest, by the model's numbers.
     """
-    methods, ids = (list(column(table, name)) for name in ("method", "id"))
+    ids = list(column(table, "id"))
     classes, target = np.unique(as_numbers(table, "target"), return_inverse=True)
-    method, item, image = (_numbered(names) for names in (methods, ids, map(image_of, ids)))
-    known = list(dict.fromkeys(methods))
-    rows = Rows(np.empty((len(table), 0)), method, target, item, image, len(known), max(len(classes), 1))
-    return rows, known, [int(number) for number in classes]
+    numbers = {name: number for number, name in enumerate(methods)}
+    method = np.array([numbers[name] for name in column(table, "method")], int)
+    item, image = _numbered(ids), _numbered(map(image_of, ids))
+    rows = Rows(np.empty((len(table), 0)), method, target, item, image, len(methods), max(len(classes), 1))
+    return rows, [int(number) for number in classes]
 
 
 def image_of(item: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data import open_data
-from ..errors import OptionError, RunError, nearest
+from ..errors import OptionError, RunError, brief, nearest
 from ..explanation.explaining import Explainer
 from ..files import write_atomically
 from ..metrics import Metric, named_metric
@@ -17,6 +17,7 @@ from .entries import Method, check_methods
 from .evaluator import Evaluator
 from .leaderboard import Leaderboard, as_markdown
 from .shards import MANIFEST, Shards, read_manifest, read_rows
+from .unchanged import check_unchanged
 
 
 @dataclass(frozen=True)
@@ -100,19 +101,21 @@ def evaluate(
         limit: how many items at most, from the first; by default the plan's.
         shard: items in each file of rows. A file is written when all of its items are scored, so that a process that is
             killed loses no more than these.
-        retry: whether files with items that failed are done again.
+        retry: whether files that are damaged, or hold what failed, are done again.
         progress: whether a bar is shown.
         engine_options: of the engine, as actors, num_cpus and num_gpus of ray.
     Raises:
-        RunError: the folder holds a run with other settings, or a method or a metric fails whatever it is asked.
+        RunError: the folder holds a run with other settings, of data that has changed, or with damaged rows; or a
+            method or a metric fails whatever it is asked, or changes the model.
         CaptumViTError: a part of the plan cannot be had.
     """
     if engine not in ENGINES:
-        raise OptionError(f"no engine {engine!r}; there are {', '.join(ENGINES)}{nearest(engine, list(ENGINES))}")
+        raise OptionError(f"no engine {brief(engine)}; there are {', '.join(ENGINES)}{nearest(engine, list(ENGINES))}")
     evaluator = what.make() if isinstance(what, Plan) else what
     wanted = what.limit if isinstance(what, Plan) and limit is None else limit
     items = len(evaluator.data) if wanted is None else min(len(evaluator.data), wanted)
     begun = (Path(out) / MANIFEST).exists()
+    settings = evaluator.describe()  # before the model is asked anything: it may count its calls
     if not begun:
         evaluator.rehearse()  # before anything is written, so that the folder stays free
     recorded = {
@@ -120,9 +123,10 @@ def evaluate(
         "batch_size": evaluator.batch_size,
         "notes": evaluator.notes,
     }
-    shards = Shards(out, evaluator.describe(), items, shard, recorded=recorded)
-    if retry:
-        shards.reopen_failed()
+    shards = Shards(out, settings, items, shard, recorded=recorded)
+    if begun:
+        shards.reopen() if retry else shards.check()
+        check_unchanged(evaluator.data, shards.read_items())
     if begun and shards.missing():
         evaluator.rehearse()
     make: Callable[[], Evaluator] = partial(_same, evaluator)

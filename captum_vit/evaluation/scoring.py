@@ -11,7 +11,9 @@ from ..errors import OptionError
 from ..metrics import Case, Metric
 from .seeing import Seen
 
-OWN = ("item", "id", "method", "label", "target", "prediction", "score", "error", "map", "grid")  # columns of any row
+OWN = (  # columns of any row
+    *("item", "id", "stamp", "content", "method", "label", "target", "prediction", "score", "error", "map", "grid"),
+)
 
 
 def annotated(case: Case, batch: Sequence[Seen]) -> Case:

@@ -1,7 +1,7 @@
 """Items of a data set as a model sees them: the input, the object in it, and which pixels count."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from torch import Tensor
@@ -26,6 +26,7 @@ class Seen:
     valid: np.ndarray  # (H, W), what of the input counts
     cover: tuple[int, int]  # (height, width) of the input that the patches cover
     boxes: np.ndarray | None  # (n, 4), in pixels of the input
+    known: Mapping[str, str] = field(default_factory=dict)  # what tells the item's content
 
 
 def see(index: int, item: Item, target: int | None, explainer: Explainer) -> Seen:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import pyarrow.parquet as pq
 
 from ..errors import OutputError, RunError
 from ..files import make_folder, write_atomically
+from .sound import RUN, Expected, read_shard, remove
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2
 FOLLOW = ("figures", "curves")  # of a manifest; they follow from its metrics
 
 
@@ -57,6 +59,7 @@ class Shards:
             write_atomically(
                 path, json.dumps(manifest | {"recorded": recorded or {}}, indent=1, ensure_ascii=False).encode()
             )
+        self._expected = expected(read_manifest(self.folder))
         self.tidy()
 
     def __len__(self) -> int:
@@ -64,18 +67,49 @@ class Shards:
 
     def indices(self, shard: int) -> range:
         """The items of a shard."""
-        return range(shard * self.size, min((shard + 1) * self.size, self.items))
+        return shard_items(shard, self.items, self.size)
 
     def missing(self) -> list[int]:
         """The shards that are not there yet."""
         return [shard for shard in range(len(self)) if not self._path(shard).exists()]
 
-    def reopen_failed(self) -> None:
-        """Remove the shards that hold an item with an error, so that they are missing."""
-        for shard in range(len(self)):
+    def damaged(self) -> dict[int, str]:
+        """The shards that are there and do not hold what they should, with the reason; all rows are read for it."""
+        found = {shard: self._expected.damage(self._path(shard), self.indices(shard)) for shard in self._there()}
+        return {shard: reason for shard, reason in found.items() if reason}
+
+    def check(self) -> None:
+        """That all shards that are there are sound.
+
+        Raises:
+            RunError: one is not.
+        """
+        damaged = self.damaged()
+        if damaged:
+            [first, *others] = [str(self._path(shard)) for shard in damaged]
+            more = f", and {len(others)} more" if others else ""
+            raise RunError(
+                f"{first!r} is damaged: {next(iter(damaged.values()))}{more}; --retry makes damaged rows anew"
+            )
+
+    def reopen(self) -> None:
+        """Remove the shards that are damaged or hold an error, so that they are missing.
+
+        Raises:
+            OutputError: one cannot be removed.
+        """
+        damaged = self.damaged()
+        for shard in self._there():
             path = self._path(shard)
-            if path.exists() and any(read_shard(path, ["error"])["error"].to_pylist()):
-                path.unlink()
+            if shard in damaged or any(read_shard(path, ["error"])["error"].to_pylist()):
+                remove(path)
+
+    def read_items(self) -> Iterator[tuple[int, str, str]]:
+        """(item, stamp, content) of every item that was read for its rows."""
+        for shard in self._there():
+            table = read_shard(self._path(shard), ["item", "stamp", "content"])
+            rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
+            yield from dict.fromkeys((item, stamp, content) for item, stamp, content in rows if content)
 
     def write(self, shard: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Put a shard in its place, whole.
@@ -84,7 +118,8 @@ class Shards:
             OutputError: it cannot be written, and nobody else wrote it.
         """
         data = BytesIO()
-        pq.write_table(as_table(rows), data, compression="zstd")
+        table = as_table(rows).replace_schema_metadata({RUN: self._expected.run})
+        pq.write_table(table, data, compression="zstd", write_page_checksum=True)
         try:
             write_atomically(self._path(shard), data.getvalue())
         except OutputError:
@@ -103,8 +138,21 @@ class Shards:
                 with suppress(OSError):  # a folder that cannot be written is still good to read
                     part.unlink(missing_ok=True)
 
+    def _there(self) -> list[int]:
+        return [shard for shard in range(len(self)) if self._path(shard).exists()]
+
     def _path(self, shard: int) -> Path:
-        return self.folder / f"rows-{shard:06d}.parquet"
+        return shard_path(self.folder, shard)
+
+
+def shard_path(folder: Path, shard: int) -> Path:
+    """The file of a shard."""
+    return folder / f"rows-{shard:06d}.parquet"
+
+
+def shard_items(shard: int, items: int, size: int) -> range:
+    """The items of a shard, of so many in all and in each."""
+    return range(shard * size, min((shard + 1) * size, items))
 
 
 def read_rows(folder: str | Path, *, without: Sequence[str] = ()) -> pa.Table:
@@ -114,33 +162,30 @@ def read_rows(folder: str | Path, *, without: Sequence[str] = ()) -> pa.Table:
         folder: of the run.
         without: columns that are left aside.
     Raises:
-        RunError: no run stands in the folder, or it has no rows yet.
+        RunError: no run stands in the folder, it has no rows yet, or some of them are damaged.
     """
-    read_manifest(Path(folder))
+    manifest = read_manifest(Path(folder))
+    items, size, wanted = manifest["items"], manifest["shard"], expected(manifest)
     tables = []
-    for path in sorted(Path(folder).glob("rows-*.parquet")):
-        tables.append(read_shard(path, without=without))
+    for shard in range(-(-items // size)):  # not whatever lies there: a copy of a shard is none of the run's
+        path = shard_path(Path(folder), shard)
+        if path.exists():
+            table = read_shard(path, without=without)
+            reason = wanted.wrong(table, shard_items(shard, items, size))
+            if reason:
+                raise RunError(f"{str(path)!r} is damaged: {reason}; --retry makes damaged rows anew")
+            tables.append(table)
     if not tables:
         raise RunError(f"the run in {str(folder)!r} has no rows yet")
     return pa.concat_tables(tables, promote_options="permissive")
 
 
-def read_shard(path: Path, columns: Sequence[str] | None = None, without: Sequence[str] = ()) -> pa.Table:
-    """The rows of a shard, by default all columns; of those that are asked for, one that is not there is null.
-
-    Raises:
-        RunError: the file is damaged.
-    """
-    try:
-        file = pq.ParquetFile(path)
-        there = [name for name in file.schema_arrow.names if name not in without]
-        table = file.read(there if columns is None else [name for name in columns if name in there])
-    except (OSError, pa.ArrowException) as error:
-        raise RunError(f"the rows in {str(path)!r} are damaged ({error}): delete the file, and start again") from error
-    for name in columns or ():
-        if name not in there:
-            table = table.append_column(name, pa.nulls(file.metadata.num_rows))
-    return table
+def expected(manifest: Mapping[str, Any]) -> Expected:
+    """What the shards of a run have to be, by its manifest."""
+    settings = manifest["settings"]
+    told = json.dumps([manifest["items"], manifest["shard"], settings], sort_keys=True)
+    methods = settings.get("methods")
+    return Expected(sha256(told.encode()).hexdigest(), tuple(methods) if isinstance(methods, dict) else ())
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -159,6 +204,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise RunError(f"{str(folder / MANIFEST)!r} is not the manifest of a run: it has no settings")
     if manifest.get("format") != FORMAT:
         raise RunError(f"{str(folder)!r} was written by another version, in format {manifest.get('format')!r}")
+    if not all(isinstance(manifest.get(name), int) and manifest[name] > 0 for name in ("items", "shard")):
+        raise RunError(f"{str(folder / MANIFEST)!r} does not say how many items the run has, and in how large shards")
     return manifest
 
 

@@ -1,6 +1,7 @@
 """One run of the model for all methods on a leaderboard that read runs."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -10,10 +11,11 @@ from ..access import Adapter
 from ..attr import start
 from ..attr.calls import checked_inputs
 from ..capture import Run
-from ..errors import OptionError
+from ..errors import OptionError, brief
 from ..explanation.explaining import Explainer
 from ..targets import Classes, Contrast, Target
 from .entries import Entry
+from .guarding import Guard, ModelChangedError
 
 TARGETS = ("label", "predicted")
 
@@ -40,26 +42,52 @@ class Visit:
         """The model's scores, (N, classes)."""
         return self.run.scores
 
-    def maps(self, target: Target, classes: Tensor) -> dict[str, Tensor]:
+    def maps(
+        self, target: Target, classes: Tensor, guard: Guard | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Exception]]:
         """The maps of each method, (N, 1, rows, cols), of those that run the model by themselves too.
 
         Args:
             target: what is explained.
             classes: the class of each image, (N,), for methods that take classes alone.
+            guard: watches what methods that run the model by themselves leave of it.
+        Returns:
+            The maps by method, and of the methods that gave none what they raised.
         Raises:
-            OptionError: a method of somebody else's, asked about a target that is no class.
+            ModelChangedError: a method changed the model.
         """
-        found = {}
+        found: dict[str, Tensor] = {}
+        failed: dict[str, Exception] = {}
         run = self.run if target.reads_scores or not self._readers else self._started(target)
         for name, entry in self.methods.items():
-            if entry.reads(self.adapter):
-                found[name] = entry.maps(run, target)
-            elif isinstance(target, Classes):
-                with torch.enable_grad():
-                    found[name] = entry.attribute(self.images, classes)
-            else:
-                raise OptionError(f"{name} takes a class as target, and is asked about {type(target).__name__}")
-        return found
+            try:
+                if entry.reads(self.adapter):
+                    maps = entry.maps(run, target)
+                elif isinstance(target, Classes):
+                    with torch.enable_grad(), guard.watching(name) if guard else nullcontext():
+                        maps = entry.attribute(self.images, classes)
+                else:
+                    raise OptionError(f"{name} takes a class as target, and is asked about {type(target).__name__}")
+                found[name] = self._checked(maps)
+            except ModelChangedError:
+                raise
+            except Exception as error:  # whatever a method stumbles over is its own matter
+                failed[name] = error.with_traceback(None)  # which would keep tensors
+        return found, failed
+
+    def _checked(self, maps: Tensor) -> Tensor:
+        """Maps that metrics can be asked about.
+
+        Raises:
+            OptionError: they are none.
+        """
+        shape = tuple(maps.shape)
+        if len(shape) != 4 or shape[:2] != (len(self.images), 1) or 0 in shape or maps.is_complex():
+            raise OptionError(
+                f"a method gives maps of real numbers (N, rows, cols) for {len(self.images)} images, got {shape} of "
+                f"{maps.dtype}"
+            )
+        return (maps if maps.is_floating_point() else maps.float()).to(self.images.device)
 
 
 def asked_target(target: Any, explainer: Explainer) -> Target | None:
@@ -78,7 +106,7 @@ def asked_target(target: Any, explainer: Explainer) -> Target | None:
     if not (by_text or isinstance(target, Target) or callable(target)):
         raise OptionError(
             f"target must be one of {', '.join(TARGETS)}, a contrast of two classes, or a target of "
-            f"captum_vit.targets, got {target!r}"
+            f"captum_vit.targets, got {brief(target)}"
         )
     return explainer.vocabulary.parse(target, max(explainer.names, default=-1) + 1 or 1 << 30)
 

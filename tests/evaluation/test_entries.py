@@ -282,7 +282,7 @@ def test_what_fails_for_one_image_fails_for_it_alone(tmp_path):
         return images.mean(1)
 
     board = evaluate(Plan(data="sample:3", methods=[picky], batch_size=4), tmp_path)
-    assert board.errors == ["ValueError: not this one"] * 2  # an image with two questions
+    assert board.errors == ["picky: ValueError: not this one"] * 2  # an image with two questions
     assert board.mean("picky", "iou").count == 4
 
 

@@ -294,7 +294,10 @@ def test_different_settings_never_mix(tmp_path: Path, change: dict[str, Any], me
         ("[]", "is not the manifest of a run"),
         ("{}", "is not the manifest of a run"),
         ('{"format": 9, "settings": {}}', "written by another version, in format 9"),
-        ('{"format": 1, "settings": {}}', "does not say its figures"),
+        ('{"format": 1, "settings": {}}', "written by another version, in format 1"),
+        ('{"format": 2, "settings": {}}', "does not say how many items the run has"),
+        ('{"format": 2, "settings": {}, "items": 3, "shard": 0}', "does not say how many items the run has"),
+        ('{"format": 2, "settings": {}, "items": 3, "shard": 2}', "does not say its figures"),
     ],
 )
 def test_a_damaged_manifest(tmp_path: Path, manifest: str, message: str):
@@ -308,7 +311,7 @@ def test_a_damaged_shard_is_named(tmp_path: Path):
     for shard in (0, 1):
         shards.write(shard, [{"item": shard}])
     (tmp_path / "rows-000001.parquet").write_bytes(b"")
-    with pytest.raises(RunError, match=r"rows-000001\.parquet' are damaged .*: delete the file, and start again"):
+    with pytest.raises(RunError, match=r"rows-000001\.parquet' is damaged \(.*\); --retry makes damaged rows anew"):
         read_rows(tmp_path)
 
 

@@ -222,7 +222,8 @@ def test_what_a_reader_has_to_know_is_told(tmp_path: Path, monkeypatch: pytest.M
         "run",
         code=1,
     )
-    assert "Failed: nans gave no finite map of any item" in found.stderr
+    assert "Failed: nans has no map of 8 of 8 items: OptionError: the map has 4096 of 4096 values" in found.stderr
+    assert re.search(r"\| nans +\| none +\|", found.stdout)
     assert re.search(r"Note: \d of 8 items count for agcam_iou, .*; others have no object, or none", found.stderr)
     assert "Note: perturbation:rise is published with target predicted" in found.stderr
     assert "written: run, with leaderboard.csv" in found.stdout
