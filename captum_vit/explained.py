@@ -15,7 +15,6 @@ from .facts import Facts
 from .geometry import Size, View
 from .names import printable
 
-
 RANDOM = "random weights"  # how a note begins of a model that has learnt nothing
 
 
@@ -230,7 +229,8 @@ class Explained:
                 continue
         known = [label.title for label in self.targets]
         raise TargetError(
-            f"class {brief(target)} was not explained; explained: {', '.join(known) or 'none'}{nearest(str(target), known)}"
+            f"class {brief(target)} was not explained; explained: {', '.join(known) or 'none'}"
+            f"{nearest(str(target), known)}"
         )
 
     def __iter__(self) -> Iterator[Attribution]:

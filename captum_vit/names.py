@@ -3,7 +3,9 @@
 import re
 import unicodedata
 from collections.abc import Iterable
+from typing import TypeVar
 
+T = TypeVar("T")
 _JOINERS = "\u200c\u200d"  # without width, and part of words in many scripts
 _LONGEST = 50  # letters, which fit 255 bytes also where each takes four
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])", re.IGNORECASE)  # devices of Windows
@@ -63,11 +65,14 @@ def distinct(names: Iterable[str]) -> list[str]:
     return found
 
 
-def cell(name: str) -> str:
+def cell(name: T) -> T | str:
     """A name as a cell of a spreadsheet: behind an apostrophe, where a program would take it for a formula and run it.
+
+    What is no text, as a number, stays what it is.
 
     >>> from captum_vit.names import cell
     >>> cell("tabby"), cell("=HYPERLINK(A1)"), cell(" -2+3")
     ('tabby', "'=HYPERLINK(A1)", "' -2+3")
     """
-    return f"'{name}" if name.startswith(_FORMULAS) or name.lstrip().startswith(_FORMULAS) else name
+    runs = isinstance(name, str) and (name.startswith(_FORMULAS) or name.lstrip().startswith(_FORMULAS))
+    return f"'{name}" if runs else name

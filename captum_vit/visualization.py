@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from .errors import InputError, OptionError
+from .errors import InputError, OptionError, brief
 from .geometry import Map, View
+from .names import printable
 
 # At even steps of OKLab from blue over dark grey to orange; both ends have a lightness of 0.79.
 _BLUE = ((78, 202, 255), (75, 159, 197), (68, 119, 142), (58, 80, 91))
@@ -223,7 +224,9 @@ def palette(cmap: str) -> np.ndarray:
         stops = np.linspace(-1, 1, len(_BLUE_ORANGE))
         return np.stack([np.interp(places, stops, c) for c in zip(*_BLUE_ORANGE, strict=True)], 1).round().astype("u1")
     if cmap not in matplotlib.colormaps:
-        raise OptionError(f"matplotlib has no colour map {cmap!r}; perceptually even ones: plasma, viridis, cividis")
+        raise OptionError(
+            f"matplotlib has no colour map {brief(cmap)}; perceptually even ones: plasma, viridis, cividis"
+        )
     return matplotlib.colormaps[cmap](np.linspace(0, 1, 256), bytes=True)[:, :3]
 
 
@@ -242,7 +245,7 @@ def typeface(size: int) -> ImageFont.FreeTypeFont:
 
 def shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     """The text on one line, cut with "…" to fit in so many pixels."""
-    text = " ".join(text[:200].split())
+    text = printable(" ".join(text[:200].split()))
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:
@@ -263,7 +266,7 @@ def displayed(flow: Tensor, display: str = "daam", *, signed: bool = False) -> t
         OptionError: no such display.
     """
     if display not in DISPLAYS:
-        raise OptionError(f"display must be one of {', '.join(DISPLAYS)}, got {display!r}")
+        raise OptionError(f"display must be one of {', '.join(DISPLAYS)}, got {brief(display)}")
     if display == "own":
         return flow, None
     shown = flow_display(flow.unsqueeze(0), signed=signed)[0]

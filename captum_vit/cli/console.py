@@ -10,6 +10,8 @@ from typing import Annotated, ClassVar, TextIO
 import typer
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from ..names import printable
+
 BAD_IMAGES, BAD_USE, STOPPED = 1, 2, 130
 
 Model = Annotated[
@@ -43,7 +45,7 @@ class Line:
 
     def show(self, text: str) -> None:
         """This and nothing else, cut to what the terminal is wide."""
-        self._text = plain(text)
+        self._text = _encodable(plain(text), self._stream)
         if self not in self._shown:
             self._shown.append(self)
         self._draw(self._text)
@@ -78,18 +80,24 @@ class Line:
 
 
 def say(text: str) -> None:
-    """To stdout."""
+    """To stdout; what comes from elsewhere goes through `plain` first."""
     with Line.aside():
-        tqdm.write(text, file=sys.stdout)  # keeps clear of a progress bar
+        tqdm.write(_encodable(text, sys.stdout), file=sys.stdout)  # keeps clear of a progress bar
         sys.stdout.flush()  # before a line is drawn again on another stream
 
 
 def complain(text: str) -> None:
     """One line to stderr."""
     with Line.aside():
-        tqdm.write(plain(text), file=sys.stderr)
+        tqdm.write(_encodable(plain(text), sys.stderr), file=sys.stderr)
 
 
 def plain(text: str) -> str:
-    """One line without control characters, whatever names are in it."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    """One line on which nothing acts or hides, whatever names are in it."""
+    return printable(text)
+
+
+def _encodable(text: str, stream: TextIO) -> str:
+    """With letters that a stream has none for as Python writes them, as where Windows redirects to a file."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)

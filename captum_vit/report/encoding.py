@@ -11,15 +11,15 @@ from PIL import Image
 from torch import Tensor
 
 from ..explained import Attribution, Explained
+from ..names import printable
 from ..visualization import overlay
 
 _ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 
 
 def text(value: Any) -> str:
-    """Anything as HTML text or as the value of an attribute in quotes."""
-    whole = str(value).encode("utf-8", "replace").decode()  # names of files may hold halves of characters
-    return html.escape(whole)
+    """Anything as HTML text or as the value of an attribute in quotes, on which nothing acts or hides."""
+    return html.escape(printable(str(value)))
 
 
 def json_block(data: Any) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..explained import Attribution, Explained, Label
+from ..names import printable, safe_name
 from ..visualization import ALPHA, SIGNS, cmap_for, palette
 from .encoding import base64, data_url, shrunk
 
@@ -34,7 +35,7 @@ def viewer_data(explanation: Explained, attention_bytes: int = ATTENTION_BYTES) 
     """
     view, record, targets = explanation.view, explanation.attention, explanation.targets
     return {
-        "name": explanation.source.rpartition(".")[0] or explanation.source or "explanation",
+        "name": safe_name(explanation.source.rpartition(".")[0] or explanation.source, "explanation"),  # of a file
         "features": not explanation.labels,  # a model without classes
         "grid": explanation.grid,
         "original": view.original,
@@ -44,7 +45,7 @@ def viewer_data(explanation: Explained, attention_bytes: int = ATTENTION_BYTES) 
         "colours": base64(palette(cmap_for(signed=False)), "u1"),  # (256, 3), from the lowest to the highest
         "signed_colours": base64(palette(cmap_for(signed=True)), "u1"),
         "signs": SIGNS,
-        "targets": [label.title for label in targets],
+        "targets": [printable(label.title) for label in targets],
         "kinds": "classes" if all(label.index is not None for label in targets) else "targets",
         "attributions": [_attribution(a, targets) for a in explanation.attributions],
         "attention": _attention(record.patches, attention_bytes) if record else {},
@@ -55,13 +56,13 @@ def _attribution(attribution: Attribution, targets: Sequence[Label]) -> dict[str
     if not torch.isfinite(attribution.flow).all():
         raise InputError(f"the flow of {attribution.title} holds NaN or infinite values: the model or its input do")
     return {
-        "method": attribution.method,
-        "title": attribution.method_title,
-        "unit": attribution.facts.unit,
+        "method": printable(attribution.method),
+        "title": printable(attribution.method_title),
+        "unit": printable(attribution.facts.unit),
         "accumulates": attribution.facts.accumulates,
         "signed": attribution.signed,
         "target": None if attribution.target is None else targets.index(attribution.target),
-        "layers": attribution.layers,
+        "layers": [printable(name) for name in attribution.layers],
         "flow": base64(attribution.flow.detach().float().cpu(), "<f4"),
     }
 
@@ -81,5 +82,5 @@ def _attention(patches: Mapping[str, Tensor], limit: int) -> dict[str, dict[str,
         weights = patches[name].detach().float().cpu()
         tops = weights.amax(1)
         parts = (255 * weights / tops.where(tops > 0, 1).unsqueeze(1)).round()
-        found[name] = {"tops": base64(tops, "<f4"), "parts": base64(parts, "u1")}
+        found[printable(name)] = {"tops": base64(tops, "<f4"), "parts": base64(parts, "u1")}
     return found

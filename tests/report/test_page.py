@@ -130,7 +130,7 @@ class OddNumber(int):
 def test_half_characters_in_names_do_no_harm(opened: Opened):
     page = opened(render([renamed(explained(), "caf\udce9\u2028 <!-- <script>")]))
     drawn(page)
-    expect(page.get_by_role("heading", level=2)).to_have_text(re.compile(r"caf.\s+<!-- <script>"))
+    expect(page.get_by_role("heading", level=2)).to_have_text(r"caf\udce9\u2028 <!-- <script>")
 
 
 def test_the_data_cannot_end_its_block():
