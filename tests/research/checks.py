@@ -71,6 +71,7 @@ def check_inspection(layout: Layout) -> None:
         assert [layer.name for layer in view.layers] == [step.name for step in steps]
         assert [layer.heads for layer in view.layers] == [step.a.shape[1] for step in steps]
         assert view.layout.grid == layout.grid
+        assert tuple(view.layout.patch) == layout.pixels
         assert view.layout.tokens == layout.extra + layout.count
         readout = view.layout.readout
         assert readout.patches == layout.reads_patches

@@ -56,6 +56,7 @@ class Layout:
     grid: patches as (rows, columns), or (slices, rows, columns).
     extra: tokens besides the patches, by default all before them.
     size: height and width of the images, before them the slices of a volume; `channels` of these.
+    patch: height and width of a patch in pixels, by default so that the grid covers the image.
     patches: the token of each patch in the order of the grid; by default those after `extra`.
     read: the tokens besides the patches that the score is read from.
     reads_patches, even: whether patches are read, and then each as much as a token of `read`.
@@ -72,6 +73,7 @@ class Layout:
     extra: int = 1
     size: tuple[int, ...] = (SIZE, SIZE)
     channels: int = 3
+    patch: tuple[int, ...] | None = None
     patches: tuple[int, ...] | None = None
     read: tuple[int, ...] = (0,)
     reads_patches: bool = False
@@ -85,6 +87,11 @@ class Layout:
     def count(self) -> int:
         """Patches."""
         return prod(self.grid)
+
+    @property
+    def pixels(self) -> tuple[int, ...]:
+        """Of a patch, in each dimension."""
+        return self.patch or tuple(size // count for size, count in zip(self.size, self.grid, strict=True))
 
     @property
     def tokens_of_patches(self) -> list[int]:

@@ -75,6 +75,19 @@ class Difference(Steps):
         return weights - 0.3 * weights.flip(1)
 
 
+class TwoProducts(Steps):
+    """The same weights meet two sets of values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.other = nn.Linear(WIDTH // HEADS, WIDTH // HEADS)
+
+    def between(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+        weights = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
+        return (weights @ v + torch.tanh(weights @ self.other(k))).transpose(1, 2).flatten(2)
+
+
 class OverHeads(Steps):
     """The softmax is over the heads."""
 
@@ -182,6 +195,24 @@ class Pair(nn.Module):
         return self.student(x) * self.teacher(x)
 
 
+class Flipped(nn.Module):
+    """The mean over an image and its mirror image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vit = Dino(CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.vit(x) + self.vit(x.flip(3))) / 2
+
+
+class Cropped(Flipped):
+    """Both in one batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.vit(torch.cat([x, x.flip(3)])).unflatten(0, (2, -1)).mean(0)
+
+
 class Convolutions(nn.Module):
     """No attention; the classes are probabilities, which are multiplied with something."""
 
@@ -228,6 +259,7 @@ LAYOUTS = [
     refused("gated weights", CHANGED, Gated),
     refused("strongest weights", CHANGED, Sparse),
     refused("difference", CHANGED, Difference),
+    refused("two products", r"(?i)values|product|two|2|several", TwoProducts),
     refused("softmax over heads", NONE, OverHeads),
     refused("softmax over queries", NONE, Slots),
     refused("one key more", CHANGED, OffByOne),
@@ -242,5 +274,7 @@ LAYOUTS = [
     refused("shuffled patches", TOKENS, KeysFirst, block=ShufflingBlock),
     Layout("random order", lambda: randomise(Ordered(Shuffled())), refused=TOKENS),
     Layout("two ViTs", lambda: randomise(Pair()), refused=r"(?i)two|2|several|token|grid"),
+    Layout("an image and its mirror image", lambda: randomise(Flipped()), refused=r"(?i)ran|times|twice|2|again"),
+    Layout("mirror images in the batch", lambda: randomise(Cropped()), refused=r"(?i)batch|images"),
     Layout("no ViT", lambda: randomise(Convolutions()), refused=NONE),
 ]
