@@ -58,6 +58,7 @@ def facts(explanation: Explained) -> str:
         ("Seen by the model", text(seen(explanation.view))),
         ("Input", text(f"{width} × {height} pixels, {rows} × {cols} patches (rows × columns)")),
         ("Methods", _listed(dict.fromkeys(a.method_title + _options(a.options) for a in explanation))),
+        ("Notes", text("; ".join(explanation.notes))),
         ("Versions", _listed(f"{name} {version}" for name, version in explanation.versions.items())),
     ]
     return "".join(f"<div><dt>{term}</dt><dd>{said}</dd></div>" for term, said in known if said)

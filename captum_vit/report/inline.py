@@ -16,10 +16,11 @@ def render_inline(explanation: Explained) -> str:
     key = f"<p>{text(', '.join(dict.fromkeys(a.method_title for a in signed)))}: {SIGNS}</p>" if signed else ""
     more = len(explanation) - SHOWN
     left_out = f"<p>{more} more: see to_html()</p>" if more > 0 else ""
+    notes = "".join(f"<p>{text(note)}</p>" for note in explanation.notes if not note.startswith("preprocessing: "))
     heading = (explanation.source or "Image") + (f" ({explanation.model})" if explanation.model else "")
     return (
         f'<div class="captum-vit"><p><strong>{text(heading)}</strong></p>'
-        f'<div style="display:flex;flex-wrap:wrap;gap:16px;align-items:flex-end">{figures}</div>{key}{left_out}'
+        f'<div style="display:flex;flex-wrap:wrap;gap:16px;align-items:flex-end">{figures}</div>{key}{left_out}{notes}'
         f"{_table(explanation)}</div>"
     )
 

@@ -2,6 +2,7 @@
 
 import re
 from base64 import b64decode
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -79,3 +80,11 @@ def test_of_many_overlays_the_first(scene: Explanation):
     piece = render_inline(many)
     assert piece.count("<img") == 12
     assert f"<p>{len(many) - 12} more: see to_html()</p>" in piece
+
+
+def test_what_a_user_should_know_is_there_and_stays_text():
+    odd = replace(explained(), notes=("preprocessing: timm's", f"page 0 of its 3 is read {EVIL}"))
+    piece = render_inline(odd)
+    assert "<p>page 0 of its 3 is read &lt;img" in piece
+    assert "preprocessing" not in piece
+    assert "page 0" not in render_inline(explained())

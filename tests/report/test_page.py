@@ -240,6 +240,12 @@ def test_values_that_no_colour_stands_for():
         render([explanation])
 
 
+def test_notes_stand_among_the_facts(opened: Opened):
+    page = opened(render([replace(explained(), notes=("preprocessing: timm's", f"page 0 of its 3 is read {EVIL}"))]))
+    expect(page.locator("dl")).to_contain_text(f"preprocessing: timm's; page 0 of its 3 is read {EVIL}")
+    assert opened(render([explained()])).get_by_text("Notes", exact=True).count() == 0
+
+
 def test_without_scripts_it_shows_photograph_classes_and_facts(opened: Opened):
     page = opened(render([explained()]), java_script_enabled=False)
     assert page.get_by_text("The maps are drawn by a script").is_visible()
