@@ -97,17 +97,28 @@ def _attend(parts_of: Callable[..., Parts], name: str, held: bool, steps: list[S
     return parts.finish(o)
 
 
+def later(layout: Layout, step: Step) -> int:
+    """How many of the tokens are not there yet in a step, as a class token that joins late."""
+    return layout.extra + layout.count - step.a.shape[3]
+
+
 def _read(truth: Truth) -> list[tuple[Step, Tensor]]:
-    """The steps that the score is read in, and what each query contributes to it: latents evenly, in a pool."""
+    """The steps, and what each query contributes to the score: latents evenly, in a pool."""
     start = truth.layout.start()
+    latents = [torch.full((step.a.shape[2],), 1 / step.a.shape[2], dtype=torch.float64) for step in truth.steps]
     return [
-        (step, start if step.skip else torch.full((step.a.shape[2],), 1 / step.a.shape[2], dtype=torch.float64))
-        for step in truth.steps
+        (step, start[later(truth.layout, step) :][: step.a.shape[2]] if step.skip else pooled)
+        for step, pooled in zip(truth.steps, latents, strict=True)
     ]
 
 
+def _all_keys(layout: Layout, step: Step, keys: Tensor) -> Tensor:
+    """(..., keys) -> (..., tokens)."""
+    return F.pad(keys, (later(layout, step), 0))
+
+
 def _to_grid(layout: Layout, tokens: Tensor) -> Tensor:
-    """(B, N) over the keys -> (B, 1, *grid)."""
+    """(B, N) over the tokens -> (B, 1, *grid)."""
     return tokens[:, layout.tokens_of_patches].unflatten(1, layout.grid).unsqueeze(1).detach()
 
 
@@ -115,9 +126,13 @@ def rolled(truth: Truth, fused: list[Tensor]) -> Tensor:
     """sum_l depths_l * start_l rownorm(F_l + I) ... rownorm(F_1 + I); F alone of a pool: (B, N)."""
     whole, total = None, 0
     for (step, share), matrix, depth in zip(_read(truth), fused, truth.depths, strict=True):
-        matrix = matrix + torch.eye(matrix.shape[-1], dtype=matrix.dtype) if step.skip else matrix
+        if step.skip:  # tokens that do not look at others stay what they are
+            first, tokens = later(truth.layout, step), truth.layout.extra + truth.layout.count
+            matrix = F.pad(matrix, (first, 0, first, tokens - first - matrix.shape[1]))
+            matrix = matrix + torch.eye(tokens, dtype=matrix.dtype)
         matrix = matrix / matrix.sum(-1, keepdim=True)
         whole = matrix if whole is None else matrix @ whole
+        share = truth.layout.start() if step.skip else share
         total = total + depth * torch.einsum("m,bmn->bn", share, whole)
     return total
 
@@ -146,7 +161,8 @@ def agcam(truth: Truth, held: Truth) -> Tensor:
     total = 0
     for (step, share), grad in zip(_read(held), held.weights, strict=True):
         rows = share.nonzero().flatten()
-        total = total + (F.relu(grad[:, :, rows]) / (1 + torch.exp(-step.s[:, :, rows]))).sum((1, 2))
+        found = (F.relu(grad[:, :, rows]) / (1 + torch.exp(-step.s[:, :, rows]))).sum((1, 2))
+        total = total + _all_keys(truth.layout, step, found)
     return _to_grid(held.layout, total)
 
 
@@ -156,7 +172,8 @@ def daam(truth: Truth, held: Truth) -> Tensor:
     for (step, share), grad in zip(_read(truth), truth.outputs, strict=True):
         rows = share.nonzero().flatten()
         v = step.v.expand(*step.a.shape[:2], -1, -1)
-        total = total + F.relu(torch.einsum("bhik,bhij,bhjk->bj", F.relu(grad[:, :, rows]), step.a[:, :, rows], v))
+        found = torch.einsum("bhik,bhij,bhjk->bj", F.relu(grad[:, :, rows]), step.a[:, :, rows], v)
+        total = total + _all_keys(truth.layout, step, F.relu(found))
     return _to_grid(truth.layout, total)
 
 

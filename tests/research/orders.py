@@ -16,6 +16,7 @@ from tests.research.layout import (
     fused_parts,
     merge,
     randomise,
+    split,
 )
 from tests.research.plain import Block, KeysFirst, projected_parts
 
@@ -140,6 +141,52 @@ class Volume(nn.Module):
         return self.classification_head(self.norm(x)[:, 0]), hidden_states_out
 
 
+class ClassAttention(nn.Module):
+    """The class token alone looks at all tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.proj = (nn.Linear(WIDTH, WIDTH) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, n, c = x.shape
+        q = self.q(x[:, 0]).reshape(b, 1, 3, c // 3).transpose(1, 2) * (c // 3) ** -0.5
+        k, v = (layer(x).reshape(b, n, 3, c // 3).transpose(1, 2) for layer in (self.k, self.v))
+        return self.proj(((q @ k.transpose(2, 3)).softmax(-1) @ v).transpose(1, 2).reshape(b, 1, c))
+
+
+def class_parts(module: ClassAttention, x: Tensor) -> Parts:
+    q, k, v = split(module.q(x[:, :1])), split(module.k(x)), split(module.v(x))
+    return Parts(q, k, v, q.shape[-1] ** -0.5, lambda out: module.proj(merge(out)))
+
+
+class ClassBlock(Block):
+    def forward(self, x: Tensor, cls_token: Tensor) -> Tensor:
+        cls_token = cls_token + self.attn(self.norm1(torch.cat([cls_token, x], dim=1)))
+        return cls_token + self.mlp(self.norm2(cls_token))
+
+
+class Late(nn.Module):
+    """The class token joins after the patches' own blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.cls_token = PatchEmbed(), nn.Parameter(torch.zeros(1, 1, WIDTH))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 16, WIDTH))
+        self.blocks = nn.ModuleList([Block(KeysFirst()) for _ in range(2)])
+        self.class_blocks = nn.ModuleList([ClassBlock(ClassAttention()) for _ in range(2)])
+        self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x) + self.pos_embed
+        for block in self.blocks:
+            x = block(x)
+        cls_token = self.cls_token.expand(len(x), -1, -1)
+        for block in self.class_blocks:
+            cls_token = block(x, cls_token)
+        return self.head(self.norm(torch.cat([cls_token, x], dim=1))[:, 0])
+
+
 class Owner(nn.Module):
     """Normalises the pixels itself, and puts a head of its own on a backbone's feature."""
 
@@ -182,5 +229,6 @@ LAYOUTS = [
     Layout(
         "volume", lambda: randomise(Volume()), {VolumeAttention: volume_parts}, (2, 3, 4), size=(8, 12, 16), channels=1
     ),
+    Layout("class token joins late", lambda: randomise(Late()), OWN | {ClassAttention: class_parts}, uncertain=True),
     Layout("in an owner", lambda: randomise(Owner()), {Attention: dino_parts}),
 ]
