@@ -1,7 +1,8 @@
 """What the library sees of a model: layers, tokens, readout, and the methods that apply."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from html import escape
 from math import prod
 from typing import Any
 
@@ -25,10 +26,15 @@ class SeenLayer:
     heads: int
     layout: LayerLayout
 
+    @property
+    def told(self) -> str:
+        """Class, heads, and how many queries meet how many keys."""
+        return f"{self.kind}, {self.heads} heads, {len(self.layout.share)} x {self.layout.keys}"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Inspection:
-    """The layer-access view of a model; `print` shows it.
+    """The layer-access view of a model, shown as a table where it is printed or ends a notebook's cell.
 
     >>> view = inspect(model)
     >>> view.layers[0].name, view.layers[0].heads, view.layout.grid
@@ -49,29 +55,49 @@ class Inspection:
     layers: tuple[SeenLayer, ...]
     methods: Mapping[str, str | None]
 
-    def __str__(self) -> str:
+    @property
+    def _facts(self) -> dict[str, str]:
+        """What stands before the layers."""
         size, grid = (" x ".join(map(str, lengths)) for lengths in (self.image_size, self.layout.grid))
-        scores = (
-            "features: a target is FeatureImportance(...), Embedding(...) or one of them"
-            if self.headless
-            else "classes"
-        )
-        lines = [
-            f"{self.model} by {self.adapter}",
-            f"image    {size} pixels, {grid} patches",
-            f"tokens   {', '.join((*self.prefix_tokens, f'{prod(self.layout.grid)} patches'))}",
-            f"readout  {describe(self.layout.readout, self.prefix_tokens)}{' (measured)' if self.measured else ''}",
-            f"scores   {scores}",
-            f"layers   {len(self.layers)}",
-        ]
+        features = "features: a target is FeatureImportance(...), Embedding(...) or one of them"
+        measured = " (measured)" if self.measured else ""
+        return {
+            "image": f"{size} pixels, {grid} patches",
+            "tokens": ", ".join((*self.prefix_tokens, f"{prod(self.layout.grid)} patches")),
+            "readout": f"{describe(self.layout.readout, self.prefix_tokens)}{measured}",
+            "scores": features if self.headless else "classes",
+        }
+
+    def __repr__(self) -> str:
+        lines = [f"{self.model} by {self.adapter}", *(f"{name:7}  {text}" for name, text in self._facts.items())]
+        lines.append(f"layers   {len(self.layers)}")
         width = max(len(layer.name) for layer in self.layers)
-        for index, layer in enumerate(self.layers):
-            queries, keys = len(layer.layout.share), layer.layout.keys
-            lines.append(f"  {index:3d}  {layer.name:{width}}  {layer.kind}, {layer.heads} heads, {queries} x {keys}")
+        lines += [f"  {index:3d}  {layer.name:{width}}  {layer.told}" for index, layer in enumerate(self.layers)]
         lines.append("methods")
         width = max(map(len, self.methods))
         lines += [f"  {name:{width}}  {'yes' if why is None else f'no: {why}'}" for name, why in self.methods.items()]
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        facts = _html(self._facts.items())
+        layers = _html((str(index), layer.name, layer.told) for index, layer in enumerate(self.layers))
+        methods = _html((name, "yes" if why is None else f"no: {why}") for name, why in self.methods.items())
+        return (
+            f"<p><b>{escape(self.model)}</b> by {escape(self.adapter)}</p>{facts}"
+            f"<details><summary>{len(self.layers)} layers</summary>{layers}</details>"
+            f"<details open><summary>methods</summary>{methods}</details>"
+        )
+
+
+def _html(rows: Iterable[tuple[str, ...]]) -> str:
+    """A table, its first column as headings."""
+    lines = (
+        f'<tr><th style="text-align: left">{escape(first)}</th>'
+        + "".join(f'<td style="text-align: left">{escape(cell)}</td>' for cell in cells)
+        + "</tr>"
+        for first, *cells in rows
+    )
+    return f"<table>{''.join(lines)}</table>"
 
 
 def inspect(

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .errors import OptionError
+from .errors import OptionError, brief
 
 CHUNK_ELEMENTS = 1 << 21  # entries of attention held at once when rows are streamed: 8 MiB in float32
 
@@ -50,14 +50,14 @@ def row_chunks(rows: int, columns: int, batch_heads: int) -> Iterator[slice]:
 
 def check_fusion(fusion: str) -> None:
     """Raise OptionError unless heads can be fused so."""
-    if fusion not in FUSIONS:
-        raise OptionError(f"fusion must be one of {', '.join(FUSIONS)}, got {fusion!r}")
+    if not isinstance(fusion, str) or fusion not in FUSIONS:
+        raise OptionError(f"fusion must be one of {', '.join(FUSIONS)}, got {brief(fusion)}")
 
 
 def check_ratio(discard_ratio: float) -> None:
     """Raise OptionError unless 0 <= discard_ratio < 1."""
-    if not isinstance(discard_ratio, (int, float)) or not 0 <= discard_ratio < 1:
-        raise OptionError(f"discard_ratio must lie in [0, 1), got {discard_ratio!r}")
+    if isinstance(discard_ratio, bool) or not isinstance(discard_ratio, (int, float)) or not 0 <= discard_ratio < 1:
+        raise OptionError(f"discard_ratio must lie in [0, 1), got {brief(discard_ratio)}")
 
 
 def fuse_heads(weights: Tensor, fusion: str) -> Tensor:

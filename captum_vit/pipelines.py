@@ -57,7 +57,7 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
         layer: attention layers to read, as for the methods; all by default.
         any option of the method, as discard_ratio.
 
-    An image gives a list, best label first, of dictionaries:
+    An image gives a list, best label first and scores of one unit together, of dictionaries:
 
         label (str), score (float): as image classification gives them; of a target that is no class its name, and
             the number that is explained.
@@ -105,7 +105,7 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
         with start([(ours, options)], call, flow=False) as run:
             targets = self._targets(run.scores, target, top_k)
             maps = run.layout.to_grid(self._maps(ours, run, targets, options))
-            titles = [each.title(self._names) for each in targets]
+            titles = [(each.title(self._names), each.unit) for each in targets]
             classes = [each.index if isinstance(each, Classes) else -1 for each in targets]
             indices = [torch.as_tensor(index, device=maps.device).expand(len(pixels)) for index in classes]
             return {
@@ -133,8 +133,8 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
             shown.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
         scores = self._scores(model_outputs["logits"][0], function_to_apply)
         given = (model_outputs[name][0] for name in ("targets", "values", "titles", "maps"))
-        results, drawn = [], {}
-        for index, value, title, grid in zip(*given, strict=True):
+        results, drawn, units = [], {}, dict[str, int]()
+        for index, value, (title, unit), grid in zip(*given, strict=True):
             if grid.data_ptr() not in drawn:  # an expanded map is one for all
                 picture = overlay(shown, grid, view, alpha=alpha, cmap=cmap)
                 drawn[grid.data_ptr()] = {
@@ -145,8 +145,9 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
             of_class = int(index) >= 0
             label = self._names[int(index)] if of_class else title
             score = scores[int(index)] if of_class else float(value)
-            results.append({"label": label, "score": score, **drawn[grid.data_ptr()]})
-        return sorted(results, key=lambda result: -result["score"])
+            place = units.setdefault("" if of_class else unit, len(units))
+            results.append((place, -score, {"label": label, "score": score, **drawn[grid.data_ptr()]}))
+        return [result for *_, result in sorted(results, key=lambda each: each[:2])]
 
     def _scores(self, logits: Tensor, function_to_apply: Any) -> list[float]:
         """The parent's scores by class number; its list is sorted, and does not say whose they are where some tie."""

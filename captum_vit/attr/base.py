@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..access import Layer, Readout, adapt, select_layers
 from ..capture import Inputs, Need, Run
-from ..errors import InputError, LayerNotFoundError, OptionError, UnsupportedModelError
+from ..errors import InputError, LayerNotFoundError, OptionError, UnsupportedModelError, brief
 from ..targets import Classes, Target
 from .calls import Images, check_output_shape, checked_inputs, shape_maps
 from .naming import named_target, several_targets
@@ -50,7 +50,7 @@ class ViTAttribution(Stated, LayerAttribution):
 
     def __init__(self, model: nn.Module, layer: Layer | Sequence[Layer] | None = None, **options: Any) -> None:
         if options:
-            call = ", ".join(f"{name}={value!r}" for name, value in options.items())
+            call = ", ".join(f"{name}={brief(value)}" for name, value in options.items())
             raise OptionError(
                 f"{self.get_name()} is made of a model and layers, options go into its call: .attribute(images, {call})"
             )
@@ -70,6 +70,9 @@ class ViTAttribution(Stated, LayerAttribution):
 
     def has_convergence_delta(self) -> bool:
         return False
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise OptionError(f"an attribution is asked by its methods: {self.get_name()}(model).attribute(images, target)")
 
     @log_usage()
     def attribute(

@@ -2,9 +2,11 @@
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import NoneType
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,7 +14,7 @@ from torch import Tensor
 from ..access import Adapter, TokenLayout
 from ..access.tokens import ENLARGING
 from ..capture import Inputs
-from ..errors import InputError, OptionError
+from ..errors import InputError, OptionError, brief
 
 OUTPUT_SHAPES = ("grid", "spatial", "input")
 Images = Tensor | tuple[Tensor]
@@ -40,11 +42,14 @@ def checked_inputs(
         raise InputError("the batch holds no image: N must be at least 1")
     if not images.is_floating_point():
         raise InputError(f"expected normalised images in floating point, got {images.dtype}: convert and normalise")
+    _check_device(adapter, images)
     if not torch.isfinite(images).all():
         bad = (~torch.isfinite(images)).flatten(1).any(1).nonzero().flatten().tolist()
         raise InputError(f"NaN or infinite values in image {', '.join(map(str, bad))} of the batch")
     if channels not in ("C", images.shape[1]) and adapter.vit is adapter.model:
         raise InputError(f"the model takes {channels} channels, got images of shape {tuple(images.shape)}")
+    if not isinstance(kwargs, (Mapping, NoneType)) or not all(isinstance(name, str) for name in kwargs or ()):
+        raise InputError(f"forward_kwargs are arguments of the model's forward by name, a dict, got {brief(kwargs)}")
     given = () if args is None else args if isinstance(args, tuple) else (args,)
     call = Inputs(images.detach(), given, dict(kwargs or {}))
     try:
@@ -56,32 +61,55 @@ def checked_inputs(
     return call
 
 
+def _check_device(adapter: Adapter, images: Tensor) -> None:
+    """Raise InputError where the model lies on one device, and the images on another."""
+    devices = {weight.device for weight in adapter.model.parameters()}
+    if images.device in devices or len(devices) != 1:
+        return
+    (device,) = devices
+    moved = any(hasattr(module, "_hf_hook") for module in adapter.model.modules())  # accelerate brings inputs along
+    if device.type == "meta" and not moved:
+        raise InputError(f"{type(adapter.model).__name__} has no weights (it is on the meta device): load them first")
+    if not moved:
+        raise InputError(
+            f"the model is on {device}, the images are on {images.device}: pass images.to({str(device)!r})"
+        )
+
+
 def check_output_shape(output_shape: str) -> None:
     """Raise OptionError unless maps come in this shape."""
-    if output_shape not in OUTPUT_SHAPES:
-        raise OptionError(f"output_shape must be one of {', '.join(OUTPUT_SHAPES)}, got {output_shape!r}")
+    if not isinstance(output_shape, str) or output_shape not in OUTPUT_SHAPES:
+        raise OptionError(f"output_shape must be one of {', '.join(OUTPUT_SHAPES)}, got {brief(output_shape)}")
 
 
 def shape_maps(maps: Tensor, layout: TokenLayout, adapter: Adapter, images: Tensor, output_shape: str) -> Tensor:
     """Maps (N, L, *grid) in one of the output shapes, contiguous.
 
-    Pixels outside the patches (a size that is no multiple of the patch) get 0: they were not seen.
+    Pixels outside the patches get 0: they were not seen, where an owner crops, or the size is no multiple of the patch.
     """
     if output_shape == "grid":
         return maps.contiguous()
-    size = adapter.size_of(images)
-    seen = layout.image_size or size
-    covered = [
-        round(cells * patch * side / shown)
-        for cells, patch, side, shown in zip(maps.shape[2:], layout.patch, size, seen, strict=True)
-    ]
-    spatial = F.interpolate(maps, covered, mode=ENLARGING[len(size)], align_corners=False)
-    spatial = F.pad(
-        spatial, [n for side, part in zip(size[::-1], covered[::-1], strict=True) for n in (0, side - part)]
-    )
+    spatial = _spatial(maps, layout, adapter.size_of(images))
     if output_shape == "spatial":
         return spatial.contiguous()
     if images.dim() != 4:
         raise OptionError("output_shape='input' is for images: a map of a video or volume is 'grid' or 'spatial'")
     channels = images.shape[1]
     return (spatial / channels).expand(-1, channels, -1, -1).contiguous()
+
+
+def _spatial(maps: Tensor, layout: TokenLayout, size: Sequence[int]) -> Tensor:
+    """Maps (N, L, *grid) over the pixels of the given images."""
+    seen = tuple(layout.image_size or size)
+    if layout.view is not None:
+        covered = [round(cells * patch) for cells, patch in zip(maps.shape[2:], layout.patch, strict=True)]
+        view = layout.view.cropped(0, 0, covered[1], covered[0])
+        placed = [[view.place(one) for one in flow] for flow in maps]
+        return torch.from_numpy(np.nan_to_num(np.array(placed))).to(maps)
+    covered = [
+        round(cells * patch * side / shown)
+        for cells, patch, side, shown in zip(maps.shape[2:], layout.patch, size, seen, strict=True)
+    ]
+    spatial = F.interpolate(maps, covered, mode=ENLARGING[len(size)], align_corners=False)
+    margins = [n for side, part in zip(size[::-1], covered[::-1], strict=True) for n in (0, side - part)]
+    return F.pad(spatial, margins)

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from ..access import Adapter
-from ..errors import OptionError, TargetError
+from ..errors import OptionError, TargetError, brief
 from ..targets import Classes, Target, as_target, target_indices
+from ..targets.classes import plain
 
 
 def named_target(target: Any, adapter: Adapter) -> Target:
@@ -31,13 +33,18 @@ def several_targets(targets: Sequence[Any] | Tensor | str, adapter: Adapter, cla
     """
     if isinstance(targets, str):
         if targets != "all":
-            raise OptionError(f"targets must be classes or 'all', got {targets!r}")
+            raise OptionError(f"targets must be classes or 'all', got {brief(targets)}")
         return [Classes(index) for index in range(classes)]
+    if not isinstance(targets, (Sequence, Tensor, np.ndarray)) or not getattr(targets, "ndim", 1):
+        raise TargetError(f"targets are several classes or other targets in a list, got {brief(targets)}")
     if len(targets) == 0:
         raise TargetError("targets must hold at least one class")
-    wanted = targets.flatten().tolist() if isinstance(targets, Tensor) else targets
+    wanted = plain(targets)
+    if isinstance(wanted, Tensor):
+        as_target(wanted)  # raises: floats, or true and false
+        wanted = wanted.flatten().tolist()
     found = [named_target(each, adapter) for each in wanted]
-    plain = [target.index for target in found if type(target) is Classes and isinstance(target.index, int)]
-    if len(plain) < len(found):
+    numbers = [target.index for target in found if type(target) is Classes and isinstance(target.index, int)]
+    if len(numbers) < len(found):
         return found
-    return [Classes(index) for index in target_indices(plain, len(plain), classes).tolist()]
+    return [Classes(index) for index in target_indices(numbers, len(numbers), classes).tolist()]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..access import AttentionCall, Readout
 from ..capture import Need, Run
-from ..errors import OptionError
+from ..errors import OptionError, brief
 from ..targets import Target
 from .base import ViTAttribution
 from .calls import Images, checked_inputs
@@ -74,8 +74,8 @@ class RawAttention(ViTAttribution):
     def needed(self, **options: Any) -> frozenset[Need]:
         """The attention as the kind reduces it."""
         kind = options.get("kind", "class")
-        if kind not in KINDS:
-            raise OptionError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
+        if not isinstance(kind, str) or kind not in KINDS:
+            raise OptionError(f"kind must be one of {', '.join(KINDS)}, got {brief(kind)}")
         return frozenset({KINDS[kind]})
 
     def layers_kept(self, readout: Readout, flow: bool) -> list[str]:

@@ -2,6 +2,7 @@
 
 from dataclasses import fields
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,15 @@ class Explanation(Explained):
         from ..figures import drawing as figures
 
         return figures.plot(self, ax=ax)
+
+    def show(self) -> None:
+        """Show the figure of `plot`: below the cell in a notebook, elsewhere in the viewer of images that there is.
+
+        >>> explanation.show()
+        """
+        with BytesIO() as png:
+            self.plot().savefig(png, format="png", bbox_inches="tight")
+            Image.open(png).show()
 
     def to_html(self, path: str | Path | None = None) -> str:
         """The report, one page that needs nothing else; written to `path` if one is given.

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from ..errors import OptionError
+from ..errors import OptionError, brief
 from ..explained import Attribution, Explained
 from ..geometry import View
 from ..visualization import ALPHA, displayed, fitted, span_of, thinned
@@ -147,7 +147,7 @@ def heads(
     if isinstance(layer, int) and -len(names) <= layer < len(names):
         layer = names[layer]
     if not isinstance(layer, str) or layer not in kept:
-        raise OptionError(f"no layer {layer!r}; there are 0 to {len(names) - 1}: {', '.join(names)}")
+        raise OptionError(f"no layer {brief(layer)}; there are 0 to {len(names) - 1}: {', '.join(names)}")
     titled = [(f"head {i}", map) for i, map in enumerate(kept[layer])]
     above = ("Attention of the heads", f", {block_names(names)[names.index(layer)]}")
     bar = _bar(("attention", " per patch"), kept[layer] if shared else None, False)

@@ -4,7 +4,7 @@ There is a function for each metric. A class for each group of metrics takes a w
 once. Every result is one value for each image, NaN where it is undefined; no image changes the value of another.
 """
 
-from ..errors import OptionError, nearest
+from ..errors import OptionError, brief, nearest
 from ..plugins import named_object
 from .base import Case, Figure, Metric, blank, curves_of, enlarge, figures_of, means
 from .curves import Course, Curve, perturbation_curve
@@ -48,10 +48,10 @@ def named_metric(name: str) -> Metric:
         made = named_object(name)
         made = made() if isinstance(made, type) else made
         if not isinstance(made, Metric):
-            raise OptionError(f"{name!r} is no Metric, but {type(made).__name__}")
+            raise OptionError(f"{brief(name)} is no Metric, but {type(made).__name__}")
         return made
     if group not in METRICS:
-        raise OptionError(f"no metric {group!r}; there are {', '.join(METRICS)}{nearest(group, list(METRICS))}")
+        raise OptionError(f"no metric {brief(group)}; there are {', '.join(METRICS)}{nearest(group, list(METRICS))}")
     return METRICS[group](part) if part else METRICS[group]()  # type: ignore[call-arg]
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from ..errors import InputError, OptionError
+from ..errors import InputError, OptionError, brief
 from ..targets import target_indices
 from .base import blank, enlarge, finite
 from .occluders import Occluder, occlusion
@@ -56,15 +56,16 @@ class Course:
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
-                raise OptionError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+                raise OptionError(f"{name} must be one of {', '.join(allowed)}, got {brief(getattr(self, name))}")
         levels, step = self.levels, self.step
         if step is not None:
             if levels is not None or step < 1:
-                raise OptionError(f"expected levels, or a step of at least 1, got levels={levels!r} and step={step}")
+                given = f"levels={brief(levels)} and step={brief(step)}"
+                raise OptionError(f"expected levels, or a step of at least 1, got {given}")
         elif levels is not None:
             rising = sorted({*levels})
             if not rising or list(levels) != rising or not 0 <= rising[0] <= rising[-1] <= 1:
-                raise OptionError(f"levels must be shares in [0, 1] that rise, one at least, got {list(levels)!r}")
+                raise OptionError(f"levels must be shares in [0, 1] that rise, one at least, got {brief(list(levels))}")
 
     @property
     def span(self) -> tuple[float, float]:

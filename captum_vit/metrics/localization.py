@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..errors import InputError, OptionError
+from ..errors import InputError, OptionError, brief
 from .base import Case, Figure, Metric, blank, finite, means
 from .regions import Threshold, binarise, boxes_of, fill_boxes, normalise
 
@@ -234,7 +234,7 @@ class Localization(Metric):
         tolerance: float | None = None,
     ) -> None:
         if preset not in (None, "agcam", "chefer"):
-            raise OptionError(f"preset must be 'agcam', 'chefer' or None, got {preset!r}")
+            raise OptionError(f"preset must be 'agcam', 'chefer' or None, got {brief(preset)}")
         self.preset, self.tolerance = preset, tolerance
         self.threshold: Threshold = "mean" if preset == "chefer" else threshold
         self.figures = {

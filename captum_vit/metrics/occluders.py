@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import InputError, OptionError
+from ..errors import InputError, OptionError, brief
 
 Occluder = Tensor | float | Literal["blur"] | Callable[[Tensor], Tensor]
 
@@ -45,7 +45,7 @@ def occlusion(occluder: Occluder, images: Tensor) -> Tensor:
     if callable(occluder):
         occluder = occluder(images)
     if isinstance(occluder, str):
-        raise OptionError(f"occluder must be a number, a tensor, 'blur' or a function, got {occluder!r}")
+        raise OptionError(f"occluder must be a number, a tensor, 'blur' or a function, got {brief(occluder)}")
     try:
         return torch.as_tensor(occluder, dtype=images.dtype, device=images.device).expand_as(images)
     except RuntimeError as error:

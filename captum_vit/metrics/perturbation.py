@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import InputError, OptionError
+from ..errors import InputError, OptionError, brief
 from .base import Case, Metric, blank, means
 from .curves import TENTHS, Course, CourseOptions, Model, Unit, perturbation_curve
 from .occluders import black
@@ -96,7 +96,7 @@ def perturbation(
     changes: CourseOptions = {"unit": unit}
     if protocol.black:
         if mean is None or std is None:
-            raise InputError(f"the protocol {preset!r} sets pixels to 0 before normalisation: pass mean and std")
+            raise InputError(f"the protocol {brief(preset)} sets pixels to 0 before normalisation: pass mean and std")
         changes["occluder"] = black(mean, std).to(images)
     out = {}
     for name, course in protocol.curves.items():
@@ -147,5 +147,5 @@ class Perturbation(Metric):
 
 def _protocol(preset: str) -> Protocol:
     if preset not in PRESETS:
-        raise OptionError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
+        raise OptionError(f"preset must be one of {', '.join(PRESETS)}, got {brief(preset)}")
     return PRESETS[preset]

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..errors import OptionError
+from ..errors import OptionError, brief
 from .base import blank, finite
 
 Threshold = float | Literal["mean"]
@@ -42,7 +42,7 @@ def binarise(maps: Tensor, threshold: Threshold = 0.5, valid: Tensor | None = No
         count = scaled[0].numel() if valid is None else valid.sum((1, 2)).view(-1, 1, 1)
         return scaled > scaled.sum((1, 2), keepdim=True) / count
     if isinstance(threshold, str) or not 0 <= threshold < 1:
-        raise OptionError(f"threshold must be a number in [0, 1) or 'mean', got {threshold!r}")
+        raise OptionError(f"threshold must be a number in [0, 1) or 'mean', got {brief(threshold)}")
     return scaled > threshold
 
 

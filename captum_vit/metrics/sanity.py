@@ -10,7 +10,7 @@ import torch
 from captum.metrics import sensitivity_max
 from torch import Tensor, nn
 
-from ..errors import InputError, OptionError
+from ..errors import InputError, OptionError, brief
 from .base import Case, Metric, blank, finite, means
 from .redrawing import draw_anew, stages_of
 from .similarity import correlation, rank_correlation, structural_similarity
@@ -213,7 +213,7 @@ class Sanity(Metric):
         self.chosen = every if checks is None else (checks,) if isinstance(checks, str) else tuple(checks)
         unknown = [name for name in self.chosen if name not in self.checks]
         if unknown or not self.chosen:
-            raise OptionError(f"checks must be some of {', '.join(self.checks)}, got {checks!r}")
+            raise OptionError(f"checks must be some of {', '.join(self.checks)}, got {brief(checks)}")
         self.radius, self.samples, self.seed = radius, samples, seed
         self.figures = means(**{column: up for name in self.chosen for column, up in self.checks[name].items()})
         asks = {"method"} if set(self.chosen) != {"sparseness"} else set()
