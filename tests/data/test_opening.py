@@ -117,7 +117,7 @@ def test_a_missing_package(tmp_path, monkeypatch, kind):
     from tests.data.conftest import KINDS as MADE
 
     spec = f"{kind}:{MADE[kind](tmp_path)}"
-    for module in (MISSING[kind], f"{MISSING[kind]}.datasets", f"{MISSING[kind]}.coco"):
+    for module in (MISSING[kind], f"{MISSING[kind]}.datasets", f"{MISSING[kind]}.mask"):
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(
         DataError, match=rf"read by {MISSING[kind]}, .* pip install {MISSING[kind]}, or 'captum-vit\[data\]'"
