@@ -13,6 +13,7 @@ from .geometry import Size, View
 
 SIZES = ((301, 200), (130, 517), (900, 660))  # no symmetry; smaller and larger than what models take
 LEVELS = 1.5  # of 255: both the ramp and what becomes of it are rounded, and some resizes compute in fixed point
+PHASES = (0.0, 0.25, 0.5, 0.75)  # of a level, so that the rounding of ramps leaves no bias
 _REACH = 3  # pixels that the widest filter, Lanczos', reaches to either side
 
 
@@ -79,14 +80,16 @@ def seen_view(prepare: Callable[[Image.Image], Tensor], name: str, size: Size) -
     """
     try:
         black, white = _black_and_white(prepare, size)
-        lines = []
+        ramps = []
         for axis in (0, 1):
-            pixels = _pixels(prepare, _ramp(size, axis))
-            if not torch.equal(pixels, _pixels(prepare, _ramp(size, axis))):
+            shifted = [_pixels(prepare, _ramp(size, axis, phase)) for phase in PHASES]
+            if not torch.equal(shifted[0], _pixels(prepare, _ramp(size, axis, PHASES[0]))):
                 raise unknown(name, "the same image comes out in two ways")
-            levels = (255 * (pixels - black) / (white - black)).mean(0).numpy()
-            lines.append(_line(levels if axis == 0 else levels.T, size[axis], name))
-        (across, left), (down, top) = lines
+            pixels = torch.stack(shifted).mean(0)
+            ramps.append((255 * (pixels - black) / (white - black)).mean(0).numpy() - sum(PHASES) / len(PHASES))
+        inside = [_between(ramps[0][len(ramps[0]) // 2]), _between(ramps[1][:, ramps[1].shape[1] // 2])]
+        across, left = _line(ramps[0][inside[1]], inside[0], size[0], name)
+        down, top = _line(ramps[1].T[inside[0]], inside[1], size[1], name)
         view = replace(View.of(size), size=(pixels.shape[2], pixels.shape[1]), scale=(across, down), offset=(left, top))
         box = [edge if abs(edge - end) > 1 else end for edge, end in zip(view.box, (0, 0, *size), strict=True)]
     except CaptumViTError:
@@ -100,16 +103,20 @@ def seen_view(prepare: Callable[[Image.Image], Tensor], name: str, size: Size) -
     return replace(view, window=window)
 
 
-def _line(levels: np.ndarray, side: int, name: str) -> tuple[float, float]:
-    """(scale, offset) along the columns of `levels`, which a ramp along them became."""
-    middle = levels[len(levels) // 4 : max(1, 3 * len(levels) // 4)]  # there may be padding above and below
-    profile = np.median(middle, 0)
-    places = np.flatnonzero((profile > 8) & (profile < 247))  # beside the edges, where filters bend the line
-    if np.abs(middle - profile).max() > 2 * LEVELS or len(places) < 8 or np.ptp(places) + 1 != len(places):
+def _between(levels: np.ndarray) -> np.ndarray:
+    """Where a ramp is, away from its ends: filters bend it there, and there may be padding beyond."""
+    return np.flatnonzero((levels > 8) & (levels < 247))
+
+
+def _line(levels: np.ndarray, places: np.ndarray, side: int, name: str) -> tuple[float, float]:
+    """(scale, offset) along the columns of `levels`, which a ramp along them became; at `places` there are no ends."""
+    if not len(levels) or len(places) < 8 or np.ptp(places) + 1 != len(places):
         raise unknown(name, "a ramp of grey does not come out as one")
-    x = profile[places] / 255 * side - 0.5  # where in the image
+    profile = levels[:, places].mean(0)
+    x = profile / 255 * side - 0.5  # where in the image
     step, start = np.polyfit(places, x, 1)
-    if step <= 0 or np.abs(np.polyval((step, start), places) - x).max() > LEVELS * side / 255:
+    bent = np.abs(np.polyval((step, start), places) - x).max() > LEVELS * side / 255
+    if step <= 0 or bent or np.abs(levels[:, places] - profile).max() > LEVELS:
         raise unknown(name, "a ramp of grey does not come out as one")
     return float(1 / step), float((start + 0.5) / step - 0.5)
 
@@ -153,9 +160,9 @@ def _levels(positions: np.ndarray, side: int) -> np.ndarray:
     return 255 * (positions + 0.5) / side
 
 
-def _ramp(size: Size, axis: int) -> Image.Image:
+def _ramp(size: Size, axis: int, phase: float = 0.0) -> Image.Image:
     """Grey that grows along an axis, over all levels; the same in every channel, whatever their order."""
-    row = _levels(np.arange(size[axis]), size[axis]).round().astype(np.uint8)
+    row = (_levels(np.arange(size[axis]), size[axis]) + phase).round().clip(0, 255).astype(np.uint8)
     plane = np.broadcast_to(row if axis == 0 else row[:, None], (size[1], size[0]))
     return Image.fromarray(np.ascontiguousarray(plane)).convert("RGB")
 
