@@ -1,6 +1,7 @@
 """Files that should hold an image, from nobody knows where: looked at before they are opened, opened with care."""
 
 import sys
+from contextlib import suppress
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -18,6 +19,7 @@ SUFFIXES = (
 )
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # Pillow would run Ghostscript for others
 MAX_PIXELS = 150_000_000  # half a gigabyte as RGB; below the limit at which Pillow itself refuses
+MAX_PAGES = 10_000  # of a TIFF, which Pillow counts in a time that grows with their square
 MAX_RATIO = 100  # a preprocessing that keeps proportions blows a longer strip up to any size
 _MAGIC = (b"\x89PNG", b"\xff\xd8", b"GIF8", b"RIFF", b"BM")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -156,12 +158,21 @@ def _opened(source: Path | BytesIO, name: str) -> ImageFile.ImageFile:
 
 
 def count(source: Path | BytesIO, name: str) -> int | None:
-    """How many pages there are; None if later ones are damaged. Opened for itself: damage leaves it at any page."""
-    with quiet("PIL"), _opened(source, name) as image:
-        try:
-            return getattr(image, "n_frames", 1)
-        except Exception:
-            return None
+    """How many pages there are, of a TIFF up to MAX_PAGES; None if later ones are damaged.
+
+    Opened for itself: damage leaves it at any page.
+    """
+    with quiet("PIL"):
+        with _opened(source, name) as image:
+            if image.format == "TIFF":
+                with suppress(Exception):  # there are fewer, or they are damaged
+                    image.seek(MAX_PAGES)
+                    return MAX_PAGES
+        with _opened(source, name) as image:
+            try:
+                return getattr(image, "n_frames", 1)
+            except Exception:
+                return None
 
 
 def _page_number(name: str, page: int | None, pages: int | None) -> int:

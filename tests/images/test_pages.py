@@ -116,3 +116,14 @@ def test_a_photograph_with_a_picture_behind_it(tmp_path: Path):
     PAGES[0].copy().save(buffer, "MPO", save_all=True, append_images=PAGES[1:2])
     (tmp_path / "photo.jpg").write_bytes(buffer.getvalue())
     assert read_image(tmp_path / "photo.jpg").notes == ("page 0 of its 2 is read, page=1 would be the other",)
+
+
+def test_pages_are_counted_up_to_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A small file may name pages without end, which take the longer the more there are."""
+    (tmp_path / "a.tif").write_bytes(tiff(*[np.zeros((4, 4), np.uint8)] * 9))
+    assert count_pages(tmp_path / "a.tif") == 9
+    monkeypatch.setattr(decoding, "MAX_PAGES", 5)
+    assert count_pages(tmp_path / "a.tif") == 5
+    assert read_image(tmp_path / "a.tif").notes == ("page 0 of its 5 is read, page=1 to 4 would be the others",)
+    monkeypatch.setattr(decoding, "MAX_PAGES", 9)
+    assert count_pages(tmp_path / "a.tif") == 9
