@@ -1,6 +1,7 @@
 """Captum's own attributions where a method of ours may stand."""
 
 import inspect
+from dataclasses import replace
 from functools import cache
 from typing import Any, ClassVar
 
@@ -30,7 +31,7 @@ class Scored(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Scores of images (N, C, H, W)."""
         given = self.inputs or Inputs(images)
-        raw = self.model(images, *given.args, **given.kwargs)
+        raw = replace(given, images=images).run(self.model)
         scores = self.adapter.scores(raw)
         return scores if self.target is None else self.target.score(Output(raw, scores, self.adapter.headless))
 

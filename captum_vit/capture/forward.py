@@ -18,6 +18,7 @@ from .inputs import Inputs
 from .listeners import Watch
 from .streams import Streams
 from .taps import ForwardTap, Keep, Kept, Valve
+from .untouched import own_backward
 
 
 class HookEditedError(Exception):
@@ -86,7 +87,8 @@ class Forward:
         """The attention held constant on the way back, or not."""
         self.valve.open = not held
         try:
-            yield
+            with own_backward(self.adapter.model):
+                yield
         finally:
             self.valve.open = True
 

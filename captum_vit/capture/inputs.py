@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import CaptumViTError, InputError
+from .untouched import own_forward
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,14 @@ class Inputs:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def run(self, model: nn.Module) -> Any:
-        """The model's output.
+        """The model's output. While the model is visited, what it draws and changes in train mode is the forward's own.
 
         Raises:
             InputError: the images are of another type than the model computes in.
         """
         try:
-            return model(self.images, *self.args, **self.kwargs)
+            with own_forward(model):
+                return model(self.images, *self.args, **self.kwargs)
         except RuntimeError as error:
             dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()}
             if self.images.dtype in dtypes or not dtypes or isinstance(error, CaptumViTError):

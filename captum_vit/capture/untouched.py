@@ -2,34 +2,38 @@
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import partial
+from types import MappingProxyType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
 from ..access import Adapter
 from .interrupts import INTERRUPTS
+from .private import AsFound, PlainAttention
 
-_inside: ContextVar[frozenset[int]] = ContextVar("captum_vit_untouched_models", default=frozenset())
+_visits: ContextVar[Mapping[int, AsFound | None]] = ContextVar("captum_vit_visits", default=MappingProxyType({}))
+_quiet: "WeakKeyDictionary[nn.Module, tuple[int, ...]]" = WeakKeyDictionary()  # model -> its modules, by id
 
 
 class untouched(AbstractContextManager[None]):  # noqa: N801 (a context is called as a function is)
-    """The model made ready for capture, and put back: attention kernels, compiled code, and in train mode the
-    random state and running statistics. Gradients can be taken inside, also under an outer inference_mode.
+    """The model made ready for capture, and put back: attention kernels and compiled code. Gradients can be taken
+    inside, also under an outer inference_mode.
 
-    A forward and the backward through it belong into one of these, since in train mode the statistics are put back at
-    its end; one inside another does nothing. An interrupt waits until what is being put in place, or back, is so.
+    A forward and the backward through it belong into one of these; one inside another does nothing. An interrupt waits
+    until what is being put in place, or back, is so.
     """
 
     def __init__(self, adapter: Adapter) -> None:
         self._adapter, self._visit = adapter, ExitStack()
 
     def __enter__(self) -> None:
-        if id(self._adapter.model) in _inside.get():
+        if id(self._adapter.model) in _visits.get():
             return
         with ExitStack() as stack:
             stack.enter_context(INTERRUPTS)
@@ -41,36 +45,40 @@ class untouched(AbstractContextManager[None]):  # noqa: N801 (a context is calle
         INTERRUPTS.let_through(sys._getframe(1))
 
 
+def own_forward(model: nn.Module) -> AbstractContextManager[None]:
+    """A context for one forward of a model that is visited: in train mode, what it draws and changes is its own.
+
+    So it is in eval mode, where a model draws or changes something all the same; whether it does shows in its first
+    visit.
+    """
+    found = _visits.get().get(id(model))
+    return nullcontext() if found is None else found.forward()
+
+
+def own_backward(model: nn.Module) -> AbstractContextManager[None]:
+    """A context for the backward through the newest of these forwards."""
+    found = _visits.get().get(id(model))
+    return nullcontext() if found is None else found.backward()
+
+
 @contextmanager
 def _visited(adapter: Adapter) -> Iterator[None]:
+    model, modules = adapter.model, list(adapter.model.modules())
+    training = any(module.training for module in modules)
+    known = tuple(map(id, modules))
+    found = AsFound(model, modules) if training or _quiet.get(model) != known else None
     with ExitStack() as stack:
-        stack.callback(_inside.reset, _inside.set(_inside.get() | {id(adapter.model)}))
+        stack.callback(_visits.reset, _visits.set({**_visits.get(), id(model): found}))
         stack.enter_context(torch.inference_mode(False))
-        modules = list(adapter.model.modules())
+        if found is not None and any(not p.is_cpu for p in model.parameters()):
+            stack.enter_context(PlainAttention())
         for switch in adapter.capturing():
             stack.enter_context(_switched(*switch))
         if any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in modules):
             stack.enter_context(_COMPILER.used())
-        if adapter.training:
-            stack.enter_context(_unchanged_by_training(modules))
         yield
-
-
-@contextmanager
-def _unchanged_by_training(modules: list[nn.Module]) -> Iterator[None]:
-    """Random state and buffers as before: dropout draws, batch norm counts."""
-    training = [m for m in modules if m.training]
-    saved = [(m, name, b, b.clone()) for m in training for name, b in m._buffers.items() if b is not None]
-    devices = {p.device for m in modules for p in m.parameters(recurse=False) if p.device.type == "cuda"}
-    with torch.random.fork_rng(devices):
-        try:
-            yield
-        finally:
-            for module, name, buffer, value in saved:
-                if module._buffers.get(name) is not buffer:  # another was put in its place
-                    module._buffers[name] = buffer
-                if not torch.equal(buffer, value):
-                    buffer.copy_(value)
+    if found is not None and found.newest is not None and not found.noticed and not training:
+        _quiet[model] = known
 
 
 class _Shared:

@@ -45,7 +45,7 @@ def state(model: nn.Module) -> dict[str, object]:
         "inference": torch.is_inference_mode_enabled(),
         "autocast": (torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")),
         "handlers": [signal.getsignal(number) for number in sorted(signal.valid_signals())],
-        "visits": SWITCHES._inside.get(),
+        "visits": dict(SWITCHES._visits.get()),
         "active tap": tap._active.get(),
         "switches": (dict(SWITCHES._switches), SWITCHES._COMPILER.free),
         "waiting": interrupts.INTERRUPTS._waiting,
@@ -192,7 +192,7 @@ def test_signals_that_do_not_wait_would_be_caught(monkeypatch):
         while torch._C._len_torch_function_stack():
             torch._C._pop_torch_function_stack()
         tap._active.set(None)
-        SWITCHES._inside.set(frozenset())
+        SWITCHES._visits.set({})
         SWITCHES._switches.clear()
         torch.set_grad_enabled(True)
 
