@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import DataError
 from .base import IndexedReader, Item, Row, first_folder, one_of, wrong_layout
-from .pictures import marked, open_photo, read_labels
+from .pictures import marked, open_photo
 
 _LISTS = ("images", "image_class_labels", "train_test_split", "bounding_boxes", "classes")
 _HOLDS = f"CUB_200_2011/ (or the folder above) with images/ and {', '.join(f'{name}.txt' for name in _LISTS)}"
@@ -47,8 +47,10 @@ class Cub(IndexedReader):
                     f"image {number} of {self.root!r} has no class in image_class_labels.txt and classes.txt"
                 )
             if number not in parts or parts[number] in split:
-                label = labels[number]
-                rows.append(Row(f"{Path(name).with_suffix('')}/{label}", int(label) - 1, name, boxes.get(number)))
+                label, path = labels[number], Path(name)
+                if path.is_absolute() or ".." in path.parts or not path.name or "\0" in name:
+                    raise DataError(f"image {number} of {self.root!r} is no path below images/: {name!r}")
+                rows.append(Row(f"{path.with_suffix('')}/{label}", int(label) - 1, name, boxes.get(number)))
         return rows
 
     def files(self, row: Row) -> list[Path]:
@@ -58,12 +60,15 @@ class Cub(IndexedReader):
         photo = open_photo(self._folder / "images" / row.source)
         if row.detail is None:
             raise DataError(f"bounding_boxes.txt has no line for {row.source!r}")
-        x, y, width, height = map(float, row.detail.split())
+        try:
+            x, y, width, height = map(float, row.detail.split())
+        except ValueError as error:
+            raise DataError(f"bounding_boxes.txt has no x, y, width, height for {row.source!r}") from error
         boxes = photo.upright_boxes([(x, y, x + width, y + height)])
         file = self._mask_of(row)
         if file is None:
             return Item(row.id, photo.image, row.target, boxes=boxes)
-        mask = photo.upright(marked(read_labels(file), self.options["threshold"]))
+        mask = marked(photo.labels(file), self.options["threshold"])
         return Item(row.id, photo.image, row.target, mask, boxes)
 
     def _mask_of(self, row: Row) -> Path | None:
@@ -81,5 +86,13 @@ class Cub(IndexedReader):
         file = self._folder / f"{name}.txt"
         if not file.is_file():
             raise wrong_layout(self.kind, self.root, f"no {file.name}", _HOLDS)
-        lines = (line.strip().partition(" ") for line in file.read_text("utf-8").splitlines() if line.strip())
-        return {number: rest for number, _, rest in lines}
+        try:
+            text = file.read_text("utf-8")
+        except (OSError, UnicodeError) as error:
+            raise DataError(f"cannot read {str(file)!r}: {error}") from error
+        lines = (line.strip().partition(" ") for line in text.splitlines() if line.strip())
+        table = {number: rest.strip() for number, _, rest in lines}
+        wrong = [number for number in table if not (number.isascii() and number.isdigit())]
+        if wrong:
+            raise DataError(f"{str(file)!r} has lines of a number and what it stands for, got {wrong[0]!r}")
+        return table

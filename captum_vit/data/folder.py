@@ -8,7 +8,7 @@ from pathlib import Path
 from ..errors import DataError
 from ..images import SUFFIXES
 from .base import IndexedReader, Item, Row, wrong_layout
-from .pictures import marked, open_photo, read_labels
+from .pictures import marked, open_photo
 
 _HOLDS = "a folder with images/ in it and, of the same names, masks/; folders in both of them are classes"
 
@@ -65,7 +65,7 @@ class Folder(IndexedReader):
         photo = open_photo(row.source)
         if row.detail is None:
             return Item(row.id, photo.image, row.target)
-        mask = photo.upright(marked(read_labels(row.detail), self.options["threshold"]))
+        mask = marked(photo.labels(row.detail), self.options["threshold"])
         return Item(row.id, photo.image, row.target, mask)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import DataError
 from .base import Boxes, IndexedReader, Item, Row, Target, imported, one_of
-from .pictures import Photo, marked, open_photo, read_labels
+from .pictures import Photo, marked, open_photo
 
 _USUAL = {  # columns taken without being named
     "image": ("image", "img", "pixel_values"),
@@ -99,7 +99,7 @@ class HuggingFace(IndexedReader):
         if column:
             if entry[column] is None:
                 raise DataError(f"{row.id!r} has no mask in the column {column!r}")
-            masks = photo.upright(marked(_labels(entry[column], row.id)))
+            masks = marked(_labels(entry[column], row.id, photo))
         return Item(row.id, photo.image, row.target, masks, boxes)
 
     def _boxes(self, photo: Photo, row: Row) -> Boxes:
@@ -199,9 +199,17 @@ def _photo(cell: Any, name: str) -> Photo:
     return open_photo(_source(cell), name)
 
 
-def _labels(cell: Any, name: str) -> np.ndarray:
-    """A mask from a cell: an image, or rows of numbers."""
-    return read_labels(_source(cell), f"of {name}") if isinstance(cell, dict) else np.asarray(cell)
+def _labels(cell: Any, name: str, photo: Photo) -> np.ndarray:
+    """A mask from a cell, an image or rows of numbers, turned upright."""
+    if isinstance(cell, dict):
+        return photo.labels(_source(cell), f"of {name}")
+    try:
+        labels = np.asarray(cell)
+    except ValueError:  # rows of several lengths
+        labels = np.empty(0, object)
+    if labels.ndim not in (2, 3) or labels.dtype.kind not in "biuf":
+        raise DataError(f"the mask of {name!r} is an image, or rows of numbers of one length")
+    return photo.upright(labels)
 
 
 def _is_image(cell: Any) -> bool:

@@ -162,15 +162,18 @@ def _xml(folder: Path, image: Path) -> Path:
 
 
 def _read_solution(file: Path) -> dict[str, tuple[str, list[Corners]]]:
-    table = {}
-    with file.open(newline="", encoding="utf-8") as lines:
-        for number, entry in enumerate(csv.DictReader(lines), 2):
-            try:
+    table: dict[str, tuple[str, list[Corners]]] = {}
+    line = 1
+    try:
+        with file.open(newline="", encoding="utf-8") as lines:
+            reader = csv.DictReader(lines)
+            for entry in reader:
+                line = reader.line_num
                 words = entry["PredictionString"].split()
                 numbers = [[float(word) for word in words[i + 1 : i + 5]] for i in range(0, len(words), 5)]
                 table[entry["ImageId"]] = (words[0], [(a, b, c, d) for a, b, c, d in numbers])
-            except (KeyError, ValueError, IndexError, AttributeError) as error:
-                raise DataError(
-                    f"{str(file)!r}, line {number}: expected ImageId,PredictionString, a class and four numbers a box"
-                ) from error
+    except (KeyError, ValueError, IndexError, AttributeError, csv.Error, OSError) as error:
+        raise DataError(
+            f"{str(file)!r}, line {line}: expected ImageId,PredictionString, a class and four numbers a box"
+        ) from error
     return table

@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import DataError
 from .base import IndexedReader, Item, Row, wrong_layout
 from .imagenet import class_folders, class_numbers, synsets
-from .pictures import open_photo, read_labels
+from .pictures import open_photo
 
 _SIZES = (50, 300, 919)  # classes in the published subsets
 _VOID = 1000
@@ -83,8 +83,8 @@ class ImageNetS(IndexedReader):
 
     def read(self, row: Row) -> Item:
         photo = open_photo(row.source)
-        labels = read_labels(self._mask_of(row))
-        if labels.ndim != 3:
+        labels = photo.labels(self._mask_of(row))
+        if labels.ndim != 3 or labels.shape[2] < 2:
             raise DataError(f"the mask of {row.id!r} has one channel, expected red + 256 * green")
-        classes = photo.upright(labels[..., 0].astype(np.int64) + 256 * labels[..., 1].astype(np.int64))
+        classes = labels[..., 0].astype(np.int64) + 256 * labels[..., 1].astype(np.int64)
         return Item(row.id, photo.image, row.target, classes == row.detail, valid=classes != _VOID)

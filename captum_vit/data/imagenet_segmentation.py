@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from ..decoding import MAX_PIXELS
 from ..errors import DataError
 from .base import IndexedReader, Item, Row, imported, wrong_layout
 
@@ -47,11 +49,16 @@ class ImageNetSegmentation(IndexedReader):
 
     def read(self, row: Row) -> Item:
         with imported("h5py", "h5py").File(self.path, "r") as file:
-            pixels = np.asarray(
-                file[file["value/img"][row.source, 0]]
-            ).T  # MATLAB writes (3, W, H), or (W, H) of a grey one
-            mask = np.asarray(file[file[file["value/gt"][row.source, 0]][0, 0]]).T != 0
+            pixels = _read(file[file["value/img"][row.source, 0]])
+            mask = _read(file[file[file["value/gt"][row.source, 0]][0, 0]]) != 0
         image = Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB")
         if mask.shape != (image.height, image.width):
             raise DataError(f"the mask of {row.id!r} is {mask.shape[::-1]} and its image {image.size}")
         return Item(row.id, image, None, np.ascontiguousarray(mask))
+
+
+def _read(stored: Any) -> np.ndarray:
+    """An array turned as images are: MATLAB writes (3, W, H), or (W, H) of a grey one."""
+    if stored.ndim not in (2, 3) or stored.size > 3 * MAX_PIXELS or stored.dtype.kind not in "biuf":
+        raise DataError(f"an array of shape {stored.shape} of {stored.dtype} is no image or mask")
+    return np.asarray(stored).T

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import DataError
 from .base import IndexedReader, Item, Row, imported, one_of, wrong_layout
-from .pictures import open_photo, read_labels
+from .pictures import open_photo
 
 _PET, _BORDER = 1, 3  # of a trimap; 2 is background
 _HOLDS = "oxford-iiit-pet/ (or the folder above) with images/ and annotations/ in it, which has trimaps/"
@@ -57,5 +57,5 @@ class Pets(IndexedReader):
 
     def read(self, row: Row) -> Item:
         photo = open_photo(row.source)
-        trimap = photo.upright(read_labels(row.detail))
+        trimap = photo.labels(row.detail)
         return Item(row.id, photo.image, row.target, trimap == _PET, valid=trimap != _BORDER)

@@ -21,6 +21,7 @@ from PIL import Image
 from ..decoding import MAX_PIXELS, known_formats
 from ..errors import DataError
 from ..images import decode_image, open_image
+from ..quiet import quiet
 from .base import Boxes, Mask
 
 Labels = NDArray[np.generic]
@@ -64,14 +65,30 @@ class Photo:
             DataError: it is of another size.
         """
         height, width = mask.shape[:2]
+        self.check_size((width, height))
         if (width, height) == self.stored_size:
             transposed, mirror_x, mirror_y = _TURNS[self.orientation]
             turned = mask.swapaxes(0, 1) if transposed else mask
             return np.ascontiguousarray(turned[:: -1 if mirror_y else 1, :: -1 if mirror_x else 1])
-        if (width, height) == self.image.size:
-            return mask
-        stored = "x".join(map(str, self.stored_size))
-        raise DataError(f"the mask is {width}x{height} and its image {stored}: they have to be of the same size")
+        return mask
+
+    def check_size(self, size: tuple[int, int]) -> None:
+        """That a mask of this (width, height) is one of the photograph, as it is stored or upright.
+
+        Raises:
+            DataError: it is of another size.
+        """
+        if size not in (self.stored_size, self.image.size):
+            mask, stored = ("x".join(map(str, each)) for each in (size, self.stored_size))
+            raise DataError(f"the mask is {mask} and its image {stored}: they have to be of the same size")
+
+    def labels(self, source: Path | bytes, name: str = "") -> Labels:
+        """The pixels of a mask of the photograph, as `read_labels` gives them, turned upright.
+
+        Raises:
+            DataError: as `read_labels`; or the mask is of another size, which is known before it is decoded.
+        """
+        return self.upright(read_labels(source, name, self))
 
     def upright_boxes(self, boxes: Iterable[Sequence[float]], drawn_on: tuple[int, int] | None = None) -> Boxes:
         """Boxes (n, 4) on the stored pixels turned to the upright image, and clipped to it.
@@ -118,27 +135,33 @@ def open_photo(source: Path | bytes, name: str = "") -> Photo:
     return Photo(image, orientation if orientation in _TURNS else 1)
 
 
-def read_labels(source: Path | bytes, name: str = "") -> Labels:
+def read_labels(source: Path | bytes, name: str = "", photo: Photo | None = None) -> Labels:
     """The pixels of a mask as they are stored: indices where there is a palette, 16 bits where there are 16.
 
     Args:
         source: a file, or the bytes of one.
         name: what an error calls it; by default the file's path.
+        photo: that it is a mask of; of another size, it is not decoded.
     Returns:
         (H, W), or (H, W, channels) of an image with colours.
     Raises:
-        DataError: no file, damaged, or enormous.
+        DataError: no file, damaged, enormous, or of another size than the photograph.
     """
     name = name or str(source)
     if isinstance(source, Path) and not source.is_file():
         raise DataError(f"no mask {name!r}: the image has none")
     try:
-        with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=known_formats()) as image:
+        opened = BytesIO(source) if isinstance(source, bytes) else source
+        with quiet("PIL"), Image.open(opened, formats=known_formats()) as image:  # it remarks on sizes
             if image.width * image.height > MAX_PIXELS:
                 raise DataError(f"the mask {name!r} is enormous ({image.width}x{image.height})")
+            if photo is not None:
+                photo.check_size(image.size)
             return np.asarray(image)
     except DataError:
         raise
+    except Image.DecompressionBombError as error:
+        raise DataError(f"the mask {name!r} is enormous: {error}") from error
     except Exception as error:  # decoders raise whatever the damage leads to
         raise DataError(f"the mask {name!r} is no image, damaged or cut off: {error}") from error
 

@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import DataError
 from .annotations import Annotation, Corners, Thing, read_annotation
 from .base import IndexedReader, Item, Row, imported, one_of, wrong_layout
-from .pictures import Photo, open_photo, read_labels
+from .pictures import Photo, open_photo
 
 CLASSES = (
     "aeroplane",
@@ -119,10 +119,10 @@ class Voc(IndexedReader):
 
     @staticmethod
     def _segmentation(photo: Photo, file: Path) -> np.ndarray:
-        labels = read_labels(_mask_of(file))
+        labels = photo.labels(_mask_of(file))
         if labels.ndim != 2:
             raise DataError(f"the mask of {file.stem!r} has colours, not VOC's palette: get the published file")
-        return photo.upright(labels)
+        return labels
 
 
 def _mask_of(file: Path) -> Path:
