@@ -1,6 +1,7 @@
 """Reading images in any form, also from files and folders that nobody has checked."""
 
 import os
+import re
 import warnings
 from collections.abc import Iterable
 from io import BytesIO
@@ -11,8 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from .checking import LONGEST
 from .decoding import SUFFIXES, check_file, count, decode, first_of, low_bytes
-from .errors import ImageLoadError, InputError, OptionError
+from .errors import ImageLoadError, InputError, OptionError, brief
 from .pixels import Read, Window, to_rgb
 from .quiet import quiet
 
@@ -91,6 +93,10 @@ def read_image(picture: Picture, *, page: int | None = None, window: Window | No
         ImageLoadError, InputError, OptionError: as `open_image` and `to_image`.
     """
     if isinstance(picture, (str, Path)):
+        if len(str(picture)) > LONGEST:
+            raise ImageLoadError(f"no file can have the path {brief(str(picture))}")
+        if re.match("[a-z][a-z0-9+.-]+:/", str(picture), re.IGNORECASE):
+            raise ImageLoadError(f"{str(picture)!r} is a link, not a file: download the image first, and name the file")
         check_file(Path(picture))
         return decode(Path(picture), repr(str(picture)), page, window)
     return _of_pil(picture if isinstance(picture, Image.Image) else _of_array(picture), window)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import Any
 
@@ -102,7 +102,7 @@ def _probed(function: Any) -> Preprocessing:
             made = torch.from_numpy(np.ascontiguousarray(made.transpose(2, 0, 1)))
         return made
 
-    view = cache(partial(seen_view, prepare, name))
+    view = lru_cache(1024)(partial(seen_view, prepare, name))
     view((640, 480))  # what cannot be had is told before the work
     mean, std = seen_normalisation(prepare)
     return Preprocessing(prepare, view, mean, std, f"the function {name}, seen on images of grey")
@@ -216,7 +216,8 @@ def _geometry(preprocess: Preprocessing) -> str:
     if left < -1 or top < -1 or right > 641 or bottom > 481:
         parts.append(f"padded to {text}")
     elif wide.window != (0.0, 0.0, 640.0, 480.0):
-        middle = abs(left + right - 640) <= 4 and abs(top + bottom - 480) <= 4
+        slack = 2 / down  # of rounding, in pixels of the input
+        middle = abs(left + right - 640) <= slack and abs(top + bottom - 480) <= slack
         parts.append(f"the middle {text} of it" if middle else f"{text} of it")
     elif high.size != wide.size:
         parts.append("whole")

@@ -111,7 +111,7 @@ def _check(images: list[str] | None, model: str, report: bool, open_report: bool
         raise InputError("no images: name files or folders (only the sample model brings a scene of its own)")
     for image in images or []:
         if "://" in image:
-            raise InputError(f"{image!r} is a link: download the image first, and name the file")
+            raise InputError(f"{image!r} is a link, not a file: download the image first, and name the file")
     if open_report and not report:
         raise OptionError("--open shows the report, and --no-report leaves it out: give one of them")
 
