@@ -99,7 +99,8 @@ def test_options_that_a_loader_does_not_have():
 def test_a_loaded_model_is_told_in_a_line():
     assert repr(load_model("sample")) == (
         "LoadedModel(sample: VisionTransformer of 0.7 M parameters; 8 named classes; preprocessing the sample's "
-        "(squashed to 64 x 64, mean 0.5, std 0.5); the sample model knows drawn shapes alone; name a model for photographs)"
+        "(squashed to 64 x 64, mean 0.5, std 0.5); the sample model knows drawn shapes alone; name a model for "
+        "photographs)"
     )
     random = repr(load_model("timm/test_vit", pretrained=False))
     assert "of 0.4 M parameters, random ones; 1000 named classes; preprocessing timm's for test_vit (shorter" in random

@@ -53,8 +53,8 @@ def test_what_was_loaded_and_what_it_is_shown():
     assert lines == [
         "Loading timm/test_vit with w.ckpt",
         f"Note: checkpoint: 'model.' is taken off {count} names",
-        "Note: preprocessing: timm's for test_vit (shorter side to 168, the middle 160 x 160 of it, mean 0.5, std 0.5); "
-        "yours differs? --preprocess, --mean, --std, --img-size, --squash",
+        "Note: preprocessing: timm's for test_vit (shorter side to 168, the middle 160 x 160 of it, mean 0.5, std "
+        "0.5); yours differs? --preprocess, --mean, --std, --img-size, --squash",
     ]
 
 

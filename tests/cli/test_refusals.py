@@ -18,6 +18,7 @@ from captum_vit.cli import app as cli
 from captum_vit.cli import explain as _run
 from tests.cli.helpers import explain, photo, pixels, refused, run, written
 
+STOPPED = "Stopped. The pictures written so far are complete, in captum-vit-out; --resume goes on"
 NOTE = "Note: the sample model knows drawn shapes alone; name a --model for photographs"
 
 
@@ -135,7 +136,7 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(_run, "save", interrupted)
     result = explain(photo("a.png"), photo("b.png"), photo("c.png"), "--method", "rollout", code=130)
-    assert result.stderr == f"{NOTE}\nStopped. The pictures written so far are complete, in captum-vit-out; --resume goes on\n"
+    assert result.stderr == f"{NOTE}\n{STOPPED}\n"
     assert written("captum-vit-out") == ["a/overview.png", "a/rollout.png"]
 
 
@@ -168,7 +169,7 @@ def test_control_c_in_a_real_process():
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert re.sub(r"\d+ of 400 images .*\n", "", errors) == f"{NOTE}\nStopped. The pictures written so far are complete, in captum-vit-out; --resume goes on\n"
+    assert re.sub(r"\d+ of 400 images .*\n", "", errors) == f"{NOTE}\n{STOPPED}\n"
     assert not list(Path("captum-vit-out").rglob("*.tmp"))
     for file in Path("captum-vit-out").rglob("*.png"):
         pixels(file)
