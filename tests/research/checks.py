@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from captum_vit import inspect
 from captum_vit.attr import METHODS
-from captum_vit.errors import UnsupportedModelError
+from captum_vit.errors import LayerNotRecordedError, TokenLayoutError, UnsupportedModelError
 from tests.helpers import assert_close, explain, relative_error
 from tests.research.explicit import MAPS, Truth, first_tensor, run
 from tests.research.layout import Layout
 
 TARGET = 1
+REFUSALS = (UnsupportedModelError, TokenLayoutError, LayerNotRecordedError)
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,16 @@ def _case(name: str) -> Case:
 
 def allowed(layout: Layout) -> AbstractContextManager:
     """A refusal, of a layout that is uncertain."""
-    return suppress(UnsupportedModelError) if layout.uncertain else nullcontext()
+    return suppress(*REFUSALS) if layout.uncertain else nullcontext()
 
 
 def check_map(layout: Layout, method: str) -> None:
     """The library's map is the truth; of a layout that is uncertain it may be refused instead."""
     known = case(layout)
+    if method in layout.without:
+        with pytest.raises(REFUSALS):
+            explain(METHODS[method](known.model), known.x, TARGET)
+        return
     with allowed(layout):
         found = explain(METHODS[method](known.model), known.x, TARGET)
         assert_close(found, known.map(method), layout.tolerance)
@@ -86,7 +91,7 @@ def check_refusal(layout: Layout, method: str) -> None:
     """No map is given, for the reason that holds."""
     model, x = layout.build().double(), layout.images()
     assert torch.isfinite(first_tensor(model(x))).all(), "the model itself runs"
-    with pytest.raises(UnsupportedModelError, match=layout.refused):
+    with pytest.raises(REFUSALS, match=layout.refused):
         explain(METHODS[method](model), x, TARGET)
 
 

@@ -90,6 +90,7 @@ def _attend(parts_of: Callable[..., Parts], name: str, held: bool, steps: list[S
     s = torch.einsum("bhmd,bhnd->bhmn", q, k.expand(*q.shape[:2], -1, -1)) * parts.scale + parts.bias
     a = (s - s.amax(-1, keepdim=True)).exp()
     a = a / a.sum(-1, keepdim=True)
+    a = a if parts.change is None else parts.change(a)
     if held:
         a = a.detach().requires_grad_()
     o = torch.einsum("bhmn,bhnd->bhmd", a, v.expand(*q.shape[:2], -1, -1))

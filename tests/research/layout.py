@@ -35,6 +35,7 @@ class Parts:
 
     q: (B, H, M, d).  k, v: (B, H, N, d).  bias: broadcastable to (B, H, M, N).
     finish: (B, H, M, d) -> whatever the module returns.
+    change: what a model does to A before it meets the values.
     skip: whether a skip connection leads past it, as past all but an attention pool.
     """
 
@@ -44,6 +45,7 @@ class Parts:
     scale: float
     finish: Callable[[Tensor], Any]
     bias: Tensor | float = 0.0
+    change: Callable[[Tensor], Tensor] | None = None
     skip: bool = True
 
 
@@ -63,6 +65,7 @@ class Layout:
     depths: what the class token of each block gives to the score, with sum 1; by default the last block's gives all.
     tolerance: of the maps in float64; wider where a model itself computes in less.
     refused: a pattern of the reason for which no map is given; None where maps are due.
+    without: methods that are refused, though there is a truth for others.
     uncertain: either a right map or a refusal will do.
     """
 
@@ -81,6 +84,7 @@ class Layout:
     depths: Callable[[nn.Module], Tensor] | None = None
     tolerance: float = 1e-6
     refused: str | None = None
+    without: tuple[str, ...] = ()
     uncertain: bool = False
 
     @property

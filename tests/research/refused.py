@@ -7,85 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tests.research.changed import Steps
 from tests.research.dino import Dino
-from tests.research.layout import CLASSES, HEADS, WIDTH, Layout, PatchEmbed, randomise
+from tests.research.layout import CLASSES, WIDTH, Layout, PatchEmbed, randomise
 from tests.research.orders import Ordered, Permuted
 from tests.research.plain import Block, KeysFirst, Plain, Projected
-
-
-class Steps(Projected):
-    """Scores, softmax and product of (B, H, N, d), each of which a subclass may change."""
-
-    def softmaxed(self, scores: Tensor) -> Tensor:
-        return scores.softmax(dim=-1)
-
-    def changed(self, weights: Tensor) -> Tensor:
-        return weights
-
-    def between(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        q, k, v = (t.transpose(1, 2) for t in (q, k, v))
-        weights = self.changed(self.softmaxed(q @ k.mT * q.shape[-1] ** -0.5))
-        return (weights @ v).transpose(1, 2).flatten(2)
-
-
-class TalkingHeads(Steps):
-    """Heads are mixed between softmax and values."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.proj_w = nn.Linear(HEADS, HEADS)
-
-    def changed(self, weights: Tensor) -> Tensor:
-        return self.proj_w(weights.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
-class ReAttention(Steps):
-    """The same by a product of matrices, behind which a norm follows."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.mix, self.norm = nn.Parameter(torch.zeros(HEADS, HEADS)), nn.LayerNorm(HEADS)
-
-    def changed(self, weights: Tensor) -> Tensor:
-        return self.norm(torch.einsum("bhij,hg->bijg", weights, self.mix)).permute(0, 3, 1, 2)
-
-
-class Gated(Steps):
-    """Weights times a gate of each head."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gate = nn.Parameter(torch.zeros(HEADS, 1, 1))
-
-    def changed(self, weights: Tensor) -> Tensor:
-        return weights * (1 + self.gate)
-
-
-class Sparse(Steps):
-    """Only the strongest weights are kept."""
-
-    def changed(self, weights: Tensor) -> Tensor:
-        return weights.where(weights >= weights.topk(5, dim=-1).values[..., -1:], torch.zeros_like(weights))
-
-
-class Difference(Steps):
-    """The difference of two attentions meets the values."""
-
-    def changed(self, weights: Tensor) -> Tensor:
-        return weights - 0.3 * weights.flip(1)
-
-
-class TwoProducts(Steps):
-    """The same weights meet two sets of values."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.other = nn.Linear(WIDTH // HEADS, WIDTH // HEADS)
-
-    def between(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        q, k, v = (t.transpose(1, 2) for t in (q, k, v))
-        weights = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
-        return (weights @ v + torch.tanh(weights @ self.other(k))).transpose(1, 2).flatten(2)
 
 
 class OverHeads(Steps):
@@ -254,12 +180,6 @@ CHANGED = r"(?i)between|chang|mix|values|modif|sum"
 NONE = r"(?i)attention|softmax"
 TOKENS = r"(?i)token|quer|key|patch|grid"
 LAYOUTS = [
-    refused("talking heads", CHANGED, TalkingHeads),
-    refused("re-attention", CHANGED, ReAttention),
-    refused("gated weights", CHANGED, Gated),
-    refused("strongest weights", CHANGED, Sparse),
-    refused("difference", CHANGED, Difference),
-    refused("two products", r"(?i)values|product|two|2|several", TwoProducts),
     refused("softmax over heads", NONE, OverHeads),
     refused("softmax over queries", NONE, Slots),
     refused("one key more", CHANGED, OffByOne),
