@@ -138,5 +138,7 @@ def _several(value: Collection[Any], most: int) -> str:
     if isinstance(value, Mapping):
         told = [f"{name}: {brief(value[entry], most // 4)}" for name, entry in zip(told, entries, strict=False)]
     opening, closing = ("[", "]") if isinstance(value, list) else ("(", ")") if isinstance(value, tuple) else ("{", "}")
-    more = ", ..." if len(entries) > 3 else "," if len(entries) == 1 and opening == "(" else ""
+    while len(told) > 1 and sum(map(len, told)) > 1.5 * most:
+        told = [*told[:-2], "..."] if told[-1] == "..." else [*told[:-1], "..."]
+    more = ", ..." if len(entries) > 3 and told[-1] != "..." else "," if len(entries) == 1 and opening == "(" else ""
     return f"{opening}{', '.join(told)}{more}{closing}" + (f" of {len(entries)}" if len(entries) > 3 else "")

@@ -193,7 +193,7 @@ class Explained:
         Raises:
             OptionError, TargetError: it is not in here.
         """
-        if method is not None and method not in self.methods:
+        if method is not None and not (isinstance(method, str) and method in self.methods):
             raise OptionError(f"no method {brief(method)} in this explanation; it has {', '.join(self.methods)}")
         kept = [a for a in self.attributions if method in (None, a.method)]
         if target is not None:

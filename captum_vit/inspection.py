@@ -14,7 +14,8 @@ from .access.registry import adapt
 from .attr import METHODS
 from .attr.calls import checked_inputs
 from .capture import Run
-from .errors import InputError
+from .checking import check_whole
+from .errors import InputError, OptionError, brief
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,11 @@ def inspect(
         LayerNotRecordedError: it computes attention in a way that its adapter does not see.
     """
     adapter = adapt(model)
+    if image_size is not None:
+        if not isinstance(image_size, (tuple, list)) or len(image_size) != adapter.batch_dims - 2:
+            raise OptionError(f"image_size must be (height, width), got {brief(image_size)}")
+        for side in image_size:
+            check_whole("image_size", side)
     size = image_size or adapter.image_size
     if size is None:
         raise InputError(f"{type(model).__name__} does not say for which images it was built: pass image_size")

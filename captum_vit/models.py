@@ -11,12 +11,14 @@ from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .errors import ModelLoadError, OptionError, nearest
+from .checking import check_path, check_text
+from .errors import ModelLoadError, OptionError, brief, nearest
 from .images import SUFFIXES
 from .preprocessing import Preprocessing
 
@@ -79,6 +81,9 @@ def load_model(spec: str, *, checkpoint: str | Path | None = None, **options: An
         ModelLoadError: no such loader or model, a missing package, an option that the loader does not have, or weights
             that do not fit.
     """
+    check_text("a model by name", spec, "timm/vit_base_patch16_224")
+    if checkpoint is not None:
+        check_path("checkpoint", checkpoint)
     loader, _, name = spec.partition("/")
     points = {point.name: point for point in entry_points(group=LOADERS)}
     if loader not in points:
@@ -133,11 +138,13 @@ def chosen_device(name: str | torch.device | None) -> torch.device:
     Raises:
         OptionError: it is not there.
     """
+    if not isinstance(name, (str, torch.device, NoneType)):
+        raise OptionError(f"device must be a name, as 'cuda:0', got {brief(name)}")
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
         torch.empty(1, device=device).cpu()  # a device may have a name and not be there
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise OptionError(f"no device {str(name)!r} here: {str(error).splitlines()[0]}") from error
+        raise OptionError(f"no device {brief(str(name))} here: {str(error).splitlines()[0][:200]}") from error
     return device

@@ -26,7 +26,8 @@ from .attr.calls import checked_inputs
 from .attr.options import check_options
 from .attr.starting import maps_of_targets
 from .capture import OUTPUTS, Inputs, Run
-from .errors import InputError
+from .checking import LONGEST, check_whole
+from .errors import ImageLoadError, InputError, brief
 from .explanation.asking import Vocabulary, listed
 from .geometry import View
 from .images import to_image
@@ -75,14 +76,20 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
         before, _, after = super()._sanitize_parameters(**parents)
         if "method" in own:
             find_method(own["method"])
+        for name, value in [*own.items(), *shown.items()]:
+            if name in ("top_k", "max_side") and value is not None:
+                check_whole(name, value)
         if kwargs:
             own["options"] = kwargs
         return before, own, {**after, **shown}
 
     def preprocess(self, image: Any, timeout: float | None = None) -> dict[str, Any]:
         """The model's inputs, with the image itself beside them."""
-        if isinstance(image, str) and not Path(image).exists():  # a link, or base64
-            image = load_image(image, timeout=timeout)
+        if isinstance(image, str) and (len(image) > LONGEST or not Path(image).exists()):  # a link, or base64
+            try:
+                image = load_image(image, timeout=timeout)
+            except ValueError as error:
+                raise ImageLoadError(f"no image at {brief(image)}: neither a file, nor a link, nor base64") from error
         original = to_image(image)
         inputs = super().preprocess(original)
         return {**inputs, "original": [original], "size": [tuple(inputs["pixel_values"].shape[2:])]}

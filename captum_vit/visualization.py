@@ -11,9 +11,11 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from .checking import check_number
 from .errors import InputError, OptionError, brief
 from .geometry import Map, View
 from .names import printable
+from .pixels import to_rgb
 
 # At even steps of OKLab from blue over dark grey to orange; both ends have a lightness of 0.79.
 _BLUE = ((78, 202, 255), (75, 159, 197), (68, 119, 142), (58, 80, 91))
@@ -90,7 +92,7 @@ def overlay(
     """A map (rows, cols) drawn over the part of an image that the model saw, the image itself in grey.
 
     Args:
-        image: the original, or a smaller copy of it.
+        image: the original, or a smaller copy of it, in any mode.
         alpha: opacity of the colours, 0 to 1.
         grid, view, cmap, smooth, span, signed: as for `heatmap`.
     Returns:
@@ -99,8 +101,8 @@ def overlay(
     Raises:
         InputError, OptionError: as `heatmap`.
     """
-    if not 0 <= alpha <= 1:
-        raise OptionError(f"alpha must be between 0 and 1, got {alpha}")
+    check_number("alpha", alpha, 0, 1)
+    image = to_rgb(image).image
     layer = heatmap(grid, image.size, view, cmap=cmap, smooth=smooth, span=span, signed=signed)
     grey = image.convert("L")
     pale = grey.point(lambda value: 110 + value // 3).convert("RGB")  # flat and light: what was not seen
@@ -205,6 +207,8 @@ def span_of(maps: Iterable[Map], signed: bool) -> Span:
 
 def cmap_for(signed: bool, cmap: str | None = None) -> str:
     """The colour map that was asked for, or the one that suits."""
+    if cmap is not None and not isinstance(cmap, str):
+        raise OptionError(f"a colour map is a name of matplotlib's, as {CMAP!r}, got {brief(cmap)}")
     return cmap or (SIGNED_CMAP if signed else CMAP)
 
 
@@ -232,9 +236,10 @@ def palette(cmap: str) -> np.ndarray:
 
 def fitted(image: Image.Image, side: int) -> Image.Image:
     """The image as RGB, enlarged or reduced to a longest side of so many pixels."""
+    image = to_rgb(image).image
     scale = side / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    return image.resize(size, Image.Resampling.LANCZOS)
 
 
 @cache

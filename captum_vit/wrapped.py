@@ -4,19 +4,20 @@ What a ViT's configuration says is true of the module around it only where that 
 they are: that is seen by running it once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .access import Adapter, adapt, unwrap
 from .access.nested import NestedAdapter
 from .capture import untouched
-from .errors import PreprocessingError
+from .errors import OptionError, PreprocessingError, brief
 from .models import LoadedModel, load_model
 from .preprocessing import Preprocessing, read_preprocessing
 
@@ -96,7 +97,24 @@ def with_names(model: str | nn.Module | LoadedModel, class_names: Any, checkpoin
         found = _of_module(model)
     if class_names is None:
         return found
-    return replace(found, class_names=dict(class_names if isinstance(class_names, Mapping) else enumerate(class_names)))
+    return replace(found, class_names=_numbered(class_names))
+
+
+def _numbered(class_names: Any) -> dict[int, str]:
+    """Names of classes by number.
+
+    Raises:
+        OptionError: something else.
+    """
+    if isinstance(class_names, np.ndarray):
+        class_names = class_names.tolist()
+    if not isinstance(class_names, (Mapping, Sequence)) or isinstance(class_names, (str, bytes)):
+        raise OptionError(f"class_names must be a list of names, or a dictionary by number, got {brief(class_names)}")
+    names = dict(class_names if isinstance(class_names, Mapping) else enumerate(class_names))
+    wrong = next(((n, name) for n, name in names.items() if not (isinstance(n, int) and isinstance(name, str))), None)
+    if wrong is not None:
+        raise OptionError(f"class_names must hold a text for each number, got {brief(wrong[0])}: {brief(wrong[1])}")
+    return names
 
 
 def _of_module(model: nn.Module) -> LoadedModel:

@@ -130,7 +130,7 @@ class ViTAttribution(Stated, LayerAttribution):
         Raises:
             InputError, TargetError, OptionError, TokenLayoutError, LayerNotRecordedError: as `attribute`.
         """
-        if output_shape == "input":
+        if isinstance(output_shape, str) and output_shape == "input":
             raise OptionError("a flow has one channel a layer: output_shape must be 'grid' or 'spatial', got 'input'")
         call = checked_inputs(self.adapter, inputs, additional_forward_args, forward_kwargs)
         flow = self._attribute(call, target, output_shape, True, options)

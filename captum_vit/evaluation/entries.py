@@ -106,6 +106,10 @@ def entries(
             raise OptionError(f"two methods are called {name!r}: give them as a mapping, each with a name of its own")
         made = explainer.method(find_method(method)[1]) if isinstance(method, str) else method
         if isinstance(made, type):
+            if not hasattr(made, "attribute"):
+                raise OptionError(
+                    f"a class that is a method is an attribution, of ours or Captum's, got {brief(made)}"
+                )
             made = made(model if issubclass(made, ViTAttribution) else Scored(explainer.adapter))
         own = {option: value for option, value in (options or {}).items() if option in _known_options(made)}
         used |= own.keys()

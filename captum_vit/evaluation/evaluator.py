@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..checking import check_whole
 from ..data import Item, Reader
 from ..data.content import content
 from ..describing import described, versions, weights_hash
@@ -64,8 +65,9 @@ class Evaluator:
     ) -> None:
         if explainer.headless:
             raise OptionError(f"an evaluation needs classes, and {explainer.model_name!r} gives features")
-        if batch_size < 1 or not (metrics or keep_maps):
-            raise OptionError("expected batches of at least 1, and metrics, or keep_maps=True for the maps alone")
+        check_whole("batch_size", batch_size)
+        if not (metrics or keep_maps):
+            raise OptionError("expected metrics, or keep_maps=True for the maps alone")
         self.explainer, self.data, self.metrics = explainer, data, list(metrics)
         self.entries = entries(methods, explainer, options)
         self.asked = asked_target(target, explainer)

@@ -7,6 +7,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from ..checking import check_by_name, check_flag, check_path, check_text, check_whole
 from ..data import open_data
 from ..errors import OptionError, RunError, brief, nearest
 from ..explanation.explaining import Explainer
@@ -58,8 +59,11 @@ class Plan:
         Raises:
             CaptumViTError: the model, the data, a method or a metric cannot be had.
         """
+        self._check()
         check_methods(list(self.methods.values()) if isinstance(self.methods, Mapping) else self.methods)
         wanted = [self.metrics] if isinstance(self.metrics, (str, Metric)) else self.metrics
+        if not isinstance(wanted, Sequence) or not all(isinstance(metric, (str, Metric)) for metric in wanted):
+            raise OptionError(f"metrics are names, as 'localization', or metrics, in a list, got {brief(wanted)}")
         metrics = [named_metric(metric) if isinstance(metric, str) else metric for metric in wanted]
         data = open_data(self.data)
         explainer = Explainer(
@@ -79,6 +83,18 @@ class Plan:
             batch_size=self.batch_size,
             keep_maps=self.keep_maps,
         )
+
+    def _check(self) -> None:
+        """Raise OptionError for a setting of another kind."""
+        check_text("model", self.model, "timm/vit_base_patch16_224")
+        check_text("data", self.data, "voc:FOLDER")
+        check_by_name("options", self.options)
+        check_whole("batch_size", self.batch_size)
+        check_flag("keep_maps", self.keep_maps)
+        if self.limit is not None:
+            check_whole("limit", self.limit)
+        if self.checkpoint is not None:
+            check_path("checkpoint", self.checkpoint)
 
 
 def evaluate(
@@ -109,6 +125,13 @@ def evaluate(
             method or a metric fails whatever it is asked, or changes the model.
         CaptumViTError: a part of the plan cannot be had.
     """
+    if not isinstance(what, (Plan, Evaluator)):
+        raise OptionError(f"what is evaluated is a Plan or an Evaluator, got {brief(what)}")
+    check_path("out", out)
+    check_whole("shard", shard)
+    if limit is not None:
+        check_whole("limit", limit)
+    check_text("engine", engine, "local")
     if engine not in ENGINES:
         raise OptionError(f"no engine {brief(engine)}; there are {', '.join(ENGINES)}{nearest(engine, list(ENGINES))}")
     evaluator = what.make() if isinstance(what, Plan) else what

@@ -100,7 +100,7 @@ def asked_target(target: Any, explainer: Explainer) -> Target | None:
         OptionError: a class alone, which is a matter of each item.
         TargetError: an unknown class, or something that is no target.
     """
-    if target in TARGETS:
+    if isinstance(target, str) and target in TARGETS:
         return None
     by_text = isinstance(target, str) and ("/" in target or ":" in target)
     if not (by_text or isinstance(target, Target) or callable(target)):

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..checking import check_by_name
 from ..errors import InputError
 
 
@@ -24,7 +25,10 @@ def of_each(forward_kwargs: Mapping[str, Any] | None, count: int) -> list[dict[s
     Raises:
         InputError: a tensor of neither one row nor `count` of them.
     """
-    given = dict(forward_kwargs or {})
+    given: dict[str, Any] = {}
+    if forward_kwargs is not None:
+        check_by_name("forward_kwargs", forward_kwargs)
+        given = dict(forward_kwargs)
     for name, value in given.items():
         if isinstance(value, Tensor) and value.dim() and len(value) not in (1, count):
             wanted = "(1, ...), for one image" if count == 1 else f"(1, ...) for all images, or ({count}, ...) of each"

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import Any
 
 from torch import Tensor
@@ -14,6 +15,8 @@ from ..explained import Attribution, Label
 from ..plugins import is_path
 from ..targets import Classes, Contrast, Output, Target, as_target, target_at, target_indices
 from ..targets.classes import plain
+
+KEYWORDS = ("method", "target", "layer", "preprocess", "class_names", "device", "top_k", "attention", "forward_kwargs")
 
 
 @dataclass(frozen=True)
@@ -198,7 +201,7 @@ def chosen_methods(method: Any, unfit: Callable[[type[ViTAttribution]], str | No
     asked = list(method) if isinstance(method, (list, tuple)) else [method]
     found: dict[str, type[ViTAttribution]] = {}
     for each in asked:
-        if each == "all":
+        if isinstance(each, str) and each == "all":
             found.update({name: kind for name, kind in METHODS.items() if unfit(kind) is None})
         else:
             name, kind = find_method(each)
@@ -224,6 +227,8 @@ def shared_options(
         if not any(option in accepted for accepted in known.values()):
             there = [f"{one} ({name})" for name, accepted in known.items() for one in accepted]
             close = nearest(option, [one for accepted in known.values() for one in accepted])
+            meant = get_close_matches(str(option), KEYWORDS, n=1, cutoff=0.75)
+            close = f"; explain takes {meant[0]}=..." if meant else close
             raise OptionError(
                 f"{' and '.join(methods)} {'has' if len(methods) == 1 else 'have'} no option {option!r}; there is: "
                 f"{', '.join(there) or 'none'}{close}"

@@ -12,6 +12,7 @@ from torch import nn
 
 from ..access import adapt, unwrap
 from ..attr import RawAttention, ViTAttribution
+from ..checking import check_flag, check_whole
 from ..classes import titles
 from ..describing import versions
 from ..errors import InputError, OptionError, TargetError, brief
@@ -139,6 +140,7 @@ class Explainer:
             raise InputError(f"a model is a name as timm/NAME, or a torch.nn.Module, got {brief(model)}")
         self.loaded, self._preprocess = with_names(model, class_names, checkpoint), preprocess
         if multi_label is not None:
+            check_flag("multi_label", multi_label)
             self.loaded = replace(self.loaded, multi_label=multi_label)
         self.model_name = self.loaded.name or type(unwrap(self.loaded.model)).__name__
         if self.loaded.name:
@@ -159,7 +161,7 @@ class Explainer:
         Raises:
             PreprocessingError: neither is known.
         """
-        if self._preprocess not in (None, "squash"):
+        if not (self._preprocess is None or (isinstance(self._preprocess, str) and self._preprocess == "squash")):
             return read_preprocessing(self._preprocess)
         own = preprocessing_of(self.loaded, self.adapter)
         return own if self._preprocess is None else squashed(own)
@@ -210,8 +212,8 @@ class Explainer:
             OptionError, TargetError, LayerNotFoundError: an unknown method, option, target or layer, or one that does
                 not apply to the model.
         """
-        if top_k < 1:
-            raise OptionError(f"top_k must be at least 1, got {top_k}")
+        check_whole("top_k", top_k)
+        check_flag("attention", attention)
         wanted = listed(target)
         classes = [each for each in wanted if isinstance(each, (int, str)) and not is_path(str(each))]
         if self.classless and classes:
@@ -254,8 +256,7 @@ class Explainer:
         Raises:
             OptionError: a batch of none.
         """
-        if batch_size < 1:
-            raise OptionError(f"batch_size must be at least 1, got {batch_size}")
+        check_whole("batch_size", batch_size)
         for _, alike in groupby(seen, key=lambda one: one.inputs.shape):
             batch: list[Seen] = []
             for one in alike:

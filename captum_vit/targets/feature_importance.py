@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .. import ops
-from ..errors import OptionError, TargetError
+from ..errors import OptionError, TargetError, brief
 from .base import Output, Target
 
 
@@ -39,14 +40,18 @@ class FeatureImportance(Target):
     def __post_init__(self) -> None:
         if (self.bank is None) != (self.labels is None):
             raise OptionError("a memory bank needs both its features (M, D) and its labels (M,)")
+        for name, given in (("bank", self.bank), ("labels", self.labels)):
+            if given is not None and not isinstance(given, Tensor):
+                raise OptionError(f"the memory bank's {name} must be a tensor, got {brief(given)}")
         if self.bank is not None and self.labels is not None:
             if self.bank.dim() != 2 or self.labels.shape != self.bank.shape[:1] or not len(self.bank):
                 shapes = f"{tuple(self.bank.shape)} and {tuple(self.labels.shape)}"
                 raise OptionError(f"expected bank (M, D) and labels (M,) with M >= 1, got {shapes}")
             if self.labels.is_floating_point() or self.labels.dtype == torch.bool or bool((self.labels < 0).any()):
                 raise OptionError("labels of the memory bank must be integers >= 0")
-        if self.k < 1 or self.temperature <= 0:
-            raise OptionError(f"expected k >= 1 and temperature > 0, got {self.k} and {self.temperature}")
+        numbers = not isinstance(self.k, bool) and isinstance(self.k, Integral) and isinstance(self.temperature, Real)
+        if not numbers or self.k < 1 or not self.temperature > 0:
+            raise OptionError(f"expected k >= 1 and temperature > 0, got {brief(self.k)} and {brief(self.temperature)}")
 
     def score(self, output: Output) -> Tensor:
         """<f, w> for features (N, D), (N,); w is a constant."""
