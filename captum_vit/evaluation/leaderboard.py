@@ -108,7 +108,9 @@ class Leaderboard(Results):
         text = StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["method", "class", "figure", "mean", "low", "high", "count"])
-        rows = [(method, "", name, m) for method, row in self.rows(figures).items() for name, m in row.items()]
+        rows: list[tuple[Any, ...]] = [
+            (method, "", name, m) for method, row in self.rows(figures).items() for name, m in row.items()
+        ]
         for name in figures or self.figures:
             for target, of_methods in self.per_class(name).items():
                 rows += [(method, target, name, m) for method, m in of_methods.items()]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..explained import Attribution, Explained
 from ..names import printable
+from ..pixels import to_rgb
 from ..visualization import overlay
 
 _ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
@@ -36,13 +37,13 @@ def data_url(image: Image.Image, *, lossless: bool) -> str:
     """A picture as the source of an `<img>`: PNG, or of photographs much smaller, JPEG."""
     kind, options = ("png", {"optimize": True}) if lossless else ("jpeg", {"quality": 88})
     data = BytesIO()
-    image.convert("RGB").save(data, kind, **options)
+    to_rgb(image).image.save(data, kind, **options)
     return f"data:image/{kind};base64,{b64encode(data.getvalue()).decode()}"
 
 
 def shrunk(image: Image.Image, side: int) -> Image.Image:
     """A copy with no side longer than `side`; a small image stays as it is."""
-    copy = image.convert("RGB")
+    copy = to_rgb(image).image
     copy.thumbnail((side, side), Image.Resampling.LANCZOS)
     return copy
 

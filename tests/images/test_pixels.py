@@ -3,6 +3,7 @@
 import io
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ from PIL import Image
 import captum_vit
 from captum_vit import pixels
 from captum_vit.errors import ImageLoadError, InputError, OptionError
+from captum_vit.geometry import View
 from captum_vit.images import ImageNote, decode_image, open_image, read_image, to_image
+from captum_vit.visualization import overlay, sheet
+from tests.figures.made import explanation as made
 from tests.images.files import COLOURS, RAMP, png, tiff
 
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
@@ -328,3 +332,22 @@ def test_a_tiff_of_numbers_that_pillow_does_not_read(tmp_path: Path):
         ImageLoadError, match=r"a TIFF that is damaged, or of pixels that Pillow does not read, as floats"
     ):
         open_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "I;16", "I", "F"])
+def test_a_picture_of_any_mode_is_drawn_on(mode: str, tmp_path: Path):
+    """As somebody opens it, and passes it to a function that draws."""
+    plain, grid = read_image(in_mode(mode)).image, np.arange(12.0).reshape(3, 4)
+    if mode in "IF":
+        in_mode(mode).save(tmp_path / "a.tif")
+    else:
+        in_mode(mode).save(tmp_path / "a.png", transparency=0)
+    with Image.open(next(tmp_path.iterdir())) as opened:
+        for draw in (lambda image: overlay(image, grid), lambda image: sheet([[("title", image)]])):
+            drawn = draw(opened)
+            np.testing.assert_array_equal(np.asarray(drawn), np.asarray(draw(plain)))
+            drawn.save(io.BytesIO(), "PNG")
+        found = replace(made(), image=opened, view=View.of(opened.size))
+        assert "<html" in found.to_html()
+        found.plot()
+        found.save(tmp_path / "saved")
