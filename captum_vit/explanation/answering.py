@@ -47,7 +47,7 @@ def notes_of(loaded: LoadedModel, scores: Tensor | None) -> tuple[str, ...]:
     if scores is None:
         return tuple(told)
     names, classes = len(loaded.class_names), scores.shape[1]
-    if 0 < names < classes:
+    if 0 < names < classes and max(loaded.class_names) == names - 1:  # single ones are named on purpose
         told.append(f"{names} class names, and the model has {classes} scores: the others have none")
     odd = unusual_scores(scores)
     return (*told, odd) if odd else tuple(told)
