@@ -3,7 +3,7 @@
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import CaptumViTError, OptionError
-from .console import BAD_IMAGES, BAD_USE, STOPPED, Checkpoint, Device, Model, complain, look_here, plain, say
+from .console import BAD_IMAGES, BAD_USE, STOPPED, Checkpoint, Device, Line, Model, complain, look_here, plain, say
+from .cores import threads_here, usable_cores
+from .progress import Progress, can_go_back
 
 if TYPE_CHECKING:
     from ..evaluation import Leaderboard
+    from ..evaluation.engines import Meter
 
 FIGURES_ACROSS = 4
 
@@ -70,6 +73,10 @@ Out = Annotated[Path, typer.Option(metavar="FOLDER", help="Of the run; one that 
 Engine = Annotated[str, typer.Option(metavar="NAME", help="local, or ray for several processes or machines.")]
 Actors = Annotated[int, typer.Option(min=1, help="With ray, how many processes.")]
 Gpus = Annotated[float, typer.Option(min=0, help="With ray, GPUs for each process.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, help="Of each process. Default: as many as there are cores that nobody else uses."),
+]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many items, from the first.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images at once.")]
 Retry = Annotated[bool, typer.Option("--retry/--no-retry", help="Do again what failed.")]
@@ -95,6 +102,7 @@ def evaluate(
     batch_size: BatchSize = 16,
     retry: Retry = False,
     keep_maps: KeepMaps = False,
+    threads: Threads = None,
     device: Device = None,
 ) -> None:
     """Score the maps of several methods over a data set, and print a leaderboard with 95 % intervals.
@@ -124,7 +132,10 @@ def evaluate(
             device=device,
         )
         options: dict[str, Any] = {"actors": actors, "num_gpus": gpus} if engine == "ray" else {}
-        board = runs.evaluate(plan, out, engine=engine, retry=retry, progress=sys.stderr.isatty(), **options)
+        options["threads"] = threads or _threads(options.get("actors", 1))
+        with _waiting(f"loading {model} and {data}, and asking each method once") as ready:
+            meter = _meter(ready)
+            board = runs.evaluate(plan, out, engine=engine, retry=retry, progress=meter, **options)
         runs.write_summary(board, out)
     _say_board(board)
     say(f"\nwritten: {plain(str(out))}, with leaderboard.csv, leaderboard.png and rows-*.parquet")
@@ -161,6 +172,37 @@ def _complaints(out: Path | None = None) -> Iterator[None]:
             raise
         complain(f"Stopped. Start it again with the same settings and --out {out}, and it goes on")
         raise typer.Exit(STOPPED) from None
+
+
+@contextmanager
+def _waiting(text: str) -> Iterator[Callable[[], None]]:
+    """On a terminal a line that says what is waited for, until what is given is called."""
+    line = Line(sys.stderr) if can_go_back(sys.stderr) else None
+    if line:
+        line.show(f"{text}...")
+    ready = line.clear if line else lambda: None
+    try:
+        yield ready
+    finally:
+        ready()
+
+
+def _meter(ready: Callable[[], None]) -> "Callable[[int, int], Meter]":
+    """Tells how far a run is, once it begins."""
+
+    def begin(items: int, before: int) -> Progress:
+        ready()
+        return Progress(items, "item", done=before)
+
+    return begin
+
+
+def _threads(workers: int) -> int:
+    """Of each process; told where others leave fewer than there are cores."""
+    threads, cores = threads_here(workers), usable_cores()
+    if threads * workers < cores:
+        complain(f"Note: {threads} of {cores} cores for each process, since others are busy; --threads takes more")
+    return threads
 
 
 def _complain_of_failures(board: "Leaderboard") -> bool:

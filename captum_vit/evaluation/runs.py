@@ -13,7 +13,7 @@ from ..errors import OptionError, RunError, brief, nearest
 from ..explanation.explaining import Explainer
 from ..files import write_atomically
 from ..metrics import Metric, named_metric
-from .engines import ENGINES
+from .engines import ENGINES, Progress, threads_of
 from .entries import Method, check_methods
 from .evaluator import Evaluator
 from .leaderboard import Leaderboard, as_markdown
@@ -105,7 +105,8 @@ def evaluate(
     limit: int | None = None,
     shard: int = 32,
     retry: bool = False,
-    progress: bool = False,
+    progress: Progress = False,
+    threads: int | None = None,
     **engine_options: Any,
 ) -> Leaderboard:
     """Score the items that a run lacks yet, and give its leaderboard.
@@ -118,7 +119,10 @@ def evaluate(
         shard: items in each file of rows. A file is written when all of its items are scored, so that a process that is
             killed loses no more than these.
         retry: whether files that are damaged, or hold what failed, are done again.
-        progress: whether a bar is shown.
+        progress: whether a bar is shown; or a function of how many items there are and how many are done already, that
+            gives an object whose `update` is told of how many more, and whose `close` is called at the end.
+        threads: of torch's in each process; by default as many as it has. Where other programs are at work, more than
+            there are free cores cost a multiple of the time.
         engine_options: of the engine, as actors, num_cpus and num_gpus of ray.
     Raises:
         RunError: the folder holds a run with other settings, of data that has changed, or with damaged rows; or a
@@ -134,9 +138,21 @@ def evaluate(
     check_text("engine", engine, "local")
     if engine not in ENGINES:
         raise OptionError(f"no engine {brief(engine)}; there are {', '.join(ENGINES)}{nearest(engine, list(ENGINES))}")
-    evaluator = what.make() if isinstance(what, Plan) else what
-    wanted = what.limit if isinstance(what, Plan) and limit is None else limit
-    items = len(evaluator.data) if wanted is None else min(len(evaluator.data), wanted)
+    with threads_of(threads):
+        evaluator = what.make() if isinstance(what, Plan) else what
+        wanted = what.limit if isinstance(what, Plan) and limit is None else limit
+        items = len(evaluator.data) if wanted is None else min(len(evaluator.data), wanted)
+        shards = _begun(evaluator, out, items, shard, retry)
+        make: Callable[[], Evaluator] = partial(_same, evaluator)
+        if engine != "local":
+            engine_options["threads"] = threads
+            make = partial(Plan.make, what) if isinstance(what, Plan) else make
+        ENGINES[engine](make, shards, progress=progress, **engine_options)
+    return Leaderboard.read(out)
+
+
+def _begun(evaluator: Evaluator, out: str | Path, items: int, shard: int, retry: bool) -> Shards:
+    """The shards of a run, of which all is sound that is there, and nothing will fail for sure that is not."""
     begun = (Path(out) / MANIFEST).exists()
     settings = evaluator.describe()  # before the model is asked anything: it may count its calls
     if not begun:
@@ -150,13 +166,9 @@ def evaluate(
     if begun:
         shards.reopen() if retry else shards.check()
         check_unchanged(evaluator.data, shards.read_items())
-    if begun and shards.missing():
-        evaluator.rehearse()
-    make: Callable[[], Evaluator] = partial(_same, evaluator)
-    if engine != "local" and isinstance(what, Plan):
-        make = partial(Plan.make, what)
-    ENGINES[engine](make, shards, progress=progress, **engine_options)
-    return Leaderboard.read(out)
+        if shards.missing():
+            evaluator.rehearse()
+    return shards
 
 
 def _same(evaluator: Evaluator) -> Evaluator:
