@@ -81,6 +81,14 @@ class HFAdapter(Adapter):
     def scores(self, output: Any) -> Tensor:
         return self.features(output) if self.model is self.backbone else super().scores(output)
 
+    @property
+    def settings(self) -> tuple:
+        """Attention functions by name, of which anybody can register one or put another in its place."""
+        from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS as FUNCTIONS
+
+        names = {m.config._attn_implementation for m in self.hf.modules() if hasattr(m, "config")}
+        return tuple((name, id(FUNCTIONS.get(name, None))) for name in sorted(map(str, names)))
+
     def capturing(self) -> Iterable[Switch]:
         for config in {id(m.config): m.config for m in self.hf.modules() if hasattr(m, "config")}.values():
             if str(config._attn_implementation).startswith(KERNELS):

@@ -70,6 +70,10 @@ class T2TViT(Adapter):
         return ("class",)
 
     @property
+    def mixes_before(self) -> bool:
+        return True
+
+    @property
     def gap(self) -> str | None:
         if any(isinstance(module, nn.AdaptiveAvgPool1d) for module in self.t2t.blocks.modules()):
             return "in its blocks patches also meet by squeeze and excitation, which weighs channels by their mean"

@@ -46,6 +46,10 @@ class TimmVolo(TimmAdapter):
         return rows * stride, cols * stride
 
     @property
+    def mixes_before(self) -> bool:
+        return True
+
+    @property
     def readout(self) -> Readout | None:
         return CLASS if self.as_made and self.timm.global_pool == "token" else None
 

@@ -30,5 +30,9 @@ class TimmXcit(TimmAdapter):
         return TokenLayout((rows, cols), 1, (image_size[0] / rows, image_size[1] / cols), CLASS)
 
     @property
+    def mixes_before(self) -> bool:
+        return True
+
+    @property
     def readout(self) -> Readout | None:
         return CLASS if self.as_made and self.timm.global_pool == "token" else None

@@ -155,6 +155,11 @@ class Adapter(ABC):
         """
         return None
 
+    @property
+    def mixes_before(self) -> bool:
+        """Whether patches meet before the first attention layer, so that none of its tokens is of one patch alone."""
+        return False
+
     def projections(self) -> Mapping[str, Projections]:
         """For layers that compute their attention step by step, by name, where q, k, v and the output are found."""
         return {}
@@ -165,9 +170,19 @@ class Adapter(ABC):
         return any(module.training for module in self.model.modules())
 
     @property
+    def stem(self) -> nn.Module | None:
+        """The first convolution, which the image goes into; None if there is none."""
+        return next((m for m in self.vit.modules() if isinstance(m, (nn.Conv2d, nn.Conv3d))), None)
+
+    @property
+    def settings(self) -> tuple:
+        """What else decides how the model computes, besides its modules and their attributes."""
+        return ()
+
+    @property
     def in_channels(self) -> int | None:
         """Channels that the patch embedding expects; None if it is no convolution."""
-        return next((m.in_channels for m in self.vit.modules() if isinstance(m, nn.Conv2d)), None)
+        return getattr(self.stem, "in_channels", None)
 
     @property
     def headless(self) -> bool:

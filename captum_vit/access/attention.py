@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -127,6 +128,23 @@ class AttentionCall:
             with ops.full_precision(c.device):
                 pulled += self.weights(rows).mT @ c[:, :, rows]
         return pulled
+
+    def in_order(self, order: Tensor) -> "AttentionCall":
+        """The call with its keys in another order, and its queries too if they are the same tokens."""
+        rows: Any = slice(None) if self.queries != self.layout.keys else order.to(self.v.device)
+        keys = order.to(self.v.device)
+        v = self.v[:, :, keys]
+        if self.computed is not None:
+            weights = self.computed.weights
+            scores = self.computed.scores[:, :, rows][..., keys]
+            return replace(
+                self, v=v, computed=Computed(scores, None if weights is None else weights[:, :, rows][..., keys])
+            )
+        bias = self.bias
+        if bias is not None:
+            bias = bias[..., rows, :] if bias.shape[-2] > 1 else bias
+            bias = bias[..., keys] if bias.shape[-1] > 1 else bias
+        return replace(self, q=self.q[:, :, rows], k=self.k[:, :, keys], v=v, bias=bias)
 
     def first_rows(self, count: int) -> "AttentionCall":
         """The call for its first `count` queries alone."""

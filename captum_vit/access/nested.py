@@ -51,6 +51,14 @@ class NestedAdapter(Adapter):
         return self.inner.image_size
 
     @property
+    def stem(self) -> nn.Module | None:
+        return self.inner.stem
+
+    @property
+    def settings(self) -> tuple:
+        return self.inner.settings
+
+    @property
     def in_channels(self) -> int | None:
         return self.inner.in_channels
 
@@ -85,6 +93,10 @@ class NestedAdapter(Adapter):
     @property
     def gap(self) -> str | None:
         return self.inner.gap
+
+    @property
+    def mixes_before(self) -> bool:
+        return self.inner.mixes_before
 
     def projections(self) -> Mapping[str, Projections]:
         return {self._outer(name): projections for name, projections in self.inner.projections().items()}

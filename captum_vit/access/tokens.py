@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import OptionError, TokenLayoutError, UnsupportedModelError
+from ..geometry import View
 
 Grid = tuple[int, ...]  # (rows, columns); of videos and volumes (frames or slices, rows, columns)
 ENLARGING = {1: "linear", 2: "bilinear", 3: "trilinear"}  # interpolation by the number of a grid's dimensions
@@ -28,8 +29,8 @@ class Readout:
     declared: known from the head, not measured. A measurement shows the rows that receive gradient; only a known head
         is sure not to use the values of others.
     shares: measured, by attention layer: what each token that comes out of the layer's block gives to the score
-        itself, (prefix + patches,), and not through a later block; all of them have the sum 1. A head may read one region of the
-        patches, or several depths.
+        itself, (prefix + patches,), and not through a later block; all of them have the sum 1.
+        A head may read one region of the patches, or several depths.
     unclear: why tokens have no such weights, as where a head weighs them by what they hold; `shares` then only tells
         which are read.
     """
@@ -117,6 +118,7 @@ class LayerLayout:
     mass, direct: where a head reads several depths, the part of the readout that is read from this layer or later, and
         what is read from the tokens right after this one, (keys,), of sum 1 over all layers.
     unclear: why the weights in `share` and `start` are not known, and only which rows are read.
+    order: where the keys as they are listed here stand among those of the layer, if that is another order.
     """
 
     prefix: int
@@ -129,6 +131,7 @@ class LayerLayout:
     mass: float = 1.0
     direct: Tensor | None = None
     unclear: str | None = None
+    order: Tensor | None = None
 
     @property
     def keys(self) -> int:
@@ -170,6 +173,9 @@ class TokenLayout:
     stands for.  readout: the tokens that the score is read from.  grids: of layers, by name, whose grid is another, as
     where patches are pooled on the way.  image_size: (height, width) of the images that reach the ViT, which its owner
     may have resized. Of videos and volumes grid, patch and size have one number more, which comes first.
+    order: where the tokens, prefix and then patches in reading order of the image, stand in the model's own sequence,
+    (tokens,); None if they stand so. A class token may come last, or the patches column by column.
+    view: how the images that reach the ViT lie on those that the model is given, where its owner crops or pads them.
     """
 
     grid: Grid
@@ -178,6 +184,8 @@ class TokenLayout:
     readout: Readout = CLASS
     grids: Mapping[str, Grid] = field(default_factory=dict)
     image_size: Grid | None = None
+    order: Tensor | None = None
+    view: View | None = None
 
     @property
     def tokens(self) -> int:
@@ -215,7 +223,8 @@ class TokenLayout:
         weights, mass, direct = self._weights(name, prefix + prod(grid))
         start, unclear = _normalised(weights), self.readout.unclear
         share = _normalised(start[:queries])
-        return LayerLayout(prefix, grid, share, start, True, self.grid, mass=mass, direct=direct, unclear=unclear)
+        order = None if self.order is None else self.order[self.prefix - prefix :].argsort().argsort()
+        return LayerLayout(prefix, grid, share, start, True, self.grid, False, mass, direct, unclear, order)
 
     def _weights(self, name: str, keys: int) -> tuple[Tensor, float, Tensor | None]:
         """What the tokens of a layer contribute, which part of the readout that is, and what is read right there."""

@@ -18,6 +18,7 @@ from ..access import Adapter, Readout, TokenLayout
 from ..targets import Target
 from .forward import run_forward
 from .inputs import Inputs
+from .place import Place
 from .softmaxes import DROPOUTS
 from .taps import ForwardTap, Keep
 
@@ -62,16 +63,19 @@ class Depths:
         return None
 
 
-def measured(adapter: Adapter, inputs: Inputs, target: Target, *, alone: bool) -> Readout | None:
+def measured(adapter: Adapter, inputs: Inputs, target: Target, place: Place, *, alone: bool) -> Readout | None:
     """The readout by depth and token; None where the score reads the stream after no block.
 
     Args:
         adapter, inputs: the model, and what it is called with.
         target: what the gradient is taken of.
+        place: where the tokens lie on the images.
         alone: whether the first image is enough.
     """
-    tokens, found = _gradients(adapter, inputs, target, _as_it_is)
+    tokens, found = _gradients(adapter, inputs, target, place, _as_it_is)
     prefix = tokens.prefix
+    if found is None:
+        return None
     largest = max((float(gradient.abs().max()) for gradient in found.values()), default=0.0)
     if not largest:
         return None
@@ -80,7 +84,8 @@ def measured(adapter: Adapter, inputs: Inputs, target: Target, *, alone: bool) -
     shares: dict[str, Tensor] = {name: rows.double() for name, rows in read.items()}
     unclear = None
     if sum(int(rows.sum()) for rows in read.values()) > 1:
-        _, same = _gradients(adapter, inputs.first() if alone else inputs, target, _alike)
+        _, same = _gradients(adapter, inputs.first() if alone else inputs, target, place, _alike)
+        assert same is not None
         shares, unclear = _shares(prefix, read, {name: gradient[0] for name, gradient in same.items()})
         unclear = unclear or _by_content(adapter, inputs, prefix, sizes)
     last = next(rows for rows in reversed(read.values()) if rows[:prefix].any() or rows.any())
@@ -90,11 +95,16 @@ def measured(adapter: Adapter, inputs: Inputs, target: Target, *, alone: bool) -
     return Readout(own, any_patch, even, declared=False, shares=_cpu(shares), unclear=unclear)
 
 
-def _gradients(adapter: Adapter, inputs: Inputs, target: Target, leaf: Leaf) -> tuple[TokenLayout, dict[str, Tensor]]:
-    """The gradient at each stream, (B, prefix + patches, D), 0 at tokens that it does not have."""
+def _gradients(
+    adapter: Adapter, inputs: Inputs, target: Target, place: Place, leaf: Leaf
+) -> tuple[TokenLayout, dict[str, Tensor] | None]:
+    """The gradient at each stream, (B, prefix + patches, D), 0 at tokens that it does not have; None where patches are
+    queries of no layer, so that a stream holds what came past attention."""
     depths = Depths(adapter, leaf)
-    forward = run_forward(adapter, inputs, None, Keep(()), graph=True, also=depths.listen)
+    forward = run_forward(adapter, inputs, None, Keep(()), graph=True, place=place, also=depths.listen)
     leaves, layout = depths.leaves, forward.layout
+    if not any(call.queries > call.layout.prefix for call in forward.calls.values()):
+        return layout, None
     found = forward.gradients(target, list(leaves.values())) if forward.output.scores.requires_grad else []
     whole = {}
     for name, gradient in zip(leaves, found, strict=bool(found)):
@@ -103,7 +113,8 @@ def _gradients(adapter: Adapter, inputs: Inputs, target: Target, leaf: Leaf) -> 
         lacking = layout.prefix + patches - gradient.shape[1]
         # a class token that joins late comes before the patches, or alone
         before, after = (0, lacking) if gradient.shape[1] <= layout.prefix else (lacking, 0)
-        whole[name] = F.pad(gradient, (0, 0, before, after))
+        gradient = F.pad(gradient, (0, 0, before, after))
+        whole[name] = gradient if layout.order is None or lacking else gradient[:, layout.order.to(gradient.device)]
     return layout, whole
 
 

@@ -16,6 +16,7 @@ from ..targets import Output, Target
 from ..targets.base import check_attached
 from .inputs import Inputs
 from .listeners import Watch
+from .place import WHOLE, Place
 from .streams import Streams
 from .taps import ForwardTap, Keep, Kept, Valve
 from .untouched import own_backward
@@ -103,6 +104,7 @@ def run_forward(
     streams: bool = False,
     watched: Iterable[nn.Module] = (),
     constant: Iterable[nn.Module] = (),
+    place: Place = WHOLE,
     tap: ForwardTap | None = None,
     also: Callable[[ForwardTap, ExitStack], None] | None = None,
 ) -> Forward:
@@ -116,6 +118,7 @@ def run_forward(
         streams: whether the token streams are kept.
         watched: modules with hooks of others, which must only listen.
         constant: modules whose outputs count as constants on the way back.
+        place: where the tokens lie on the images.
         tap: what listens, if it is another than keeps what `keep` says.
         also: registers further hooks, until the stack ends.
     Raises:
@@ -125,7 +128,7 @@ def run_forward(
     """
     if graph and (reason := why_no_gradient(adapter.model, surely=True)):
         raise UnsupportedModelError(reason)
-    tap = tap or ForwardTap(adapter, inputs, readout, keep, graph)
+    tap = tap or ForwardTap(adapter, inputs, readout, keep, graph, place)
     stream = Streams(adapter, lambda: tap.active, graph) if streams else None
     watch = Watch(watched, lambda: tap.active)
     with torch.set_grad_enabled(graph), ExitStack() as stack:

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Collection
 
 from ..access import Adapter, Readout
+from .examine import compare, examine
 from .forward import Forward, HookEditedError, run_forward
 from .inputs import Inputs
-from .listeners import foreign_hooks, global_hooks
+from .listeners import foreign_hooks
 from .needs import (
     ATTENTION,
     GRADIENTS,
@@ -40,6 +41,7 @@ class Keeping:
         self.listened = foreign_hooks(adapter.model)
         self.needs, self.may_replay = frozenset(needs), True
         self._layers, self._readout = layers, readout
+        self._edited = False
         self._forward: Forward | None = None
         self._has: frozenset[Need] = frozenset()
 
@@ -67,7 +69,7 @@ class Keeping:
             try:
                 self._forward, self._has = self._run(self.needs)
             except HookEditedError:  # then a head may read what its class does not say
-                self.listened = []
+                self.listened, self._edited = [], True
                 with untouched(self.adapter):
                     self._readout = readout_of(self.adapter, self.inputs, declared=False)
                 self._forward, self._has = self._run(self.needs)
@@ -81,7 +83,7 @@ class Keeping:
     def _expected(self) -> Readout:
         if self._readout is None:
             with untouched(self.adapter):
-                self._readout = readout_of(self.adapter, self.inputs, declared=not global_hooks())
+                self._readout = readout_of(self.adapter, self.inputs)
         return self._readout
 
     def _layers_for(self, readout: Readout) -> list[str]:
@@ -97,6 +99,7 @@ class Keeping:
             self._layers_for(readout), needs, replay, tail=bool(self.listened) or bool(needs & {OUTPUTS, TOKENS})
         )
         with untouched(self.adapter):
+            known = examine(self.adapter, self.inputs, edited=self._edited)
             forward = run_forward(
                 self.adapter,
                 self.inputs,
@@ -105,6 +108,8 @@ class Keeping:
                 graph=graph,
                 streams=bool(needs & {TOKENS, TOKEN_GRADIENTS}),
                 watched=self.listened if readout.declared else (),
+                place=known.place,
             )
+            compare(self.adapter, self.inputs, forward.output.scores, known)
         has = needs | ({READ_ATTENTION} if ATTENTION in needs else set())
         return forward, has | {ATTENTION, READ_ATTENTION, VALUES, GRADIENTS} if graph else has

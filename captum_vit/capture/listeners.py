@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
 
-import torch.nn.modules.module as everywhere
 from torch import Tensor, nn
 
 TABLES = ("_forward_hooks", "_forward_pre_hooks")
@@ -18,12 +17,6 @@ TABLES = ("_forward_hooks", "_forward_pre_hooks")
 def foreign_hooks(model: nn.Module) -> list[nn.Module]:
     """The modules with a forward hook of somebody else's."""
     return [module for module in model.modules() if any(_is_foreign(module, hook) for hook in _hooks(module))]
-
-
-def global_hooks() -> bool:
-    """Whether somebody listens to, or edits, every module of this process."""
-    tables = (everywhere._global_forward_hooks, everywhere._global_forward_pre_hooks)
-    return any(tables)
 
 
 class Watch:

@@ -1,73 +1,69 @@
 """Which tokens a score is read from, measured where no adapter can know it."""
 
-from typing import Any
-from weakref import WeakKeyDictionary
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..access import Adapter, Readout
 from ..errors import UnsupportedModelError
 from ..targets import Output, Target
 from .depths import measured
+from .examine import examine
 from .forward import run_forward
 from .inputs import Inputs
+from .place import WHOLE, Place
 from .taps import Keep
 
-PLAIN = (bool, int, float, str, type(None))
-_measured: "WeakKeyDictionary[nn.Module, dict[Any, Readout]]" = WeakKeyDictionary()
+AGREE = 1e-3  # of the readout, by which what is declared and what is measured may differ
 
 
 def readout_of(adapter: Adapter, inputs: Inputs, target: Target | None = None, *, declared: bool = True) -> Readout:
     """The tokens that a target is read from: as the adapter declares, else measured.
 
-    A measurement is kept for the model as it stands: its modules with their hooks, its weights, and images of one size.
+    A measurement is kept for the model as it stands, with its weights, and for inputs of one shape. What an adapter of
+    somebody's own declares is measured too, and must agree.
 
     Args:
         adapter, inputs: the model and what it is called with.
         target: one that is made of more than the scores is always measured.
         declared: whether what the adapter says holds; it does not where a hook changes what passes.
     Raises:
-        UnsupportedModelError: as `measure_readout`.
+        UnsupportedModelError: as `measure_readout`; or the score is read from other tokens than declared.
+        TokenLayoutError: as `examine`.
     """
-    own = target is not None and not target.reads_scores
-    if declared and not own and adapter.readout is not None:
-        return adapter.readout
-    if own:
-        return measure_readout(adapter, inputs, target)
-    given = [*inputs.args, *(part for item in sorted(inputs.kwargs.items()) for part in item)]
-    if not all(isinstance(value, (*PLAIN, Tensor)) for value in given):
-        return measure_readout(adapter, inputs)
-    told = [value if isinstance(value, PLAIN) else (value.shape, value.dtype) for value in given]
-    key = repr((declared, model_state(adapter.model), inputs.images.shape[1:], inputs.images.dtype, told))
-    known = _measured.setdefault(adapter.model, {})
-    if key not in known:
-        known.clear()  # of a model that was changed since
-        known[key] = measure_readout(adapter, inputs)
-    return known[key]
+    known = examine(adapter, inputs, edited=not declared)
+    if target is not None and not target.reads_scores:
+        return measure_readout(adapter, inputs, target, known.place)
+    said = adapter.readout if declared and known.declared else None
+    if said is not None and not known.hands.own:
+        return said
+    tensors = (*adapter.model.parameters(), *adapter.model.buffers())
+    weights = tuple((id(t), t._version) for t in tensors if not t.is_inference())
+    if weights not in known.readouts:
+        known.readouts.clear()
+        known.readouts[weights] = measure_readout(adapter, inputs, place=known.place)
+    found = known.readouts[weights]
+    if said is None:
+        return found
+    _check_said(adapter, said, found)
+    return said
 
 
-def model_state(model: nn.Module) -> tuple:
-    """What tells that a model was changed: its modules, their modes, hooks and methods, and versions of its tensors."""
-    modules = tuple(
-        (
-            id(m),
-            m.training,
-            id(type(m).forward),
-            *m._forward_hooks,
-            *m._forward_pre_hooks,
-            *(value if isinstance(value, PLAIN) else id(value) for value in vars(m).values() if _decides(value)),
+def _check_said(adapter: Adapter, said: Readout, found: Readout) -> None:
+    """What an adapter of somebody's own declares must be what is measured."""
+    if said.latents or found.shares is None:
+        same = (said.prefix, said.patches, said.latents) == (found.prefix, found.patches, found.latents)
+    else:
+        total = torch.stack(list(found.shares.values())).sum(0)
+        count = len(adapter.prefix_tokens) or max((*said.prefix, *found.prefix, -1)) + 1
+        same = bool((total - said.weights(count, len(total))).abs().max() < AGREE) or found.unclear is not None
+    if not same:
+        raise UnsupportedModelError(
+            f"{type(adapter).__name__} declares that the score is read from {said}, and it is read from {found}: "
+            f"correct its `readout`, or return None to have it measured"
         )
-        for m in model.modules()
-    )
-    return modules, tuple((id(t), t._version) for t in (*model.parameters(), *model.buffers()) if not t.is_inference())
 
 
-def _decides(value: Any) -> bool:
-    return callable(value) or isinstance(value, PLAIN)
-
-
-def measure_readout(adapter: Adapter, inputs: Inputs, target: Target | None = None) -> Readout:
+def measure_readout(adapter: Adapter, inputs: Inputs, target: Target | None = None, place: Place = WHOLE) -> Readout:
     """The tokens that receive gradient from the scores directly, and by which weights; see `depths`.
 
     Where cross-attention reads the tokens, its rows are the latents, and the tokens those of the last layer that has
@@ -80,8 +76,12 @@ def measure_readout(adapter: Adapter, inputs: Inputs, target: Target | None = No
     """
     alone = target is None and not adapter.training  # a target may have something of its own for each image
     for part in (inputs.first(), inputs) if alone and len(inputs.images) > 1 else (inputs,):
-        found = None if adapter.cross_attention or not adapter.blocks() else _by_depth(adapter, part, target, alone)
-        found = found or _by_rows(adapter, part, target)
+        found = (
+            None
+            if adapter.cross_attention or not adapter.blocks()
+            else _by_depth(adapter, part, target, place, alone=alone)
+        )
+        found = found or _by_rows(adapter, part, target, place)
         if found is not None:
             return found  # the score of a single image can be flat, as behind a ReLU
     raise UnsupportedModelError(
@@ -90,13 +90,13 @@ def measure_readout(adapter: Adapter, inputs: Inputs, target: Target | None = No
     )
 
 
-def _by_depth(adapter: Adapter, inputs: Inputs, target: Target | None, alone: bool) -> Readout | None:
-    return measured(adapter, inputs, target or Weighed(), alone=alone)
+def _by_depth(adapter: Adapter, inputs: Inputs, target: Target | None, place: Place, *, alone: bool) -> Readout | None:
+    return measured(adapter, inputs, target or Weighed(), place, alone=alone)
 
 
-def _by_rows(adapter: Adapter, inputs: Inputs, target: Target | None) -> Readout | None:
+def _by_rows(adapter: Adapter, inputs: Inputs, target: Target | None, place: Place) -> Readout | None:
     """The rows of the last attention that has them."""
-    prefix, patches, latents = _row_gradients(adapter, inputs, target)
+    prefix, patches, latents = _row_gradients(adapter, inputs, target, place)
     read = prefix.nonzero().flatten().tolist()
     if not len(patches) and _reads_past_attention(adapter, inputs, target):
         raise UnsupportedModelError(
@@ -111,12 +111,14 @@ def _by_rows(adapter: Adapter, inputs: Inputs, target: Target | None) -> Readout
     return Readout(tuple(read), bool(patches.any()), even, tuple(latents.nonzero().flatten().tolist()), declared=False)
 
 
-def _row_gradients(adapter: Adapter, inputs: Inputs, target: Target | None) -> tuple[Tensor, Tensor, Tensor]:
+def _row_gradients(
+    adapter: Adapter, inputs: Inputs, target: Target | None, place: Place
+) -> tuple[Tensor, Tensor, Tensor]:
     """Mean size of the gradient at each prefix token, at each patch and at each latent of cross-attention; empty
     where there are none among the queries."""
     # of all layers, so that an owner's backward hooks find theirs; with their inputs constant, since patches of an
     # earlier layer also reach the score through the attention of a later one
-    forward = run_forward(adapter, inputs, None, Keep(list(adapter.attention_layers())), graph=True)
+    forward = run_forward(adapter, inputs, None, Keep(list(adapter.attention_layers())), graph=True, place=place)
     calls = forward.calls
     tokens = [name for name, call in calls.items() if not call.layout.cross]
     last = calls[tokens[-1]]

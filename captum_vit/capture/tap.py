@@ -27,6 +27,7 @@ from .. import ops
 from ..access import Adapter, AttentionCall, Computed, LayerLayout, Readout, TokenLayout
 from ..errors import LayerNotRecordedError
 from .inputs import Inputs
+from .place import WHOLE, Place
 from .softmaxes import Product, Softmaxes, of_heads
 from .steps import listen_to_steps
 
@@ -40,8 +41,9 @@ _active: ContextVar["Tap | None"] = ContextVar("captum_vit_active_tap", default=
 class Tap(TorchFunctionMode):
     """Hands every attention call inside the model's attention layers to `attend`; the rest runs as it is."""
 
-    def __init__(self, adapter: Adapter, inputs: Inputs, readout: Readout | None) -> None:
+    def __init__(self, adapter: Adapter, inputs: Inputs, readout: Readout | None, place: Place = WHOLE) -> None:
         super().__init__()
+        self.place, self.batch = place, len(inputs.images)
         self.adapter, self.inputs, self.readout = adapter, inputs, readout
         self.layers = adapter.attention_layers()
         self.cross = adapter.cross_attention
@@ -123,16 +125,16 @@ class Tap(TorchFunctionMode):
             q, k = hold(query), hold(key)
             return F.scaled_dot_product_attention(q, k, value, attn_mask=attn_mask, dropout_p=dropout_p, scale=scale)
 
-        return self.attend(call, run)
+        return self._in_order(call, run)
 
     def computed_attention(self, product: Product, func: Callable, args: tuple, kwargs: dict) -> Tensor:
         """A softmax that the layer computed, and now multiplies with the values."""
         name = self.scope[-1]
-        heads = of_heads(product, len(self.inputs.images))
+        heads = of_heads(product, self.batch)
         if heads is None:
             raise LayerNotRecordedError(
-                f"the attention of layer {name!r} has the shape {tuple(product.weights.shape)}, and not (images, heads, "
-                f"queries, keys): what stands for the images and what for the heads is not known"
+                f"the attention of layer {name!r} has the shape {tuple(product.weights.shape)}, and not (images, "
+                f"heads, queries, keys): what stands for the images and what for the heads is not known"
             )
         self.found = True
         self.softmaxes.forget()
@@ -144,7 +146,18 @@ class Tap(TorchFunctionMode):
             operands = [hold(x) if x is product.followed.now else x for x in operands]
             return forth(self.other(func, tuple(operands), {}))
 
-        return back(self.attend(call, run))
+        return back(self._in_order(call, run))
+
+    def _in_order(self, call: AttentionCall, run: Attention) -> Tensor:
+        """`attend` with the tokens as they lie on the image, whatever their order in the model."""
+        order = call.layout.order
+        if order is None:
+            return self.attend(call, run)
+        ordered = call.in_order(order)
+        if call.queries != call.layout.keys:
+            return self.attend(ordered, run)
+        order = order.to(call.v.device)
+        return self.attend(ordered, lambda hold: run(hold)[:, :, order])[:, :, order.argsort()]
 
     def multi_head(self, args: tuple, kwargs: dict) -> tuple[Tensor, Tensor | None]:
         """multi_head_attention_forward: (L, B, E) in and out, and the attention if it is asked for."""
@@ -208,6 +221,8 @@ class Tap(TorchFunctionMode):
                 listen_to_steps(self, stack)
                 look = self.adapter.vit.register_forward_pre_hook(self._look_at_images, with_kwargs=True)
                 stack.callback(look.remove)
+                if self.adapter.stem is not None:
+                    stack.callback(self.adapter.stem.register_forward_pre_hook(self._look_at_pixels).remove)
                 stack.enter_context(self)
                 yield
         finally:
@@ -247,10 +262,26 @@ class Tap(TorchFunctionMode):
         dims = self.adapter.batch_dims
         images = next((x for x in arguments.values() if isinstance(x, Tensor) and x.dim() == dims), None)
         if images is not None:
+            self.batch = len(images)
             self._set_layout(images, arguments)
+
+    def _look_at_pixels(self, module: nn.Module, args: tuple) -> None:
+        """Of a ViT that is entered by another door than its forward."""
+        if (
+            self.active
+            and self._layout is None
+            and args
+            and isinstance(args[0], Tensor)
+            and args[0].dim() == self.adapter.batch_dims
+        ):
+            self.batch = len(args[0])
+            self._set_layout(args[0], self.inputs.kwargs)
 
     def _set_layout(self, images: Tensor, arguments: Mapping[str, Any]) -> TokenLayout:
         size = self.adapter.size_of(images)
         layout = self.adapter.token_layout(size, arguments)
-        self._layout = replace(layout, readout=self.readout or layout.readout, image_size=size)
+        own = {} if self.place.order is None else {"order": self.place.order}
+        self._layout = replace(
+            layout, readout=self.readout or layout.readout, image_size=size, view=self.place.view, **own
+        )
         return self._layout

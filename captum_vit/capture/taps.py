@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from ..access import Adapter, AttentionCall, LayerLayout, Readout, TokenLayout
-from ..errors import TokenLayoutError
+from ..errors import TokenLayoutError, UnsupportedModelError
 from .inputs import Inputs
 from .linears import KnownRows, on_prefix
 from .needs import ATTENTION, READ_ATTENTION, VALUES, Need, Reduction
+from .place import WHOLE, Place
 from .shelf import Shelf
 from .tap import Attention, Tap
 
@@ -85,8 +86,16 @@ class ForwardTap(Tap):
     parameters enter it as constants, so that nothing is held for them.
     """
 
-    def __init__(self, adapter: Adapter, inputs: Inputs, readout: Readout | None, keep: Keep, graph: bool) -> None:
-        super().__init__(adapter, inputs, readout)
+    def __init__(
+        self,
+        adapter: Adapter,
+        inputs: Inputs,
+        readout: Readout | None,
+        keep: Keep,
+        graph: bool,
+        place: Place = WHOLE,
+    ) -> None:
+        super().__init__(adapter, inputs, readout, place)
         self.keep, self.graph = keep, graph
         self.kept, self.valve = Kept(), Valve()
         self.shelf = Shelf(len(self.layers))
@@ -116,17 +125,24 @@ class ForwardTap(Tap):
         return out
 
     def attend(self, call: AttentionCall, run: Attention) -> Tensor:
+        self._check_batch(call)
         out = self._in_graph(call, run) if self.graph else run(_as_it_is)
         self._keep(replace(call, out=out))
         return out
 
+    def _check_batch(self, call: AttentionCall) -> None:
+        if call.batch != len(self.inputs.images):
+            raise UnsupportedModelError(
+                f"{len(self.inputs.images)} images come in, and {call.batch} reach the attention of layer "
+                f"{call.name!r}, as where a model makes several views, crops or frames of each: which of them a map "
+                f"belongs to is not known. Explain the module that takes one view, on each of them"
+            )
+
     def _in_graph(self, call: AttentionCall, run: Attention) -> Tensor:
         """The output behind the valve, as the place where the gradient is taken."""
         with torch.enable_grad():  # a layer that computes its attention in steps may stand under a no_grad of its owner
-            if call.layout.cross:  # its values are how the tokens reach the score: they stay in the graph
-                out = run(self.valve)
-            else:
-                out = self.valve(run(_as_it_is))
+            # of cross-attention the values are how the tokens reach the score: they stay in the graph
+            out = run(self.valve) if call.layout.cross else self.valve(run(_as_it_is))
             wanted = call.name in self.keep.layers and not out.requires_grad
             return out.detach().requires_grad_() if wanted else out
 

@@ -1,0 +1,135 @@
+"""Whether a model computes what its adapter and the capture take it to compute, examined before the first map.
+
+Of every model once, as it stands: its scores while somebody listens are those of a plain call. Of one that others have
+had a hand in, as an owner around it, a hook or a patched class: whether its images arrive whole, where its tokens lie,
+and whether they stay there and meet in attention alone.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from ..access import Adapter, Readout, adapt
+from ..errors import UnsupportedModelError
+from .inputs import Inputs
+from .listeners import foreign_hooks, without_hooks
+from .others import Hands, hands_in, model_state
+from .place import WHOLE, Place
+from .ramps import seen_place
+from .stem import check_places
+from .trunk import tokens_stay
+
+PLAIN = (bool, int, float, str, type(None))
+_examined: "WeakKeyDictionary[nn.Module, dict[Any, Examined]]" = WeakKeyDictionary()
+
+
+@dataclass
+class Examined:
+    """What was found of a model as it stands, for inputs of one shape.
+
+    place: where the tokens lie on the images.
+    hands: who else had a hand in it.
+    intact: whether tokens meet in attention alone, so that what the adapter declares of the readout holds.
+    edited: whether hooks of others change what passes.
+    compared: whether its scores were compared with those of a plain call.
+    """
+
+    place: Place = WHOLE
+    hands: Hands = Hands()
+    intact: bool = True
+    edited: bool = False
+    compared: bool = False
+    readouts: dict[Any, Readout] = field(default_factory=dict)
+
+    @property
+    def declared(self) -> bool:
+        """Whether what the adapter declares of the readout holds."""
+        return self.intact and not self.hands.unseen
+
+
+def examine(adapter: Adapter, inputs: Inputs, *, edited: bool = False) -> Examined:
+    """What is known of the model for inputs like these.
+
+    Args:
+        adapter, inputs: the model and what it is called with.
+        edited: whether somebody's hooks are known to change what passes. Hooks that only listen hear nothing of this.
+    Raises:
+        TokenLayoutError: tokens lie elsewhere than the adapter says, or do not stay where they are.
+        UnsupportedModelError: the model makes several views of an image.
+    """
+    key = state_key(adapter, inputs)
+    if key is None:
+        return _found(adapter, inputs, edited)
+    known = _examined.setdefault(adapter.model, {})
+    if (edited, key) not in known:
+        if len(known) > 8:  # of a model that is changed again and again
+            known.clear()
+        known[edited, key] = _found(adapter, inputs, edited)
+    return known[edited, key]
+
+
+def _found(adapter: Adapter, inputs: Inputs, edited: bool) -> Examined:
+    hands = hands_in(adapter, edited=edited)
+    if not hands.words:
+        return Examined(edited=edited)
+    subject = _subject(adapter, edited)
+    place = seen_place(subject, inputs)
+    if adapter.gap is None and not adapter.mixes_before:
+        check_places(subject, inputs, place)
+    intact = adapter.gap is not None or tokens_stay(subject, inputs, place)
+    return Examined(place, hands, intact, edited)
+
+
+def _subject(adapter: Adapter, edited: bool) -> Adapter:
+    """The model without the hooks of others that only listen: they hear what the model is asked, and no more."""
+    return adapter if edited or not foreign_hooks(adapter.model) else adapt(without_hooks(adapter.model))
+
+
+def state_key(adapter: Adapter, inputs: Inputs) -> str | None:
+    """What tells one state of a model, and one shape of inputs, from another; None where that cannot be told."""
+    given = [*inputs.args, *(part for item in sorted(inputs.kwargs.items()) for part in item)]
+    if not all(isinstance(value, (*PLAIN, Tensor)) for value in given):
+        return None
+    told = [value if isinstance(value, PLAIN) else (value.shape, value.dtype) for value in given]
+    images = inputs.images
+    return repr((model_state(adapter.model), adapter.settings, images.shape[1:], images.dtype, images.device, told))
+
+
+def compare(adapter: Adapter, inputs: Inputs, scores: Tensor, known: Examined) -> None:
+    """The scores that were listened to must be those of a plain call; it is made once, on the first image.
+
+    Raises:
+        UnsupportedModelError: they are not.
+    """
+    if known.compared or adapter.training:
+        return
+    adapter, alone = _subject(adapter, known.edited), inputs.first()
+    for part in (alone, inputs) if len(inputs.images) > 1 else (alone,):
+        plain = _plain(adapter, part)
+        if plain.shape[1:] == scores.shape[1:] and _same(scores[: len(plain)], plain):
+            known.compared = True
+            return
+    if not _same(_plain(adapter, inputs), plain):
+        raise UnsupportedModelError(
+            f"{type(adapter.model).__name__} gives other scores each time it is called with the same images, in eval "
+            f"mode: it draws random numbers, or counts its calls. A map of one call says nothing of another"
+        )
+    others = f": {'; '.join(known.hands.words)}" if known.hands.words else ""
+    raise UnsupportedModelError(
+        f"{type(adapter.model).__name__} gives other scores while its attention is listened to than in a plain call"
+        f"{others}. A map would be of another computation than the model's own"
+    )
+
+
+def _plain(adapter: Adapter, inputs: Inputs) -> Tensor:
+    with torch.no_grad():
+        return adapter.scores(inputs.run(adapter.model))
+
+
+def _same(scores: Tensor, plain: Tensor) -> bool:
+    difference = (scores.detach().double() - plain.double()).abs().max()
+    size = plain.double().abs().max().clamp(min=1e-6)
+    return bool(difference <= torch.finfo(plain.dtype).eps ** 0.5 * size) or bool(plain.isnan().any())

@@ -1,0 +1,81 @@
+"""Whether tokens stay where they are from block to block, and meet in attention alone.
+
+The model runs with the output of every attention given, the same whatever comes in. Then tokens meet nowhere, and what
+is changed in some of them at the first attention must show in these, and only in these, at every later one.
+"""
+
+from math import prod
+
+import torch
+from torch import Tensor
+
+from ..access import Adapter, AttentionCall
+from ..errors import TokenLayoutError
+from .inputs import Inputs
+from .place import Place
+from .stem import StemTap
+from .tap import Attention
+
+DRAWS = 2  # of the half of the tokens that is changed; the other half is changed in a copy of its own
+
+
+class TrunkTap(StemTap):
+    """Gives every attention's output, and looks where a change in the first shows in the later ones."""
+
+    changed: Tensor | None = None  # (DRAWS, tokens) of the first attention
+    mixed = False
+
+    def attend(self, call: AttentionCall, run: Attention) -> Tensor:
+        values = call.v
+        size = values.float().std().clamp_min(1e-3)
+        draw = torch.Generator().manual_seed(len(self.seen))
+        out = size.cpu() * torch.randn(1, call.heads, call.queries, values.shape[-1], generator=draw)
+        out = out.repeat(call.batch, 1, 1, 1)
+        if self.changed is None:
+            self.first = call
+            self.changed = torch.stack([_half(call.queries, draw) for _ in range(DRAWS)])
+            other = size.cpu() * torch.randn(out.shape[1:], generator=draw)
+            for index, half in enumerate(self.changed):
+                for copy, rows in ((1 + 2 * index, half), (2 + 2 * index, ~half)):
+                    out[copy, :, rows] = other[:, rows]
+        elif call.layout.grid == self.first.layout.grid and not call.layout.cross:
+            self._look(call)
+        return out.to(values)
+
+    def _look(self, call: AttentionCall) -> None:
+        assert self.changed is not None
+        changes = (call.v - call.v[:1])[1:].float().square().sum((1, 3)).sqrt().cpu()  # (2 * DRAWS, tokens)
+        patches = prod(call.layout.grid)
+        own = changes[:, -patches:].view(DRAWS, 2, patches)
+        expected = self.changed[:, -patches:]
+        if self.first.queries < patches or not own.any():
+            return
+        moved = ((own[:, 0] > own[:, 1]) != expected).any(0).nonzero().flatten()
+        if len(moved):
+            raise TokenLayoutError(
+                f"{len(moved)} of the {patches} patches of {type(self.adapter.model).__name__} are no longer where "
+                f"they were when they reach layer {call.name!r}: tokens are dropped, merged or put in another order on "
+                f"the way, as where a model prunes them or a hook does. Which patch a token stands for is not known"
+            )
+        idle = torch.where(expected, own[:, 1], own[:, 0])
+        busy = torch.where(expected, own[:, 0], own[:, 1])
+        self.mixed |= bool(idle.max() > 1e-3 * busy.max())
+
+
+def _half(count: int, draw: torch.Generator) -> Tensor:
+    half = torch.zeros(count, dtype=torch.bool)
+    half[torch.randperm(count, generator=draw)[: (count + 1) // 2]] = True
+    return half
+
+
+def tokens_stay(adapter: Adapter, inputs: Inputs, place: Place) -> bool:
+    """Whether tokens meet in attention alone.
+
+    Raises:
+        TokenLayoutError: they do not stay where they are.
+    """
+    copies = inputs.copies(1 + 2 * DRAWS)
+    tap = TrunkTap(adapter, copies, None, place)
+    with torch.no_grad(), tap.listening():
+        copies.run(adapter.model)
+    return not tap.mixed
