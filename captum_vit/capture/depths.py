@@ -146,7 +146,7 @@ def _shares(prefix: int, read: dict[str, Tensor], gradients: dict[str, Tensor]) 
             size = float(gradient.norm())
             if not size or not torch.isfinite(gradient).all():
                 return shares, BY_CONTENT
-            for direction, members, of_patches in groups:
+            for direction, members, _ in groups:
                 cosine = float(direction @ gradient) / size
                 if abs(cosine) > PARALLEL:
                     if cosine < 0:

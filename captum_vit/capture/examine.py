@@ -16,7 +16,7 @@ from ..access import Adapter, Readout, adapt
 from ..errors import UnsupportedModelError
 from .inputs import Inputs
 from .listeners import foreign_hooks, without_hooks
-from .others import Hands, hands_in, model_state
+from .others import NOBODY, Hands, hands_in, model_state
 from .place import WHOLE, Place
 from .ramps import seen_place
 from .stem import check_places
@@ -38,7 +38,7 @@ class Examined:
     """
 
     place: Place = WHOLE
-    hands: Hands = Hands()
+    hands: Hands = NOBODY
     intact: bool = True
     edited: bool = False
     compared: bool = False

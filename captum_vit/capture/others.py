@@ -31,6 +31,12 @@ class Hands:
     own: bool = False
 
 
+NOBODY = Hands()
+
+
+NOBODY = Hands()
+
+
 def hands_in(adapter: Adapter, *, edited: bool) -> Hands:
     """Who else has had a hand in the model; hooks on its modules count where they have been seen to edit."""
     found, unseen = [], []

@@ -76,11 +76,9 @@ def measure_readout(adapter: Adapter, inputs: Inputs, target: Target | None = No
     """
     alone = target is None and not adapter.training  # a target may have something of its own for each image
     for part in (inputs.first(), inputs) if alone and len(inputs.images) > 1 else (inputs,):
-        found = (
-            None
-            if adapter.cross_attention or not adapter.blocks()
-            else _by_depth(adapter, part, target, place, alone=alone)
-        )
+        found = None
+        if adapter.blocks() and not adapter.cross_attention:
+            found = measured(adapter, part, target or Weighed(), place, alone=alone)
         found = found or _by_rows(adapter, part, target, place)
         if found is not None:
             return found  # the score of a single image can be flat, as behind a ReLU
@@ -88,10 +86,6 @@ def measure_readout(adapter: Adapter, inputs: Inputs, target: Target | None = No
         f"no gradient reaches the last attention layer from the output of {type(adapter.model).__name__}: it does "
         f"not depend on it, or is flat for these images"
     )
-
-
-def _by_depth(adapter: Adapter, inputs: Inputs, target: Target | None, place: Place, *, alone: bool) -> Readout | None:
-    return measured(adapter, inputs, target or Weighed(), place, alone=alone)
 
 
 def _by_rows(adapter: Adapter, inputs: Inputs, target: Target | None, place: Place) -> Readout | None:

@@ -21,19 +21,19 @@ AT_ONCE = 8 * 224 * 224  # pixels of changed images that go through the stem tog
 NEAR = 1  # cells that a token may seem to lie off, where patches overlap
 
 
-class _Enough(Exception):
+class _EnoughError(Exception):
     """The first attention has been seen."""
 
 
 class StemTap(Tap):
     """Stops the model at its first attention."""
 
-    values: Tensor | None = None
+    values: Tensor
     pixels: Tensor | None = None
 
     def attend(self, call: AttentionCall, run: Attention) -> Tensor:
         self.values = call.v
-        raise _Enough
+        raise _EnoughError
 
     def other(self, func: Callable, args: tuple, kwargs: dict) -> Tensor:
         if func in DROPOUTS:
@@ -53,9 +53,9 @@ def through_stem(adapter: Adapter, inputs: Inputs, place: Place = WHOLE) -> Stem
         try:
             with tap.listening():
                 inputs.run(adapter.model)
-        except _Enough:
+        except _EnoughError:
             pass
-    if tap.values is None:
+    if not hasattr(tap, "values"):
         raise UnsupportedModelError(f"{type(adapter.model).__name__} reaches none of its attention layers")
     count, found = len(inputs.images), len(tap.values)
     if count != found:
@@ -83,11 +83,10 @@ def check_places(adapter: Adapter, inputs: Inputs, place: Place) -> None:
     digits = max(1, (prod(layout.grid) - 1).bit_length())
     seen = numbers >= 0
     masks = [seen & ((numbers >> digit & 1) == bit) for digit in range(digits) for bit in (1, 0)]
-    changes = _changes(adapter, first, place, torch.stack(masks), base)  # (2 * digits, tokens)
+    changes = _changes(adapter, first, place, torch.stack(masks), base.values)  # (2 * digits, tokens)
     own = changes.view(digits, 2, -1)
-    found = sum(((own[digit, 0] > own[digit, 1]).long() << digit) for digit in range(digits))
-    tokens = len(found)
-    patches = found[tokens - prod(layout.grid) :]
+    found = torch.stack([(own[digit, 0] > own[digit, 1]).long() << digit for digit in range(digits)]).sum(0)
+    patches = found[len(found) - prod(layout.grid) :]
     _compare(adapter, layout, patches, torch.unique(numbers[seen]), overlap=_overlap(own[..., -len(patches) :]))
 
 
@@ -96,7 +95,7 @@ def _overlap(own: Tensor) -> bool:
     return bool((own.amin(1) > 1e-3 * own.amax(1)).any())
 
 
-def _changes(adapter: Adapter, first: Inputs, place: Place, masks: Tensor, base: StemTap) -> Tensor:
+def _changes(adapter: Adapter, first: Inputs, place: Place, masks: Tensor, base: Tensor) -> Tensor:
     """How much each token changes with the pixels of each mask."""
     image = first.images[0]
     draw = torch.Generator().manual_seed(0)
@@ -107,7 +106,7 @@ def _changes(adapter: Adapter, first: Inputs, place: Place, masks: Tensor, base:
         inputs = first.copies(len(some)) if len(some) > 1 else first
         changed = torch.where(some.unsqueeze(1).to(image.device), image + noise, image)
         values = through_stem(adapter, Inputs(changed, inputs.args, inputs.kwargs), place).values
-        parts.append((values - base.values).float().square().sum((1, 3)).sqrt().cpu())
+        parts.append((values - base).float().square().sum((1, 3)).sqrt().cpu())
     return torch.cat(parts)
 
 
@@ -143,11 +142,10 @@ def _compare(adapter: Adapter, layout: TokenLayout, found: Tensor, shown: Tensor
         return
     token = int(wrong[0])
     raise TokenLayoutError(
-        f"{len(wrong)} of {len(shown)} tokens of {type(adapter.model).__name__} do not lie where "
-        f"{type(adapter).__name__} says: token {layout.prefix + token} should be the patch in {_cell(layout, token)} of "
-        f"a grid of {'x'.join(map(str, layout.grid))}, and changes with the patch in {_cell(layout, int(found[token]))}"
-        f". The adapter's grid, its prefix tokens or their order are wrong for this model, or its owner moves tokens or "
-        f"pixels"
+        f"{len(wrong)} of {len(shown)} patches of {type(adapter.model).__name__} do not lie where "
+        f"{type(adapter).__name__} says: token {layout.prefix + token} should be that in {_cell(layout, token)} of a grid "
+        f"of {'x'.join(map(str, layout.grid))}, and changes with {_cell(layout, int(found[token]))}. The adapter's grid, "
+        f"its prefix tokens or their order are wrong for this model, or its owner moves tokens or pixels"
     )
 
 

@@ -280,8 +280,7 @@ class Tap(TorchFunctionMode):
     def _set_layout(self, images: Tensor, arguments: Mapping[str, Any]) -> TokenLayout:
         size = self.adapter.size_of(images)
         layout = self.adapter.token_layout(size, arguments)
-        own = {} if self.place.order is None else {"order": self.place.order}
-        self._layout = replace(
-            layout, readout=self.readout or layout.readout, image_size=size, view=self.place.view, **own
-        )
+        order = layout.order if self.place.order is None else self.place.order
+        readout = self.readout or layout.readout
+        self._layout = replace(layout, readout=readout, image_size=size, view=self.place.view, order=order)
         return self._layout
