@@ -115,9 +115,14 @@ def low_bytes(image: Image.Image, source: Path | BytesIO | None = None) -> Image
     with _opened(source or _whole(image), "the image") as again:
         if image.tell():
             again.seek(image.tell())
-        again.tile = [tile._replace(args=_swapped(tile[3])) for tile in again.tile]
+        again.tile = [_with_args(tile, _swapped(tile[3])) for tile in again.tile]
         again.load()
         return again.copy()
+
+
+def _with_args(tile: Any, args: Any) -> Any:
+    """A tile with other arguments for its decoder: a plain tuple before Pillow 11."""
+    return tile._replace(args=args) if hasattr(tile, "_replace") else (*tile[:3], args)
 
 
 def _whole(image: Image.Image) -> BytesIO:
