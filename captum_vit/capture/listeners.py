@@ -75,7 +75,7 @@ def _copied(module: nn.Module, known: dict[int, nn.Module]) -> nn.Module:
 
 def _hooks(module: nn.Module) -> Iterator[Any]:
     for table in TABLES:
-        yield from getattr(module, table).values()
+        yield from list(getattr(module, table).values())  # other threads put theirs on and off
 
 
 def _is_foreign(module: nn.Module, hook: Any) -> bool:

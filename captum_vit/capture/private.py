@@ -11,75 +11,44 @@ Each forward begins with the model as it was found, so that all forwards of a vi
 backward goes on with its forward's copies.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ..errors import UnsupportedModelError
+from .draws import Draws, address, draws, state_of
 
 UNDECLARED = ("running_mean", "running_var")  # which batch norms write to, though their schemas do not say so
-CHANCES = ("dropout_p", "dropout")  # arguments with which an op draws nothing if they are 0
-aten = torch.ops.aten
-
-
-@dataclass(frozen=True)
-class Role:
-    """What an op does besides computing.
-
-    written: the arguments that it writes to, as (position, name, whether autograd counts it).
-    drawing: the op that takes a generator in its place, if it draws; None if there is no such.
-    """
-
-    written: tuple[tuple[int, str, bool], ...]
-    draws: bool
-    drawing: Any
-
-
-@cache
-def role_of(op: Any) -> Role:
-    """The role of an op, by its schema and its tags."""
-    if not isinstance(op, torch._ops.OpOverload):  # of higher order: made of ops that come by themselves
-        return Role((), False, None)
-    written = []
-    for position, argument in enumerate(op._schema.arguments):
-        declared = argument.alias_info is not None and argument.alias_info.is_write
-        if declared or (argument.name in UNDECLARED and "backward" not in op._schema.name):
-            written.append((position, argument.name, declared))
-    parts = op._can_decompose() and any(argument.name in CHANCES for argument in op._schema.arguments)
-    draws = (torch.Tag.nondeterministic_seeded in op.tags and "backward" not in op._schema.name) or parts
-    return Role(tuple(written), draws, _drawing(op) if draws else None)
-
-
-def _drawing(op: Any) -> Any:
-    """The overload of an op that takes a generator, and else the same."""
-    packet, names = op.overloadpacket, [a.name for a in op._schema.arguments if a.name != "generator"]
-    for overload in (op, *(getattr(packet, name) for name in packet.overloads())):
-        found = [a.name for a in overload._schema.arguments]
-        if "generator" in found and [name for name in found if name != "generator"] == names:
-            return overload
-    return None
+Place = tuple[dict[str, Any], str]  # of a module: one of its tables, and a name in it
+WRITING = ("__i", "__set")  # += and its kin, [...] = and .data =; a name more costs a copy more
 
 
 class AsFound:
-    """A model as a visit has found it: where its state lies, and where its random numbers begin."""
+    """A model as a visit has found it: where its state lies, and where its random numbers begin.
+
+    Attributes:
+        newest: the newest forward of the visit.
+        noticed: whether any has drawn or changed anything.
+    """
 
     def __init__(self, model: nn.Module, modules: Sequence[nn.Module]) -> None:
         self.model, self.modules = model, modules
-        self._storages: dict[int, torch.UntypedStorage] | None = None
-        self._generators: list[Generator] | None = None
-        self._starts: dict[Any, Tensor] = {}
-        self.buffers = [(m._buffers, name, b) for m in modules for name, b in m._buffers.items() if b is not None]
-        self.shapes = {b.shape for _, _, b in self.buffers}
+        tables = [table for m in modules for table in (m._buffers, vars(m))]
+        self.places: dict[torch.Size, list[Place]] = {}
+        for table in tables:
+            for name, x in list(table.items()):  # others may run the model meanwhile
+                if isinstance(x, Tensor):
+                    self.places.setdefault(x.shape, []).append((table, name))
         self.newest: Private | None = None
         self.noticed = False
+        self._storages: dict[int, torch.UntypedStorage] | None = None
+        self._starts: dict[Any, Tensor] = {}
 
     def forward(self) -> AbstractContextManager[None]:
         """A forward of the visit."""
@@ -92,179 +61,171 @@ class AsFound:
 
     @property
     def storages(self) -> dict[int, torch.UntypedStorage]:
-        """The memory of parameters, buffers and other tensors of the modules, by its address in torch."""
+        """The memory of parameters, buffers and other tensors of modules, by its address in torch."""
         if self._storages is None:
-            own = (x for m in self.modules for x in vars(m).values() if isinstance(x, Tensor))
-            found = (storage_of(x) for x in (*self.model.parameters(), *self.model.buffers(), *own))
+            own = (x for m in self.modules for x in (*m._buffers.values(), *vars(m).values()))
+            found = (storage_of(x) for x in (*self.model.parameters(), *own))
             self._storages = {storage._cdata: storage for storage in found if storage is not None}
         return self._storages
 
     def begun(self, given: Generator | None, device: torch.device) -> Generator:
         """A generator that begins where that of the device, or one of the model's own, stood when first asked."""
-        if given is not None and not any(given is one for one in self._own_generators()):
+        if given is not None and not any(_same(given, x) for m in self.modules for x in list(vars(m).values())):
             return given  # somebody's who asks for numbers by himself
-        key = device if given is None else id(given)
+        key = device if given is None else address(given)
         if key not in self._starts:
-            self._starts[key] = given.get_state() if given is not None else _state(device)
-        return Generator(device if given is None else given.device).set_state(self._starts[key])
-
-    def _own_generators(self) -> list[Generator]:
-        if self._generators is None:
-            self._generators = [x for m in self.modules for x in vars(m).values() if isinstance(x, Generator)]
-        return self._generators
+            self._starts[key] = state_of(device) if given is None else given.get_state()
+        own = Generator(device if given is None else given.device)
+        own.set_state(self._starts[key])
+        return own
 
 
-class Private(TorchDispatchMode):
-    """One forward, and the backward through it, whose random numbers and changes of the model are its own.
-
-    Attributes:
-        noticed: whether it has drawn or changed anything.
-    """
-
-    supports_higher_order_operators = True
+class Private:
+    """One forward, and the backward through it: its random numbers, and its copies of what it writes to."""
 
     def __init__(self, found: AsFound) -> None:
-        super().__init__()
         self.found = found
-        self.noticed = False
-        self._copies: dict[int, torch.UntypedStorage] = {}
-        self._generators: dict[Any, Generator] = {}
-        self._written: dict[int, Written] = {}
-        self._made: dict[int, torch.UntypedStorage] = {}  # of what has the shape of a buffer, and may become one
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        role, kwargs = role_of(func), kwargs or {}
-        if role.draws:
-            func, kwargs = self._draw(func, role, args, kwargs)
-        if role.written:
-            self._copy_written(role, args, kwargs)
-        given: dict[int, Tensor] = {}
-        if self._copies:
-            args = tuple(self._own(x, given) for x in args)
-            kwargs = {name: self._own(value, given) for name, value in kwargs.items()}
-        out = func(*args, **kwargs)
-        if given and role.written:
-            return _replaced(out, lambda x: given.get(id(x), x))
-        if isinstance(out, Tensor) and out.shape in self.found.shapes and (storage := storage_of(out)) is not None:
-            self._made[storage._cdata] = storage
-        return out
+        self.copies: dict[int, torch.UntypedStorage] = {}
+        self._own: dict[int, tuple[Tensor, Tensor]] = {}  # a tensor of the model, and that on the copy
+        self._ops = _Ops(self)
 
     @contextmanager
     def active(self) -> Iterator[None]:
         """The model runs, or is differentiated."""
-        with self:
-            try:
-                yield
-            finally:
-                for written in reversed(self._written.values()):
-                    written.forget()
-                self._written.clear()
-                self._put_back()
-                self.found.noticed |= self.noticed
+        with REPLACED.watched() as replaced, _Calls(self), self._ops:
+            yield
+            self.found.noticed |= bool(self.copies or self._ops.draws.generators or replaced())
 
-    def _put_back(self) -> None:
-        """The buffers in whose place the model has put others."""
-        for table, name, buffer in self.found.buffers:
-            now = table.get(name)
-            if now is not buffer and (storage := storage_of(now)) is not None and storage._cdata in self._made:
-                table[name] = buffer
-                self.noticed = True
+    def copy(self, written: Any) -> None:
+        """Make a copy of what is about to be written to, if it is the model's."""
+        for x in written if isinstance(written, (list, tuple)) else (written,):
+            storage = storage_of(x)
+            if storage is not None and storage._cdata in self.found.storages and storage._cdata not in self.copies:
+                self.copies[storage._cdata] = storage.clone()
 
-    def _draw(self, func: Any, role: Role, args: tuple, kwargs: dict) -> tuple[Any, dict]:
-        """What draws the same numbers from a generator of the forward's own."""
-        values = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
-        tensors = (x for x in values.values() if isinstance(x, Tensor))
-        device = torch.device(values.get("device") or next((x.device for x in tensors), "cpu"))
-        if device.type == "meta":
-            return func, kwargs
-        if role.drawing is not None:
-            return role.drawing, {**kwargs, "generator": self._generator(values.get("generator"), device)}
-        if func is aten.native_dropout.default:
-            return self._dropout, kwargs
-        if func._can_decompose():  # in inference mode ops come as they are called
-            return self._in_parts(func), kwargs
-        if all(values.get(a.name, a.default_value) == 0 for a in func._schema.arguments if a.name in CHANCES):
-            return func, kwargs
-        raise UnsupportedModelError(
-            f"{type(self.found.model).__name__} draws random numbers by {func}, which takes no generator: to explain "
-            f"it would disturb the random numbers of this process. Put that part of the model into eval mode, or set "
-            f"its dropout to 0"
-        )
+    def call(self, func: Callable, args: tuple, kwargs: dict) -> Any:
+        """A function of tensors, on the copies; what it gives back of its arguments are those it was given."""
+        if not self.copies:
+            return func(*args, **kwargs)
+        given: dict[int, Tensor] = {}
+        args = tuple(self._instead(x, given) for x in args)
+        out = func(*args, **{name: self._instead(value, given) for name, value in kwargs.items()})
+        if type(out) in (list, tuple):
+            return type(out)(given.get(id(x), x) for x in out)
+        return given.get(id(out), out)
 
-    def _generator(self, given: Generator | None, device: torch.device) -> Generator:
-        key = device if given is None else id(given)
-        if key not in self._generators:
-            self._generators[key] = self.found.begun(given, device)
-        self.noticed = True
-        return self._generators[key]
-
-    def _dropout(self, x: Tensor, p: float, train: bool | None) -> tuple[Tensor, Tensor]:
-        """native_dropout."""
-        if train is False:
-            return aten.native_dropout.default(x, p, train)
-        kept = torch.empty_like(x, dtype=torch.bool).bernoulli_(1 - p, generator=self._generator(None, x.device))
-        return x * kept * (1 / (1 - p) if p < 1 else 0.0), kept
-
-    def _in_parts(self, func: Any) -> Callable:
-        def parts(*args: Any, **kwargs: Any) -> Any:
-            with self:
-                return func.decompose(*args, **kwargs)
-
-        return parts
-
-    def _copy_written(self, role: Role, args: tuple, kwargs: dict) -> None:
-        """A copy of all that is about to be written to and is the model's."""
-        for position, name, counted in role.written:
-            given = args[position] if position < len(args) else kwargs.get(name)
-            for x in given if isinstance(given, (list, tuple)) else (given,):
-                storage = storage_of(x)
-                if storage is None or storage._cdata not in self.found.storages:
-                    continue
-                self.noticed = True
-                if storage._cdata not in self._copies:
-                    self._copies[storage._cdata] = storage.clone()
-                if counted and not x.is_inference():
-                    self._written.setdefault(id(x), Written(x)).times += 1
-
-    def _own(self, x: Any, given: dict[int, Tensor]) -> Any:
-        """An argument, with the copy in place of what was written to."""
-        if isinstance(x, (list, tuple)):
-            return type(x)([self._own(part, given) for part in x]) if type(x) in (list, tuple) else x
+    def _instead(self, x: Any, given: dict[int, Tensor]) -> Any:
+        if type(x) in (list, tuple):
+            return type(x)([self._instead(part, given) for part in x])
         storage = storage_of(x)
-        copy = None if storage is None else self._copies.get(storage._cdata)
+        copy = None if storage is None else self.copies.get(storage._cdata)
         if copy is None:
             return x
-        own = torch.empty(0, dtype=x.dtype, device=x.device).set_(copy, x.storage_offset(), x.size(), x.stride())
+        if id(x) not in self._own:  # always the same, for the sake of its graph
+            own = torch.empty(0, dtype=x.dtype, device=x.device)
+            self._own[id(x)] = x, own.set_(copy, x.storage_offset(), x.size(), x.stride())
+        own = self._own[id(x)][1]
         given[id(own)] = x
         return own
 
 
-class Written:
-    """A tensor that was to be written to; autograd, which then takes it for changed, is told that it was not."""
+class Replaced:
+    """Tensors of models in whose place a forward puts others, as by `self.mean = 0.9 * self.mean`; put back at its end.
 
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor, self.version, self.times = tensor, tensor._version, 0
-        self._preserved = torch.autograd._unsafe_preserve_version_counter(tensor)
-
-    def forget(self) -> None:
-        """Back to the version before, unless somebody else has written to it meanwhile."""
-        if self.tensor._version == self.version + self.times:
-            self._preserved.__exit__()
-
-
-class PlainAttention(TorchFunctionMode):
-    """Attention with dropout by its formula where it would be a fused kernel, which takes no generator.
-
-    It has to stand below what listens to attention.
+    A module's attributes are everybody's: so this is of all forwards that run, in all threads.
     """
+
+    def __init__(self) -> None:
+        self._lock, self._users = threading.RLock(), 0
+        self._made: dict[int, torch.UntypedStorage] = {}  # of what may take a place
+        self._stood: dict[tuple[int, str], tuple[Place, Any]] = {}  # what stood there, and was made by no forward
+
+    @contextmanager
+    def watched(self) -> Iterator[Callable[[], bool]]:
+        """Put back at the end what has been replaced; gives a function that tells whether anything is."""
+        with self._lock:
+            self._users += 1
+        try:
+            yield lambda: any(self._is_made(table.get(name)) for (table, name), _ in list(self._stood.values()))
+        finally:
+            with self._lock:
+                self._put_back()
+                self._users -= 1
+                if not self._users:
+                    self._made.clear()
+                    self._stood.clear()
+
+    def note(self, out: Tensor, places: Iterable[Place]) -> None:
+        """What has just been made, and may be put into one of these places."""
+        storage = storage_of(out)
+        if storage is not None:
+            for table, name in places:
+                if not self._is_made(now := table.get(name)):
+                    self._stood[id(table), name] = (table, name), now
+            self._made[storage._cdata] = storage
+
+    def _is_made(self, x: Any) -> bool:
+        storage = storage_of(x)
+        return storage is not None and storage._cdata in self._made
+
+    def _put_back(self) -> None:
+        for (table, name), stood in list(self._stood.values()):
+            if self._is_made(table.get(name)):
+                table[name] = stood
+
+
+REPLACED = Replaced()
+
+
+class _Calls(TorchFunctionMode):
+    """Sees what the model calls: so that no graph is built at its tensors, and autograd counts no change of them."""
+
+    def __init__(self, private: Private) -> None:
+        super().__init__()
+        self.private = private
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
-        if func is F.scaled_dot_product_attention and not args[0].is_cpu:
-            chance = args[4] if len(args) > 4 else kwargs.get("dropout_p", 0.0)
-            if chance > 0:
-                return aten._scaled_dot_product_attention_math(*args, **kwargs)[0]
-        return func(*args, **kwargs)
+        name = getattr(func, "__name__", "")
+        if args and ((name.endswith("_") and not name.endswith("__")) or name.startswith(WRITING)):
+            self.private.copy(args[0])
+        if "out" in kwargs:
+            self.private.copy(kwargs["out"])
+        return self.private.call(func, args, kwargs)
+
+
+class _Ops(TorchDispatchMode):
+    """Sees what is computed, by whomever it is called: also where a call is made of many, and on the way back."""
+
+    supports_higher_order_operators = True
+
+    def __init__(self, private: Private) -> None:
+        super().__init__()
+        self.private, self.draws = private, Draws(private.found.begun, self)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        if not isinstance(func, torch._ops.OpOverload):  # of higher order: made of ops that come by themselves
+            return func(*args, **kwargs)
+        for position, name in written(func):
+            self.private.copy(args[position] if position < len(args) else kwargs.get(name))
+        if draws(func):
+            func, kwargs = self.draws.instead(func, args, kwargs)
+        out = self.private.call(func, args, kwargs)
+        if isinstance(out, Tensor) and (places := self.private.found.places.get(out.shape)):
+            REPLACED.note(out, places)
+        return out
+
+
+@cache
+def written(op: Any) -> tuple[tuple[int, str], ...]:
+    """The arguments that an op writes to, as (position, name)."""
+    found = []
+    for position, argument in enumerate(op._schema.arguments):
+        declared = argument.alias_info is not None and argument.alias_info.is_write
+        if declared or (argument.name in UNDECLARED and "backward" not in op._schema.name):
+            found.append((position, argument.name))
+    return tuple(found)
 
 
 def storage_of(x: Any) -> torch.UntypedStorage | None:
@@ -277,12 +238,5 @@ def storage_of(x: Any) -> torch.UntypedStorage | None:
         return None
 
 
-def _replaced(out: Any, change: Callable[[Any], Any]) -> Any:
-    return type(out)(map(change, out)) if type(out) in (list, tuple) else change(out)
-
-
-def _state(device: torch.device) -> Tensor:
-    """Where the generator that everybody draws from stands."""
-    if device.type == "cpu":
-        return torch.default_generator.get_state()
-    return torch.get_device_module(device).get_rng_state(device)
+def _same(generator: Generator, x: Any) -> bool:
+    return isinstance(x, Generator) and address(x) == address(generator)

@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from ..access import Adapter
+from .draws import PlainAttention
 from .interrupts import INTERRUPTS
-from .private import AsFound, PlainAttention
+from .private import AsFound
 
 _visits: ContextVar[Mapping[int, AsFound | None]] = ContextVar("captum_vit_visits", default=MappingProxyType({}))
 _quiet: "WeakKeyDictionary[nn.Module, tuple[int, ...]]" = WeakKeyDictionary()  # model -> its modules, by id
@@ -51,14 +52,20 @@ def own_forward(model: nn.Module) -> AbstractContextManager[None]:
     So it is in eval mode, where a model draws or changes something all the same; whether it does shows in its first
     visit.
     """
-    found = _visits.get().get(id(model))
+    found = _visit_of(model)
     return nullcontext() if found is None else found.forward()
 
 
 def own_backward(model: nn.Module) -> AbstractContextManager[None]:
     """A context for the backward through the newest of these forwards."""
-    found = _visits.get().get(id(model))
+    found = _visit_of(model)
     return nullcontext() if found is None else found.backward()
+
+
+def _visit_of(model: nn.Module) -> AsFound | None:
+    """Its visit, or the innermost of all: that of a model whose tensors it shares, as a copy without hooks does."""
+    visits = _visits.get()
+    return visits.get(id(model), next(reversed(list(visits.values())), None)) if visits else None
 
 
 @contextmanager
