@@ -54,6 +54,16 @@ class Adapter(ABC):
     def attention_layers(self) -> dict[str, nn.Module]:
         """The layers whose keys are the image's patches, in execution order, under their module names in `model`."""
 
+    def calls(self) -> dict[nn.Module, list[str | None]]:
+        """The names of the attentions that each module computes, in order; None for one that is no layer of these.
+
+        A module that runs several times, or computes several attentions, has as many names.
+        """
+        return {module: [name] for name, module in self.attention_layers().items()}
+
+    def prepare(self, images: Tensor, kwargs: Mapping[str, Any]) -> None:  # noqa: B027
+        """What has to be known of images of this size before the model runs; nothing where the model says it all."""
+
     def size_of(self, images: Tensor) -> Grid:
         """(height, width) of a batch's images; of videos and volumes (frames or slices, height, width)."""
         return tuple(images.shape[2:])

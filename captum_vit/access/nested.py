@@ -32,6 +32,12 @@ class NestedAdapter(Adapter):
     def attention_layers(self) -> dict[str, nn.Module]:
         return {self._outer(name): layer for name, layer in self.inner.attention_layers().items()}
 
+    def calls(self) -> dict[nn.Module, list[str | None]]:
+        return {module: [name and self._outer(name) for name in names] for module, names in self.inner.calls().items()}
+
+    def prepare(self, images: Tensor, kwargs: Mapping[str, Any]) -> None:
+        self.inner.prepare(images, kwargs)
+
     def size_of(self, images: Tensor) -> Grid:
         return self.inner.size_of(images)
 

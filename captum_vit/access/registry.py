@@ -1,7 +1,8 @@
 """From a model to its adapter, and from the names of layers to layers."""
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 from numbers import Integral
 
 import torch
@@ -41,10 +42,7 @@ def adapt(model: nn.Module) -> Adapter:
             f"pass the one to explain"
         )
     if not found:
-        told = what_it_is(model)
-        raise UnsupportedModelError(
-            f"{type(model).__name__} is not supported: {told}" if told else _how_to_support(model)
-        )
+        return _by_looking(model)
     name, inner = found[0]
     if name and next(iter(inspect.signature(model.forward).parameters), "") == "input_ids":
         raise UnsupportedModelError(
@@ -52,6 +50,27 @@ def adapt(model: nn.Module) -> Adapter:
             f"takes images alone, model.{name}, or a class that does, as CLIPForImageClassification"
         )
     return NestedAdapter(model, name, inner) if name else inner
+
+
+def last_resort(make: Callable[[nn.Module], Adapter]) -> Any:
+    """Make the adapter of models that no other adapter knows; it raises UnsupportedModelError for what it does not."""
+    _last_resorts.append(make)
+    return make
+
+
+_last_resorts: list[Callable[[nn.Module], Adapter]] = []
+
+
+def _by_looking(model: nn.Module) -> Adapter:
+    """The adapter of code that nobody has described, from what it computes."""
+    told = what_it_is(model)
+    reason = f"{type(model).__name__} is not supported: {told}"
+    for make in _last_resorts if told is None else ():
+        try:
+            return make(model)
+        except UnsupportedModelError as error:
+            reason = f"{error}. {_how_to_support(model)}"
+    raise UnsupportedModelError(reason)
 
 
 def _how_to_support(model: nn.Module) -> str:

@@ -15,6 +15,7 @@ from .needs import (
 )
 from .readout import measure_readout, readout_of
 from .run import Run
+from .unknown import Found
 from .untouched import untouched
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "TOKENS",
     "TOKEN_GRADIENTS",
     "VALUES",
+    "Found",
     "Inputs",
     "Need",
     "Reduction",

@@ -60,6 +60,7 @@ def examine(adapter: Adapter, inputs: Inputs, *, edited: bool = False) -> Examin
         TokenLayoutError: tokens lie elsewhere than the adapter says, or do not stay where they are.
         UnsupportedModelError: the model makes several views of an image.
     """
+    adapter.prepare(inputs.images, inputs.kwargs)
     key = state_key(adapter, inputs)
     if key is None:
         return _found(adapter, inputs, edited)

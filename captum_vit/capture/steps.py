@@ -19,8 +19,12 @@ class Listener(Protocol):
     """What hands an attention on: a tap."""
 
     adapter: Adapter
-    scope: list[str]
     found: bool
+    scope: list[list[str | None]]
+
+    @property
+    def layer(self) -> str | None:
+        """The innermost layer."""
 
     @property
     def active(self) -> bool:
@@ -68,7 +72,7 @@ class Steps:
             return None
         if len(projected) != len(p.inputs):
             raise LayerNotRecordedError(
-                f"layer {self.tap.scope[-1]!r} computes its attention without calling the modules that project its "
+                f"layer {self.tap.layer!r} computes its attention without calling the modules that project its "
                 f"queries, keys and values, so that these are not seen: call them, not F.linear with their weights"
             )
         q, k, v = p.split(*(projected[index] for index in range(len(p.inputs))))

@@ -34,6 +34,7 @@ from .steps import listen_to_steps
 Held = Callable[[Tensor], Tensor]
 Attention = Callable[[Held], Tensor]  # its output (B, H, M, d), with what the weights are made of held
 
+KERNELS = (F.scaled_dot_product_attention, F.multi_head_attention_forward)
 _MULTI_HEAD = inspect.signature(F.multi_head_attention_forward)
 _active: ContextVar["Tap | None"] = ContextVar("captum_vit_active_tap", default=None)
 
@@ -47,7 +48,9 @@ class Tap(TorchFunctionMode):
         self.adapter, self.inputs, self.readout = adapter, inputs, readout
         self.layers = adapter.attention_layers()
         self.cross = adapter.cross_attention
-        self.scope: list[str] = []
+        self.names = adapter.calls()
+        self.scope: list[list[str | None]] = []  # what the attentions in each module are called, the innermost last
+        self._nth: Counter[int] = Counter()  # how many of them have been seen
         self.seen: Counter[str] = Counter()
         self.found = False  # whether the attention of the innermost layer was seen
         self.softmaxes = Softmaxes()
@@ -65,6 +68,12 @@ class Tap(TorchFunctionMode):
     def linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """A linear layer."""
         return self.other(F.linear, (input, weight, bias), {})
+
+    @property
+    def layer(self) -> str | None:
+        """The next attention in the innermost module that has any; None for one that is no layer."""
+        names = self.scope[-1]
+        return names[min(self._nth[id(names)], len(names) - 1)]
 
     @property
     def active(self) -> bool:
@@ -89,15 +98,19 @@ class Tap(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         if self.scope:
+            product = self.softmaxes.product(func, args, kwargs)
+            if self.layer is None and (product is not None or func in KERNELS):
+                self._nth[id(self.scope[-1])] += 1
+                self.softmaxes.forget()
+                return self.other(func, args, kwargs)
             if func is F.scaled_dot_product_attention:
                 return self.fused_attention(*args, **kwargs)
             if func is F.multi_head_attention_forward:
                 return self.multi_head(args, kwargs)
-            product = self.softmaxes.product(func, args, kwargs)
             if product is not None:
                 return self.computed_attention(product, func, args, kwargs)
         out = self.linear(*args, **kwargs) if func is F.linear else self.other(func, args, kwargs)
-        if self.scope and self.scope[-1] not in self.between_projections:
+        if self.scope and self.layer not in self.between_projections:
             self.softmaxes.note(func, args, kwargs, out)
         return out
 
@@ -129,11 +142,10 @@ class Tap(TorchFunctionMode):
 
     def computed_attention(self, product: Product, func: Callable, args: tuple, kwargs: dict) -> Tensor:
         """A softmax that the layer computed, and now multiplies with the values."""
-        name = self.scope[-1]
         heads = of_heads(product, self.batch)
         if heads is None:
             raise LayerNotRecordedError(
-                f"the attention of layer {name!r} has the shape {tuple(product.weights.shape)}, and not (images, "
+                f"the attention of layer {self.layer!r} has the shape {tuple(product.weights.shape)}, and not (images, "
                 f"heads, queries, keys): what stands for the images and what for the heads is not known"
             )
         self.found = True
@@ -168,7 +180,7 @@ class Tap(TorchFunctionMode):
         found = [name for name in unusual if a[name] is not None] + ["add_zero_attn"] * a["add_zero_attn"]
         if found or a["query"].dim() != 3:
             raise LayerNotRecordedError(
-                f"layer {self.scope[-1]!r} calls nn.MultiheadAttention with {', '.join(found) or 'unbatched input'}, "
+                f"layer {self.layer!r} calls nn.MultiheadAttention with {', '.join(found) or 'unbatched input'}, "
                 f"which leads to attention over other keys than the tokens"
             )
         q, k, v = (part.unflatten(-1, (a["num_heads"], -1)).transpose(1, 2) for part in self._projected(a))
@@ -198,7 +210,9 @@ class Tap(TorchFunctionMode):
         self, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None, computed: Computed | None = None
     ) -> AttentionCall:
         """The attention that the innermost layer is about to compute."""
-        name = self.scope[-1]
+        name = self.layer
+        assert name is not None
+        self._nth[id(self.scope[-1])] += 1
         self.seen[name] += 1
         if self.seen[name] > 1:  # before its layout is asked, which may not hold for what comes now
             self._check(name, self.layers[name])
@@ -215,8 +229,8 @@ class Tap(TorchFunctionMode):
         token = _active.set(self)
         try:
             with ExitStack() as stack:
-                for name, module in self.layers.items():
-                    stack.callback(module.register_forward_pre_hook(self._enter(name)).remove)
+                for module, names in self.names.items():
+                    stack.callback(module.register_forward_pre_hook(self._enter(names)).remove)
                     stack.callback(module.register_forward_hook(self._leave, always_call=True).remove)
                 listen_to_steps(self, stack)
                 look = self.adapter.vit.register_forward_pre_hook(self._look_at_images, with_kwargs=True)
@@ -234,16 +248,21 @@ class Tap(TorchFunctionMode):
         count = self.seen[name]
         if count == 1 or (count == 0 and name in self.cross):  # an owner may read the tokens in another way
             return
-        how = f"ran {count} times in one forward" if count else "computed no softmax of scores that then met values"
+        how = (
+            f"ran {count} times in one forward, as where several views of an image go through one after another: "
+            f"explain the module that takes one view, on each of them"
+            if count
+            else "computed no softmax of scores that then met values"
+        )
         raise LayerNotRecordedError(
             f"expected one attention in layer {name!r} ({type(module).__name__}), but it {how}: "
             f"{type(self.adapter).__name__} cannot see the attention of this {type(self.adapter.model).__name__}"
         )
 
-    def _enter(self, name: str) -> Callable[..., None]:
+    def _enter(self, names: list[str | None]) -> Callable[..., None]:
         def hook(*_: Any) -> None:
             if self.active:
-                self.scope.append(name)
+                self.scope.append(names)
                 self.found = False
                 self.softmaxes.forget()
 
@@ -282,5 +301,5 @@ class Tap(TorchFunctionMode):
         layout = self.adapter.token_layout(size, arguments)
         order = layout.order if self.place.order is None else self.place.order
         readout = self.readout or layout.readout
-        self._layout = replace(layout, readout=readout, image_size=size, view=self.place.view, order=order)
+        self._layout = replace(layout, readout=readout, image_size=size, view=self.place.view or layout.view, order=order)
         return self._layout

@@ -1,0 +1,193 @@
+"""Models of nobody's library, whose attention is found by running them."""
+
+import math
+from collections.abc import Iterator, Mapping
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..access import Adapter, Grid, TokenLayout
+from ..access.registry import last_resort
+from ..errors import CaptumViTError, UnsupportedModelError
+from ..geometry import View
+from .finding import Attentions, attentions, watch
+from .labels import patches_of
+
+SIZES = (224, 32, 64, 96, 128, 160, 192, 256, 384, 448, 512, 518)
+MOST_PREFIX = 17  # tokens besides the patches
+TRIES = 40
+
+
+@last_resort
+class Found(Adapter):
+    """A Vision Transformer that no adapter knows: its attention is what a watched forward shows.
+
+    >>> adapter = adapt(model)  # somebody's own module
+    >>> list(adapter.attention_layers())
+    ['layers.0.attn', 'layers.1.attn']
+
+    The model runs once on an image of noise, of a size that it takes, and once on each other size that is asked for:
+    which softmax meets values over all tokens, which patch of the image each token is. All of it is checked against
+    what the model computes before a map is given.
+
+    Raises:
+        UnsupportedModelError: it is no Vision Transformer, does not run on an image alone, or no attention to single
+            patches is found.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self._layouts: dict[Grid, TokenLayout] = {}
+        self._size: Grid = ()
+        stem = self.stem
+        self.batch_dims = 5 if isinstance(stem, nn.Conv3d) else 4
+        self.attentions = self._find()
+
+    @classmethod
+    def matches(cls, model: nn.Module) -> bool:
+        return False
+
+    def _find(self) -> Attentions:
+        """From the first size, of those that the model may be made for, on which it runs."""
+        failed = None
+        for channels, size in _sizes(self):
+            images = self._noise(channels, size)
+            try:
+                with torch.enable_grad():
+                    finder, output = watch(self.model, images, {})
+                    scores = self.scores(output)
+            except CaptumViTError:
+                raise
+            except Exception as error:  # whatever a model raises for a size that it does not take
+                failed = failed or error
+                continue
+            found = attentions(finder, scores, type(self.model).__name__)
+            self._channels, self._size, self._count = channels, size, found.tokens
+            self._layouts[size] = self._layout(images, {})
+            return found
+        assert failed is not None
+        reason = str(failed).strip().splitlines()[0][:200] if str(failed).strip() else type(failed).__name__
+        raise UnsupportedModelError(
+            f"{type(self.model).__name__} has no adapter, and to find its attention it has to run on an image of noise, "
+            f"which it does on none of the sizes that were tried. The first said: {reason}. Give the model an attribute "
+            f"`image_size = (height, width)`, wrap it so that it takes images alone, or register an adapter "
+            f"(CONTRIBUTING.md)"
+        )
+
+    def _noise(self, channels: int, size: Grid) -> Tensor:
+        known = next((p for p in self.model.parameters() if p.is_floating_point()), torch.zeros(()))
+        draw = torch.Generator().manual_seed(0)
+        return torch.randn(1, channels, *size, generator=draw).to(known.device, known.dtype)
+
+    def prepare(self, images: Tensor, kwargs: Mapping[str, Any]) -> None:
+        size = self.size_of(images)
+        if size not in self._layouts:
+            self._layouts[size] = self._layout(images[:1].detach(), dict(kwargs))
+
+    def _layout(self, images: Tensor, kwargs: dict[str, Any]) -> TokenLayout:
+        """Where the tokens of images of this size lie."""
+        kind = type(self.model).__name__
+        images = images.clone().requires_grad_()
+        with torch.enable_grad():
+            finder, _ = watch(self.model, images.clone(), kwargs)
+        first = next((event for event in finder.events if event.queries == event.keys and event.keys == self._count), None)
+        if first is None:
+            largest = max((e.keys for e in finder.events if e.queries == e.keys), default=0)
+            first = next((event for event in finder.events if event.queries == event.keys == largest), None)
+        if first is None:
+            raise UnsupportedModelError(f"{kind} has no attention from tokens to tokens on images of this size")
+        patches = patches_of(first.values, images, kind)
+        prefix = [token for token in range(first.keys) if token not in set(patches.tokens.tolist())]
+        order = torch.tensor([*prefix, *patches.tokens.tolist()])
+        natural = torch.equal(order, torch.arange(first.keys))
+        size = self.size_of(images)
+        view = None
+        if any(patches.start):
+            height, width = (cells * side for cells, side in zip(patches.grid, patches.patch, strict=True))
+            view = View.of((size[1], size[0])).cropped(patches.start[1], patches.start[0], width, height)
+        return TokenLayout(
+            patches.grid, len(prefix), tuple(map(float, patches.patch)), order=None if natural else order, view=view
+        )
+
+    def attention_layers(self) -> dict[str, nn.Module]:
+        modules = dict(self.model.named_modules())
+        return {name: modules[module] for module, name in self._in_order()}
+
+    def _in_order(self) -> Iterator[tuple[str, str]]:
+        for module, names in self.attentions.layers.items():
+            yield from ((module, name) for name in names if name is not None)
+
+    def calls(self) -> dict[nn.Module, list[str | None]]:
+        modules = dict(self.model.named_modules())
+        return {modules[module]: names for module, names in self.attentions.layers.items()}
+
+    def token_layout(self, image_size: Grid, arguments: Mapping[str, Any]) -> TokenLayout:
+        if image_size not in self._layouts:
+            self.prepare(self._noise(self._channels, image_size), {})
+        return self._layouts[image_size]
+
+    @property
+    def cross_attention(self) -> Mapping[str, bool]:
+        return dict.fromkeys(self.attentions.cross, False)
+
+    @property
+    def image_size(self) -> Grid:
+        return self._size
+
+    @property
+    def in_channels(self) -> int:
+        return self._channels
+
+    @property
+    def headless(self) -> bool:
+        return not any(isinstance(m, nn.Linear) for name, m in self.model.named_modules() if "head" in name.split("."))
+
+
+def _sizes(adapter: Adapter) -> Iterator[tuple[int, Grid]]:
+    """Channels and sizes that the model may take, the likeliest first."""
+    model: Any = adapter.model
+    dims = adapter.batch_dims - 2
+    stem: Any = adapter.stem
+    channels = (stem.in_channels,) if stem is not None else (3, 1)
+    sizes: dict[Grid, None] = {}
+    for owner in (model, *(m for m in model.modules() if "embed" in type(m).__name__.lower()), getattr(model, "config", None)):
+        for name in ("image_size", "img_size", "input_size"):
+            said = getattr(owner, name, None)
+            if isinstance(said, int) and not isinstance(said, bool):
+                sizes[(said,) * dims] = None
+            elif isinstance(said, (tuple, list)) and len(said) == dims and all(isinstance(n, int) for n in said):
+                sizes[tuple(said)] = None
+    patches = [stem.kernel_size] if stem is not None else _patches_of_linear(model, dims)
+    for patch in patches:
+        sizes.update(dict.fromkeys(_sizes_of_positions(model, tuple(patch), dims)))
+    sizes.update(dict.fromkeys(((side,) * dims for side in SIZES[: len(SIZES) if dims == 2 else 4])))
+    tried = list(product(channels, sizes))
+    yield from tried[:TRIES]
+
+
+def _patches_of_linear(model: nn.Module, dims: int) -> list[tuple[int, ...]]:
+    """Sides of a patch that a linear stem may take."""
+    first = next((m for m in model.modules() if isinstance(m, nn.Linear)), None)
+    if first is None:
+        return []
+    sides = [round((first.in_features / channels) ** (1 / dims)) for channels in (3, 1)]
+    return [(side,) * dims for side, c in zip(sides, (3, 1), strict=True) if side**dims * c == first.in_features]
+
+
+def _sizes_of_positions(model: nn.Module, patch: tuple[int, ...], dims: int) -> Iterator[Grid]:
+    """Sizes for which there are as many patches as positions, squares first."""
+    tensors = [(name, t) for name, t in (*model.named_parameters(), *model.named_buffers()) if "pos" in name.lower()]
+    for count in dict.fromkeys(n for _, t in tensors for n in t.shape[:-1] if n > 1):
+        for patches in range(count, max(0, count - MOST_PREFIX), -1):
+            side = round(patches ** (1 / dims))
+            if side**dims == patches:
+                yield tuple(side * p for p in patch)
+        for patches in (count, count - 1):
+            if dims == 2:
+                rows = [r for r in range(2, math.isqrt(patches) + 1) if patches % r == 0 and patches // r <= 4 * r]
+                for r in reversed(rows):
+                    yield (r * patch[0], patches // r * patch[1])
+                    yield (patches // r * patch[0], r * patch[1])
+
