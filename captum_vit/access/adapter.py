@@ -166,6 +166,11 @@ class Adapter(ABC):
         return None
 
     @property
+    def measured(self) -> bool:
+        """Whether layouts are not said but measured, on the images that the model is given."""
+        return False
+
+    @property
     def mixes_before(self) -> bool:
         """Whether patches meet before the first attention layer, so that none of its tokens is of one patch alone."""
         return False

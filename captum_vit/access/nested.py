@@ -101,6 +101,10 @@ class NestedAdapter(Adapter):
         return self.inner.gap
 
     @property
+    def measured(self) -> bool:
+        return self.inner.measured
+
+    @property
     def mixes_before(self) -> bool:
         return self.inner.mixes_before
 

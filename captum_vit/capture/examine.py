@@ -77,10 +77,16 @@ def _found(adapter: Adapter, inputs: Inputs, edited: bool) -> Examined:
     if not hands.words:
         return Examined(edited=edited)
     subject = _subject(adapter, edited)
-    place = seen_place(subject, inputs)
+    place = WHOLE if adapter.measured else seen_place(subject, inputs)
     if adapter.gap is None and not adapter.mixes_before:
         check_places(subject, inputs, place)
     intact = adapter.gap is not None or tokens_stay(subject, inputs, place)
+    if adapter.measured and not intact:
+        raise UnsupportedModelError(
+            f"the tokens of {type(adapter.model).__name__} also meet outside the attention that was found in it, as in "
+            f"convolutions or attention of another kind: a map would leave that out. An adapter can say what it does "
+            f"(CONTRIBUTING.md)"
+        )
     return Examined(place, hands, intact, edited)
 
 

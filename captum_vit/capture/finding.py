@@ -1,9 +1,11 @@
 """Attention found in code of nobody's library, by one watched forward and one way back."""
 
+import itertools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -13,6 +15,8 @@ from torch.overrides import TorchFunctionMode
 
 from ..errors import UnsupportedModelError
 from .softmaxes import DROPOUTS, Softmaxes, of_heads
+
+MOST_PREFIX = 17  # tokens besides the patches
 
 
 @dataclass
@@ -36,9 +40,10 @@ class Event:
 class Finder(TorchFunctionMode):
     """Notes every attention of a forward, in order."""
 
-    def __init__(self, batch: int, limit: int | None = None) -> None:
+    def __init__(self, batch: int) -> None:
         super().__init__()
-        self.batch, self.limit = batch, limit
+        self.batch = batch
+        self.passed: dict[str, tuple[Any, Any]] = {}  # what each module was given first, and what it gave
         self.path: list[str] = [""]
         self.events: list[Event] = []
         self.other: list[str] = []  # products of a softmax that are no (images, heads, queries, keys)
@@ -59,15 +64,13 @@ class Finder(TorchFunctionMode):
             out = func(*args, **kwargs)
             if product is not None:
                 return self._product(product, out)
-            self.softmaxes.note(func, args, kwargs, out)
+            self.softmaxes.note(func, args, kwargs, out, self.path[-1])
             return out
 
-    def _add(self, values: Tensor, queries: int, keys: int, out: Tensor, **facts: Any) -> Tensor:
+    def _add(self, where: str, values: Tensor, queries: int, keys: int, out: Tensor, **facts: Any) -> Tensor:
         if not out.requires_grad:
             out = out.detach().requires_grad_()
-        self.events.append(Event(self.path[-1], values, queries, keys, out, **facts))
-        if self.limit is not None and len(self.events) > self.limit:
-            raise EnoughError
+        self.events.append(Event(where, values, queries, keys, out, **facts))
         return out
 
     def _kernel(self, func: Callable, args: tuple, kwargs: dict) -> Tensor:
@@ -76,14 +79,14 @@ class Finder(TorchFunctionMode):
         if value.dim() != 4:
             self.other.append(f"torch's kernel on {tuple(value.shape)} in {self.path[-1] or 'the model'}")
             return out
-        return self._add(value, query.shape[-2], key.shape[-2], out)
+        return self._add(self.path[-1], value, query.shape[-2], key.shape[-2], out)
 
     def _multi_head(self, func: Callable, args: tuple, kwargs: dict) -> Any:
         out, weights = func(*args, **kwargs)
         query, key = (args[i] if i < len(args) else kwargs[name] for i, name in enumerate(("query", "key")))
         heads = kwargs.get("num_heads", args[4] if len(args) > 4 else 1)
         values = key.transpose(0, 1).unflatten(-1, (heads, -1)).transpose(1, 2)  # where its rows are is all that counts
-        return self._add(values, query.shape[0], key.shape[0], out), weights
+        return self._add(self.path[-1], values, query.shape[0], key.shape[0], out), weights
 
     def _product(self, product: Any, out: Tensor) -> Tensor:
         heads = of_heads(product, self.batch)
@@ -94,27 +97,26 @@ class Finder(TorchFunctionMode):
         _, values, _, _ = heads
         followed = product.followed
         queries, keys = product.weights.shape[-2:]
-        return self._add(values, queries, keys, out, mixed=followed.mixed, sources=followed.sources)
+        where = _common(self.path[-1], followed.where)  # a softmax or a product may be a module of its own
+        return self._add(where, values, queries, keys, out, mixed=followed.mixed, sources=followed.sources)
 
 
-class EnoughError(Exception):
-    """As many attentions have been seen as were asked for."""
+def _common(one: str, other: str) -> str:
+    """The innermost module that two modules stand in, or are."""
+    parts = zip(one.split("."), other.split("."), strict=False)
+    return ".".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], parts))
 
 
-def watch(model: nn.Module, images: Tensor, kwargs: dict[str, Any], *, limit: int | None = None) -> tuple[Finder, Any]:
-    """A forward of the model, and its output; None where it was ended at the attention after `limit` others."""
-    finder = Finder(len(images), limit)
-    output = None
+def watch(model: nn.Module, images: Tensor, kwargs: dict[str, Any]) -> tuple[Finder, Any]:
+    """A forward of the model, and its output."""
+    finder = Finder(len(images))
     with ExitStack() as stack:
         for name, module in model.named_modules():
             stack.callback(module.register_forward_pre_hook(_enter(finder, name)).remove)
-            stack.callback(module.register_forward_hook(_leave(finder), always_call=True).remove)
+            stack.callback(module.register_forward_hook(_leave(finder, name), always_call=True).remove)
         stack.enter_context(torch.enable_grad())
         stack.enter_context(finder)
-        try:
-            output = model(images, **kwargs)
-        except EnoughError:
-            pass
+        output = model(images, **kwargs)
     return finder, output
 
 
@@ -125,70 +127,101 @@ def _enter(finder: Finder, name: str) -> Callable[..., None]:
     return hook
 
 
-def _leave(finder: Finder) -> Callable[..., None]:
-    def hook(*_: Any) -> None:
+def _leave(finder: Finder, name: str) -> Callable[..., None]:
+    def hook(module: nn.Module, args: tuple, output: Any = None) -> None:
         if len(finder.path) > 1:
             finder.path.pop()
+        finder.passed[name] = (args[0] if args else None, output)
 
     return hook
 
 
 @dataclass(frozen=True)
 class Attentions:
-    """The attention layers of a model: by the name of a module, what each attention in it is called, None for those
-    that the score does not depend on; and those whose queries are tokens of their own.
+    """The attention layers of a model.
 
-    tokens: of the image, in most layers.
+    layers: by the name of a module, what each attention in it is called; None for one that is no layer.
+    cross: those whose queries are tokens of their own.
+    tokens: the most keys of any layer.
+    patches: the keys that are patches.
     """
 
     layers: dict[str, list[str | None]]
     cross: tuple[str, ...]
     tokens: int
+    patches: int
 
 
-def attentions(finder: Finder, scores: Tensor, kind: str) -> Attentions:
-    """Which of the attentions that were seen are over the tokens of the image.
+def reached(events: Sequence[Event], scores: Tensor) -> list[Event]:
+    """Those that the scores depend on."""
+    if not scores.requires_grad or not events:
+        return []
+    flat = scores.flatten(1)
+    weights = torch.rand(flat.shape[1], generator=torch.Generator().manual_seed(0)).to(scores)
+    outs = [event.out for event in events]
+    found = torch.autograd.grad((flat @ weights).sum(), outs, allow_unused=True, retain_graph=True)
+    for event, gradient in zip(events, found, strict=True):
+        event.reached = gradient is not None and bool(gradient.any())
+    return [event for event in events if event.reached]
+
+
+def first_of_tokens(finder: Finder, events: Sequence[Event], kind: str) -> Event:
+    """The first attention in which tokens look at tokens.
 
     Raises:
-        UnsupportedModelError: none is, or what was seen is no attention to single tokens.
+        UnsupportedModelError: there is none; or not as many images come to it as are given.
     """
-    events = finder.events
-    if not events:
+    if not finder.events:
         told = f"; there is {finder.other[0]}" if finder.other else ""
         raise UnsupportedModelError(
             f"in {kind} no attention was found: no softmax over keys that is then multiplied with values{told}"
         )
-    found: list[Tensor | None] = [None] * len(events)
-    if scores.requires_grad:
-        weights = torch.rand(scores.flatten(1).shape[1], generator=torch.Generator().manual_seed(0)).to(scores)
-        score = (scores.flatten(1) @ weights).sum()
-        found = list(torch.autograd.grad(score, [event.out for event in events], allow_unused=True))
-    for event, gradient in zip(events, found, strict=True):
-        event.reached = gradient is not None and bool(gradient.any())
-    own = Counter(event.keys for event in events if event.reached and event.queries == event.keys)
-    if not own:
+    first = next((event for event in events if event.queries == event.keys), None)
+    if first is None:
         raise UnsupportedModelError(
             f"in {kind} no attention was found in which tokens look at tokens and that the score depends on"
         )
-    tokens = max(own, key=lambda count: (own[count], count))
+    if len(first.values) != finder.batch:
+        raise UnsupportedModelError(
+            f"of {finder.batch} images {len(first.values)} reach the attention of {kind}, as where a model makes several "
+            f"views, crops or windows of each in one batch: which of them a map belongs to is not known. Explain the "
+            f"module that takes one view, on each of them"
+        )
+    return first
+
+
+def attentions(finder: Finder, events: Sequence[Event], patches: int, kind: str) -> Attentions:
+    """Which of the attentions that were seen are over the tokens of the image.
+
+    Args:
+        events: those that the score depends on.
+        patches: how many patches the image has.
+    Raises:
+        UnsupportedModelError: what was seen is no attention to single patches all the way.
+    """
+    most = max(event.keys for event in events if event.queries == event.keys or event.keys - patches in range(MOST_PREFIX))
     layers: dict[str, list[str | None]] = {}
     cross = []
-    counts = Counter(event.module for event in events)
-    for event in events:
+    counts = Counter(event.module for event in finder.events)
+    trunk = 0
+    for event in finder.events:
         names = layers.setdefault(event.module, [])
         name = event.module or "attention"
         name = f"{name}#{len(names)}" if counts[event.module] > 1 or not event.module else name
-        is_pool = event.queries != event.keys and event.reached and tokens - event.keys in range(8)
-        if not event.reached or not (event.keys == event.queries == tokens or is_pool):
+        if not event.reached or (event.queries != event.keys and event.keys - patches not in range(MOST_PREFIX)):
             names.append(None)
             continue
-        _check(event, name, kind)
+        _check(event, name, kind, patches, most)
         names.append(name)
-        cross += [name] if is_pool else []
-    return Attentions({k: v for k, v in layers.items() if any(v)}, tuple(cross), tokens)
+        if event.queries == event.keys:
+            trunk = max(trunk, event.keys)
+        elif event.keys <= trunk:
+            cross.append(name)
+    _check_again(finder.events, layers, kind)
+    return Attentions({k: v for k, v in layers.items() if any(v)}, tuple(cross), most, patches)
 
 
-def _check(event: Event, name: str, kind: str) -> None:
+def _check(event: Event, name: str, kind: str, patches: int, most: int) -> None:
     if event.mixed:
         raise UnsupportedModelError(
             f"{kind} lets its heads talk to each other between softmax and values ({name}), so that no head has an "
@@ -199,3 +232,25 @@ def _check(event: Event, name: str, kind: str) -> None:
             f"in {kind} the attention of {name} is made of {event.sources} softmaxes: which of them a map should show "
             f"is not known"
         )
+    if event.queries == event.keys and event.keys not in (patches, most):
+        raise UnsupportedModelError(
+            f"in {kind} the attention of {name} is over {event.keys} tokens, and others are over {most}, of which "
+            f"{patches} are patches: tokens are dropped, merged, added or put into windows on the way, and which patch "
+            f"each stands for is not known"
+        )
+
+
+def _check_again(events: Sequence[Event], layers: Mapping[str, Sequence[str | None]], kind: str) -> None:
+    """A module that runs again must go on from where it ended: else it looks at another view."""
+    for module, names in layers.items():
+        own = [event for event in events if event.module == module and event.reached]
+        if sum(name is not None for name in names) < 2:
+            continue
+        for one, other in itertools.pairwise(own):
+            (gradient,) = torch.autograd.grad(other.values.sum(), one.out, allow_unused=True, retain_graph=True)
+            if gradient is None:
+                raise UnsupportedModelError(
+                    f"in {kind} {module or 'the model'} ran {len(own)} times in one forward, and not on what it gave "
+                    f"before, as where several views of an image go through one after another: which of them a map "
+                    f"belongs to is not known. Explain the module that takes one view, on each of them"
+                )

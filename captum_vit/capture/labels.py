@@ -5,6 +5,7 @@ random u, the gradient at a pixel is that of its token, times c. So its ratio fo
 number, and c(r) = r^2 shows whether several tokens read the pixel.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
@@ -14,6 +15,8 @@ from torch import Tensor
 from ..access import Grid
 from ..errors import UnsupportedModelError
 
+DIRECTIONS = 3  # in which the values are looked at where each token is asked by itself
+OFF = 0.35  # of a cell, by which the centre of what a token reads may lie off its middle
 CERTAIN = 0.1  # of a token's number, up to which a ratio counts as it
 
 
@@ -22,7 +25,7 @@ class Patches:
     """Where the patches are: their grid, sides in pixels, the first pixel, and the token of each, row by row."""
 
     grid: Grid
-    patch: tuple[int, ...]
+    patch: tuple[float, ...]
     start: tuple[int, ...]
     tokens: Tensor
 
@@ -30,33 +33,96 @@ class Patches:
 def patches_of(values: Tensor, images: Tensor, kind: str) -> Patches:
     """The patches, from the values (1, H, N, d) of the first attention and the image (1, C, *size) they come from.
 
+    Where each pixel goes into one token, they are the pixels of each. Where patches overlap, the image is resized on
+    the way or normalised as a whole, they are the cells around the centre of what each token reads.
+
     Raises:
-        UnsupportedModelError: pixels go into several tokens, or the patches are no grid of equal rectangles.
+        UnsupportedModelError: the tokens lie on no grid of equal cells.
     """
     labels = _labels(values, images)
-    known = labels >= 0
-    if not known.any() or (labels == -2).float().mean() > 0:
-        reason = (
-            "each pixel reaches several tokens, as where patches overlap, the image is resized on the way, or tokens "
-            "meet before"
-            if (labels == -2).any()
-            else "no gradient reaches the image"
-        )
+    if not (labels != -1).any():
+        raise UnsupportedModelError(f"where the tokens of {kind} lie is not known: no gradient reaches the image")
+    found = None if (labels == -2).any() else _of_pixels(labels)
+    found = found or _of_centres(values, images)
+    if found is None:
         raise UnsupportedModelError(
-            f"where the tokens of {kind} lie on the image is not known: before its first attention {reason}"
+            f"where the tokens of {kind} lie on the image is not known: what they read of it is no grid of equal cells, "
+            f"as where tokens meet before the first attention"
         )
+    return found
+
+
+def _of_pixels(labels: Tensor) -> Patches | None:
+    """From the token of each pixel; None unless they are a grid of equal rectangles."""
+    known = labels >= 0
     boxes = {int(token): _box(labels == token) for token in labels[known].unique()}
     starts = [sorted({box[0][axis] for box in boxes.values()}) for axis in range(labels.dim())]
     grid = tuple(map(len, starts))
     sides = {tuple(stop - first for first, stop in zip(*box, strict=True)) for box in boxes.values()}
-    filled = sum(prod(side) for side in sides) * len(boxes) == int(known.sum()) * len(sides)
-    if prod(grid) != len(boxes) or len(sides) != 1 or not filled:
-        raise UnsupportedModelError(
-            f"the tokens of {kind} lie on no grid of equal patches: {len(boxes)} of them cover the image in pieces of "
-            f"{', '.join('x'.join(map(str, side)) for side in sorted(sides)[:3])} pixels"
-        )
+    if len(sides) != 1 or prod(grid) != len(boxes) or prod(next(iter(sides))) * len(boxes) != int(known.sum()):
+        return None
     by_place = sorted(boxes, key=lambda token: boxes[token][0])
-    return Patches(grid, next(iter(sides)), tuple(axis[0] for axis in starts), torch.tensor(by_place))
+    patch = tuple(map(float, next(iter(sides))))
+    return Patches(grid, patch, tuple(axis[0] for axis in starts), torch.tensor(by_place))
+
+
+def _of_centres(values: Tensor, images: Tensor) -> Patches | None:
+    """From the centre of what each token reads; None unless centres are a grid."""
+    centres = _centres(values, images)  # (tokens, axes); NaN for those that read nothing
+    tokens = (~centres.isnan().any(1)).nonzero().flatten()
+    places, size = centres[tokens], torch.tensor(images.shape[2:], dtype=torch.float64)
+    low, high = places.amin(0), places.amax(0)
+    for grid in _grids(len(tokens), len(size)):
+        cells = torch.tensor(grid, dtype=torch.float64)
+        pitch = torch.where(cells > 1, (high - low) / (cells - 1).clamp_min(1), size)
+        index = torch.where(cells > 1, (places - low) / pitch.clamp_min(1e-9), torch.zeros_like(places))
+        nearest = index.round()
+        if (index - nearest).abs().max() > OFF or len(nearest.unique(dim=0)) < len(tokens):
+            continue
+        if ((pitch / pitch.min()).max() > 4) or ((low - pitch / 2).abs() > pitch).any():
+            continue
+        whole = (pitch * cells - size).abs() < pitch / 2
+        patch = torch.where(whole, size / cells, pitch.round())
+        order = nearest @ torch.tensor([prod(grid[axis + 1 :]) for axis in range(len(grid))], dtype=torch.float64)
+        start = tuple(0 for _ in grid)
+        return Patches(grid, tuple(patch.tolist()), start, tokens[order.argsort()])
+    return None
+
+
+def _grids(count: int, axes: int) -> Iterator[Grid]:
+    """Grids of so many cells, squares first."""
+    if axes == 1:
+        yield (count,)
+        return
+    firsts = [n for n in range(1, count + 1) if count % n == 0]
+    for first in sorted(firsts, key=lambda n: abs(n - count ** (1 / axes))):
+        for rest in _grids(count // first, axes - 1):
+            yield (first, *rest)
+
+
+def _centres(values: Tensor, images: Tensor) -> Tensor:
+    """Mean place of the pixels that each token reads most, in pixels as edges count."""
+    draw = torch.Generator().manual_seed(0)
+    shape = images.shape[2:]
+    axes = [(torch.arange(side) + 0.5).double() for side in shape]
+    energy = torch.zeros(values.shape[2], *shape, dtype=torch.float64)
+    for _ in range(DIRECTIONS):
+        direction = torch.randn(values.shape[1], 1, values.shape[3], generator=draw).to(values)
+        each = (values[0] * direction).sum((0, 2))
+        for token in range(len(each)):
+            (gradient,) = torch.autograd.grad(each[token], images, retain_graph=True, allow_unused=True)
+            if gradient is not None:
+                energy[token] += gradient[0].double().square().sum(0).cpu()
+    strongest = energy.flatten(1).amax(1)
+    energy = torch.where(energy > 0.1 * strongest.view(-1, *[1] * len(shape)), energy.sqrt(), 0)
+    energy[strongest < 1e-9 * strongest.max()] = torch.nan
+    total = energy.flatten(1).sum(1)
+    places = []
+    for axis, place in enumerate(axes):
+        others = [other + 1 for other in range(len(shape)) if other != axis]
+        along = energy.sum(others) if others else energy
+        places.append((along * place).sum(1) / total)
+    return torch.stack(places, 1)
 
 
 def _labels(values: Tensor, images: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ class Followed:
 
     scores: before it.  now: what it has become.  changed: whether numbers are no longer those of the softmax.
     moved: whether its axes may stand elsewhere.  mixed: whether heads met, as in talking heads.
-    sources: how many softmaxes went into it.
+    sources: how many softmaxes went into it.  where: in which module the first was.
     """
 
     scores: Tensor
@@ -52,6 +52,7 @@ class Followed:
     moved: bool = False
     mixed: bool = False
     sources: int = 1
+    where: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class Softmaxes:
         product = _of_matmul(followed, pair, place) if equation is None else _of_einsum(followed, equation, pair, place)
         return product if product is None or not followed.moved or _keys_last(product) else None
 
-    def note(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> None:
+    def note(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any, where: str = "") -> None:
         """Follow what a function made of a softmax, or begin to."""
         if not isinstance(out, Tensor):
             return
@@ -102,7 +103,7 @@ class Softmaxes:
             scores = args[0] if args else kwargs["input"]
             dim = kwargs.get("dim", args[1] if len(args) > 1 else None)
             if dim in (-1, scores.dim() - 1) and scores.dim() > 1:
-                self._open[id(out)] = Followed(scores, out)
+                self._open[id(out)] = Followed(scores, out, where=where)
             return
         if not self._open:
             return

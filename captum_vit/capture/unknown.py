@@ -1,8 +1,8 @@
 """Models of nobody's library, whose attention is found by running them."""
 
 import math
-from collections.abc import Iterator, Mapping
-from itertools import product
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise, product
 from typing import Any
 
 import torch
@@ -12,11 +12,10 @@ from ..access import Adapter, Grid, TokenLayout
 from ..access.registry import last_resort
 from ..errors import CaptumViTError, UnsupportedModelError
 from ..geometry import View
-from .finding import Attentions, attentions, watch
-from .labels import patches_of
+from .finding import MOST_PREFIX, Attentions, Finder, attentions, first_of_tokens, reached, watch
+from .labels import Patches, patches_of
 
 SIZES = (224, 32, 64, 96, 128, 160, 192, 256, 384, 448, 512, 518)
-MOST_PREFIX = 17  # tokens besides the patches
 TRIES = 40
 
 
@@ -55,18 +54,11 @@ class Found(Adapter):
         for channels, size in _sizes(self):
             images = self._noise(channels, size)
             try:
-                with torch.enable_grad():
-                    finder, output = watch(self.model, images, {})
-                    scores = self.scores(output)
+                return self._find_on(images)
             except CaptumViTError:
                 raise
             except Exception as error:  # whatever a model raises for a size that it does not take
                 failed = failed or error
-                continue
-            found = attentions(finder, scores, type(self.model).__name__)
-            self._channels, self._size, self._count = channels, size, found.tokens
-            self._layouts[size] = self._layout(images, {})
-            return found
         assert failed is not None
         reason = str(failed).strip().splitlines()[0][:200] if str(failed).strip() else type(failed).__name__
         raise UnsupportedModelError(
@@ -75,6 +67,20 @@ class Found(Adapter):
             f"`image_size = (height, width)`, wrap it so that it takes images alone, or register an adapter "
             f"(CONTRIBUTING.md)"
         )
+
+    def _find_on(self, images: Tensor) -> Attentions:
+        kind = type(self.model).__name__
+        with torch.enable_grad():
+            images = images.requires_grad_()
+            finder, output = watch(self.model, images.clone(), {})
+            events = reached(finder.events, self.scores(output))
+            first = first_of_tokens(finder, events, kind)
+            patches = patches_of(first.values, images, kind)
+            found = attentions(finder, events, len(patches.tokens), kind)
+        self._blocks = blocks_of(self.model, finder, [name for names in found.layers.values() for name in names if name])
+        self._channels, self._size = images.shape[1], self.size_of(images)
+        self._layouts[self._size] = self._layout_of(patches, first.keys, found.tokens - found.patches, self._size)
+        return found
 
     def _noise(self, channels: int, size: Grid) -> Tensor:
         known = next((p for p in self.model.parameters() if p.is_floating_point()), torch.zeros(()))
@@ -89,27 +95,32 @@ class Found(Adapter):
     def _layout(self, images: Tensor, kwargs: dict[str, Any]) -> TokenLayout:
         """Where the tokens of images of this size lie."""
         kind = type(self.model).__name__
-        images = images.clone().requires_grad_()
         with torch.enable_grad():
+            images = images.clone().requires_grad_()
             finder, _ = watch(self.model, images.clone(), kwargs)
-        first = next((event for event in finder.events if event.queries == event.keys and event.keys == self._count), None)
-        if first is None:
-            largest = max((e.keys for e in finder.events if e.queries == e.keys), default=0)
-            first = next((event for event in finder.events if event.queries == event.keys == largest), None)
-        if first is None:
-            raise UnsupportedModelError(f"{kind} has no attention from tokens to tokens on images of this size")
-        patches = patches_of(first.values, images, kind)
-        prefix = [token for token in range(first.keys) if token not in set(patches.tokens.tolist())]
-        order = torch.tensor([*prefix, *patches.tokens.tolist()])
-        natural = torch.equal(order, torch.arange(first.keys))
-        size = self.size_of(images)
+            first = first_of_tokens(finder, finder.events, kind)
+            patches = patches_of(first.values, images, kind)
+        prefix = self.attentions.tokens - self.attentions.patches
+        return self._layout_of(patches, first.keys, prefix, self.size_of(images))
+
+    def _layout_of(self, patches: Patches, tokens: int, prefix: int, size: Grid) -> TokenLayout:
+        own = set(patches.tokens.tolist())
+        order = torch.tensor([*(token for token in range(tokens) if token not in own), *patches.tokens.tolist()])
+        if torch.equal(order, torch.arange(tokens)) or tokens < prefix + len(own):
+            order = None if torch.equal(order, torch.arange(tokens)) else torch.cat([torch.arange(prefix), order + prefix])
         view = None
         if any(patches.start):
-            height, width = (cells * side for cells, side in zip(patches.grid, patches.patch, strict=True))
+            height, width = (round(cells * side) for cells, side in zip(patches.grid, patches.patch, strict=True))
             view = View.of((size[1], size[0])).cropped(patches.start[1], patches.start[0], width, height)
-        return TokenLayout(
-            patches.grid, len(prefix), tuple(map(float, patches.patch)), order=None if natural else order, view=view
-        )
+        return TokenLayout(patches.grid, prefix, patches.patch, order=order, view=view)
+
+    def blocks(self) -> dict[str, nn.Module]:
+        modules = dict(self.model.named_modules())
+        return {name: modules[block] for name, block in self._blocks.items()}
+
+    @property
+    def measured(self) -> bool:
+        return True
 
     def attention_layers(self) -> dict[str, nn.Module]:
         modules = dict(self.model.named_modules())
@@ -185,9 +196,45 @@ def _sizes_of_positions(model: nn.Module, patch: tuple[int, ...], dims: int) -> 
             if side**dims == patches:
                 yield tuple(side * p for p in patch)
         for patches in (count, count - 1):
+            if dims == 3:
+                yield from (tuple(n * p for n, p in zip(grid, patch, strict=True)) for grid in _boxes(patches))
             if dims == 2:
                 rows = [r for r in range(2, math.isqrt(patches) + 1) if patches % r == 0 and patches // r <= 4 * r]
                 for r in reversed(rows):
                     yield (r * patch[0], patches // r * patch[1])
                     yield (patches // r * patch[0], r * patch[1])
 
+
+
+def blocks_of(model: nn.Module, finder: Finder, layers: Sequence[str]) -> dict[str, str]:
+    """The module around each attention layer whose output is the input of that around the next; none if there is none.
+
+    Only then it is the token stream: a skip connection may lead past what stands in a list.
+    """
+    paths = [name.partition("#")[0].split(".") for name in layers]
+    if len(set(map(tuple, paths))) < len(paths):
+        return {}
+    for depth in range(1, max(map(len, paths)) + 1):
+        chosen = [".".join(path[:depth]) for path in paths]
+        distinct = list(dict.fromkeys(chosen))
+        if len(distinct) < 2 and len(layers) > 1:
+            continue
+        passed = [finder.passed.get(name) for name in distinct]
+        if all(passed) and all(_goes_on(a, b) for a, b in pairwise(passed)):
+            return dict(zip(layers, chosen, strict=True))
+    return {}
+
+
+def _goes_on(one: Any, other: Any) -> bool:
+    """Whether one module's output is the other's input."""
+    output, given = one[1], other[0]
+    output = output[0] if isinstance(output, (tuple, list)) and output else output
+    return isinstance(output, Tensor) and output is given and output.dim() == 3
+
+
+def _boxes(count: int) -> Iterator[Grid]:
+    """Grids of a volume with so many cells, the most even first."""
+    found = [
+        (a, b, count // (a * b)) for a in range(2, count) for b in range(2, count) if count % (a * b) == 0 and a * b < count
+    ]
+    yield from sorted(found, key=lambda sides: max(sides) / min(sides))
