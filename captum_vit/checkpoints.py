@@ -157,7 +157,8 @@ def _chosen(found: Mapping[str, Any], key: str | None, path: Path) -> tuple[str,
         before = [name for name in names if any(each.startswith(f"{key}.") for each in found[name])]
         if not named and not before:
             raise ModelLoadError(
-                f"the checkpoint {str(path)!r} has no weights under {key!r}; it has {_listed(names)}{nearest(key, names)}"
+                f"the checkpoint {str(path)!r} has no weights under {key!r}; it has {_listed(names)}"
+                f"{nearest(key, names)}"
             )
         return _best(named or before)[0], ()
     best = _best(names)
