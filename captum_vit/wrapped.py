@@ -4,8 +4,8 @@ What a ViT's configuration says is true of the module around it only where that 
 they are: that is seen by running it once.
 """
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .access import Adapter, adapt, unwrap
 from .access.nested import NestedAdapter
-from .capture import untouched
+from .capture import Inputs, untouched
 from .errors import OptionError, PreprocessingError, brief
 from .models import LoadedModel, load_model
 from .preprocessing import Preprocessing, read_preprocessing
@@ -49,21 +49,26 @@ def look_inside(adapter: Adapter) -> Inside | None:
     images = torch.cat([adapter.example(adapter.image_size, draw) for _ in range(2)]).to(weight)
     pixels: list[Tensor] = []
     scores: list[Any] = []
-    with ExitStack() as stack:
-        first = next((m for m in adapter.vit.modules() if isinstance(m, nn.Conv2d)), None)
-        if first is not None:
-            handle = first.register_forward_pre_hook(lambda _, args: pixels.extend(args[:1]))
-            stack.callback(handle.remove)
-        stack.callback(adapter.inner.model.register_forward_hook(lambda *args: scores.append(args[2])).remove)
-        stack.enter_context(untouched(adapter))
-        stack.enter_context(torch.no_grad())
+    with untouched(adapter), torch.no_grad(), _heard(adapter, pixels, scores):
         try:
-            outer = adapter.scores(adapter.model(images))
+            outer = adapter.scores(Inputs(images).run(adapter.model))
             inner = adapter.inner.scores(scores[0]) if len(scores) == 1 else None
         except Exception:  # it wants more than images, or is anybody's: then nothing is known of it
             return unseen
     same = _same_images(images, pixels)
     return replace(unseen, same_images=same, outputs="others" if inner is None else _relation(outer, inner))
+
+
+@contextmanager
+def _heard(adapter: NestedAdapter, pixels: list[Tensor], scores: list[Any]) -> Iterator[None]:
+    """Notes what the ViT is given, and what it gives."""
+    first = next((m for m in adapter.vit.modules() if isinstance(m, nn.Conv2d)), None)
+    with ExitStack() as stack:
+        if first is not None:
+            handle = first.register_forward_pre_hook(lambda _, args: pixels.extend(args[:1]))
+            stack.callback(handle.remove)
+        stack.callback(adapter.inner.model.register_forward_hook(lambda *args: scores.append(args[2])).remove)
+        yield
 
 
 def _same_images(images: Tensor, pixels: list[Tensor]) -> bool | None:

@@ -1,8 +1,10 @@
 """One forward of a model, listened to; and the way back through it."""
 
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,11 +17,14 @@ from ..errors import UnsupportedModelError
 from ..targets import Output, Target
 from ..targets.base import check_attached
 from .inputs import Inputs
+from .interrupts import INTERRUPTS
 from .listeners import Watch
 from .place import WHOLE, Place
 from .streams import Streams
 from .taps import ForwardTap, Keep, Kept, Valve
 from .untouched import own_backward
+
+Listen = Callable[[ExitStack], None]  # registers hooks, until the stack ends
 
 
 class HookEditedError(Exception):
@@ -131,21 +136,27 @@ def run_forward(
     tap = tap or ForwardTap(adapter, inputs, readout, keep, graph, place)
     stream = Streams(adapter, lambda: tap.active, graph) if streams else None
     watch = Watch(watched, lambda: tap.active)
-    with torch.set_grad_enabled(graph), ExitStack() as stack:
-        stack.enter_context(tap.listening())
-        watch.listen(stack)
-        if stream is not None:
-            stream.listen(stack)
-        if also is not None:
-            also(tap, stack)
-        for module in constant:
-            stack.callback(module.register_forward_hook(_constant_output(tap)).remove)
+    listeners: list[Listen] = [watch.listen, partial(_hold_constant, tap, constant)]
+    listeners += [] if stream is None else [stream.listen]
+    listeners += [] if also is None else [partial(also, tap)]
+    with torch.enable_grad() if graph else torch.no_grad(), _listening(tap, listeners):
+        INTERRUPTS.let_through(sys._getframe())
         raw = inputs.run(adapter.model)
         scores = adapter.scores(raw)
     if watch.edited:
         raise HookEditedError(type(watch.edited[0]).__name__)
     output = Output(raw, scores, adapter.headless)
     return Forward(adapter, output, tap.layout, tap.kept, tap.valve, stream.tokens() if stream else {})
+
+
+@contextmanager
+def _listening(tap: ForwardTap, listeners: Iterable[Listen]) -> Iterator[None]:
+    """A tap and other hooks in place: in a context, so that an interrupt waits until it is known how each comes off."""
+    with ExitStack() as stack:
+        stack.enter_context(tap.listening())
+        for listen in listeners:
+            listen(stack)
+        yield
 
 
 def filled(tensors: Mapping[str, Tensor], gradients: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
@@ -166,6 +177,11 @@ def check_reached(adapter: Adapter, found: Mapping[str, Tensor | None], names: C
             or f"the scores are cut off from {', '.join(cut)}, as by checkpointing with use_reentrant=True or by "
             f".detach(): no gradient can be taken"
         )
+
+
+def _hold_constant(tap: ForwardTap, modules: Iterable[nn.Module], stack: ExitStack) -> None:
+    for module in modules:
+        stack.callback(module.register_forward_hook(_constant_output(tap)).remove)
 
 
 def _constant_output(tap: ForwardTap) -> Any:
