@@ -73,7 +73,7 @@ def check_inspection(layout: Layout) -> None:
     with allowed(layout):
         view = inspect(known.model, layout.size)
         steps = known.truth.steps
-        assert [layer.name for layer in view.layers] == [step.name for step in steps]
+        assert [layer.name.split("#")[0] for layer in view.layers] == [step.name for step in steps]
         assert [layer.heads for layer in view.layers] == [step.a.shape[1] for step in steps]
         assert view.layout.grid == layout.grid
         assert tuple(view.layout.patch) == layout.pixels

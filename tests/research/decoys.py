@@ -116,6 +116,6 @@ LAYOUTS = [
     Layout("product thrown away", lambda: randomise(Plain(ThrownAway)), {ThrownAway: projected_parts}),
     Layout("probabilities times embeddings", lambda: randomise(ClassesOfClasses()), OWN),
     Layout("softmax over blocks", lambda: randomise(SumOfLayers()), OWN, depths=lambda model: model.mix.softmax(0)),
-    Layout("softmax over branches of the stem", lambda: with_stem(Recalibrated), OWN),
+    Layout("softmax over branches of the stem", lambda: with_stem(Recalibrated), OWN, uncertain=True),
     Layout("softmax over places in the stem", lambda: with_stem(ContextStem), OWN, uncertain=True),
 ]

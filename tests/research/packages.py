@@ -85,7 +85,12 @@ LAYOUTS = [
     Layout("vit-pytorch SimpleViT", made(simple_vit.SimpleViT), {simple_vit.Attention: parts}, extra=0, **PATCHES),
     Layout("vit-pytorch DistillableViT", made(distill.DistillableViT), {vit.Attention: parts}),
     Layout("vit-pytorch parallel", made(parallel_vit.ViT), {parallel_vit.Attention: parts}),
-    Layout("vit-pytorch, small data", made(vit_for_small_dataset.ViT), {vit_for_small_dataset.LSA: local_parts}),
+    Layout(
+        "vit-pytorch, small data",
+        made(vit_for_small_dataset.ViT),
+        {vit_for_small_dataset.LSA: local_parts},
+        uncertain=True,
+    ),
     Layout(
         "vit-pytorch, norms of q and k",
         made(simple_vit_with_qk_norm.SimpleViT),

@@ -77,10 +77,10 @@ LAYOUTS = [
     Layout("a remainder", lambda: randomise(Dino()), {Attention: dino_parts}, size=(37, 39), patch=(8, 8)),
     Layout("padded", lambda: randomise(Ordered(Padded(8, 8))), OWN, size=(27, 29), patch=(8, 8)),
     Layout("grey", lambda: randomise(Ordered(Oblong(8, 8, 1))), OWN, channels=1),
-    Layout("norms in the stem", lambda: randomise(Ordered(Normalised())), OWN),
+    Layout("norms in the stem", lambda: randomise(Ordered(Normalised())), OWN, uncertain=True),
     Layout("one row of patches", lambda: randomise(Ordered(Oblong(32, 2))), OWN, (1, 16)),
     Layout("as many patches in two rows", lambda: randomise(Ordered(Permuted())), OWN, (2, 8), size=(16, 64)),
-    prepared("standardised", standardised),
-    prepared("resized", resized, size=(48, 64)),
+    prepared("standardised", standardised, uncertain=True),
+    prepared("resized", resized, size=(48, 64), uncertain=True),
     prepared("mirrored", mirrored, patches=MIRRORED),
 ]

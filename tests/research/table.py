@@ -42,7 +42,7 @@ def row(layout: Layout) -> str:
             describe(view.layout.readout, view.prefix_tokens),
             f"{len(view.layers)}, `{view.layers[0].name}` ...",
         ]
-    except CaptumViTError as error:
+    except Exception as error:
         seen = [first_line(error), "", ""]
     errors = [deviation(layout, name) for name in METHODS]
     return f"| {layout.name} | {' | '.join(seen + errors)} |\n"
@@ -53,8 +53,8 @@ def deviation(layout: Layout, method: str) -> str:
     known = case(layout)
     try:
         found = explain(METHODS[method](known.model), known.x, TARGET)
-    except CaptumViTError as error:
-        return type(error).__name__
+    except Exception as error:
+        return first_line(error).split(":")[0]
     expected = known.map(method)
     if found.shape != expected.shape:
         return f"{tuple(found.shape)} for {tuple(expected.shape)}"
@@ -65,16 +65,19 @@ def refusal(layout: Layout) -> str:
     """Why there is no map."""
     try:
         explain(METHODS["agcam"](layout.build().double()), layout.images(), TARGET)
-    except CaptumViTError as error:
+    except Exception as error:
         return f"refused: {first_line(error)}"
     return "explained, which is wrong"
 
 
 def first_line(error: Exception) -> str:
-    """The start of a message, for a cell."""
-    return f"{type(error).__name__}: {str(error).splitlines()[0][:160]}".replace("|", "/")
+    """The start of a message, for a cell; an error that nobody raised on purpose is marked."""
+    mark = "" if isinstance(error, CaptumViTError) else "! "
+    return f"{mark}{type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]}".replace("|", "/")
 
 
 if __name__ == "__main__":
     layouts = all_layouts()
-    print(HEAD + "".join(row(layouts[name]) for name in sys.argv[1:] or layouts), end="")
+    print(HEAD, end="")
+    for name in sys.argv[1:] or layouts:
+        print(row(layouts[name]), end="", flush=True)
