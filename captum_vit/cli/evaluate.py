@@ -132,9 +132,9 @@ def evaluate(
             device=device,
         )
         options: dict[str, Any] = {"actors": actors, "num_gpus": gpus} if engine == "ray" else {}
-        options["threads"] = threads or _threads(options.get("actors", 1))
+        options["threads"], note = _threads(threads, options.get("actors", 1))
         with _waiting(f"loading {model} and {data}, and asking each method once") as ready:
-            meter = _meter(ready)
+            meter = _meter(ready, note)
             board = runs.evaluate(plan, out, engine=engine, retry=retry, progress=meter, **options)
         runs.write_summary(board, out)
     _say_board(board)
@@ -187,22 +187,25 @@ def _waiting(text: str) -> Iterator[Callable[[], None]]:
         ready()
 
 
-def _meter(ready: Callable[[], None]) -> "Callable[[int, int], Meter]":
-    """Tells how far a run is, once it begins."""
+def _meter(ready: Callable[[], None], note: str) -> "Callable[[int, int], Meter]":
+    """Tells how far a run is, once it begins, and before it what there is to know."""
 
     def begin(items: int, before: int) -> Progress:
         ready()
+        if note:
+            complain(f"Note: {note}")
         return Progress(items, "item", done=before)
 
     return begin
 
 
-def _threads(workers: int) -> int:
-    """Of each process; told where others leave fewer than there are cores."""
+def _threads(asked: int | None, workers: int) -> tuple[int, str]:
+    """Of each process; and a note, where others leave fewer than there are cores."""
+    if asked is not None:
+        return asked, ""
     threads, cores = threads_here(workers), usable_cores()
-    if threads * workers < cores:
-        complain(f"Note: {threads} of {cores} cores for each process, since others are busy; --threads takes more")
-    return threads
+    busy = f"{threads} of {cores} cores for each process, since others are busy; --threads takes more"
+    return threads, busy if threads * workers < cores else ""
 
 
 def _complain_of_failures(board: "Leaderboard") -> bool:

@@ -55,8 +55,14 @@ def cut(folder: Path, size: int) -> None:
 def flipped(folder: Path) -> None:
     """One bit of the numbers, which the file's footer says nothing of."""
     data = bytearray(shard(folder, 1).read_bytes())
-    data[len(data) // 4] ^= 1
+    chunk = pq.ParquetFile(shard(folder, 1)).metadata.row_group(0).column(0)
+    data[_start(chunk) + chunk.total_compressed_size - 1] ^= 1
     shard(folder, 1).write_bytes(data)
+
+
+def _start(chunk: pq.ColumnChunkMetaData) -> int:
+    """Where a column begins in its file: a dictionary comes before its data."""
+    return chunk.dictionary_page_offset if chunk.has_dictionary_page else chunk.data_page_offset
 
 
 def of_another_run(folder: Path) -> None:
