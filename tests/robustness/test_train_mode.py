@@ -18,6 +18,7 @@ from captum_vit.capture import Inputs, Run, untouched
 from captum_vit.capture.draws import draws as op_draws
 from captum_vit.capture.private import AsFound, Private
 from captum_vit.errors import UnsupportedModelError
+from captum_vit.wrapped import look_inside
 from tests.fingerprint import changes, fingerprint
 from tests.helpers import CLASSES, METHODS, WIDTH, assert_close, explain, images, relative_error, timm_vit
 
@@ -369,3 +370,10 @@ def test_gradients_of_several_targets_at_once():
     assert not changes(before, fingerprint(model, x))
     with untouched(adapt(model)):
         assert torch._C._len_torch_dispatch_stack() == 0  # between the forwards, this thread is as it was
+
+
+def test_a_look_inside_a_wrapper_changes_nothing():
+    model = counting()
+    before = fingerprint(model)
+    assert look_inside(adapt(model)) is not None
+    assert not changes(before, fingerprint(model))
