@@ -84,7 +84,7 @@ def check_inspection(layout: Layout) -> None:
         if layout.patches is None:
             assert readout.prefix == layout.read
             share = [seen.layout.share for seen, step in zip(view.layers, steps, strict=True) if step.skip][-1]
-            assert_close(share, layout.start())
+            assert_close(share, layout.start()[: len(share)])
 
 
 def check_refusal(layout: Layout, method: str) -> None:
