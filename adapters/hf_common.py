@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from captum_vit.access import CLASS, Adapter, Grid, Readout, Switch, TokenLayout, unaltered
 from captum_vit.adapters.hf_tokens import patch_grid, patch_size, prefix_tokens
 
-
 KERNELS = ("flash", "flex", "paged")  # that compute the same, and show nothing of it
 
 

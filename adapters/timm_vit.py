@@ -54,7 +54,9 @@ class TimmViT(TimmAdapter):
         return self.timm.patch_embed if self.timm.cls_token is None else None
 
     def token_layout(self, image_size: Grid, arguments: Mapping[str, Any]) -> TokenLayout:
-        return embedded(self.timm.patch_embed, image_size, self.timm.num_prefix_tokens, self.readout or CLASS)
+        # a subclass may add tokens, as a distillation token, and not count them
+        prefix = max(self.timm.num_prefix_tokens, len(self.prefix_tokens))
+        return embedded(self.timm.patch_embed, image_size, prefix, self.readout or CLASS)
 
     @property
     def readout(self) -> Readout | None:

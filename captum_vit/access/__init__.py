@@ -1,7 +1,8 @@
 """The layer-access protocol: all that an attribution method may know of a model, and how an adapter tells it."""
 
-from .adapter import Adapter, Layer, Switch, unaltered
+from .adapter import Adapter, unaltered
 from .attention import AttentionCall, Computed, Projections, Rows
+from .modules import Layer, Switch
 from .nested import NestedAdapter
 from .registry import ADAPTERS, adapt, register, select_layers, unwrap
 from .tokens import (

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .adapter import Adapter, Switch
+from .adapter import Adapter
 from .attention import Projections
+from .modules import Switch
 from .tokens import Grid, Readout, TokenLayout
 
 

@@ -2,16 +2,17 @@
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 from numbers import Integral
+from typing import Any
 
 import torch
 from torch import nn
 
 from ..errors import LayerNotFoundError, OptionError, UnsupportedModelError, brief
 from ..plugins import imported
-from .adapter import Adapter, Layer
+from .adapter import Adapter
 from .kinds import what_it_is
+from .modules import Layer
 from .nested import NestedAdapter
 
 ADAPTERS = "captum_vit.adapters"  # entry-point group

@@ -142,12 +142,15 @@ class Attentions:
 
     layers: by the name of a module, what each attention in it is called; None for one that is no layer.
     cross: those whose queries are tokens of their own.
+    bare, alone: those whose tokens are the patches alone, and those whose queries are the tokens besides them.
     tokens: the most keys of any layer.
     patches: the keys that are patches.
     """
 
     layers: dict[str, list[str | None]]
     cross: tuple[str, ...]
+    bare: tuple[str, ...]
+    alone: tuple[str, ...]
     tokens: int
     patches: int
 
@@ -183,9 +186,9 @@ def first_of_tokens(finder: Finder, events: Sequence[Event], kind: str) -> Event
         )
     if len(first.values) != finder.batch:
         raise UnsupportedModelError(
-            f"of {finder.batch} images {len(first.values)} reach the attention of {kind}, as where a model makes several "
-            f"views, crops or windows of each in one batch: which of them a map belongs to is not known. Explain the "
-            f"module that takes one view, on each of them"
+            f"of {finder.batch} images {len(first.values)} reach the attention of {kind}, as where a model makes "
+            f"several views, crops or windows of each in one batch: which of them a map belongs to is not known. "
+            f"Explain the module that takes one view, on each of them"
         )
     return first
 
@@ -199,9 +202,11 @@ def attentions(finder: Finder, events: Sequence[Event], patches: int, kind: str)
     Raises:
         UnsupportedModelError: what was seen is no attention to single patches all the way.
     """
-    most = max(event.keys for event in events if event.queries == event.keys or event.keys - patches in range(MOST_PREFIX))
+    most = max(
+        event.keys for event in events if event.queries == event.keys or event.keys - patches in range(MOST_PREFIX)
+    )
     layers: dict[str, list[str | None]] = {}
-    cross = []
+    cross, bare, alone = [], [], []
     counts = Counter(event.module for event in finder.events)
     trunk = 0
     for event in finder.events:
@@ -215,10 +220,16 @@ def attentions(finder: Finder, events: Sequence[Event], patches: int, kind: str)
         names.append(name)
         if event.queries == event.keys:
             trunk = max(trunk, event.keys)
+            bare += [name] if event.keys < most else []
         elif event.keys <= trunk:
             cross.append(name)
+        else:
+            alone.append(name)
     _check_again(finder.events, layers, kind)
-    return Attentions({k: v for k, v in layers.items() if any(v)}, tuple(cross), most, patches)
+    _check_heads([event for event in finder.events if event.reached], kind)
+    return Attentions(
+        {k: v for k, v in layers.items() if any(v)}, tuple(cross), tuple(bare), tuple(alone), most, patches
+    )
 
 
 def _check(event: Event, name: str, kind: str, patches: int, most: int) -> None:
@@ -254,3 +265,16 @@ def _check_again(events: Sequence[Event], layers: Mapping[str, Sequence[str | No
                     f"before, as where several views of an image go through one after another: which of them a map "
                     f"belongs to is not known. Explain the module that takes one view, on each of them"
                 )
+
+
+def _check_heads(events: Sequence[Event], kind: str) -> None:
+    """Attentions side by side, of one head each, are heads of one layer, and not layers."""
+    for one, other in itertools.pairwise(events):
+        if one.values.shape[1] > 1 or other.values.shape[1] > 1 or one.keys != other.keys:
+            continue
+        (gradient,) = torch.autograd.grad(other.values.sum(), one.out, allow_unused=True, retain_graph=True)
+        if gradient is None:
+            raise UnsupportedModelError(
+                f"in {kind} heads are modules of their own, as {one.module} and {other.module}: which of them "
+                f"belong to one layer is not known"
+            )

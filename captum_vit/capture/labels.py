@@ -15,8 +15,7 @@ from torch import Tensor
 from ..access import Grid
 from ..errors import UnsupportedModelError
 
-DIRECTIONS = 3  # in which the values are looked at where each token is asked by itself
-OFF = 0.35  # of a cell, by which the centre of what a token reads may lie off its middle
+DIRECTIONS = 6  # in which the values are looked at where each token is asked by itself
 CERTAIN = 0.1  # of a token's number, up to which a ratio counts as it
 
 
@@ -46,8 +45,8 @@ def patches_of(values: Tensor, images: Tensor, kind: str) -> Patches:
     found = found or _of_centres(values, images)
     if found is None:
         raise UnsupportedModelError(
-            f"where the tokens of {kind} lie on the image is not known: what they read of it is no grid of equal cells, "
-            f"as where tokens meet before the first attention"
+            f"where the tokens of {kind} lie on the image is not known: what they read of it is no grid of equal "
+            f"cells, as where tokens meet before the first attention"
         )
     return found
 
@@ -56,37 +55,56 @@ def _of_pixels(labels: Tensor) -> Patches | None:
     """From the token of each pixel; None unless they are a grid of equal rectangles."""
     known = labels >= 0
     boxes = {int(token): _box(labels == token) for token in labels[known].unique()}
-    starts = [sorted({box[0][axis] for box in boxes.values()}) for axis in range(labels.dim())]
-    grid = tuple(map(len, starts))
-    sides = {tuple(stop - first for first, stop in zip(*box, strict=True)) for box in boxes.values()}
-    if len(sides) != 1 or prod(grid) != len(boxes) or prod(next(iter(sides))) * len(boxes) != int(known.sum()):
+    axes = [sorted({(box[0][axis], box[1][axis]) for box in boxes.values()}) for axis in range(labels.dim())]
+    grid = tuple(map(len, axes))
+    filled = sum(prod(stop - first for first, stop in zip(*box, strict=True)) for box in boxes.values())
+    if prod(grid) != len(boxes) or filled != int(known.sum()):
         return None
+    starts, patch = [], []
+    for cells in axes:
+        side = max(stop - first for first, stop in cells)  # the first and the last may reach over the image's edge
+        start = cells[0][1] - side
+        if any(first != max(start + i * side, cells[0][0]) for i, (first, _) in enumerate(cells)):
+            return None
+        if any(stop != start + (i + 1) * side for i, (_, stop) in enumerate(cells[:-1])):
+            return None
+        starts.append(start)
+        patch.append(float(side))
     by_place = sorted(boxes, key=lambda token: boxes[token][0])
-    patch = tuple(map(float, next(iter(sides))))
-    return Patches(grid, patch, tuple(axis[0] for axis in starts), torch.tensor(by_place))
+    return Patches(grid, tuple(patch), tuple(starts), torch.tensor(by_place))
 
 
 def _of_centres(values: Tensor, images: Tensor) -> Patches | None:
     """From the centre of what each token reads; None unless centres are a grid."""
     centres = _centres(values, images)  # (tokens, axes); NaN for those that read nothing
     tokens = (~centres.isnan().any(1)).nonzero().flatten()
-    places, size = centres[tokens], torch.tensor(images.shape[2:], dtype=torch.float64)
-    low, high = places.amin(0), places.amax(0)
+    size = images.shape[2:]
     for grid in _grids(len(tokens), len(size)):
-        cells = torch.tensor(grid, dtype=torch.float64)
-        pitch = torch.where(cells > 1, (high - low) / (cells - 1).clamp_min(1), size)
-        index = torch.where(cells > 1, (places - low) / pitch.clamp_min(1e-9), torch.zeros_like(places))
-        nearest = index.round()
-        if (index - nearest).abs().max() > OFF or len(nearest.unique(dim=0)) < len(tokens):
+        found = [_lines(centres[tokens, axis], grid[axis], side) for axis, side in enumerate(size)]
+        axes = [axis for axis in found if axis is not None]
+        if len(axes) < len(grid):
             continue
-        if ((pitch / pitch.min()).max() > 4) or ((low - pitch / 2).abs() > pitch).any():
-            continue
-        whole = (pitch * cells - size).abs() < pitch / 2
-        patch = torch.where(whole, size / cells, pitch.round())
-        order = nearest @ torch.tensor([prod(grid[axis + 1 :]) for axis in range(len(grid))], dtype=torch.float64)
-        start = tuple(0 for _ in grid)
-        return Patches(grid, tuple(patch.tolist()), start, tokens[order.argsort()])
+        order = torch.zeros(len(tokens), dtype=torch.long)
+        for (index, _), cells in zip(axes, grid, strict=True):
+            order = order * cells + index
+        if len(order.unique()) == len(tokens):
+            return Patches(grid, tuple(patch for _, patch in axes), tuple(0 for _ in grid), tokens[order.argsort()])
     return None
+
+
+def _lines(places: Tensor, cells: int, side: int) -> tuple[Tensor, float] | None:
+    """Along one axis, in which of so many lines of equally many tokens each is, and how far apart lines are; None if
+    they are not apart."""
+    if cells == 1:
+        return torch.zeros(len(places), dtype=torch.long), float(side)
+    lines = places.sort().values.view(cells, -1)
+    gaps = lines[1:, 0] - lines[:-1, -1]
+    if not gaps.min() > (lines[:, -1] - lines[:, 0]).max():
+        return None
+    pitch = float(lines.mean(1).diff().median())
+    index = places.argsort().argsort() // lines.shape[1]
+    whole = abs(pitch * cells - side) < pitch
+    return index, side / cells if whole else float(round(pitch))
 
 
 def _grids(count: int, axes: int) -> Iterator[Grid]:
@@ -114,7 +132,7 @@ def _centres(values: Tensor, images: Tensor) -> Tensor:
             if gradient is not None:
                 energy[token] += gradient[0].double().square().sum(0).cpu()
     strongest = energy.flatten(1).amax(1)
-    energy = torch.where(energy > 0.1 * strongest.view(-1, *[1] * len(shape)), energy.sqrt(), 0)
+    energy = torch.where(energy > 0.02 * strongest.view(-1, *[1] * len(shape)), energy.sqrt(), 0)
     energy[strongest < 1e-9 * strongest.max()] = torch.nan
     total = energy.flatten(1).sum(1)
     places = []

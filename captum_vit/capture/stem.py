@@ -14,8 +14,9 @@ from ..access import Adapter, AttentionCall, TokenLayout
 from ..errors import TokenLayoutError, UnsupportedModelError
 from .inputs import Inputs
 from .place import WHOLE, Place
+from .scopes import Attention
 from .softmaxes import DROPOUTS
-from .tap import Attention, Tap
+from .tap import Tap
 
 AT_ONCE = 8 * 224 * 224  # pixels of changed images that go through the stem together
 NEAR = 1  # cells that a token may seem to lie off, where patches overlap
@@ -143,9 +144,9 @@ def _compare(adapter: Adapter, layout: TokenLayout, found: Tensor, shown: Tensor
     token = int(wrong[0])
     raise TokenLayoutError(
         f"{len(wrong)} of {len(shown)} patches of {type(adapter.model).__name__} do not lie where "
-        f"{type(adapter).__name__} says: token {layout.prefix + token} should be that in {_cell(layout, token)} of a grid "
-        f"of {'x'.join(map(str, layout.grid))}, and changes with {_cell(layout, int(found[token]))}. The adapter's grid, "
-        f"its prefix tokens or their order are wrong for this model, or its owner moves tokens or pixels"
+        f"{type(adapter).__name__} says: token {layout.prefix + token} should be that in {_cell(layout, token)} of a "
+        f"grid of {'x'.join(map(str, layout.grid))}, and changes with {_cell(layout, int(found[token]))}. The "
+        f"adapter's grid, its prefix tokens or their order are wrong here, or the owner moves tokens or pixels"
     )
 
 

@@ -1,65 +1,36 @@
-"""What listens while a model runs: one mode sees every attention, a stack of hooks tells in which layer it happens.
+"""What listens while a model runs: one mode sees every attention.
 
-The mode is thread-local and the hooks answer only to the tap of their own context, so that threads can explain one
-shared model at once. There are four ways to an attention, and all of them end in `attend`:
+There are four ways to an attention, and all of them end in `attend`:
 
 - torch's scaled_dot_product_attention, which the mode sees;
 - torch's multi_head_attention_forward (nn.MultiheadAttention), inside which modes are off: the same steps are taken
   here, with what it was called with;
 - a softmax that the layer computes itself, followed until it meets the values (`softmaxes`);
 - attention that a layer computes between the projections that its adapter names (`steps`).
+
+The mode is thread-local, as what `scopes` knows.
 """
 
 import inspect
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import Tensor
 
 from .. import ops
-from ..access import Adapter, AttentionCall, Computed, LayerLayout, Readout, TokenLayout
+from ..access import AttentionCall
 from ..errors import LayerNotRecordedError
-from .inputs import Inputs
-from .place import WHOLE, Place
-from .softmaxes import Product, Softmaxes, of_heads
-from .steps import listen_to_steps
-
-Held = Callable[[Tensor], Tensor]
-Attention = Callable[[Held], Tensor]  # its output (B, H, M, d), with what the weights are made of held
+from .scopes import Attention, Held, Scopes
+from .softmaxes import Product, of_heads
 
 KERNELS = (F.scaled_dot_product_attention, F.multi_head_attention_forward)
 _MULTI_HEAD = inspect.signature(F.multi_head_attention_forward)
-_active: ContextVar["Tap | None"] = ContextVar("captum_vit_active_tap", default=None)
 
 
-class Tap(TorchFunctionMode):
+class Tap(Scopes):
     """Hands every attention call inside the model's attention layers to `attend`; the rest runs as it is."""
-
-    def __init__(self, adapter: Adapter, inputs: Inputs, readout: Readout | None, place: Place = WHOLE) -> None:
-        super().__init__()
-        self.place, self.batch = place, len(inputs.images)
-        self.adapter, self.inputs, self.readout = adapter, inputs, readout
-        self.layers = adapter.attention_layers()
-        self.cross = adapter.cross_attention
-        self.names = adapter.calls()
-        self.scope: list[list[str | None]] = []  # what the attentions in each module are called, the innermost last
-        self._nth: Counter[int] = Counter()  # how many of them have been seen
-        self.seen: Counter[str] = Counter()
-        self.found = False  # whether the attention of the innermost layer was seen
-        self.softmaxes = Softmaxes()
-        self.between_projections = set(adapter.projections())
-        self._layout: TokenLayout | None = None
-
-    def attend(self, call: AttentionCall, run: Attention) -> Tensor:
-        """The attention's output (B, H, M, d), for a call whose own `out` is still empty."""
-        raise NotImplementedError
 
     def other(self, func: Callable, args: tuple, kwargs: dict) -> Any:
         """Any other torch function."""
@@ -68,32 +39,6 @@ class Tap(TorchFunctionMode):
     def linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """A linear layer."""
         return self.other(F.linear, (input, weight, bias), {})
-
-    @property
-    def layer(self) -> str | None:
-        """The next attention in the innermost module that has any; None for one that is no layer."""
-        names = self.scope[-1]
-        return names[min(self._nth[id(names)], len(names) - 1)]
-
-    @property
-    def active(self) -> bool:
-        """Whether the tap is that of the current context."""
-        return _active.get() is self
-
-    @property
-    def layout(self) -> TokenLayout:
-        """Where the tokens lie."""
-        if self._layout is None:  # the ViT was entered by another door than its forward
-            return self._set_layout(self.inputs.images, self.inputs.kwargs)
-        return self._layout
-
-    def is_tokens(self, x: Tensor) -> bool:
-        """Whether a tensor has the shape of the token stream, (B, N, anything)."""
-        return x.dim() == 3 and self._layout is not None and x.shape[1] == self._layout.tokens
-
-    def layer_layout(self, name: str, queries: int, keys: int) -> LayerLayout:
-        """Where the layer's queries and keys lie."""
-        return self.layout.of_layer(name, queries, keys, cross=self.cross.get(name))
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
@@ -205,101 +150,3 @@ class Tap(TorchFunctionMode):
         weights = own if a["use_separate_proj_weight"] else weight.detach().chunk(3)
         biases = [None] * 3 if bias is None else bias.detach().chunk(3)
         return [self.linear(*part) for part in zip((query, key, value), weights, biases, strict=True)]
-
-    def call(
-        self, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None, computed: Computed | None = None
-    ) -> AttentionCall:
-        """The attention that the innermost layer is about to compute."""
-        name = self.layer
-        assert name is not None
-        self._nth[id(self.scope[-1])] += 1
-        self.seen[name] += 1
-        if self.seen[name] > 1:  # before its layout is asked, which may not hold for what comes now
-            self._check(name, self.layers[name])
-        empty = v.new_empty(0)
-        if computed is None:
-            layout = self.layer_layout(name, q.shape[-2], k.shape[-2])
-            return AttentionCall(name, q, k, v, scale, bias, empty, layout)
-        layout = self.layer_layout(name, *computed.scores.shape[-2:])
-        return AttentionCall(name, empty, empty, v, scale, bias, empty, layout, computed=computed)
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Hooks and mode in place; at the end every attention layer must have been seen exactly once."""
-        token = _active.set(self)
-        try:
-            with ExitStack() as stack:
-                for module, names in self.names.items():
-                    stack.callback(module.register_forward_pre_hook(self._enter(names)).remove)
-                    stack.callback(module.register_forward_hook(self._leave, always_call=True).remove)
-                listen_to_steps(self, stack)
-                look = self.adapter.vit.register_forward_pre_hook(self._look_at_images, with_kwargs=True)
-                stack.callback(look.remove)
-                if self.adapter.stem is not None:
-                    stack.callback(self.adapter.stem.register_forward_pre_hook(self._look_at_pixels).remove)
-                stack.enter_context(self)
-                yield
-        finally:
-            _active.reset(token)
-        for name, module in self.layers.items():
-            self._check(name, module)
-
-    def _check(self, name: str, module: nn.Module) -> None:
-        count = self.seen[name]
-        if count == 1 or (count == 0 and name in self.cross):  # an owner may read the tokens in another way
-            return
-        how = (
-            f"ran {count} times in one forward, as where several views of an image go through one after another: "
-            f"explain the module that takes one view, on each of them"
-            if count
-            else "computed no softmax of scores that then met values"
-        )
-        raise LayerNotRecordedError(
-            f"expected one attention in layer {name!r} ({type(module).__name__}), but it {how}: "
-            f"{type(self.adapter).__name__} cannot see the attention of this {type(self.adapter.model).__name__}"
-        )
-
-    def _enter(self, names: list[str | None]) -> Callable[..., None]:
-        def hook(*_: Any) -> None:
-            if self.active:
-                self.scope.append(names)
-                self.found = False
-                self.softmaxes.forget()
-
-        return hook
-
-    def _leave(self, *_: Any) -> None:
-        if self.active and self.scope:
-            self.scope.pop()
-            self.softmaxes.forget()
-
-    # torch calls a hook without kwargs if it is removed after being listed, as happens between threads
-    def _look_at_images(self, module: nn.Module, args: tuple, kwargs: dict | None = None) -> None:
-        if not self.active or kwargs is None:
-            return
-        arguments = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
-        dims = self.adapter.batch_dims
-        images = next((x for x in arguments.values() if isinstance(x, Tensor) and x.dim() == dims), None)
-        if images is not None:
-            self.batch = len(images)
-            self._set_layout(images, arguments)
-
-    def _look_at_pixels(self, module: nn.Module, args: tuple) -> None:
-        """Of a ViT that is entered by another door than its forward."""
-        if (
-            self.active
-            and self._layout is None
-            and args
-            and isinstance(args[0], Tensor)
-            and args[0].dim() == self.adapter.batch_dims
-        ):
-            self.batch = len(args[0])
-            self._set_layout(args[0], self.inputs.kwargs)
-
-    def _set_layout(self, images: Tensor, arguments: Mapping[str, Any]) -> TokenLayout:
-        size = self.adapter.size_of(images)
-        layout = self.adapter.token_layout(size, arguments)
-        order = layout.order if self.place.order is None else self.place.order
-        readout = self.readout or layout.readout
-        self._layout = replace(layout, readout=readout, image_size=size, view=self.place.view or layout.view, order=order)
-        return self._layout

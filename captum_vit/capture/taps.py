@@ -15,8 +15,9 @@ from .inputs import Inputs
 from .linears import KnownRows, on_prefix
 from .needs import ATTENTION, READ_ATTENTION, VALUES, Need, Reduction
 from .place import WHOLE, Place
+from .scopes import Attention
 from .shelf import Shelf
-from .tap import Attention, Tap
+from .tap import Tap
 
 
 @dataclass

@@ -13,8 +13,8 @@ from ..access import Adapter, AttentionCall
 from ..errors import TokenLayoutError
 from .inputs import Inputs
 from .place import Place
+from .scopes import Attention
 from .stem import StemTap
-from .tap import Attention
 
 DRAWS = 2  # of the half of the tokens that is changed; the other half is changed in a copy of its own
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..access import Adapter, Grid, TokenLayout
+from ..access import Adapter, Grid, Readout, TokenLayout
 from ..access.registry import last_resort
 from ..errors import CaptumViTError, UnsupportedModelError
 from ..geometry import View
@@ -62,10 +62,9 @@ class Found(Adapter):
         assert failed is not None
         reason = str(failed).strip().splitlines()[0][:200] if str(failed).strip() else type(failed).__name__
         raise UnsupportedModelError(
-            f"{type(self.model).__name__} has no adapter, and to find its attention it has to run on an image of noise, "
-            f"which it does on none of the sizes that were tried. The first said: {reason}. Give the model an attribute "
-            f"`image_size = (height, width)`, wrap it so that it takes images alone, or register an adapter "
-            f"(CONTRIBUTING.md)"
+            f"{type(self.model).__name__} has no adapter, and to find its attention it has to run on an image of "
+            f"noise, which it does on none of the sizes that were tried. The first said: {reason}. Give the model an "
+            f"attribute `image_size = (height, width)`, wrap it so that it takes images alone, or register an adapter"
         )
 
     def _find_on(self, images: Tensor) -> Attentions:
@@ -77,7 +76,9 @@ class Found(Adapter):
             first = first_of_tokens(finder, events, kind)
             patches = patches_of(first.values, images, kind)
             found = attentions(finder, events, len(patches.tokens), kind)
-        self._blocks = blocks_of(self.model, finder, [name for names in found.layers.values() for name in names if name])
+        self._blocks = blocks_of(
+            self.model, finder, [name for names in found.layers.values() for name in names if name]
+        )
         self._channels, self._size = images.shape[1], self.size_of(images)
         self._layouts[self._size] = self._layout_of(patches, first.keys, found.tokens - found.patches, self._size)
         return found
@@ -106,17 +107,25 @@ class Found(Adapter):
     def _layout_of(self, patches: Patches, tokens: int, prefix: int, size: Grid) -> TokenLayout:
         own = set(patches.tokens.tolist())
         order = torch.tensor([*(token for token in range(tokens) if token not in own), *patches.tokens.tolist()])
-        if torch.equal(order, torch.arange(tokens)) or tokens < prefix + len(own):
-            order = None if torch.equal(order, torch.arange(tokens)) else torch.cat([torch.arange(prefix), order + prefix])
+        natural = torch.equal(order, torch.arange(tokens))
+        if tokens < prefix + len(own):  # the others join later, before the patches
+            order = torch.cat([torch.arange(prefix), order + prefix])
         view = None
         if any(patches.start):
             height, width = (round(cells * side) for cells, side in zip(patches.grid, patches.patch, strict=True))
             view = View.of((size[1], size[0])).cropped(patches.start[1], patches.start[0], width, height)
-        return TokenLayout(patches.grid, prefix, patches.patch, order=order, view=view)
+        return TokenLayout(patches.grid, prefix, patches.patch, order=None if natural else order, view=view)
 
     def blocks(self) -> dict[str, nn.Module]:
         modules = dict(self.model.named_modules())
         return {name: modules[block] for name, block in self._blocks.items()}
+
+    def reading_layers(self, readout: Readout) -> list[str]:
+        left_out = {
+            *(() if readout.patches else self.attentions.bare),
+            *(() if readout.prefix else self.attentions.alone),
+        }
+        return [name for name in super().reading_layers(readout) if name not in left_out]
 
     @property
     def measured(self) -> bool:
@@ -163,7 +172,11 @@ def _sizes(adapter: Adapter) -> Iterator[tuple[int, Grid]]:
     stem: Any = adapter.stem
     channels = (stem.in_channels,) if stem is not None else (3, 1)
     sizes: dict[Grid, None] = {}
-    for owner in (model, *(m for m in model.modules() if "embed" in type(m).__name__.lower()), getattr(model, "config", None)):
+    for owner in (
+        model,
+        *(m for m in model.modules() if "embed" in type(m).__name__.lower()),
+        getattr(model, "config", None),
+    ):
         for name in ("image_size", "img_size", "input_size"):
             said = getattr(owner, name, None)
             if isinstance(said, int) and not isinstance(said, bool):
@@ -173,7 +186,7 @@ def _sizes(adapter: Adapter) -> Iterator[tuple[int, Grid]]:
     patches = [stem.kernel_size] if stem is not None else _patches_of_linear(model, dims)
     for patch in patches:
         sizes.update(dict.fromkeys(_sizes_of_positions(model, tuple(patch), dims)))
-    sizes.update(dict.fromkeys(((side,) * dims for side in SIZES[: len(SIZES) if dims == 2 else 4])))
+    sizes.update(dict.fromkeys((side,) * dims for side in SIZES[: len(SIZES) if dims == 2 else 4]))
     tried = list(product(channels, sizes))
     yield from tried[:TRIES]
 
@@ -205,7 +218,6 @@ def _sizes_of_positions(model: nn.Module, patch: tuple[int, ...], dims: int) -> 
                     yield (patches // r * patch[0], r * patch[1])
 
 
-
 def blocks_of(model: nn.Module, finder: Finder, layers: Sequence[str]) -> dict[str, str]:
     """The module around each attention layer whose output is the input of that around the next; none if there is none.
 
@@ -235,6 +247,9 @@ def _goes_on(one: Any, other: Any) -> bool:
 def _boxes(count: int) -> Iterator[Grid]:
     """Grids of a volume with so many cells, the most even first."""
     found = [
-        (a, b, count // (a * b)) for a in range(2, count) for b in range(2, count) if count % (a * b) == 0 and a * b < count
+        (a, b, count // (a * b))
+        for a in range(2, count)
+        for b in range(2, count)
+        if count % (a * b) == 0 and a * b < count
     ]
     yield from sorted(found, key=lambda sides: max(sides) / min(sides))

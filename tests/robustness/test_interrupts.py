@@ -21,7 +21,7 @@ import torch.nn.modules.module as torch_module
 from torch import nn
 
 from captum_vit import AGCAM, DAAM
-from captum_vit.capture import Inputs, Run, interrupts, tap, untouched
+from captum_vit.capture import Inputs, Run, interrupts, scopes, untouched
 from captum_vit.capture.needs import GRADIENTS
 from tests.helpers import assert_close, explain, images, timm_vit
 from tests.robustness.test_untouched import unfused_timm
@@ -46,7 +46,7 @@ def state(model: nn.Module) -> dict[str, object]:
         "autocast": (torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")),
         "handlers": [signal.getsignal(number) for number in sorted(signal.valid_signals())],
         "visits": dict(SWITCHES._visits.get()),
-        "active tap": tap._active.get(),
+        "active tap": scopes._active.get(),
         "switches": (dict(SWITCHES._switches), SWITCHES._COMPILER.free),
         "waiting": interrupts.INTERRUPTS._waiting,
         "vmap": torch._C._vmapmode_increment_nesting() - 1 - torch._C._vmapmode_decrement_nesting(),
@@ -191,7 +191,7 @@ def test_signals_that_do_not_wait_would_be_caught(monkeypatch):
         signal.signal(signal.SIGINT, handler)
         while torch._C._len_torch_function_stack():
             torch._C._pop_torch_function_stack()
-        tap._active.set(None)
+        scopes._active.set(None)
         SWITCHES._visits.set({})
         SWITCHES._switches.clear()
         torch.set_grad_enabled(True)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from captum_vit import AGCAM
-from captum_vit.capture import tap
+from captum_vit.capture import scopes
 from tests.fingerprint import changes, fingerprint
 from tests.helpers import METHODS, explain, images, relative_error, timm_vit
 from tests.robustness.test_untouched import eager_hf, unfused_timm
@@ -71,7 +71,7 @@ class NotThreadLocal:
 
 
 def test_a_shared_variable_would_be_caught(monkeypatch):
-    monkeypatch.setattr(tap, "_active", NotThreadLocal())
+    monkeypatch.setattr(scopes, "_active", NotThreadLocal())
     model = timm_vit()
     assert any(wrong_maps(model, [AGCAM(model)]) for _ in range(10))
 
