@@ -102,6 +102,8 @@ def _lines(places: Tensor, cells: int, side: int) -> tuple[Tensor, float] | None
     if not gaps.min() > (lines[:, -1] - lines[:, 0]).max():
         return None
     pitch = float(lines.mean(1).diff().median())
+    if pitch < 1:
+        return None
     index = places.argsort().argsort() // lines.shape[1]
     whole = abs(pitch * cells - side) < pitch
     return index, side / cells if whole else float(round(pitch))

@@ -28,6 +28,10 @@ Attention = Callable[[Held], Tensor]  # its output (B, H, M, d), with what the w
 _active: ContextVar["Scopes | None"] = ContextVar("captum_vit_active_tap", default=None)
 
 
+class CarriedError(Exception):
+    """Carries a TypeError out of an operator; raised for its cause."""
+
+
 class Scopes(TorchFunctionMode):
     """What listens to one forward, as far as it knows where it is."""
 
@@ -109,6 +113,9 @@ class Scopes(TorchFunctionMode):
                     stack.callback(self.adapter.stem.register_forward_pre_hook(self._look_at_pixels).remove)
                 stack.enter_context(self)
                 yield
+        except CarriedError as carried:
+            assert carried.__cause__ is not None
+            raise carried.__cause__ from None
         finally:
             _active.reset(token)
         for name, module in self.layers.items():

@@ -22,7 +22,7 @@ from torch import Tensor
 from .. import ops
 from ..access import AttentionCall
 from ..errors import LayerNotRecordedError
-from .scopes import Attention, Held, Scopes
+from .scopes import Attention, CarriedError, Held, Scopes
 from .softmaxes import Product, of_heads
 
 KERNELS = (F.scaled_dot_product_attention, F.multi_head_attention_forward)
@@ -83,7 +83,7 @@ class Tap(Scopes):
             q, k = hold(query), hold(key)
             return F.scaled_dot_product_attention(q, k, value, attn_mask=attn_mask, dropout_p=dropout_p, scale=scale)
 
-        return self._in_order(call, run)
+        return self.in_order(call, run)
 
     def computed_attention(self, product: Product, func: Callable, args: tuple, kwargs: dict) -> Tensor:
         """A softmax that the layer computed, and now multiplies with the values."""
@@ -103,9 +103,12 @@ class Tap(Scopes):
             operands = [hold(x) if x is product.followed.now else x for x in operands]
             return forth(self.other(func, tuple(operands), {}))
 
-        return back(self._in_order(call, run))
+        try:
+            return back(self.in_order(call, run))
+        except TypeError as error:  # from inside an operator, as @, Python would make another of it
+            raise CarriedError from error
 
-    def _in_order(self, call: AttentionCall, run: Attention) -> Tensor:
+    def in_order(self, call: AttentionCall, run: Attention) -> Tensor:
         """`attend` with the tokens as they lie on the image, whatever their order in the model."""
         order = call.layout.order
         if order is None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..access import Adapter, AttentionCall
-from ..errors import TokenLayoutError
+from ..errors import TokenLayoutError, UnsupportedModelError
 from .inputs import Inputs
 from .place import Place
 from .scopes import Attention
@@ -24,6 +24,7 @@ class TrunkTap(StemTap):
 
     changed: Tensor | None = None  # (DRAWS, tokens) of the first attention
     mixed = False
+    gone_on = False  # whether a later attention has been seen
 
     def attend(self, call: AttentionCall, run: Attention) -> Tensor:
         values = call.v
@@ -48,8 +49,17 @@ class TrunkTap(StemTap):
         patches = prod(call.layout.grid)
         own = changes[:, -patches:].view(DRAWS, 2, patches)
         expected = self.changed[:, -patches:]
-        if self.first.queries < patches or not own.any():
+        noise = torch.finfo(call.v.dtype).eps ** 0.5 * call.v.float().square().sum((1, 3)).sqrt().max().cpu()
+        if self.first.queries < patches:
             return
+        if own.max() < noise:
+            if not self.gone_on:
+                return  # side by side with the first
+            raise UnsupportedModelError(
+                f"layer {call.name!r} of {type(self.adapter.model).__name__} does not depend on the first attention, as "
+                f"where two Vision Transformers look at one image, or at two views of it: pass the one to explain"
+            )
+        self.gone_on = True
         moved = ((own[:, 0] > own[:, 1]) != expected).any(0).nonzero().flatten()
         if len(moved):
             raise TokenLayoutError(

@@ -15,7 +15,7 @@ from ..geometry import View
 from .finding import MOST_PREFIX, Attentions, Finder, attentions, first_of_tokens, reached, watch
 from .labels import Patches, patches_of
 
-SIZES = (224, 32, 64, 96, 128, 160, 192, 256, 384, 448, 512, 518)
+SIZES = (112, 224, 32, 64, 96, 128, 160, 192, 256, 384, 448, 512, 518)
 TRIES = 40
 
 
@@ -40,8 +40,7 @@ class Found(Adapter):
         super().__init__(model)
         self._layouts: dict[Grid, TokenLayout] = {}
         self._size: Grid = ()
-        stem = self.stem
-        self.batch_dims = 5 if isinstance(stem, nn.Conv3d) else 4
+        self.batch_dims = 5 if isinstance(self.stem, nn.Conv3d) else 4
         self.attentions = self._find()
 
     @classmethod
@@ -53,33 +52,34 @@ class Found(Adapter):
         failed = None
         for channels, size in _sizes(self):
             images = self._noise(channels, size)
-            try:
-                return self._find_on(images)
-            except CaptumViTError:
-                raise
-            except Exception as error:  # whatever a model raises for a size that it does not take
-                failed = failed or error
+            with torch.inference_mode(False), torch.enable_grad():
+                images = images.clone().requires_grad_()
+                try:
+                    seen = watch(self.model, images.clone(), {})
+                except CaptumViTError:
+                    raise
+                except Exception as error:  # whatever a model raises for a size that it does not take
+                    failed = failed or error
+                    continue
+                return self._find_in(images, *seen)
         assert failed is not None
-        reason = str(failed).strip().splitlines()[0][:200] if str(failed).strip() else type(failed).__name__
+        reason = f"{type(failed).__name__}: {failed}".splitlines()[0][:200]
         raise UnsupportedModelError(
             f"{type(self.model).__name__} has no adapter, and to find its attention it has to run on an image of "
             f"noise, which it does on none of the sizes that were tried. The first said: {reason}. Give the model an "
             f"attribute `image_size = (height, width)`, wrap it so that it takes images alone, or register an adapter"
         )
 
-    def _find_on(self, images: Tensor) -> Attentions:
+    def _find_in(self, images: Tensor, finder: Finder, output: Any) -> Attentions:
         kind = type(self.model).__name__
-        with torch.enable_grad():
-            images = images.requires_grad_()
-            finder, output = watch(self.model, images.clone(), {})
-            events = reached(finder.events, self.scores(output))
-            first = first_of_tokens(finder, events, kind)
-            patches = patches_of(first.values, images, kind)
-            found = attentions(finder, events, len(patches.tokens), kind)
+        events = reached(finder.events, self.scores(output))
+        first = first_of_tokens(finder, events, kind)
+        patches = patches_of(first.values, images, kind)
+        found = attentions(finder, events, len(patches.tokens), kind)
         self._blocks = blocks_of(
             self.model, finder, [name for names in found.layers.values() for name in names if name]
         )
-        self._channels, self._size = images.shape[1], self.size_of(images)
+        self._channels, self._size, self.batch_dims = images.shape[1], self.size_of(images), images.dim()
         self._layouts[self._size] = self._layout_of(patches, first.keys, found.tokens - found.patches, self._size)
         return found
 
@@ -96,7 +96,7 @@ class Found(Adapter):
     def _layout(self, images: Tensor, kwargs: dict[str, Any]) -> TokenLayout:
         """Where the tokens of images of this size lie."""
         kind = type(self.model).__name__
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
             images = images.clone().requires_grad_()
             finder, _ = watch(self.model, images.clone(), kwargs)
             first = first_of_tokens(finder, finder.events, kind)
@@ -187,8 +187,9 @@ def _sizes(adapter: Adapter) -> Iterator[tuple[int, Grid]]:
     for patch in patches:
         sizes.update(dict.fromkeys(_sizes_of_positions(model, tuple(patch), dims)))
     sizes.update(dict.fromkeys((side,) * dims for side in SIZES[: len(SIZES) if dims == 2 else 4]))
-    tried = list(product(channels, sizes))
-    yield from tried[:TRIES]
+    yield from list(product(channels, sizes))[:TRIES]
+    if stem is None:  # patches of volumes or videos, by a linear layer
+        yield from ((c, (deep, side, side)) for c in channels for side in (32, 64, 96, 128, 224) for deep in (4, 8, 16))
 
 
 def _patches_of_linear(model: nn.Module, dims: int) -> list[tuple[int, ...]]:
