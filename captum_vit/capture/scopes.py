@@ -54,6 +54,17 @@ class Scopes(TorchFunctionMode):
         """The attention's output (B, H, M, d), for a call whose own `out` is still empty."""
         raise NotImplementedError
 
+    def in_order(self, call: AttentionCall, run: Attention) -> Tensor:
+        """`attend` with the tokens as they lie on the image, whatever their order in the model."""
+        order = call.layout.order
+        if order is None:
+            return self.attend(call, run)
+        ordered = call.in_order(order)
+        if call.queries != call.layout.keys:
+            return self.attend(ordered, run)
+        order = order.to(call.v.device)
+        return self.attend(ordered, lambda hold: run(hold)[:, :, order])[:, :, order.argsort()]
+
     @property
     def layer(self) -> str | None:
         """The next attention in the innermost module that has any; None for one that is no layer."""
@@ -114,8 +125,7 @@ class Scopes(TorchFunctionMode):
                 stack.enter_context(self)
                 yield
         except CarriedError as carried:
-            assert carried.__cause__ is not None
-            raise carried.__cause__ from None
+            raise (carried.__cause__ or carried) from None
         finally:
             _active.reset(token)
         for name, module in self.layers.items():

@@ -108,17 +108,6 @@ class Tap(Scopes):
         except TypeError as error:  # from inside an operator, as @, Python would make another of it
             raise CarriedError from error
 
-    def in_order(self, call: AttentionCall, run: Attention) -> Tensor:
-        """`attend` with the tokens as they lie on the image, whatever their order in the model."""
-        order = call.layout.order
-        if order is None:
-            return self.attend(call, run)
-        ordered = call.in_order(order)
-        if call.queries != call.layout.keys:
-            return self.attend(ordered, run)
-        order = order.to(call.v.device)
-        return self.attend(ordered, lambda hold: run(hold)[:, :, order])[:, :, order.argsort()]
-
     def multi_head(self, args: tuple, kwargs: dict) -> tuple[Tensor, Tensor | None]:
         """multi_head_attention_forward: (L, B, E) in and out, and the attention if it is asked for."""
         bound = _MULTI_HEAD.bind(*args, **kwargs)

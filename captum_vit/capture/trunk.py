@@ -56,8 +56,8 @@ class TrunkTap(StemTap):
             if not self.gone_on:
                 return  # side by side with the first
             raise UnsupportedModelError(
-                f"layer {call.name!r} of {type(self.adapter.model).__name__} does not depend on the first attention, as "
-                f"where two Vision Transformers look at one image, or at two views of it: pass the one to explain"
+                f"layer {call.name!r} of {type(self.adapter.model).__name__} does not depend on the first attention, "
+                f"as where two Vision Transformers look at one image, or at two views of it: pass the one to explain"
             )
         self.gone_on = True
         moved = ((own[:, 0] > own[:, 1]) != expected).any(0).nonzero().flatten()
