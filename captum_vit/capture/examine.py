@@ -64,12 +64,12 @@ def examine(adapter: Adapter, inputs: Inputs, *, edited: bool = False) -> Examin
     key = state_key(adapter, inputs)
     if key is None:
         return _found(adapter, inputs, edited)
-    known = _examined.setdefault(adapter.model, {})
-    if (edited, key) not in known:
+    known, place = _examined.setdefault(adapter.model, {}), (edited, inputs.chosen_by, key)
+    if place not in known:
         if len(known) > 8:  # of a model that is changed again and again
             known.clear()
-        known[edited, key] = _found(adapter, inputs, edited)
-    return known[edited, key]
+        known[place] = _found(adapter, inputs, edited)
+    return known[place]
 
 
 def _found(adapter: Adapter, inputs: Inputs, edited: bool) -> Examined:
