@@ -144,7 +144,26 @@ class AttentionCall:
         if bias is not None:
             bias = bias[..., rows, :] if bias.shape[-2] > 1 else bias
             bias = bias[..., keys] if bias.shape[-1] > 1 else bias
-        return replace(self, q=self.q[:, :, rows], k=self.k[:, :, keys], v=v, bias=bias)
+        mix, mix_scores = self._changes_in_order(rows, keys)
+        call = replace(self, q=self.q[:, :, rows], k=self.k[:, :, keys], v=v, bias=bias)
+        return replace(call, mix=mix, mix_scores=mix_scores)
+
+    def _changes_in_order(
+        self, own: Any, keys: Tensor
+    ) -> tuple[Callable[[Tensor, Rows], Tensor] | None, Callable[[Tensor], Tensor] | None]:
+        """What the model does to its attention, for rows and keys in another order than its own."""
+        mix, mix_scores, back = self.mix, self.mix_scores, keys.argsort()
+
+        def mixed(weights: Tensor, rows: Rows) -> Tensor:
+            assert mix is not None
+            asked = rows if isinstance(own, slice) else own[rows].tolist()
+            return mix(weights[..., back], asked)[..., keys]
+
+        def mixed_scores(scores: Tensor) -> Tensor:
+            assert mix_scores is not None
+            return mix_scores(scores[..., back])[..., keys]
+
+        return mix and mixed, mix_scores and mixed_scores
 
     def first_rows(self, count: int) -> "AttentionCall":
         """The call for its first `count` queries alone."""

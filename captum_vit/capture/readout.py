@@ -1,5 +1,7 @@
 """Which tokens a score is read from, measured where no adapter can know it."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -45,7 +47,13 @@ def readout_of(adapter: Adapter, inputs: Inputs, target: Target | None = None, *
     if said is None:
         return found
     _check_said(adapter, said, found)
-    return said
+    return said if _prefix_leads(adapter, inputs) else replace(said, declared=False)
+
+
+def _prefix_leads(adapter: Adapter, inputs: Inputs) -> bool:
+    """Whether the tokens besides the patches stand first, where what spares work on the patches looks for them."""
+    layout = adapter.token_layout(adapter.size_of(inputs.images), inputs.kwargs)
+    return layout.order is None or torch.equal(layout.order[: layout.prefix].cpu(), torch.arange(layout.prefix))
 
 
 def _check_said(adapter: Adapter, said: Readout, found: Readout) -> None:
@@ -55,12 +63,24 @@ def _check_said(adapter: Adapter, said: Readout, found: Readout) -> None:
     else:
         total = torch.stack(list(found.shares.values())).sum(0)
         count = len(adapter.prefix_tokens) or max((*said.prefix, *found.prefix, -1)) + 1
-        same = bool((total - said.weights(count, len(total))).abs().max() < AGREE) or found.unclear is not None
+        weights = said.weights(count, len(total))
+        if found.unclear is not None:  # then only which tokens are read is known
+            total, weights = (total > 0).double(), (weights > 0).double()
+        same = bool((total - weights).abs().max() < AGREE)
     if not same:
         raise UnsupportedModelError(
-            f"{type(adapter).__name__} declares that the score is read from {said}, and it is read from {found}: "
-            f"correct its `readout`, or return None to have it measured"
+            f"{type(adapter).__name__} declares that the score is read from {_told(said)}, and it is read from "
+            f"{_told(found)}: correct its `readout`, or return None to have it measured. It may also be that the last "
+            f"attention layer is missing in its `attention_layers`"
         )
+
+
+def _told(readout: Readout) -> str:
+    """A readout in words."""
+    parts = [f"token {index} before the patches" for index in readout.prefix] + ["the patches"] * readout.patches
+    how = "" if readout.unclear is None else f", by weights that are not fixed ({readout.unclear})"
+    how += ", each as much as the other" * readout.even
+    return f"{' and '.join(parts)}{how}{', through an attention pool' * bool(readout.latents)}"
 
 
 def measure_readout(adapter: Adapter, inputs: Inputs, target: Target | None = None, place: Place = WHOLE) -> Readout:
@@ -132,7 +152,7 @@ def _reads_past_attention(adapter: Adapter, inputs: Inputs, target: Target | Non
     """Whether the scores depend on the images while attention inputs are constants, but for what adapters name."""
     images = inputs.images.clone().requires_grad_()
     with torch.enable_grad():
-        own = Inputs(images.clone(), inputs.args, inputs.kwargs)
+        own = replace(inputs, images=images.clone())
     forward = run_forward(adapter, own, None, Keep(()), graph=True, constant=adapter.bypass)
     if not forward.output.scores.requires_grad:
         return False

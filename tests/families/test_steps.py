@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+from timm.models.convit import ConVit
 from torch import Tensor, nn
 
 from captum_vit import AGCAM, RawAttention, adapt
@@ -91,3 +92,22 @@ def test_a_pool_step_by_step_keeps_its_values_in_no_graph():
     pooling = type("Pooling", (type(adapter),), {"cross_attention": {"blocks.1.attn": False}})(model)
     with pytest.raises(UnsupportedModelError, match=r"^blocks.1.attn: attention pools computed s"):
         Run(pooling, Inputs(images(1, SIZE)), layers=lambda readout: ["blocks.1.attn"]).gradients(1)
+
+
+class Mirrored(nn.Module):
+    """An owner that turns the images round."""
+
+    def __init__(self, vit: nn.Module) -> None:
+        super().__init__()
+        self.vit = vit
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.vit(x.flip(3))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_attention_gated_by_position_of_images_turned_round(method):
+    """What the gate does depends on rows and keys, which have the order of the model there."""
+    shape = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "num_heads": 3, "num_classes": 7}
+    model, x = randomise(ConVit(**shape, depth=4, local_up_to_layer=2)).double(), images().double()
+    assert_close(explain(method(Mirrored(model)), x.flip(3)).flip(3), explain(method(model), x), 1e-9)
