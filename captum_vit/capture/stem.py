@@ -4,6 +4,7 @@ A model runs on them up to its first attention only, whose values each belong to
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -22,7 +23,7 @@ AT_ONCE = 8 * 224 * 224  # pixels of changed images that go through the stem tog
 NEAR = 1  # cells that a token may seem to lie off, where patches overlap
 
 
-class _EnoughError(Exception):
+class EnoughError(Exception):
     """The first attention has been seen."""
 
 
@@ -34,7 +35,7 @@ class StemTap(Tap):
 
     def attend(self, call: AttentionCall, run: Attention) -> Tensor:
         self.values = call.v
-        raise _EnoughError
+        raise EnoughError
 
     def other(self, func: Callable, args: tuple, kwargs: dict) -> Tensor:
         if func in DROPOUTS:
@@ -54,7 +55,7 @@ def through_stem(adapter: Adapter, inputs: Inputs, place: Place = WHOLE) -> Stem
         try:
             with tap.listening():
                 inputs.run(adapter.model)
-        except _EnoughError:
+        except EnoughError:
             pass
     if not hasattr(tap, "values"):
         raise UnsupportedModelError(f"{type(adapter.model).__name__} reaches none of its attention layers")
@@ -106,7 +107,7 @@ def _changes(adapter: Adapter, first: Inputs, place: Place, masks: Tensor, base:
     for some in masks.split(at_once):
         inputs = first.copies(len(some)) if len(some) > 1 else first
         changed = torch.where(some.unsqueeze(1).to(image.device), image + noise, image)
-        values = through_stem(adapter, Inputs(changed, inputs.args, inputs.kwargs), place).values
+        values = through_stem(adapter, replace(inputs, images=changed), place).values
         parts.append((values - base).float().square().sum((1, 3)).sqrt().cpu())
     return torch.cat(parts)
 

@@ -20,9 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import ops
-from ..access import AttentionCall
 from ..errors import LayerNotRecordedError
-from .scopes import Attention, CarriedError, Held, Scopes
+from .scopes import CarriedError, Held, Scopes
 from .softmaxes import Product, of_heads
 
 KERNELS = (F.scaled_dot_product_attention, F.multi_head_attention_forward)

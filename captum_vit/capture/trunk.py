@@ -4,6 +4,7 @@ The model runs with the output of every attention given, the same whatever comes
 is changed in some of them at the first attention must show in these, and only in these, at every later one.
 """
 
+from contextlib import suppress
 from math import prod
 
 import torch
@@ -14,37 +15,45 @@ from ..errors import TokenLayoutError, UnsupportedModelError
 from .inputs import Inputs
 from .place import Place
 from .scopes import Attention
-from .stem import StemTap
+from .stem import EnoughError, StemTap
 
 DRAWS = 2  # of the half of the tokens that is changed; the other half is changed in a copy of its own
 
 
 class TrunkTap(StemTap):
-    """Gives every attention's output, and looks where a change in the first shows in the later ones."""
+    """Gives every attention's output, and looks where a change in one shows in the later ones.
 
-    changed: Tensor | None = None  # (DRAWS, tokens) of the first attention
-    mixed = False
-    gone_on = False  # whether a later attention has been seen
+    Args:
+        start: in which attention half of the tokens are changed, counted from 0.
+    Attributes:
+        mixed: the attention before which tokens were seen to meet; None while they were not.
+    """
+
+    def __init__(self, adapter: Adapter, inputs: Inputs, place: Place, start: int) -> None:
+        super().__init__(adapter, inputs, None, place)
+        self.start, self.index = start, -1
+        self.mixed: int | None = None
+        self.gone_on = False  # whether a later attention has been seen
 
     def attend(self, call: AttentionCall, run: Attention) -> Tensor:
         values = call.v
+        self.index += 1
         size = values.float().std().clamp_min(1e-3)
-        draw = torch.Generator().manual_seed(len(self.seen))
+        draw = torch.Generator().manual_seed(self.index)
         out = size.cpu() * torch.randn(1, call.heads, call.queries, values.shape[-1], generator=draw)
         out = out.repeat(call.batch, 1, 1, 1)
-        if self.changed is None:
+        if self.index == self.start:
             self.first = call
             self.changed = torch.stack([_half(call.queries, draw) for _ in range(DRAWS)])
             other = size.cpu() * torch.randn(out.shape[1:], generator=draw)
             for index, half in enumerate(self.changed):
                 for copy, rows in ((1 + 2 * index, half), (2 + 2 * index, ~half)):
                     out[copy, :, rows] = other[:, rows]
-        elif call.layout.grid == self.first.layout.grid and not call.layout.cross:
+        elif self.index > self.start and call.layout.grid == self.first.layout.grid and not call.layout.cross:
             self._look(call)
         return out.to(values)
 
     def _look(self, call: AttentionCall) -> None:
-        assert self.changed is not None
         changes = (call.v - call.v[:1])[1:].float().square().sum((1, 3)).sqrt().cpu()  # (2 * DRAWS, tokens)
         patches = prod(call.layout.grid)
         own = changes[:, -patches:].view(DRAWS, 2, patches)
@@ -69,7 +78,9 @@ class TrunkTap(StemTap):
             )
         idle = torch.where(expected, own[:, 1], own[:, 0])
         busy = torch.where(expected, own[:, 0], own[:, 1])
-        self.mixed |= bool(idle.max() > 1e-3 * busy.max())
+        if idle.max() > 1e-3 * busy.max():  # from here on a token's own change can no longer be told from others'
+            self.mixed = self.index
+            raise EnoughError
 
 
 def _half(count: int, draw: torch.Generator) -> Tensor:
@@ -85,7 +96,11 @@ def tokens_stay(adapter: Adapter, inputs: Inputs, place: Place) -> bool:
         TokenLayoutError: they do not stay where they are.
     """
     copies = inputs.copies(1 + 2 * DRAWS)
-    tap = TrunkTap(adapter, copies, None, place)
-    with torch.no_grad(), tap.listening():
-        copies.run(adapter.model)
-    return not tap.mixed
+    meeting, start = False, 0
+    while True:
+        tap = TrunkTap(adapter, copies, place, start)
+        with torch.no_grad(), suppress(EnoughError), tap.listening():
+            copies.run(adapter.model)
+        if tap.mixed is None:
+            return not meeting
+        meeting, start = True, tap.mixed
