@@ -64,12 +64,12 @@ def examine(adapter: Adapter, inputs: Inputs, *, edited: bool = False) -> Examin
     key = state_key(adapter, inputs)
     if key is None:
         return _found(adapter, inputs, edited)
-    known, place = _examined.setdefault(adapter.model, {}), (edited, inputs.chosen_by, key)
-    if place not in known:
+    known = _examined.setdefault(adapter.model, {})
+    if (edited, key) not in known:
         if len(known) > 8:  # of a model that is changed again and again
             known.clear()
-        known[place] = _found(adapter, inputs, edited)
-    return known[place]
+        known[edited, key] = _found(adapter, inputs, edited)
+    return known[edited, key]
 
 
 def _found(adapter: Adapter, inputs: Inputs, edited: bool) -> Examined:
@@ -86,6 +86,12 @@ def _found(adapter: Adapter, inputs: Inputs, edited: bool) -> Examined:
             f"the tokens of {type(adapter.model).__name__} also meet outside the attention that was found in it, as in "
             f"convolutions or attention of another kind: a map would leave that out. An adapter can say what it does "
             f"(CONTRIBUTING.md)"
+        )
+    if hands.own and not intact:
+        raise UnsupportedModelError(
+            f"between the attention layers that the adapter of {type(adapter.model).__name__} names, its tokens "
+            f"also meet: a layer is missing in its `attention_layers`, or tokens meet in another way, which its `gap` "
+            f"has to say, so that no rollout is carried through it"
         )
     return Examined(place, hands, intact, edited)
 
