@@ -1,6 +1,6 @@
 """What an owner does to the images before they reach its ViT, seen on images whose pixels are their own coordinates."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import torch
@@ -10,7 +10,7 @@ from ..access import Adapter, TokenLayout
 from ..geometry import View
 from .inputs import Inputs
 from .place import WHOLE, Place
-from .stem import through_stem
+from .stem import axes_of, through_stem
 
 BORDER = 3  # pixels at an edge, where a resize bends a ramp
 MISFIT = 0.5  # pixels of the given image that a place may lie off
@@ -35,7 +35,7 @@ def seen_place(adapter: Adapter, inputs: Inputs) -> Place:
         UnsupportedModelError: the ViT does not get as many images as are given.
     """
     image = inputs.images[:1]
-    if image.dim() != 4:
+    if image.dim() != 4 or axes_of(adapter, 4) != [2, 3]:
         return WHOLE
     low, high = image.amin(), image.amax()
     high = high if high > low else low + 1
@@ -45,7 +45,7 @@ def seen_place(adapter: Adapter, inputs: Inputs) -> Place:
     levels = (across.new_zeros(()), across.new_ones(()), across, down)
     ramps = torch.cat([low + (high - low) * level.to(image).expand_as(image) for level in levels])
     copies = inputs.copies(4)
-    tap = through_stem(adapter, Inputs(ramps, copies.args, copies.kwargs))
+    tap = through_stem(adapter, replace(copies, images=ramps))
     if tap.pixels is None or tap.pixels.dim() != 4 or len(tap.pixels) != 4:
         return WHOLE
     return _place(tap.pixels.double().cpu(), (width, height), tap.layout)

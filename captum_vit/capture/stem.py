@@ -81,15 +81,30 @@ def check_places(adapter: Adapter, inputs: Inputs, place: Place) -> None:
     first = inputs.first()
     base = through_stem(adapter, first, place)
     layout = base.layout
-    numbers = _numbers(layout, tuple(inputs.images.shape[2:]))
+    axes = axes_of(adapter, inputs.images.dim())
+    numbers = _numbers(layout, [inputs.images.shape[axis] for axis in axes])
     digits = max(1, (prod(layout.grid) - 1).bit_length())
     seen = numbers >= 0
     masks = [seen & ((numbers >> digit & 1) == bit) for digit in range(digits) for bit in (1, 0)]
-    changes = _changes(adapter, first, place, torch.stack(masks), base.values)  # (2 * digits, tokens)
+    laid = torch.stack([_laid(mask, axes, inputs.images.dim()) for mask in masks])  # (2 * digits, ...) as the images
+    changes = _changes(adapter, first, place, laid, base.values)  # (2 * digits, tokens)
     own = changes.view(digits, 2, -1)
     found = torch.stack([(own[digit, 0] > own[digit, 1]).long() << digit for digit in range(digits)]).sum(0)
     patches = found[len(found) - prod(layout.grid) :]
     _compare(adapter, layout, patches, torch.unique(numbers[seen]), overlap=_overlap(own[..., -len(patches) :]))
+
+
+def axes_of(adapter: Adapter, dims: int) -> list[int]:
+    """Which axes of a batch are height and width, before them that of frames or slices; (2, 3) of (B, C, H, W)."""
+    shape = (2, 3, 5, 7, 11)[:dims]
+    return [shape.index(side) for side in adapter.size_of(torch.empty(shape, device="meta"))]
+
+
+def _laid(mask: Tensor, axes: Sequence[int], dims: int) -> Tensor:
+    """A mask over the pixels as an image of the batch has its axes."""
+    others = [axis for axis in range(1, dims) if axis not in axes]
+    mask = mask.permute([axes.index(axis) for axis in sorted(axes)])
+    return mask[tuple(None if axis in others else slice(None) for axis in range(1, dims))]
 
 
 def _overlap(own: Tensor) -> bool:
@@ -106,7 +121,7 @@ def _changes(adapter: Adapter, first: Inputs, place: Place, masks: Tensor, base:
     parts = []
     for some in masks.split(at_once):
         inputs = first.copies(len(some)) if len(some) > 1 else first
-        changed = torch.where(some.unsqueeze(1).to(image.device), image + noise, image)
+        changed = torch.where(some.to(image.device), image + noise, image)
         values = through_stem(adapter, replace(inputs, images=changed), place).values
         parts.append((values - base).float().square().sum((1, 3)).sqrt().cpu())
     return torch.cat(parts)

@@ -117,6 +117,70 @@ def test_a_video_of_one_frame_is_an_image(method):
     assert relative_error(*explain(method(model), x).unbind(2)) > 1e-2
 
 
+class ChannelsBehind(nn.Module):
+    """Takes its images or videos with the channels behind the other axes, or behind the frames alone."""
+
+    def __init__(self, vit: nn.Module, axis: int) -> None:
+        super().__init__()
+        self.vit, self.axis = vit, axis
+        self.blocks, self.embedded = vit.blocks, vit.embedded
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.vit(x.movedim(self.axis, 1))
+
+
+def with_channels_at(axis: int, known: type[captum_vit.Adapter]) -> type[captum_vit.Adapter]:
+    class ChannelsAdapter(known):
+        kind, in_channels = ChannelsBehind, None  # these are not the second axis
+
+        def size_of(self, images):
+            return tuple(n for i, n in enumerate(images.shape) if i not in (0, axis))
+
+        def example(self, size, draw):
+            return super().example(size, draw).movedim(1, axis)
+
+    return ChannelsAdapter
+
+
+@pytest.mark.parametrize("axis", [2, 4])
+@pytest.mark.parametrize("method", METHODS)
+def test_videos_with_other_axes(method, axis):
+    captum_vit.register(with_channels_at(axis, VideoAdapter))
+    model, x = video_vit(), videos()
+    maps = explain(method(ChannelsBehind(model, axis).eval()), x.movedim(1, axis))
+    assert_close(maps, explain(method(model), x))
+
+
+class ImageAdapter(VideoAdapter):
+    """Of a reader's tokens alone."""
+
+    batch_dims = 4
+
+    def token_layout(self, image_size, arguments):
+        return captum_vit.TokenLayout((image_size[0] // 8, image_size[1] // 8), 1, (8, 8), CLASS)
+
+
+class ReadTokens(nn.Module):
+    """The class token of a reader's blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reader = reader(True)
+        self.blocks, self.embedded, self.head = self.reader.blocks, self.reader.embedded, self.reader.head
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.reader.encode(x)[:, 0])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_images_with_channels_last(method):
+    model, x = ReadTokens().eval(), images(2, SIZE)
+    captum_vit.register(type("Plain", (ImageAdapter,), {"kind": ReadTokens}))
+    captum_vit.register(with_channels_at(3, ImageAdapter))
+    maps = explain(method(ChannelsBehind(model, 3).eval()), x.movedim(1, 3))
+    assert_close(maps, explain(method(model), x))
+
+
 class Explicit:
     """The reader's own forward with explicit softmax, in float64; `held`: attention as in AGCAM, with its input
     constant, but for the values of cross-attention."""
