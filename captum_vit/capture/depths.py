@@ -137,11 +137,10 @@ def _shares(prefix: int, read: dict[str, Tensor], gradients: dict[str, Tensor]) 
     Tokens with parallel gradients are read by one map, and weighed within; maps side by side weigh the same, as a class
     token and the mean of the patches.
     """
-    shares = {name: torch.zeros(len(rows), dtype=torch.float64) for name, rows in read.items()}
+    shares = {name: rows.double() for name, rows in read.items()}
     groups: list[tuple[Tensor, list[tuple[str, int, float]], bool]] = []
     for name, rows in read.items():
         for index in rows.nonzero().flatten().tolist():
-            shares[name][index] = 1.0
             gradient, patch = gradients[name][index].double(), index >= prefix
             size = float(gradient.norm())
             if not size or not torch.isfinite(gradient).all():

@@ -64,12 +64,12 @@ def examine(adapter: Adapter, inputs: Inputs, *, edited: bool = False) -> Examin
     key = state_key(adapter, inputs)
     if key is None:
         return _found(adapter, inputs, edited)
-    known = _examined.setdefault(adapter.model, {})
-    if (edited, key) not in known:
+    known, place = _examined.setdefault(adapter.model, {}), (edited, inputs.chosen_by, key)
+    if place not in known:
         if len(known) > 8:  # of a model that is changed again and again
             known.clear()
-        known[edited, key] = _found(adapter, inputs, edited)
-    return known[edited, key]
+        known[place] = _found(adapter, inputs, edited)
+    return known[place]
 
 
 def _found(adapter: Adapter, inputs: Inputs, edited: bool) -> Examined:
@@ -101,14 +101,14 @@ def _subject(adapter: Adapter, edited: bool) -> Adapter:
     return adapter if edited or not foreign_hooks(adapter.model) else adapt(without_hooks(adapter.model))
 
 
-def state_key(adapter: Adapter, inputs: Inputs) -> str | None:
+def state_key(adapter: Adapter, inputs: Inputs) -> tuple | None:
     """What tells one state of a model, and one shape of inputs, from another; None where that cannot be told."""
     given = [*inputs.args, *(part for item in sorted(inputs.kwargs.items()) for part in item)]
     if not all(isinstance(value, (*PLAIN, Tensor)) for value in given):
         return None
-    told = [value if isinstance(value, PLAIN) else (value.shape, value.dtype) for value in given]
+    told = tuple(value if isinstance(value, PLAIN) else (value.shape, value.dtype) for value in given)
     images = inputs.images
-    return repr((model_state(adapter.model), adapter.settings, images.shape[1:], images.dtype, images.device, told))
+    return model_state(adapter.model), adapter.settings, images.shape[1:], images.dtype, images.device, told
 
 
 def compare(adapter: Adapter, inputs: Inputs, scores: Tensor, known: Examined) -> None:
@@ -119,7 +119,8 @@ def compare(adapter: Adapter, inputs: Inputs, scores: Tensor, known: Examined) -
     """
     if known.compared or adapter.training:
         return
-    adapter, alone = _subject(adapter, known.edited), inputs.first()
+    listened, alone = adapter, inputs.first()
+    adapter = _subject(adapter, known.edited)
     for part in (alone, inputs) if len(inputs.images) > 1 else (alone,):
         plain = _plain(adapter, part)
         if plain.shape[1:] == scores.shape[1:] and _same(scores[: len(plain)], plain):
@@ -130,6 +131,14 @@ def compare(adapter: Adapter, inputs: Inputs, scores: Tensor, known: Examined) -
             f"{type(adapter.model).__name__} gives other scores each time it is called with the same images, in eval "
             f"mode: it draws random numbers, or counts its calls. A map of one call says nothing of another"
         )
+    hooks = foreign_hooks(listened.model)
+    if hooks and not known.edited:
+        raise UnsupportedModelError(
+            f"{type(adapter.model).__name__} gives other scores with the hooks on "
+            f"{', '.join(sorted({type(module).__name__ for module in hooks}))} than without them, and they were not seen "
+            f"to change anything, as a hook that writes to `output.data`. Take it off while the model is explained, or "
+            f"let the hook return what it changes"
+        )
     others = f": {'; '.join(known.hands.words)}" if known.hands.words else ""
     raise UnsupportedModelError(
         f"{type(adapter.model).__name__} gives other scores while its attention is listened to than in a plain call"
@@ -139,7 +148,7 @@ def compare(adapter: Adapter, inputs: Inputs, scores: Tensor, known: Examined) -
 
 def _plain(adapter: Adapter, inputs: Inputs) -> Tensor:
     with torch.no_grad():
-        return adapter.scores(inputs.run(adapter.model))
+        return inputs.scores(adapter, inputs.run(adapter.model))
 
 
 def _same(scores: Tensor, plain: Tensor) -> bool:

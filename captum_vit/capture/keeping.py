@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection
 
 from ..access import Adapter, Readout
-from .examine import compare, examine
+from .examine import Examined, compare, examine
 from .forward import Forward, HookEditedError, run_forward
 from .inputs import Inputs
 from .listeners import foreign_hooks
@@ -42,6 +42,7 @@ class Keeping:
         self.needs, self.may_replay = frozenset(needs), True
         self._layers, self._readout = layers, readout
         self._edited = False
+        self._examined: Examined | None = None
         self._forward: Forward | None = None
         self._has: frozenset[Need] = frozenset()
 
@@ -69,9 +70,9 @@ class Keeping:
             try:
                 self._forward, self._has = self._run(self.needs)
             except HookEditedError:  # then a head may read what its class does not say
-                self.listened, self._edited = [], True
+                self.listened, self._edited, self._examined = [], True, None
                 with untouched(self.adapter):
-                    self._readout = readout_of(self.adapter, self.inputs, declared=False)
+                    self._readout = readout_of(self.adapter, self.inputs, declared=False, known=self._known())
                 self._forward, self._has = self._run(self.needs)
         return self._forward
 
@@ -83,8 +84,14 @@ class Keeping:
     def _expected(self) -> Readout:
         if self._readout is None:
             with untouched(self.adapter):
-                self._readout = readout_of(self.adapter, self.inputs)
+                self._readout = readout_of(self.adapter, self.inputs, known=self._known())
         return self._readout
+
+    def _known(self) -> Examined:
+        """What is known of the model as it stands; asked once a run."""
+        if self._examined is None:
+            self._examined = examine(self.adapter, self.inputs, edited=self._edited)
+        return self._examined
 
     def _layers_for(self, readout: Readout) -> list[str]:
         wanted = None if self._layers is None else self._layers(readout)
@@ -99,7 +106,7 @@ class Keeping:
             self._layers_for(readout), needs, replay, tail=bool(self.listened) or bool(needs & {OUTPUTS, TOKENS})
         )
         with untouched(self.adapter):
-            known = examine(self.adapter, self.inputs, edited=self._edited)
+            known = self._known()
             forward = run_forward(
                 self.adapter,
                 self.inputs,
@@ -107,7 +114,7 @@ class Keeping:
                 keep,
                 graph=graph,
                 streams=bool(needs & {TOKENS, TOKEN_GRADIENTS}),
-                watched=self.listened if readout.declared else (),
+                watched=self.listened,
                 place=known.place,
             )
             compare(self.adapter, self.inputs, forward.output.scores, known)

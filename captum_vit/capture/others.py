@@ -15,6 +15,7 @@ from .listeners import foreign_hooks
 
 PLAIN = (bool, int, float, str, type(None))
 LIBRARIES = "captum_vit.adapters."
+OF_TORCH = frozenset(nn.Module().__dict__)
 GLOBAL_TABLES = ("_global_forward_hooks", "_global_forward_pre_hooks")
 
 
@@ -95,27 +96,24 @@ def _written_elsewhere(kind: type, _methods: tuple[int, ...]) -> str | None:
 
 
 def model_state(model: nn.Module) -> tuple:
-    """What tells that a model was changed: its modules, their modes, attributes, hooks and methods; not its weights."""
-    kinds = {type(module) for module in model.modules()}
-    methods = tuple(sorted((id(kind), id(kind.__dict__.get("forward")), _versions(kind)) for kind in kinds))
-    tables = tuple(tuple(map(id, getattr(everywhere, table).values())) for table in GLOBAL_TABLES)
-    modules = tuple(
-        (
-            id(m),
-            m.training,
-            *m._forward_hooks,
-            *m._forward_pre_hooks,
-            *(value if isinstance(value, PLAIN) else id(value) for value in vars(m).values() if _decides(value)),
-        )
-        for m in model.modules()
-    )
-    return modules, methods, tables
+    """What tells that a model was changed: its modules, their modes, attributes, hooks and methods; not its weights.
 
-
-def _versions(kind: type) -> tuple[int, ...]:
-    """The methods of a class and those it inherits, as they are now."""
-    return tuple(id(value) for base in kind.__mro__[:-2] for value in vars(base).values() if callable(value))
-
-
-def _decides(value: Any) -> bool:
-    return callable(value) or isinstance(value, PLAIN)
+    It is asked with every map, and so takes no longer than it must.
+    """
+    found: list[Any] = [tuple(getattr(everywhere, table)) for table in GLOBAL_TABLES]
+    kinds = set()
+    for module in model.modules():
+        kinds.add(type(module))
+        own = module.__dict__
+        found += (id(module), module.training, *own["_forward_hooks"], *own["_forward_pre_hooks"])
+        for name, value in own.items():
+            if name in OF_TORCH:
+                continue
+            if isinstance(value, PLAIN):
+                found.append(value)
+            elif callable(value):
+                found.append(id(value))
+    for kind in kinds:
+        for base in kind.__mro__[:-2]:  # without those of torch and Python themselves
+            found += map(id, base.__dict__.values())
+    return tuple(found)

@@ -9,7 +9,7 @@ from ..access import Adapter, Readout
 from ..errors import UnsupportedModelError
 from ..targets import Output, Target
 from .depths import measured
-from .examine import examine
+from .examine import Examined, examine
 from .forward import run_forward
 from .inputs import Inputs
 from .place import WHOLE, Place
@@ -18,7 +18,14 @@ from .taps import Keep
 AGREE = 1e-3  # of the readout, by which what is declared and what is measured may differ
 
 
-def readout_of(adapter: Adapter, inputs: Inputs, target: Target | None = None, *, declared: bool = True) -> Readout:
+def readout_of(
+    adapter: Adapter,
+    inputs: Inputs,
+    target: Target | None = None,
+    *,
+    declared: bool = True,
+    known: Examined | None = None,
+) -> Readout:
     """The tokens that a target is read from: as the adapter declares, else measured.
 
     A measurement is kept for the model as it stands, with its weights, and for inputs of one shape. What an adapter of
@@ -28,11 +35,12 @@ def readout_of(adapter: Adapter, inputs: Inputs, target: Target | None = None, *
         adapter, inputs: the model and what it is called with.
         target: one that is made of more than the scores is always measured.
         declared: whether what the adapter says holds; it does not where a hook changes what passes.
+        known: what `examine` found, if it was asked already.
     Raises:
         UnsupportedModelError: as `measure_readout`; or the score is read from other tokens than declared.
         TokenLayoutError: as `examine`.
     """
-    known = examine(adapter, inputs, edited=not declared)
+    known = known or examine(adapter, inputs, edited=not declared)
     if target is not None and not target.reads_scores:
         return measure_readout(adapter, inputs, target, known.place)
     said = adapter.readout if declared and known.declared else None
