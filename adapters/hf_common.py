@@ -78,7 +78,11 @@ class HFAdapter(Adapter):
         return output[0][:, 0]  # of last_hidden_state, as a tuple too
 
     def scores(self, output: Any) -> Tensor:
-        return self.features(output) if self.model is self.backbone else super().scores(output)
+        if self.model is self.backbone:
+            return self.features(output)
+        if type(output) is tuple and is_hf_function(type(self.model).forward):  # return_dict=False: [loss,] logits, ...
+            output = next((each for each in output if isinstance(each, Tensor) and each.dim()), output)
+        return super().scores(output)
 
     @property
     def settings(self) -> tuple:
@@ -94,6 +98,11 @@ class HFAdapter(Adapter):
                 yield config, "_attn_implementation_internal", "sdpa"
         for block in self.stack:
             yield block, "gradient_checkpointing", False
+
+
+def is_hf_function(function: Any) -> bool:
+    """Whether it stands in transformers, and not in a class that somebody derived."""
+    return str(getattr(function, "__module__", "")).split(".")[0] == "transformers"
 
 
 def is_hf(kind: type) -> bool:

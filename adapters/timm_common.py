@@ -49,8 +49,10 @@ class TimmAdapter(Adapter):
         return class_names(self.model)
 
     def scores(self, output: Any) -> Tensor:
-        if isinstance(output, tuple) and getattr(self.timm, "head_dist", None) is not None:
-            return (output[0] + output[1]) / 2  # in distilled training the two heads come separately
+        if type(output) is tuple and getattr(self.timm, "head_dist", None) is not None:
+            one, other = output if len(output) == 2 else (None, None)
+            if isinstance(one, Tensor) and isinstance(other, Tensor) and one.shape == other.shape:
+                return (one + other) / 2  # in distilled training the two heads come separately
         if isinstance(output, Tensor) and output.dim() == 3:
             return output[:, 0]  # unpooled: (B, N, D)
         return super().scores(output)

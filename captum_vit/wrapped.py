@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .access import Adapter, adapt, unwrap
 from .access.nested import NestedAdapter
+from .access.outputs import Choice
 from .capture import Inputs, untouched
 from .errors import OptionError, PreprocessingError, brief
 from .models import LoadedModel, load_model
@@ -37,8 +38,11 @@ class Inside:
     outputs: str
 
 
-def look_inside(adapter: Adapter) -> Inside | None:
-    """What a wrapper does with images and scores, by one run on two images of noise; None of a model itself."""
+def look_inside(adapter: Adapter, output: Choice | None = None) -> Inside | None:
+    """What a wrapper does with images and scores, by one run on two images of noise; None of a model itself.
+
+    output: which of the outputs are the scores, where somebody chose.
+    """
     if not isinstance(adapter, NestedAdapter):
         return None
     unseen = Inside(adapter.inner.model, adapter.name, None, "others")
@@ -51,7 +55,8 @@ def look_inside(adapter: Adapter) -> Inside | None:
     scores: list[Any] = []
     with untouched(adapter), torch.no_grad(), _heard(adapter, pixels, scores):
         try:
-            outer = adapter.scores(Inputs(images).run(adapter.model))
+            call = Inputs(images, output=output)
+            outer = call.scores(adapter, call.run(adapter.model))
             inner = adapter.inner.scores(scores[0]) if len(scores) == 1 else None
         except Exception:  # it wants more than images, or is anybody's: then nothing is known of it
             return unseen
@@ -92,14 +97,19 @@ def _close(one: Tensor, other: Tensor) -> bool:
     return torch.allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
-def with_names(model: str | nn.Module | LoadedModel, class_names: Any, checkpoint: str | Path | None) -> LoadedModel:
+def with_names(
+    model: str | nn.Module | LoadedModel,
+    class_names: Any,
+    checkpoint: str | Path | None,
+    output: Choice | None = None,
+) -> LoadedModel:
     """A model by name or the module itself, with the names of its classes, or with others."""
     if isinstance(model, str):
         found = load_model(model, checkpoint=checkpoint)
     elif isinstance(model, LoadedModel):
         found = model
     else:
-        found = _of_module(model)
+        found = _of_module(model, output)
     if class_names is None:
         return found
     return replace(found, class_names=_numbered(class_names))
@@ -122,10 +132,10 @@ def _numbered(class_names: Any) -> dict[int, str]:
     return names
 
 
-def _of_module(model: nn.Module) -> LoadedModel:
+def _of_module(model: nn.Module, output: Choice | None) -> LoadedModel:
     """What a module says of itself, and of a ViT inside it what is true of the outer scores."""
     adapter = adapt(model)
-    inside = look_inside(adapter)
+    inside = look_inside(adapter, output)
     if inside is None:
         return _scored(LoadedModel(model, class_names=adapter.class_names), adapter.model)
     assert isinstance(adapter, NestedAdapter)

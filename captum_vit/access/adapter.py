@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import UnsupportedModelError
 from .modules import LayerAccess
+from .outputs import scores_among
 from .tokens import Grid, Readout, TokenLayout
 
 
@@ -110,18 +110,13 @@ class Adapter(LayerAccess):
         return {}
 
     def scores(self, output: Any) -> Tensor:
-        """Logits (B, C) out of whatever the model returns, or (B, C, ...) of dense heads; features if headless."""
-        if isinstance(output, Mapping):  # Hugging Face's outputs are mappings too
-            output = output.get("logits", output)
-        elif isinstance(output, (tuple, list)) and output:  # ([loss,] logits, ...), as with return_dict=False
-            output = next((o for o in output if isinstance(o, Tensor) and o.dim()), output[0])
-        if not isinstance(output, Tensor) or output.dim() == 0:
-            shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise UnsupportedModelError(
-                f"expected scores of shape (batch, classes, ...) from {type(self.model).__name__}, got {shape}: "
-                f"wrap the model so that it returns them"
-            )
-        return output.unsqueeze(1) if output.dim() == 1 else output
+        """Logits (B, C) out of whatever the model returns, or (B, C, ...) of dense heads; features if headless.
+
+        Raises:
+            UnsupportedModelError: it returns none, or several tensors that may be.
+        """
+        found = scores_among(output, type(self.model).__name__)
+        return found.unsqueeze(1) if found.dim() == 1 else found
 
 
 def unaltered(model: nn.Module, package: str, heads: Iterable[nn.Module]) -> bool:

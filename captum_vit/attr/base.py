@@ -82,6 +82,7 @@ class ViTAttribution(Stated, LayerAttribution):
         additional_forward_args: Any = None,
         *,
         forward_kwargs: Mapping[str, Any] | None = None,
+        output: Any = None,
         output_shape: str = "grid",
         **options: Any,
     ) -> Images:
@@ -94,6 +95,8 @@ class ViTAttribution(Stated, LayerAttribution):
                 `output -> (N,)`. Unused where the class attribute `class_specific` is False.
             additional_forward_args: further positional arguments of the model's forward.
             forward_kwargs: keyword arguments of the model's forward, as `interpolate_pos_encoding=True`.
+            output: which of the model's outputs are the scores, where it gives several tensors: a name as "logits", a
+                place as 1, or a function of all that it gives.
             output_shape: "grid" (N, 1, rows, cols), "spatial" (N, 1, H, W; bilinear), or "input" (N, C, H, W; the
                 spatial map divided by C, so that the channels sum to it). Of videos and volumes grids and maps have
                 one dimension more.
@@ -104,7 +107,7 @@ class ViTAttribution(Stated, LayerAttribution):
             InputError, TargetError, OptionError, TokenLayoutError: what was passed does not hold.
             LayerNotRecordedError: the model computed attention in a way that its adapter does not see.
         """
-        call = checked_inputs(self.adapter, inputs, additional_forward_args, forward_kwargs)
+        call = checked_inputs(self.adapter, inputs, additional_forward_args, forward_kwargs, output)
         maps = self._attribute(call, target, output_shape, False, options)
         return (maps,) if isinstance(inputs, tuple) else maps
 
@@ -116,6 +119,7 @@ class ViTAttribution(Stated, LayerAttribution):
         additional_forward_args: Any = None,
         *,
         forward_kwargs: Mapping[str, Any] | None = None,
+        output: Any = None,
         output_shape: str = "grid",
         **options: Any,
     ) -> Images:
@@ -124,7 +128,7 @@ class ViTAttribution(Stated, LayerAttribution):
         The layers are the chosen ones among which the score is read, and the last slice is the map.
 
         Args:
-            inputs, target, additional_forward_args, forward_kwargs: as for `attribute`.
+            inputs, target, additional_forward_args, forward_kwargs, output: as for `attribute`.
             output_shape: "grid" or "spatial".
             options: what the method itself offers; its class says what each means.
         Raises:
@@ -132,7 +136,7 @@ class ViTAttribution(Stated, LayerAttribution):
         """
         if isinstance(output_shape, str) and output_shape == "input":
             raise OptionError("a flow has one channel a layer: output_shape must be 'grid' or 'spatial', got 'input'")
-        call = checked_inputs(self.adapter, inputs, additional_forward_args, forward_kwargs)
+        call = checked_inputs(self.adapter, inputs, additional_forward_args, forward_kwargs, output)
         flow = self._attribute(call, target, output_shape, True, options)
         return (flow,) if isinstance(inputs, tuple) else flow
 
@@ -144,6 +148,7 @@ class ViTAttribution(Stated, LayerAttribution):
         additional_forward_args: Any = None,
         *,
         forward_kwargs: Mapping[str, Any] | None = None,
+        output: Any = None,
         output_shape: str = "grid",
         **options: Any,
     ) -> Tensor:
@@ -152,7 +157,7 @@ class ViTAttribution(Stated, LayerAttribution):
         Args:
             inputs: one image, (1, C, H, W).
             targets: K classes or other targets, or "all" classes.
-            additional_forward_args, forward_kwargs, output_shape: as for `attribute`.
+            additional_forward_args, forward_kwargs, output, output_shape: as for `attribute`.
             options: what the method itself offers; its class says what each means.
         Returns:
             (K, 1, rows, cols), or as `output_shape` says; each equals `attribute` for its target.
@@ -164,7 +169,7 @@ class ViTAttribution(Stated, LayerAttribution):
             raise OptionError(f"{self.get_name()} gives one map for all classes: ask for it by .attribute(images)")
         check_output_shape(output_shape)
         check_options(self.get_name(), self.options(), options)
-        call = checked_inputs(self.adapter, inputs, additional_forward_args, forward_kwargs)
+        call = checked_inputs(self.adapter, inputs, additional_forward_args, forward_kwargs, output)
         if len(call.images) != 1:
             raise InputError(f"attribute_classes takes one image, got a batch of {len(call.images)}")
         with start([(self, options)], call) as run:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..access import Adapter, TokenLayout
+from ..access.outputs import checked_choice
 from ..access.tokens import ENLARGING
 from ..capture import Inputs
 from ..errors import InputError, OptionError, brief
@@ -21,12 +22,13 @@ Images = Tensor | tuple[Tensor]
 
 
 def checked_inputs(
-    adapter: Adapter, inputs: Images, args: Any = None, kwargs: Mapping[str, Any] | None = None
+    adapter: Adapter, inputs: Images, args: Any = None, kwargs: Mapping[str, Any] | None = None, output: Any = None
 ) -> Inputs:
-    """The model's call.
+    """The model's call, and which of its outputs are the scores, if somebody chose.
 
     Raises:
         InputError: not one finite floating-point batch of the model's channels, or arguments that it does not take.
+        OptionError: `output` is no choice.
     """
     images = inputs[0] if isinstance(inputs, tuple) and len(inputs) == 1 else inputs
     of_images = adapter.batch_dims == 4
@@ -51,7 +53,7 @@ def checked_inputs(
     if not isinstance(kwargs, (Mapping, NoneType)) or not all(isinstance(name, str) for name in kwargs or ()):
         raise InputError(f"forward_kwargs are arguments of the model's forward by name, a dict, got {brief(kwargs)}")
     given = () if args is None else args if isinstance(args, tuple) else (args,)
-    call = Inputs(images.detach(), given, dict(kwargs or {}))
+    call = Inputs(images.detach(), given, dict(kwargs or {}), checked_choice(output))
     try:
         inspect.signature(adapter.model.forward).bind(call.images, *call.args, **call.kwargs)
     except TypeError as error:

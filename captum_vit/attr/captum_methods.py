@@ -30,9 +30,9 @@ class Scored(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Scores of images (N, C, H, W)."""
-        given = self.inputs or Inputs(images)
-        raw = replace(given, images=images).run(self.model)
-        scores = self.adapter.scores(raw)
+        given = replace(self.inputs or Inputs(images), images=images)
+        raw = given.run(self.model)
+        scores = given.scores(self.adapter, raw)
         return scores if self.target is None else self.target.score(Output(raw, scores, self.adapter.headless))
 
 

@@ -46,10 +46,11 @@ class RawAttention(ViTAttribution):
         additional_forward_args: Any = None,
         *,
         forward_kwargs: Mapping[str, Any] | None = None,
+        output: Any = None,
         kind: Kind = "class",
     ) -> Tensor:
         """Every head by itself: (N, layers, heads, rows, cols); their mean over heads is the flow."""
-        call = checked_inputs(self.adapter, inputs, additional_forward_args, forward_kwargs)
+        call = checked_inputs(self.adapter, inputs, additional_forward_args, forward_kwargs, output)
         with start([(self, {"kind": kind})], call) as run:
             return run.layout.to_grid(torch.stack(self._per_head(run, kind, flow=True), 1))
 
@@ -60,6 +61,7 @@ class RawAttention(ViTAttribution):
         additional_forward_args: Any = None,
         *,
         forward_kwargs: Mapping[str, Any] | None = None,
+        output: Any = None,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The attention itself, by layer and on the grid of the maps.
 
@@ -67,7 +69,7 @@ class RawAttention(ViTAttribution):
             What the readout looks at, (N, heads, rows, cols), and what each patch looks at, (N, rows*cols, rows*cols),
             the mean over heads; the latter of the layers in which patches look at patches of that grid.
         """
-        call = checked_inputs(self.adapter, inputs, additional_forward_args, forward_kwargs)
+        call = checked_inputs(self.adapter, inputs, additional_forward_args, forward_kwargs, output)
         with Run(self.adapter, call, RECORDED, layers=self.layers_read) as run:
             return recorded(run, self.layers_read(run.readout))
 

@@ -142,7 +142,7 @@ def run_forward(
     with torch.enable_grad() if graph else torch.no_grad(), _listening(tap, listeners):
         INTERRUPTS.let_through(sys._getframe())
         raw = inputs.run(adapter.model)
-        scores = adapter.scores(raw)
+        scores = inputs.scores(adapter, raw)
     if watch.edited:
         raise HookEditedError(type(watch.edited[0]).__name__)
     output = Output(raw, scores, adapter.headless)

@@ -1,11 +1,14 @@
 """What a model is called with, and what it gives."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
+from weakref import ref
 
 from torch import Tensor, nn
 
+from ..access import Adapter
+from ..access.outputs import Choice, chosen
 from ..errors import CaptumViTError, InputError
 from .untouched import own_forward
 
@@ -14,6 +17,8 @@ from .untouched import own_forward
 class Inputs:
     """What the model is called with: images (B, C, H, W), then positional and keyword arguments.
 
+    output: which of the model's outputs are its scores, where somebody chose: a name, a place, or a function of it.
+
     >>> Inputs(images).run(model).shape
     torch.Size([2, 1000])
     """
@@ -21,6 +26,7 @@ class Inputs:
     images: Tensor
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    output: Choice | None = None
 
     def run(self, model: nn.Module) -> Any:
         """The model's output. While the model is visited, what it draws and changes in train mode is the forward's own.
@@ -40,6 +46,27 @@ class Inputs:
                 f"the model computes in {names} and fails on {self.images.dtype}: convert the images"
             ) from error
 
+    def scores(self, adapter: Adapter, raw: Any) -> Tensor:
+        """The scores (B, C) or (B, C, ...) in what the model gave: those that were chosen, else as its adapter says.
+
+        Raises:
+            UnsupportedModelError: several tensors may be scores, and nobody chose; or none.
+            OptionError: there is no such output.
+        """
+        if self.output is None:
+            return adapter.scores(raw)
+        return chosen(raw, self.output, type(adapter.model).__name__)
+
+    @property
+    def chosen_by(self) -> Hashable:
+        """What tells one choice of the output from another, and keeps no function alive: it may hold the model."""
+        try:
+            found = ref(self.output) if callable(self.output) else self.output
+            hash(found)
+        except TypeError:  # of a kind that nothing can refer to: then each is another
+            return object()
+        return found
+
     def first(self) -> "Inputs":
         """The first image alone; tensors with one entry an image are cut with it."""
         count = len(self.images)
@@ -47,7 +74,8 @@ class Inputs:
         def cut(x: Any) -> Any:
             return x[:1] if isinstance(x, Tensor) and x.dim() and len(x) == count else x
 
-        return Inputs(self.images[:1], tuple(map(cut, self.args)), {k: cut(v) for k, v in self.kwargs.items()})
+        kwargs = {key: cut(value) for key, value in self.kwargs.items()}
+        return replace(self, images=self.images[:1], args=tuple(map(cut, self.args)), kwargs=kwargs)
 
     def copies(self, count: int) -> "Inputs":
         """The first image `count` times over, with what belongs to it."""
@@ -59,4 +87,5 @@ class Inputs:
 
         args = tuple(repeated(x, of) for x, of in zip(first.args, self.args, strict=True))
         kwargs = {key: repeated(x, self.kwargs[key]) for key, x in first.kwargs.items()}
-        return Inputs(first.images.repeat(count, *[1] * (self.images.dim() - 1)), args, kwargs)
+        images = first.images.repeat(count, *[1] * (self.images.dim() - 1))
+        return replace(self, images=images, args=args, kwargs=kwargs)

@@ -46,7 +46,7 @@ def replayed_gradients(
     with untouched(adapter), torch.enable_grad():
         with tap.listening(), tap.slicing():
             raw = inputs.run(adapter.model)
-            output = Output(raw, adapter.scores(raw), adapter.headless)
+            output = Output(raw, inputs.scores(adapter, raw), adapter.headless)
         _check_same(forward.output.scores.detach(), output.scores.detach(), adapter)
         score = Joined(targets).score(output) if len(targets) > 1 else targets[0].score(output)
         check_attached(score, output, targets[0])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..access import Adapter, AttentionCall, Readout, TokenLayout
+from ..access.outputs import told_of
 from ..targets import Target, as_target
 from .forward import Forward, check_reached, filled
 from .inputs import Inputs
@@ -94,6 +95,12 @@ class Run(AbstractContextManager["Run"]):
         """What the adapter takes for the scores, (B, C) or (B, C, ...)."""
         return self.kept.forward(()).output.scores.detach()
 
+    @property
+    def scores_told(self) -> str:
+        """Which of several outputs the scores are, in words; empty where there is no other that they might be."""
+        output = self.kept.forward(()).output
+        return told_of(output.raw, output.scores, self.inputs.output)
+
     def calls(self, names: Collection[str], needs: Collection[Need]) -> dict[str, AttentionCall]:
         """The attention of these layers, in execution order; of each as much as is needed, or more.
 
@@ -159,7 +166,8 @@ class Run(AbstractContextManager["Run"]):
     def score(self, images: Tensor) -> Tensor:
         """The scores of other images, as a perturbation method asks for: one plain forward."""
         with untouched(self.adapter), torch.no_grad():
-            return self.adapter.scores(replace(self.inputs, images=images).run(self.adapter.model))
+            inputs = replace(self.inputs, images=images)
+            return inputs.scores(self.adapter, inputs.run(self.adapter.model))
 
     def _of_outputs(self, target: Target, names: Collection[str], *, held: bool) -> dict[str, Tensor]:
         def compute(forward: Forward, retain: bool) -> tuple[dict[str, Tensor], dict[str, Tensor | None]]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..access import Adapter, Grid, Readout, TokenLayout
+from ..access.outputs import all_among
 from ..access.registry import last_resort
 from ..errors import CaptumViTError, UnsupportedModelError
 from ..geometry import View
@@ -72,7 +73,7 @@ class Found(Adapter):
 
     def _find_in(self, images: Tensor, finder: Finder, output: Any) -> Attentions:
         kind = type(self.model).__name__
-        events = reached(finder.events, self.scores(output))
+        events = reached(finder.events, self._ends(output))
         first = first_of_tokens(finder, events, kind)
         patches = patches_of(first.values, images, kind)
         found = attentions(finder, events, len(patches.tokens), kind)
@@ -82,6 +83,13 @@ class Found(Adapter):
         self._channels, self._size, self.batch_dims = images.shape[1], self.size_of(images), images.dim()
         self._layouts[self._size] = self._layout_of(patches, first.keys, found.tokens - found.patches, self._size)
         return found
+
+    def _ends(self, output: Any) -> Tensor:
+        """The scores; or all that the model gives, where nobody has said yet which of it they are."""
+        try:
+            return self.scores(output)
+        except UnsupportedModelError:
+            return all_among(output)
 
     def _noise(self, channels: int, size: Grid) -> Tensor:
         known = next((p for p in self.model.parameters() if p.is_floating_point()), torch.zeros(()))

@@ -39,11 +39,15 @@ def wanted(reading: Reading, vocabulary: Vocabulary, asked: Asked, shares: Tenso
     return vocabulary.several(targets, reading.output, known)
 
 
-def notes_of(loaded: LoadedModel, scores: Tensor | None) -> tuple[str, ...]:
-    """What a user should know of the model and of its scores; None of a model of features."""
+def notes_of(loaded: LoadedModel, scores: Tensor | None, output: str = "") -> tuple[str, ...]:
+    """What a user should know of the model and of its scores; None of a model of features.
+
+    output: which of several outputs they are, in words.
+    """
     told = [*loaded.notes]
     if loaded.random:
         told.append(f"{RANDOM}: nothing was learnt, the maps show the architecture alone")
+    told += [f"scores: {output}"] if output else []
     if scores is None:
         return tuple(told)
     names, classes = len(loaded.class_names), scores.shape[1]

@@ -16,7 +16,10 @@ from ..plugins import is_path
 from ..targets import Classes, Contrast, Output, Target, as_target, target_at, target_indices
 from ..targets.classes import plain
 
-KEYWORDS = ("method", "target", "layer", "preprocess", "class_names", "device", "top_k", "attention", "forward_kwargs")
+KEYWORDS = (
+    *("method", "target", "layer", "output", "preprocess", "class_names", "multi_label", "device"),
+    *("top_k", "attention", "batch_size", "forward_kwargs"),
+)
 
 
 @dataclass(frozen=True)

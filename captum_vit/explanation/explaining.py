@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ..access import adapt, unwrap
+from ..access.outputs import checked_choice
 from ..attr import RawAttention, ViTAttribution
 from ..checking import check_flag, check_whole
 from ..classes import titles
@@ -54,6 +55,7 @@ def explain(
     class_names: Sequence[str] | Mapping[int, str] | None = None,
     multi_label: bool | None = None,
     layer: Any = None,
+    output: Any = None,
     device: str | torch.device | None = None,
     top_k: int = 5,
     attention: bool = False,
@@ -84,6 +86,8 @@ def explain(
         multi_label: whether each class is scored by itself (sigmoid), not against the others; by default as the model's
             configuration says.
         layer: attention layers or blocks to read, as for the methods; all by default.
+        output: which of the model's outputs are its scores, where it gives several tensors: a name as "logits", a place
+            as 1, or a function of all that it gives, also as "module:function".
         device: for a model by name, where to compute; by default cuda if there is one.
         top_k: how many predicted classes to name.
         attention: keep the attention itself, of heads and between patches, for the figures and the report.
@@ -98,9 +102,8 @@ def explain(
     """
     if isinstance(images, nn.Module):
         raise InputError(f"the image comes first, then the model, as explain(image, model): got {brief(images)}")
-    explainer = Explainer(
-        model, preprocess=preprocess, class_names=class_names, multi_label=multi_label, layer=layer, device=device
-    )
+    shown: dict[str, Any] = {"preprocess": preprocess, "class_names": class_names, "multi_label": multi_label}
+    explainer = Explainer(model, **shown, layer=layer, output=output, device=device)
     asked = explainer.ask(method=method, target=target, top_k=top_k, attention=attention, **options)
     if isinstance(images, (list, tuple)):
         rows = of_each(forward_kwargs, len(images))
@@ -117,7 +120,7 @@ class Explainer:
     >>> for photo in photos: explainer(photo, method="agcam").overlay().show()
 
     Args:
-        model, preprocess, class_names, multi_label, layer, device: as for `explain`.
+        model, preprocess, class_names, multi_label, layer, output, device: as for `explain`.
         checkpoint: for a model by name, weights to load into it.
 
     Attributes:
@@ -133,12 +136,14 @@ class Explainer:
         class_names: Sequence[str] | Mapping[int, str] | None = None,
         multi_label: bool | None = None,
         layer: Any = None,
+        output: Any = None,
         device: str | torch.device | None = None,
         checkpoint: str | Path | None = None,
     ) -> None:
         if not isinstance(model, (str, nn.Module, LoadedModel)):
             raise InputError(f"a model is a name as timm/NAME, or a torch.nn.Module, got {brief(model)}")
-        self.loaded, self._preprocess = with_names(model, class_names, checkpoint), preprocess
+        self.output = checked_choice(output)
+        self.loaded, self._preprocess = with_names(model, class_names, checkpoint, self.output), preprocess
         if multi_label is not None:
             check_flag("multi_label", multi_label)
             self.loaded = replace(self.loaded, multi_label=multi_label)
@@ -271,25 +276,18 @@ class Explainer:
         """Explain images whose inputs have one size, by one run of the model."""
         inputs = torch.stack([one.inputs for one in seen]).to(self.device, self.dtype)
         beside = together([one.arguments for one in seen], inputs)
-        reading = Reading(self.adapter, inputs, asked, self.method(RawAttention) if asked.attention else None, beside)
+        record = self.method(RawAttention) if asked.attention else None
+        reading = Reading(self.adapter, inputs, asked, record, beside, self.output)
         with reading.run:
             shares = None if self.classless else probabilities(self.loaded, reading.scores)
             found = reading.attributions(wanted(reading, self.vocabulary, asked, shares, self.loaded.multi_label))
             kept = reading.attention()
         labels = self.vocabulary.labels(shares, found, asked.top_k)
-        notes = notes_of(self.loaded, None if shares is None else reading.scores)
+        notes = notes_of(self.loaded, None if shares is None else reading.scores, reading.run.scores_told)
         name = f"{self.model_name} ({RANDOM})" if self.loaded.random else self.model_name
-        return [
-            Explanation(
-                one.image,
-                one.view,
-                titled(found[i], self.loaded),
-                labels[i],
-                name,
-                one.source,
-                dict(versions()),
-                kept[i],
-                notes=(*notes, *one.notes),
-            )
-            for i, one in enumerate(seen)
-        ]
+        explanations = []
+        for i, one in enumerate(seen):
+            told: dict[str, Any] = {"model": name, "source": one.source, "notes": (*notes, *one.notes)}
+            told |= {"versions": dict(versions()), "attention": kept[i]}
+            explanations.append(Explanation(one.image, one.view, titled(found[i], self.loaded), labels[i], **told))
+        return explanations

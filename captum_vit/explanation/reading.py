@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..access import Adapter
+from ..access.outputs import Choice
 from ..attr import ViTAttribution, start
 from ..attr.calls import checked_inputs
 from ..attr.raw_attention import RECORDED, recorded
@@ -25,6 +26,7 @@ class Reading:
         asked: methods and options.
         record: the method whose layers the attention is kept of, if it is.
         beside: keyword arguments of the model's forward beside the images.
+        output: which of the model's outputs are the scores, where somebody chose.
     """
 
     def __init__(
@@ -34,10 +36,11 @@ class Reading:
         asked: Asked,
         record: ViTAttribution | None,
         beside: Mapping[str, Any] | None = None,
+        output: Choice | None = None,
     ) -> None:
         self.adapter, self.asked, self.record = adapter, asked, record
         self.readers = [(method, asked.options[name]) for name, method in asked.methods.items()]
-        self.call = checked_inputs(adapter, images, None, beside)
+        self.call = checked_inputs(adapter, images, None, beside, output)
         self._others: dict[int, Run] = {}
         self.run = self._started(None)
 
