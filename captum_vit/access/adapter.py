@@ -44,7 +44,10 @@ class Adapter(LayerAccess):
         return None
 
     def prepare(self, images: Tensor, kwargs: Mapping[str, Any]) -> None:
-        """What has to be known of images of this size before the model runs; nothing where the model says it all."""
+        """What has to be known of images of this size before the model runs; nothing where the model says it all.
+
+        Asked before each run. `token_layout` may also be asked without it.
+        """
 
     def size_of(self, images: Tensor) -> Grid:
         """(height, width) of a batch's images; of videos and volumes (frames or slices, height, width)."""
@@ -81,7 +84,10 @@ class Adapter(LayerAccess):
 
     @property
     def measured(self) -> bool:
-        """Whether layouts are not said but measured, on the images that the model is given."""
+        """Whether layouts are not said but measured, on the images that the model is given.
+
+        Then what an owner does to its images is in them, and a model whose tokens meet outside attention is refused.
+        """
         return False
 
     @property
@@ -91,7 +97,10 @@ class Adapter(LayerAccess):
 
     @property
     def settings(self) -> tuple:
-        """What else decides how the model computes, besides its modules and their attributes."""
+        """What else decides how the model computes, besides its modules and their attributes.
+
+        A model is examined before its first map, and anew when this changes: such as the kernel that a table holds now.
+        """
         return ()
 
     @property

@@ -184,10 +184,12 @@ class Projections:
     >>> projections.split(attn.qkv(torch.randn(2, 197, 768)))[0].shape
     torch.Size([2, 12, 197, 64])
 
-    inputs: modules whose outputs hold q, k and v, in the order in which they run.
-    split: these outputs -> q, k and v, (B, H, N, d) each.
-    output: the module whose input is the attention's output, (B, N, H*d).
-    scale, mix, mix_scores: as in AttentionCall.
+    inputs: modules whose outputs hold q, k and v, in the order in which they run. They have to be called.
+    split: these outputs -> q, k and v, (B, H, N, d) each, of as many heads each; norms and rotary positions too.
+    output: the module whose first input is the attention's output, (B, M, H*d).
+    scale, mix, mix_scores: as in AttentionCall. Rows are a slice or a list of query rows, (B, H, R, N) are given.
+
+    In each forward two query rows are computed again from these, and must be what the layer computed.
     """
 
     inputs: tuple[nn.Module, ...]

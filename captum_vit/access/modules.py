@@ -31,7 +31,8 @@ class LayerAccess(ABC):
     def calls(self) -> dict[nn.Module, list[str | None]]:
         """The names of the attentions that each module computes, in order; None for one that is no layer of these.
 
-        A module that runs several times, or computes several attentions, has as many names.
+        A module that runs several times, or computes several attentions, has as many names: one block that runs three
+        times is {block.attn: ["block.attn#0", "block.attn#1", "block.attn#2"]}.
         """
         return {module: [name] for name, module in self.attention_layers().items()}
 
@@ -99,13 +100,16 @@ class LayerAccess(ABC):
     def gap(self) -> str | None:
         """Why the attention layers do not lead back to the image, as where tokens also meet in other ways; else None.
 
-        Attention cannot be multiplied through such a model.
+        Attention cannot be multiplied through such a model: rollouts are refused with this reason.
         """
         return None
 
     @property
     def mixes_before(self) -> bool:
-        """Whether patches meet before the first attention layer, so that none of its tokens is of one patch alone."""
+        """Whether patches meet before the first attention layer, so that none of its tokens is of one patch alone.
+
+        Then where tokens lie on the image is taken as the adapter says it, and not examined.
+        """
         return False
 
     def projections(self) -> Mapping[str, Projections]:

@@ -172,7 +172,8 @@ class TokenLayout:
     grid: patches as (rows, columns).  prefix: tokens before the patches.  patch: (height, width) in pixels that each
     stands for.  readout: the tokens that the score is read from.  grids: of layers, by name, whose grid is another, as
     where patches are pooled on the way.  image_size: (height, width) of the images that reach the ViT, which its owner
-    may have resized. Of videos and volumes grid, patch and size have one number more, which comes first.
+    may have resized; filled in while a model runs. Of videos and volumes grid, patch and size have one number more,
+    which comes first.
     order: where the tokens, prefix and then patches in reading order of the image, stand in the model's own sequence,
     (tokens,); None if they stand so. A class token may come last, or the patches column by column.
     view: how the images that reach the ViT lie on those that the model is given, where its owner crops or pads them.
