@@ -123,7 +123,7 @@ def test_maps_are_those_of_explicit_attention(name: str, method: str):
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_without_an_adapter_there_is_no_map(name: str):
-    with pytest.raises(UnsupportedModelError, match="as CONTRIBUTING.md shows"):
+    with pytest.raises(UnsupportedModelError, match=r"as CONTRIBUTING\.md shows"):
         explain(METHODS["rollout"](LAYOUTS[name].build()), images(2, (SIZE, SIZE)), TARGET)
 
 
@@ -137,4 +137,3 @@ def test_a_mix_that_is_left_out_is_seen():
     for name in CHANGED:
         with pytest.raises(LayerNotRecordedError, match="computes something else than softmax"):
             explain(METHODS["rollout"](LAYOUTS[name].build()), images(2, (SIZE, SIZE)), TARGET)
-
