@@ -6,26 +6,28 @@ is what the score takes from these tokens directly. That needs no backward throu
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from math import prod
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from ..access import Adapter, Readout, TokenLayout
 from ..targets import Target
 from .forward import run_forward
 from .inputs import Inputs
+from .meeting import COPIES, Meeting, exchanged
 from .place import Place
-from .softmaxes import DROPOUTS
 from .taps import ForwardTap, Keep
 
 Leaf = Callable[[Tensor], Tensor]  # what the head is given for a stream (B, N, D)
 PARALLEL = 0.999  # cosine from which two tokens count as read by the same map
 BY_CONTENT = "the head weighs tokens by what they hold, as attention or max pooling does"
 BY_PLACE = "the head reads each patch by weights of its own, as one linear layer over all of them does"
+BESIDE = "the head reads the tokens of earlier blocks as well, and no module gives them by themselves"
+SUMS = {torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__radd__, Tensor.__iadd__}
 BY_SIGN = "the head takes some tokens from others"
 
 
@@ -63,6 +65,39 @@ class Depths:
         return None
 
 
+class LastSum:
+    """The stream after the last sum of a skip connection, where no module gives it: as a leaf for what reads it.
+
+    Args:
+        adapter, leaf: as for `Depths`.
+        at: which of the sums of tokens after the last attention it is, counted from 1; None only counts them.
+    """
+
+    def __init__(self, adapter: Adapter, leaf: Leaf, at: int | None) -> None:
+        self.adapter, self.leaf, self.at, self.count = adapter, leaf, at, 0
+        self.layers = [name for name in adapter.attention_layers() if name not in adapter.cross_attention]
+        self.leaves: dict[str, Tensor] = {}
+        self.tap: ForwardTap
+
+    def listen(self, tap: ForwardTap, stack: ExitStack) -> None:
+        """Begin to look at the functions that the tap sees."""
+        self.tap = tap
+        tap.changing = self._after
+
+    def _after(self, func: Any, args: tuple, out: Any) -> Any:
+        if func not in SUMS or not all(self.tap.seen[name] for name in self.layers):
+            return out
+        if not isinstance(out, Tensor) or not self.tap.is_tokens(out):
+            return out
+        if any(not isinstance(x, Tensor) or x.shape != out.shape for x in args[:2]):
+            return out
+        self.count += 1
+        if self.count != self.at:
+            return out
+        leaf = self.leaves[self.layers[-1]] = self.leaf(out.detach()).requires_grad_()
+        return leaf.clone()
+
+
 def measured(adapter: Adapter, inputs: Inputs, target: Target, place: Place, *, alone: bool) -> Readout | None:
     """The readout by depth and token; None where the score reads the stream after no block.
 
@@ -72,22 +107,21 @@ def measured(adapter: Adapter, inputs: Inputs, target: Target, place: Place, *, 
         place: where the tokens lie on the images.
         alone: whether the first image is enough.
     """
-    tokens, found = _gradients(adapter, inputs, target, place, _as_it_is)
-    prefix = tokens.prefix
-    if found is None:
+    cut = _cut(adapter, inputs, place)
+    if cut is None:
         return None
-    largest = max((float(gradient.abs().max()) for gradient in found.values()), default=0.0)
+    layout, found, beside = _gradients(adapter, inputs, target, place, cut(_as_it_is))
+    prefix, largest = layout.prefix, max((float(gradient.abs().max()) for gradient in found.values()), default=0.0)
     if not largest:
         return None
     sizes = {name: gradient.abs().amax((0, 2)) for name, gradient in found.items()}
     read = {name: size > 1e-6 * largest for name, size in sizes.items()}
     shares: dict[str, Tensor] = {name: rows.double() for name, rows in read.items()}
-    unclear = None
-    if sum(int(rows.sum()) for rows in read.values()) > 1:
-        _, same = _gradients(adapter, inputs.first() if alone else inputs, target, place, _alike)
-        assert same is not None
+    unclear = BESIDE if beside else None
+    if unclear is None and sum(int(rows.sum()) for rows in read.values()) > 1:
+        _, same, _ = _gradients(adapter, inputs.first() if alone else inputs, target, place, cut(_alike))
         shares, unclear = _shares(prefix, read, {name: gradient[0] for name, gradient in same.items()})
-        unclear = unclear or _by_content(adapter, inputs, prefix, sizes)
+        unclear = unclear or _by_content(adapter, inputs, layout, sizes, cut)
     last = next(rows for rows in reversed(read.values()) if rows[:prefix].any() or rows.any())
     any_patch = any(bool(rows[prefix:].any()) for rows in read.values())
     own = tuple(last[:prefix].nonzero().flatten().tolist())
@@ -95,27 +129,44 @@ def measured(adapter: Adapter, inputs: Inputs, target: Target, place: Place, *, 
     return Readout(own, any_patch, even, declared=False, shares=_cpu(shares), unclear=unclear)
 
 
+def _cut(adapter: Adapter, inputs: Inputs, place: Place) -> Callable[[Leaf], Depths | LastSum] | None:
+    """Where the streams can be cut; None if nowhere."""
+    if adapter.blocks():
+        return partial(Depths, adapter)
+    sums = LastSum(adapter, _as_it_is, None)
+    run_forward(
+        adapter, inputs.first() if not adapter.training else inputs, None, Keep(()), place=place, also=sums.listen
+    )
+    return partial(LastSum, adapter, at=sums.count) if sums.count else None
+
+
 def _gradients(
-    adapter: Adapter, inputs: Inputs, target: Target, place: Place, leaf: Leaf
-) -> tuple[TokenLayout, dict[str, Tensor] | None]:
-    """The gradient at each stream, (B, prefix + patches, D), 0 at tokens that it does not have; None where patches are
-    queries of no layer, so that a stream holds what came past attention."""
-    depths = Depths(adapter, leaf)
-    forward = run_forward(adapter, inputs, None, Keep(()), graph=True, place=place, also=depths.listen)
-    leaves, layout = depths.leaves, forward.layout
+    adapter: Adapter, inputs: Inputs, target: Target, place: Place, cut: Depths | LastSum
+) -> tuple[TokenLayout, dict[str, Tensor], bool]:
+    """The gradient at each stream, (B, prefix + patches, D), 0 at tokens that it does not have; and whether something
+    is read past the cut. No gradients where patches are queries of no layer, so that a stream holds what came past
+    attention."""
+    whole = isinstance(cut, LastSum)
+    keep = Keep(list(adapter.attention_layers()) if whole else ())
+    forward = run_forward(adapter, inputs, None, keep, graph=True, place=place, also=cut.listen)
+    leaves, layout = cut.leaves, forward.layout
     if not any(call.queries > call.layout.prefix for call in forward.calls.values()):
-        return layout, None
-    found = forward.gradients(target, list(leaves.values())) if forward.output.scores.requires_grad else []
-    whole = {}
-    for name, gradient in zip(leaves, found, strict=bool(found)):
+        return layout, {}, False
+    outs = [call.out for call in forward.calls.values() if call.out.requires_grad] if whole else []
+    if not forward.output.scores.requires_grad:
+        return layout, {}, False
+    found = forward.gradients(target, [*leaves.values(), *outs])
+    beside = any(gradient is not None and bool(gradient.any()) for gradient in found[len(leaves) :])
+    streams = {}
+    for name, gradient in zip(leaves, found, strict=False):
         gradient = torch.zeros_like(leaves[name]) if gradient is None else gradient
         patches = prod(layout.grids.get(name, layout.grid))
         lacking = layout.prefix + patches - gradient.shape[1]
         # a class token that joins late comes before the patches, or alone
         before, after = (0, lacking) if gradient.shape[1] <= layout.prefix else (lacking, 0)
         gradient = F.pad(gradient, (0, 0, before, after))
-        whole[name] = gradient if layout.order is None or lacking else gradient[:, layout.order.to(gradient.device)]
-    return layout, whole
+        streams[name] = gradient if layout.order is None or lacking else gradient[:, layout.order.to(gradient.device)]
+    return layout, streams, beside
 
 
 def _cpu(shares: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -163,85 +214,30 @@ def _shares(prefix: int, read: dict[str, Tensor], gradients: dict[str, Tensor]) 
     return shares, None
 
 
-class _Meeting(ForwardTap):
-    """Looks where two tokens meet on four copies of an image, in which they are (a, b), (b, a), (a, a), (b, b).
-
-    Of a sum of what is made of each token alone, the first two copies together give as much as the last two. Where
-    that ends at what is still made of single tokens, these are weighed by what they hold; where it ends at the sum,
-    the weights are fixed, and what comes after no longer matters.
-    """
-
-    by_content = False
-
-    def other(self, func: Callable, args: tuple, kwargs: dict) -> Any:
-        if func in DROPOUTS:
-            return args[0] if args else kwargs["input"]
-        out = super().other(func, args, kwargs)
-        for x in out if isinstance(out, (tuple, list)) else (out,):
-            self._look(x, args, kwargs)
-        return out
-
-    def linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        out = super().linear(input, weight, bias)
-        self._look(out, (input,), {})
-        return out
-
-    def _look(self, out: Any, args: tuple, kwargs: dict) -> None:
-        if not _of_copies(out) or _adds(out):
-            return
-        given = {id(x): x for x in tree_leaves((args, kwargs)) if _of_copies(x) and _changes(x)}
-        if all(_adds(x) for x in given.values()) and (len(given) > 1 or any(map(_single, given.values()))):
-            self.by_content = True
-
-
-def _by_content(adapter: Adapter, inputs: Inputs, prefix: int, sizes: dict[str, Tensor]) -> str | None:
+def _by_content(
+    adapter: Adapter,
+    inputs: Inputs,
+    layout: TokenLayout,
+    sizes: dict[str, Tensor],
+    cut: Callable[[Leaf], Depths | LastSum],
+) -> str | None:
     """Whether the two patches that the score reads most are weighed by what they hold, in words."""
     last = next(size for size in reversed(sizes.values()) if size.any())
-    patches = last[prefix:]
+    patches = last[layout.prefix :]
     if int((patches > 0).sum()) < 2:
         return None
-    first, second = (patches.topk(2).indices - len(patches)).tolist()  # from the end: streams may be of any length
+    order = torch.arange(layout.tokens) if layout.order is None else layout.order
+    chosen = layout.prefix + patches.topk(2).indices.cpu()
+    first, second = (order[chosen] - layout.tokens).tolist()  # from the end: streams may be of any length
 
-    def exchanged(stream: Tensor) -> Tensor:
-        if stream.shape[1] < -min(first, second):
-            return stream.clone()  # of prefix tokens alone
-        stream = stream[:1].repeat(len(stream), 1, 1)
-        a, b = stream[0, first].clone(), stream[0, second].clone()
-        stream[:, first], stream[:, second] = torch.stack([a, b, a, b]), torch.stack([b, a, a, b])
-        return stream
+    def leaf(stream: Tensor) -> Tensor:
+        alone = stream.shape[1] < -min(first, second)  # of prefix tokens alone
+        return stream.clone() if alone else exchanged(stream, first, second)
 
-    four = inputs.copies(4)
-    tap = _Meeting(adapter, four, None, Keep(()), True)
-    run_forward(adapter, four, None, Keep(()), graph=True, tap=tap, also=Depths(adapter, exchanged).listen)
+    copies = inputs.copies(COPIES)
+    tap = Meeting(adapter, copies, None, Keep(()), True)
+    run_forward(adapter, copies, None, Keep(()), graph=True, tap=tap, also=cut(leaf).listen)
     return BY_CONTENT if tap.by_content else None
-
-
-def _of_copies(x: Any) -> bool:
-    return isinstance(x, Tensor) and x.requires_grad and x.is_floating_point() and x.dim() > 0 and len(x) == 4
-
-
-def _noise(x: Tensor) -> float:
-    return 50 * torch.finfo(x.dtype).eps * float(x.abs().max())
-
-
-def _adds(x: Tensor) -> bool:
-    """Whether the copies (a, b) and (b, a) together give what (a, a) and (b, b) do."""
-    x = x.detach()
-    wide = x.double()
-    difference = (wide[0] + wide[1] - wide[2] - wide[3]).abs().max()
-    return not difference > _noise(x) + 1e-5 * (wide[2] - wide[3]).abs().max()
-
-
-def _changes(x: Tensor) -> bool:
-    x = x.detach()
-    return bool((x[2].double() - x[3].double()).abs().max() > _noise(x))
-
-
-def _single(x: Tensor) -> bool:
-    """Whether what is made of the two tokens stands in different places."""
-    x = x.detach()
-    first, second = ((x[2].double() - x[i].double()).abs() > _noise(x) for i in (1, 0))  # only one of the two changes
-    return not bool((first & second).any())
 
 
 def _constant(x: Any) -> Any:

@@ -133,10 +133,10 @@ def compare(adapter: Adapter, inputs: Inputs, scores: Tensor, known: Examined) -
         )
     hooks = foreign_hooks(listened.model)
     if hooks and not known.edited:
+        names = ", ".join(sorted({type(module).__name__ for module in hooks}))
         raise UnsupportedModelError(
-            f"{type(adapter.model).__name__} gives other scores with the hooks on "
-            f"{', '.join(sorted({type(module).__name__ for module in hooks}))} than without them, and they were not seen "
-            f"to change anything, as a hook that writes to `output.data`. Take it off while the model is explained, or "
+            f"{type(adapter.model).__name__} gives other scores with the hooks on {names} than without them, and they "
+            f"were not seen to change anything, as a hook that writes to `output.data`. Take it off while the model is explained, or "
             f"let the hook return what it changes"
         )
     others = f": {'; '.join(known.hands.words)}" if known.hands.words else ""

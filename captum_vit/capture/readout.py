@@ -105,7 +105,7 @@ def measure_readout(adapter: Adapter, inputs: Inputs, target: Target | None = No
     alone = target is None and not adapter.training  # a target may have something of its own for each image
     for part in (inputs.first(), inputs) if alone and len(inputs.images) > 1 else (inputs,):
         found = None
-        if adapter.blocks() and not adapter.cross_attention:
+        if not adapter.cross_attention:
             found = measured(adapter, part, target or Weighed(), place, alone=alone)
         found = found or _by_rows(adapter, part, target, place)
         if found is not None:

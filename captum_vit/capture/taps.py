@@ -83,6 +83,8 @@ class Kept:
 class ForwardTap(Tap):
     """A forward that keeps what was asked for.
 
+    changing: what is made of the output of a function (function, arguments, output), by whoever looks for a place.
+
     With `graph` gradients can be taken at the outputs of the kept layers: the graph begins at the first of them, and
     parameters enter it as constants, so that nothing is held for them.
     """
@@ -99,6 +101,7 @@ class ForwardTap(Tap):
         super().__init__(adapter, inputs, readout, place)
         self.keep, self.graph = keep, graph
         self.kept, self.valve = Kept(), Valve()
+        self.changing: Callable[[Any, tuple, Any], Any] | None = None
         self.shelf = Shelf(len(self.layers))
         if keep.replay:
             self.kept.linears = KnownRows(self.shelf)
@@ -110,7 +113,8 @@ class ForwardTap(Tap):
             return super().__torch_function__(func, types, args, kwargs)
 
     def other(self, func: Callable, args: tuple, kwargs: dict) -> Any:
-        return constant_parameters(func, args, kwargs) if self.graph else func(*args, **kwargs)
+        out = constant_parameters(func, args, kwargs) if self.graph else func(*args, **kwargs)
+        return out if self.changing is None else self.changing(func, args, out)
 
     def linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         def layer(x: Tensor) -> Tensor:
