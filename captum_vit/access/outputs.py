@@ -225,12 +225,12 @@ def _taken(output: Any, choice: str | int, model: str) -> Any:
     if isinstance(output, Tensor):
         raise OptionError(f"{model} gives one tensor {tuple(output.shape)}: leave {words(choice)} out")
     close = nearest(choice, [part.name for part in parts if part.name]) if isinstance(choice, str) else ""
-    raise OptionError(f"{model} gives no output {choice!r}, but {_shown(parts) if parts else brief(output)}{close}")
+    raise OptionError(f"{model} gives no output {brief(choice)}, but {_shown(parts) if parts else brief(output)}{close}")
 
 
 def words(choice: Choice) -> str:
     """A choice as it is written: output='logits'."""
-    return f"output={_name(choice) if callable(choice) else repr(choice)}"
+    return f"output={_name(choice) if callable(choice) else brief(choice)}"
 
 
 def _name(function: Callable[[Any], Any]) -> str:

@@ -14,7 +14,7 @@ from ..access import Layer, Readout, adapt, select_layers
 from ..capture import Inputs, Need, Run
 from ..errors import InputError, LayerNotFoundError, OptionError, UnsupportedModelError, brief
 from ..targets import Classes, Target
-from .calls import Images, check_output_shape, checked_inputs, shape_maps
+from .calls import Images, check_output_shape, checked_inputs, note_unusual, shape_maps
 from .naming import named_target, several_targets
 from .options import check_options, with_options
 from .starting import maps_of_targets, start
@@ -63,13 +63,6 @@ class ViTAttribution(Stated, LayerAttribution):
             self.layers_read(self.adapter.readout)
         modules = self.adapter.attention_layers()
         LayerAttribution.__init__(self, model, [modules[name] for name in self.layer_names])
-
-    @property
-    def multiplies_by_inputs(self) -> bool:
-        return False
-
-    def has_convergence_delta(self) -> bool:
-        return False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise OptionError(f"an attribution is asked by its methods: {self.get_name()}(model).attribute(images, target)")
@@ -174,6 +167,7 @@ class ViTAttribution(Stated, LayerAttribution):
             raise InputError(f"attribute_classes takes one image, got a batch of {len(call.images)}")
         with start([(self, options)], call) as run:
             wanted = several_targets(targets, self.adapter, run.scores.shape[1])
+            note_unusual(self.adapter, run, wanted[0])
             found = maps_of_targets(self, options, run, wanted, flow=False)
             maps = run.layout.to_grid(torch.cat(found))
             return shape_maps(maps, run.layout, self.adapter, call.images, output_shape)
@@ -226,5 +220,6 @@ class ViTAttribution(Stated, LayerAttribution):
         check_options(self.get_name(), self.options(), options)
         wanted = named_target(target, self.adapter) if self.class_specific else Classes(None)  # not looked at
         with start([(self, options)], call, wanted, flow=flow, once=True) as run:
+            note_unusual(self.adapter, run, wanted if self.class_specific else None)
             maps = self._maps(run, wanted, flow=flow, **options)
             return shape_maps(run.layout.to_grid(maps).detach(), run.layout, self.adapter, call.images, output_shape)

@@ -14,8 +14,10 @@ from torch import Tensor
 from ..access import Adapter, TokenLayout
 from ..access.outputs import checked_choice
 from ..access.tokens import ENLARGING
-from ..capture import Inputs
+from ..capture import Inputs, Run
 from ..errors import InputError, OptionError, brief
+from ..targets import Target
+from ..unusual import note_once, unusual_inputs, unusual_scores
 
 OUTPUT_SHAPES = ("grid", "spatial", "input")
 Images = Tensor | tuple[Tensor]
@@ -76,6 +78,17 @@ def _check_device(adapter: Adapter, images: Tensor) -> None:
         raise InputError(
             f"the model is on {device}, the images are on {images.device}: pass images.to({str(device)!r})"
         )
+
+
+def note_unusual(adapter: Adapter, run: Run, target: Target | None) -> None:
+    """Warn, once a model, of images that nobody normalised, and of a target whose scores are probabilities already.
+
+    target: None where the scores are no matter.
+    """
+    if adapter.batch_dims == 4:
+        note_once(adapter.model, "inputs", unusual_inputs(run.inputs.images))
+    if target is not None and target.reads_scores and not adapter.headless:
+        note_once(adapter.model, "scores", unusual_scores(run.scores))
 
 
 def check_output_shape(output_shape: str) -> None:

@@ -38,6 +38,13 @@ class Stated:
 
     _maps: Callable[..., Tensor]
 
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        return False
+
+    def has_convergence_delta(self) -> bool:
+        return False
+
     @classmethod
     def get_name(cls) -> str:
         return cls.__name__
