@@ -74,6 +74,15 @@ class View:
             window=(left * across, top * down, right * across, bottom * down),
         )
 
+    def then(self, inner: "View") -> "View":
+        """After another look at this one's input, as where a model crops what it is given."""
+        scale = self.scale[0] * inner.scale[0], self.scale[1] * inner.scale[1]
+        offset = tuple(o * s + i for o, s, i in zip(self.offset, inner.scale, inner.offset, strict=True))
+        seen = [(edge + self.offset[i % 2]) / self.scale[i % 2] for i, edge in enumerate(inner.window)]
+        own = self.window
+        window = (max(own[0], seen[0]), max(own[1], seen[1]), min(own[2], seen[2]), min(own[3], seen[3]))
+        return View(self.original, inner.size, scale, (offset[0], offset[1]), window)
+
     @property
     def box(self) -> Box:
         """The input's outer edges in pixels of the image; beyond the image where it was padded."""

@@ -25,7 +25,7 @@ from .attr import ViTAttribution, find_method, start
 from .attr.calls import checked_inputs
 from .attr.options import check_options
 from .attr.starting import maps_of_targets
-from .capture import OUTPUTS, Inputs, Run
+from .capture import OUTPUTS, Inputs, Run, placed_layout
 from .checking import LONGEST, check_whole
 from .errors import ImageLoadError, InputError, brief
 from .explanation.asking import Vocabulary, listed
@@ -36,7 +36,7 @@ from .targets import Classes, Output, Target
 from .visualization import ALPHA, CMAP, overlay
 
 TASK = "image-attribution"
-_OWN = ("method", "target", "top_k", "layer")
+_OWN = ("method", "target", "top_k", "layer", "output")
 _BESIDE = ("original", "size")  # go around the model, a list of one for each image
 _SHOWN = ("alpha", "cmap", "max_side")
 
@@ -56,6 +56,7 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
         max_side: longest side of map and overlay in pixels; by default they are as large as the original, and those of
             24 megapixels take 170 MB a label.
         layer: attention layers to read, as for the methods; all by default.
+        output: which of the model's outputs are its scores, where it gives several; as for the methods.
         any option of the method, as discard_ratio.
 
     An image gives a list, best label first and scores of one unit together, of dictionaries:
@@ -101,6 +102,7 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
         target: Any = None,
         top_k: int | None = 5,
         layer: Any = None,
+        output: Any = None,
         options: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         ours, options = self._method(method, layer), dict(options or {})
@@ -108,7 +110,7 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
         beside = {name: model_inputs[name] for name in _BESIDE}
         pixels = model_inputs["pixel_values"]
         others = {n: value for n, value in model_inputs.items() if n not in (*_BESIDE, "pixel_values")}
-        call = checked_inputs(ours.adapter, pixels, None, others)
+        call = checked_inputs(ours.adapter, pixels, None, others, output)
         with start([(ours, options)], call, flow=False) as run:
             targets = self._targets(run.scores, target, top_k)
             maps = run.layout.to_grid(self._maps(ours, run, targets, options))
@@ -207,7 +209,9 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
     def _view(self, original: Image.Image, size: tuple[int, int]) -> View:
         """How an input of (height, width) looks at its image, patch by patch."""
         view = checked_view(read_preprocessing(self.image_processor), original.size, (size[1], size[0]))
-        return covered(view, self._method("agcam").adapter, size)
+        adapter = self._method("agcam").adapter
+        call = Inputs(adapter.example(size, torch.Generator().manual_seed(0)).to(self.device, self.model.dtype))
+        return covered(view, placed_layout(adapter, call), size)
 
 
 def explainer(pipe: ImageClassificationPipeline) -> ImageAttributionPipeline:

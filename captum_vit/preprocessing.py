@@ -1,9 +1,8 @@
 """What stands before a model: an image's way into it, and so the map's way back."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -108,6 +107,26 @@ def _probed(function: Any) -> Preprocessing:
     return Preprocessing(prepare, view, mean, std, f"the function {name}, seen on images of grey")
 
 
+def shown_as(
+    own: Preprocessing | None, preprocess: Any, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> Preprocessing | None:
+    """What becomes of an image: as asked, or as the model's own says; None where neither is known.
+
+    Args:
+        own: the model's.
+        preprocess: as for `explain`; "squash" takes the whole image, None is the model's own.
+        mean, std: by which inputs are normalised, if otherwise.
+    Raises:
+        PreprocessingError, OptionError: what was asked for cannot be had.
+    """
+    squash = isinstance(preprocess, str) and preprocess == "squash"
+    found = own if preprocess is None or squash else read_preprocessing(preprocess)
+    if found is None:
+        return None
+    found = normalised(found, mean, std)
+    return squashed(found) if squash else found
+
+
 def normalised(own: Preprocessing, mean: Sequence[float] | None, std: Sequence[float] | None) -> Preprocessing:
     """The same images with another mean or deviation; one value stands for all channels.
 
@@ -172,14 +191,16 @@ def checked_view(preprocess: Preprocessing, original: Size, size: Size) -> View:
     return view
 
 
-def covered(
-    view: View, adapter: Any, input_size: tuple[int, int], arguments: Mapping[str, Any] = MappingProxyType({})
-) -> View:
-    """The view of the model's patches: without what is left over beside the last whole one.
+def covered(view: View, layout: Any, input_size: tuple[int, int]) -> View:
+    """The view of a model's patches: without what it crops itself, and what is left over beside the last whole one.
 
-    arguments: with which the model is called beside the image.
+    Args:
+        view: of the model's input.
+        layout: where the model's tokens lie on it, a `TokenLayout`.
+        input_size: (height, width) of that input.
     """
-    layout = adapter.token_layout(input_size, arguments)
+    if layout.view is not None:
+        view, input_size = view.then(layout.view), layout.view.size[::-1]
     seen = layout.image_size or input_size  # the ViT's owner may have resized
     height = round(layout.grid[0] * layout.patch[0] * input_size[0] / seen[0])
     width = round(layout.grid[1] * layout.patch[1] * input_size[1] / seen[1])

@@ -1,5 +1,6 @@
 """The only code that touches a running model; it leaves every model as it found it."""
 
+from .examine import placed_layout
 from .inputs import Inputs
 from .needs import (
     ATTENTION,
@@ -33,6 +34,7 @@ __all__ = [
     "Reduction",
     "Run",
     "measure_readout",
+    "placed_layout",
     "readout_of",
     "untouched",
 ]

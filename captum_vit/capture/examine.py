@@ -5,14 +5,14 @@ had a hand in, as an owner around it, a hook or a patched class: whether its ima
 and whether they stay there and meet in attention alone.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from ..access import Adapter, Readout, adapt
+from ..access import Adapter, Readout, TokenLayout, adapt
 from ..errors import UnsupportedModelError
 from .inputs import Inputs
 from .listeners import foreign_hooks, without_hooks
@@ -21,6 +21,7 @@ from .place import WHOLE, Place
 from .ramps import seen_place
 from .stem import check_places
 from .trunk import tokens_stay
+from .untouched import untouched
 
 PLAIN = (bool, int, float, str, type(None))
 _examined: "WeakKeyDictionary[nn.Module, dict[Any, Examined]]" = WeakKeyDictionary()
@@ -96,6 +97,20 @@ def _found(adapter: Adapter, inputs: Inputs, edited: bool) -> Examined:
     return Examined(place, hands, intact, edited)
 
 
+def placed_layout(adapter: Adapter, inputs: Inputs) -> TokenLayout:
+    """Where the tokens lie on images like these, as far as that can be said before the model runs on them.
+
+    Raises:
+        TokenLayoutError, UnsupportedModelError: as `examine`.
+    """
+    with untouched(adapter):
+        place = examine(adapter, inputs).place
+    size = place.size or adapter.size_of(inputs.images)
+    layout = adapter.token_layout(size, inputs.kwargs)
+    order = layout.order if place.order is None else place.order
+    return replace(layout, image_size=size, view=place.view or layout.view, order=order)
+
+
 def _subject(adapter: Adapter, edited: bool) -> Adapter:
     """The model without the hooks of others that only listen: they hear what the model is asked, and no more."""
     return adapter if edited or not foreign_hooks(adapter.model) else adapt(without_hooks(adapter.model))
@@ -136,8 +151,8 @@ def compare(adapter: Adapter, inputs: Inputs, scores: Tensor, known: Examined) -
         names = ", ".join(sorted({type(module).__name__ for module in hooks}))
         raise UnsupportedModelError(
             f"{type(adapter.model).__name__} gives other scores with the hooks on {names} than without them, and they "
-            f"were not seen to change anything, as a hook that writes to `output.data`. Take it off while the model is explained, or "
-            f"let the hook return what it changes"
+            f"were not seen to change anything, as a hook that writes to `output.data`. Take it off while the model is "
+            f"explained, or let the hook return what it changes"
         )
     others = f": {'; '.join(known.hands.words)}" if known.hands.words else ""
     raise UnsupportedModelError(

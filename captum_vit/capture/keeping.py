@@ -76,6 +76,12 @@ class Keeping:
                 self._forward, self._has = self._run(self.needs)
         return self._forward
 
+    @property
+    def examined(self) -> Examined:
+        """What was found of the model as it stands."""
+        self.forward(())  # which shows whether hooks only listen
+        return self._known()
+
     def spend(self) -> None:
         """Note that the graph has gone with a backward."""
         self._has -= {GRADIENTS, TOKEN_GRADIENTS}

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 TABLES = ("_forward_hooks", "_forward_pre_hooks")
 
@@ -46,12 +47,13 @@ class Watch:
         def first(module: nn.Module, args: tuple, last: Any = None) -> None:
             if self.active():
                 now = passing(args, last)  # kept, so that nothing else gets its address meanwhile
-                self._passing[module, what] = now, _identity(now)
+                self._passing[module, what] = now, _identity(now), _contents(now)
 
         def compare(module: nn.Module, args: tuple, last: Any = None) -> None:
             if self.active():
-                _kept, before = self._passing.pop((module, what), (None, None))
-                if before != _identity(passing(args, last)):
+                _kept, before, contents = self._passing.pop((module, what), (None, None, []))
+                now = passing(args, last)
+                if before != _identity(now) or not _hold(now, contents):
                     self.edited.append(module)
 
         return first, compare
@@ -93,3 +95,17 @@ def _identity(x: Any) -> Any:
     if isinstance(x, Mapping):
         return tuple((key, _identity(value)) for key, value in x.items())
     return id(x)
+
+
+def _contents(x: Any) -> list[Tensor]:
+    """What stands in the tensors that pass: a hook may write to their `.data`, which no version counts."""
+    return [value.detach().clone() for value in tree_leaves(x) if isinstance(value, Tensor)]
+
+
+def _hold(x: Any, contents: list[Tensor]) -> bool:
+    """Whether the tensors that pass still hold the same."""
+    tensors = [value.detach() for value in tree_leaves(x) if isinstance(value, Tensor)]
+    return len(tensors) == len(contents) and all(
+        now.shape == before.shape and bool(((now == before) | (now != now)).all())
+        for now, before in zip(tensors, contents, strict=True)
+    )

@@ -46,7 +46,8 @@ def hands_in(adapter: Adapter, *, edited: bool) -> Hands:
     kind = type(_innermost(adapter))
     own = not kind.__module__.startswith(LIBRARIES)
     if own:
-        found.append(f"{kind.__name__} is no adapter of a library")
+        known = f"{kind.__name__} is no adapter of a library"
+        found.append(f"{type(adapter.model).__name__} is of no library" if adapter.measured else known)
     names = {module: name or "the model itself" for name, module in adapter.model.named_modules()}
     for module in foreign_hooks(adapter.model) if edited else ():
         found.append(f"a hook on {names[module]} ({type(module).__name__})")

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..access import Grid
 from ..geometry import View
 
 
@@ -13,10 +14,12 @@ class Place:
 
     view: of the images, where they are cropped or padded on the way; None where the whole image arrives.
     order: of the tokens, as in `TokenLayout`; None where they stand as the adapter says.
+    size: (height, width) of the images that reach the ViT; None where that is the size of those that are given.
     """
 
     view: View | None = None
     order: Tensor | None = None
+    size: Grid | None = None
 
 
 WHOLE = Place()

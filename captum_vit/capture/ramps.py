@@ -64,13 +64,13 @@ def _place(pixels: Tensor, size: tuple[int, int], layout: TokenLayout) -> Place:
         return WHOLE
     order = _order(layout, (down.turned, across.turned))
     if all(_is_whole(axis, count, side) for axis, count, side in zip((across, down), own, size, strict=True)):
-        return Place(None, order)
+        return Place(None, order, layout.image_size)
     scale = 1 / across.step, 1 / down.step
     offset = across.start * scale[0], down.start * scale[1]
     ends = across.start + across.step * own[0], down.start + down.step * own[1]
     left, top = max(across.start, 0.0), max(down.start, 0.0)
     window = left, top, min(ends[0], float(size[0])), min(ends[1], float(size[1]))
-    return Place(View(size, own, scale, offset, window), order)
+    return Place(View(size, own, scale, offset, window), order, layout.image_size)
 
 
 def _axis(places: Tensor, shown: Tensor, side: int) -> Axis | None:

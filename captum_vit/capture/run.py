@@ -11,6 +11,7 @@ from torch import Tensor
 from ..access import Adapter, AttentionCall, Readout, TokenLayout
 from ..access.outputs import told_of
 from ..targets import Target, as_target
+from .examine import Examined
 from .forward import Forward, check_reached, filled
 from .inputs import Inputs
 from .keeping import Keeping, Layers
@@ -69,6 +70,11 @@ class Run(AbstractContextManager["Run"]):
     def readout(self) -> Readout:
         """The tokens that the score is read from."""
         return self.kept.readout
+
+    @property
+    def examined(self) -> Examined:
+        """What was found of the model as it stands: who else had a hand in it, and where its tokens lie."""
+        return self.kept.examined
 
     @property
     def layers(self) -> list[str]:

@@ -1,14 +1,16 @@
 """Whether tokens stay where they are from block to block, and meet in attention alone.
 
 The model runs with the output of every attention given, the same whatever comes in. Then tokens meet nowhere, and what
-is changed in some of them at the first attention must show in these, and only in these, at every later one.
+is changed in some of them at the first attention must show in these, and only in these, at every later one, and at the
+end of the last block.
 """
 
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from math import prod
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..access import Adapter, AttentionCall
 from ..errors import TokenLayoutError, UnsupportedModelError
@@ -18,16 +20,21 @@ from .scopes import Attention
 from .stem import EnoughError, StemTap
 
 DRAWS = 2  # of the half of the tokens that is changed; the other half is changed in a copy of its own
+MUCH = 0.1  # of a token's own change: more than each of many tokens has in a mean over them
+END = "the end of the last block"
 
 
 class TrunkTap(StemTap):
     """Gives every attention's output, and looks where a change in one shows in the later ones.
 
     Args:
-        start: in which attention half of the tokens are changed, counted from 0.
+        start: from which attention on half of the tokens are changed, counted from 0.
     Attributes:
         mixed: the attention before which tokens were seen to meet; None while they were not.
     """
+
+    first: AttentionCall
+    changed: Tensor  # bool (DRAWS, queries)
 
     def __init__(self, adapter: Adapter, inputs: Inputs, place: Place, start: int) -> None:
         super().__init__(adapter, inputs, None, place)
@@ -45,42 +52,74 @@ class TrunkTap(StemTap):
         if self.index == self.start:
             self.first = call
             self.changed = torch.stack([_half(call.queries, draw) for _ in range(DRAWS)])
+        elif self.index > self.start and self._alike(call):
+            self._look(call.v.transpose(1, 2).flatten(2), f"layer {call.name!r}")
+        if self.index >= self.start and self._alike(call) and call.queries == self.changed.shape[1]:
             other = size.cpu() * torch.randn(out.shape[1:], generator=draw)
             for index, half in enumerate(self.changed):
                 for copy, rows in ((1 + 2 * index, half), (2 + 2 * index, ~half)):
                     out[copy, :, rows] = other[:, rows]
-        elif self.index > self.start and call.layout.grid == self.first.layout.grid and not call.layout.cross:
-            self._look(call)
         return out.to(values)
 
-    def _look(self, call: AttentionCall) -> None:
-        changes = (call.v - call.v[:1])[1:].float().square().sum((1, 3)).sqrt().cpu()  # (2 * DRAWS, tokens)
-        patches = prod(call.layout.grid)
+    def _alike(self, call: AttentionCall) -> bool:
+        """Whether a layer has the tokens of the one from which on they are changed."""
+        return call.layout.grid == self.first.layout.grid and not call.layout.cross
+
+    def look_at_end(self, module: nn.Module, args: tuple, output: Any) -> None:
+        """A hook on the last block, before those of others, who have to do with its head."""
+        stream = self.adapter.stream(output) if self.active and self.index >= self.start else None
+        layout = self.layout
+        if stream is None or stream.shape[1] != layout.tokens or layout.grid != self.first.layout.grid:
+            return
+        self._look(stream if layout.order is None else stream[:, layout.order.to(stream.device)], END)
+
+    def _look(self, tokens: Tensor, where: str) -> None:
+        """At tokens (B, N, D), patches last."""
+        changes = (tokens - tokens[:1])[1:].float().square().sum(2).sqrt().cpu()  # (2 * DRAWS, N)
+        patches = prod(self.first.layout.grid)
         own = changes[:, -patches:].view(DRAWS, 2, patches)
         expected = self.changed[:, -patches:]
-        noise = torch.finfo(call.v.dtype).eps ** 0.5 * call.v.float().square().sum((1, 3)).sqrt().max().cpu()
+        noise = torch.finfo(tokens.dtype).eps ** 0.5 * tokens.float().square().sum(2).sqrt().max().cpu()
         if self.first.queries < patches:
             return
         if own.max() < noise:
             if not self.gone_on:
                 return  # side by side with the first
             raise UnsupportedModelError(
-                f"layer {call.name!r} of {type(self.adapter.model).__name__} does not depend on the first attention, "
-                f"as where two Vision Transformers look at one image, or at two views of it: pass the one to explain"
+                f"{where} of {type(self.adapter.model).__name__} does not depend on the first attention, as where two Vision Transformers look at one image, or at two views of it: pass the one to explain"
             )
         self.gone_on = True
         moved = ((own[:, 0] > own[:, 1]) != expected).any(0).nonzero().flatten()
         if len(moved):
             raise TokenLayoutError(
                 f"{len(moved)} of the {patches} patches of {type(self.adapter.model).__name__} are no longer where "
-                f"they were when they reach layer {call.name!r}: tokens are dropped, merged or put in another order on "
+                f"they were when they reach {where}: tokens are dropped, merged or put in another order on "
                 f"the way, as where a model prunes them or a hook does. Which patch a token stands for is not known"
             )
         idle = torch.where(expected, own[:, 1], own[:, 0])
         busy = torch.where(expected, own[:, 0], own[:, 1])
         if idle.max() > 1e-3 * busy.max():  # from here on a token's own change can no longer be told from others'
-            self.mixed = self.index
-            raise EnoughError
+            self._meet(idle, busy, where)
+
+    def _meet(self, idle: Tensor, busy: Tensor, where: str) -> None:
+        """Tokens have met before `where`; (DRAWS, patches), how much those changed that ought not, and those that ought.
+
+        Raises:
+            UnsupportedModelError: they meet by where they stand, or where no attention follows.
+        """
+        name = type(self.adapter.model).__name__
+        if bool((idle.amax(1) > MUCH * busy.median()).any()) and idle.min() < 1e-3 * busy.median():
+            raise UnsupportedModelError(
+                f"what the attention of {name} gives to some tokens reaches others by {where}: a convolution lies "
+                f"there, or somebody's hook or method moves tokens. A map would show it where it does not belong"
+            )
+        if where == END:
+            raise UnsupportedModelError(
+                f"the tokens of {name} meet once more after its last attention, before the end of the last block, as "
+                f"where a hook or a replaced module mixes them: which of them the score is read from is not known"
+            )
+        self.mixed = self.index
+        raise EnoughError
 
 
 def _half(count: int, draw: torch.Generator) -> Tensor:
@@ -99,7 +138,9 @@ def tokens_stay(adapter: Adapter, inputs: Inputs, place: Place) -> bool:
     meeting, start = False, 0
     while True:
         tap = TrunkTap(adapter, copies, place, start)
-        with torch.no_grad(), suppress(EnoughError), tap.listening():
+        with torch.no_grad(), suppress(EnoughError), tap.listening(), ExitStack() as stack:
+            for block in list(adapter.blocks().values())[-1:]:
+                stack.callback(block.register_forward_hook(tap.look_at_end, prepend=True).remove)
             copies.run(adapter.model)
         if tap.mixed is None:
             return not meeting

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
+from ..capture import Inputs, placed_layout
 from ..classes import class_index
 from ..data import Item
 from ..errors import CaptumViTError
@@ -34,7 +35,8 @@ def see(index: int, item: Item, target: int | None, explainer: Explainer) -> See
     inputs = explainer.preprocess(item.image)
     size = (inputs.shape[1], inputs.shape[2])
     view = checked_view(explainer.preprocess, item.image.size, size[::-1])
-    seen = covered(view, explainer.adapter, size)
+    call = Inputs(inputs.unsqueeze(0).to(explainer.device, explainer.dtype))
+    seen = covered(view, placed_layout(explainer.adapter, call), size)
     mask, valid, boxes = on_input(item, view, seen)
     return Seen(index, item.id, inputs, target, mask, valid, seen.size[::-1], boxes)
 

@@ -21,7 +21,7 @@ from ..explained import RANDOM
 from ..images import Picture
 from ..models import LoadedModel, chosen_device
 from ..plugins import is_path
-from ..preprocessing import Preprocessing, read_preprocessing, squashed
+from ..preprocessing import Preprocessing, covered, read_preprocessing, squashed
 from ..wrapped import preprocessing_of, with_names
 from .answering import notes_of, probabilities, titled, wanted
 from .arguments import of_each, together
@@ -281,7 +281,7 @@ class Explainer:
         with reading.run:
             shares = None if self.classless else probabilities(self.loaded, reading.scores)
             found = reading.attributions(wanted(reading, self.vocabulary, asked, shares, self.loaded.multi_label))
-            kept = reading.attention()
+            kept, layout = reading.attention(), reading.run.layout
         labels = self.vocabulary.labels(shares, found, asked.top_k)
         notes = notes_of(self.loaded, None if shares is None else reading.scores, reading.run.scores_told)
         name = f"{self.model_name} ({RANDOM})" if self.loaded.random else self.model_name
@@ -289,5 +289,6 @@ class Explainer:
         for i, one in enumerate(seen):
             told: dict[str, Any] = {"model": name, "source": one.source, "notes": (*notes, *one.notes)}
             told |= {"versions": dict(versions()), "attention": kept[i]}
-            explanations.append(Explanation(one.image, one.view, titled(found[i], self.loaded), labels[i], **told))
+            view = covered(one.view, layout, (inputs.shape[2], inputs.shape[3]))
+            explanations.append(Explanation(one.image, view, titled(found[i], self.loaded), labels[i], **told))
         return explanations

@@ -12,7 +12,7 @@ from ..access import Adapter
 from ..errors import InputError, PreprocessingError
 from ..geometry import View
 from ..images import Picture, read_image
-from ..preprocessing import Preprocessing, checked_view, covered, shown
+from ..preprocessing import Preprocessing, checked_view, shown
 from ..unusual import unusual_inputs
 
 
@@ -49,22 +49,17 @@ def see(picture: Picture, preprocess: Any, adapter: Adapter, arguments: Mapping[
         if inputs.dim() != 4 or len(inputs) != 1:
             raise InputError(f"expected one image (C, H, W) or (1, C, H, W), got {tuple(picture.shape)}: pass a list")
         image = shown(inputs[0], _normalisation(preprocess))
-        view = _covered(View.of(image.size), adapter, inputs[0], arguments)
-        return Seen(image, inputs[0], view, source, arguments, _odd(inputs))
+        return Seen(image, inputs[0], View.of(image.size), source, arguments, _odd(inputs))
     image, told = read_image(picture)
     prepared = _prepared(image, preprocess(), adapter)
     view = checked_view(preprocess(), image.size, (prepared.shape[2], prepared.shape[1]))
     notes = (f"preprocessing: {preprocess()}", *told, *_odd(prepared))
-    return Seen(image, prepared, _covered(view, adapter, prepared, arguments), source, arguments, notes)
+    return Seen(image, prepared, view, source, arguments, notes)
 
 
 def _odd(inputs: Tensor) -> tuple[str, ...]:
     note = unusual_inputs(inputs)
     return (note,) if note else ()
-
-
-def _covered(view: View, adapter: Adapter, inputs: Tensor, arguments: Mapping[str, Any]) -> View:
-    return covered(view, adapter, (inputs.shape[1], inputs.shape[2]), arguments)
 
 
 def _prepared(image: Image.Image, preprocess: Preprocessing, adapter: Adapter) -> Tensor:

@@ -61,7 +61,7 @@ def test_a_head_that_is_switched_off_is_shown_so():
 
 
 def test_scores_are_not_read_behind_such_a_hook():
-    with pytest.raises(LayerNotRecordedError, match="'blocks.0.attn' is changed between its softmax and its values"):
+    with pytest.raises(LayerNotRecordedError, match=r"'blocks.0.attn' is changed between its softmax and its values"):
         AGCAM(knocked_out()).attribute(images(), 1)
 
 
@@ -124,7 +124,7 @@ def test_a_patched_class_is_as_in_an_owner(monkeypatch, method):
 def test_tokens_that_are_dropped_so_that_the_count_fits():
     model = timm_vit(reg_tokens=4)
     model.blocks[0].register_forward_hook(lambda module, args, out: out[:, :-5])
-    with pytest.raises(TokenLayoutError, match="no longer where they were when they reach layer 'blocks.1.attn'"):
+    with pytest.raises(TokenLayoutError, match=r"no longer where they were when they reach layer 'blocks.1.attn'"):
         explain(RawAttention(model), images())
 
 
@@ -146,7 +146,7 @@ def test_a_model_that_computes_otherwise_while_it_is_listened_to():
         def forward(self, x: Tensor) -> Tensor:
             return self.vit(x) * (2 if scopes._active.get() is not None else 1)
 
-    with pytest.raises(UnsupportedModelError, match="other scores while its attention is listened to .*Peeking owns"):
+    with pytest.raises(UnsupportedModelError, match=r"other scores while its attention is listened to .*Peeking owns"):
         AGCAM(Peeking().eval()).attribute(images(), 1)
 
 
