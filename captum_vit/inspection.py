@@ -1,7 +1,7 @@
 """What the library sees of a model: layers, tokens, readout, and the methods that apply."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from math import prod
 from typing import Any
@@ -9,13 +9,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from .access import Adapter, AttentionCall, Grid, LayerLayout, Readout, TokenLayout
+from .access import Adapter, AttentionCall, Grid, LayerLayout, TokenLayout
 from .access.registry import adapt
 from .attr import METHODS
 from .attr.calls import checked_inputs
 from .capture import Run
+from .capture.examine import Examined
+from .capture.finding import Attentions
 from .checking import check_whole
 from .errors import InputError, OptionError, brief
+from .readouts import describe
+
+FEW = 6  # of those who had a hand in a model
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,9 @@ class Inspection:
     model, adapter: names of the classes.  layers: in execution order.  layout: tokens of an image of `image_size`.
     prefix_tokens: what each token before the patches is.  measured: whether the readout was, for want of a known head.
     methods: name -> None if it applies, else the reason why not.
+    output: which of several outputs the scores are, in words; empty where there is one.
+    found: what was found, by heading, of a model that no library made as it stands: how its attention was found, who
+        else had a hand in it, which part of the image it sees, and what was checked.
     """
 
     model: str
@@ -55,18 +63,21 @@ class Inspection:
     headless: bool
     layers: tuple[SeenLayer, ...]
     methods: Mapping[str, str | None]
+    output: str = ""
+    found: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def _facts(self) -> dict[str, str]:
         """What stands before the layers."""
         size, grid = (" x ".join(map(str, lengths)) for lengths in (self.image_size, self.layout.grid))
         features = "features: a target is FeatureImportance(...), Embedding(...) or one of them"
-        measured = " (measured)" if self.measured else ""
+        measured, names = " (measured)" if self.measured else "", [layer.name for layer in self.layers]
         return {
             "image": f"{size} pixels, {grid} patches",
             "tokens": ", ".join((*self.prefix_tokens, f"{prod(self.layout.grid)} patches")),
-            "readout": f"{describe(self.layout.readout, self.prefix_tokens)}{measured}",
-            "scores": features if self.headless else "classes",
+            "readout": f"{describe(self.layout.readout, self.prefix_tokens, names)}{measured}",
+            "scores": (features if self.headless else "classes") + (f": {self.output}" if self.output else ""),
+            **self.found,
         }
 
     def __repr__(self) -> str:
@@ -102,9 +113,14 @@ def _html(rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def inspect(
-    model: nn.Module, image_size: Grid | None = None, *, forward_kwargs: Mapping[str, Any] | None = None
+    model: nn.Module,
+    image_size: Grid | None = None,
+    *,
+    forward_kwargs: Mapping[str, Any] | None = None,
+    output: Any = None,
 ) -> Inspection:
-    """Look at a model through its adapter, by one forward of an image of noise (two where the readout is measured).
+    """Look at a model through its adapter, by one forward of an image of noise; more where the readout is measured, or
+    others have had a hand in the model.
 
     >>> print(inspect(model))  # doctest: +ELLIPSIS
     VisionTransformer by TimmViT
@@ -117,6 +133,7 @@ def inspect(
         model: any supported model.
         image_size: (height, width) of the image; by default what the model was built for.
         forward_kwargs: keyword arguments of the model's forward beside the image, for one image.
+        output: which of the model's outputs are its scores, where it gives several tensors; as for the methods.
     Raises:
         UnsupportedModelError: no adapter knows the model, with the reason where there is one.
         InputError: the model does not say for which size it was built, and none was given; or it needs further
@@ -136,10 +153,10 @@ def inspect(
     weight = next((p for p in adapter.vit.parameters() if p.is_floating_point()), torch.zeros(()))
     draw = torch.Generator().manual_seed(0)  # of a blank image a measured score can be flat
     image = adapter.example(size, draw).to(weight)
-    call = checked_inputs(adapter, image, None, forward_kwargs)
+    call = checked_inputs(adapter, image, None, forward_kwargs, output)
     with torch.no_grad():
         run = Run(adapter, call, {_heads_and_layout})
-        seen = run.reduced(_heads_and_layout)
+        seen, found = run.reduced(_heads_and_layout), _found(adapter, run)
     modules = adapter.attention_layers()
     return Inspection(
         type(adapter.model).__name__,
@@ -151,6 +168,8 @@ def inspect(
         adapter.headless,
         tuple(SeenLayer(n, type(modules[n]).__name__, *found) for n, found in seen.items()),
         {name: method.unsuited(adapter) for name, method in METHODS.items()},
+        run.scores_told,
+        found,
     )
 
 
@@ -158,17 +177,46 @@ def _heads_and_layout(call: AttentionCall) -> tuple[int, LayerLayout]:
     return call.heads, call.layout
 
 
-def describe(readout: Readout, prefix_tokens: tuple[str, ...]) -> str:
-    """The readout in words."""
-    names = [prefix_tokens[i] if i < len(prefix_tokens) else f"token {i}" for i in readout.prefix]
-    named = [f"{name} token" for name in dict.fromkeys(names)]
-    if readout.even and readout.patches:
-        text = "all tokens"
+def _found(adapter: Adapter, run: Run) -> dict[str, str]:
+    """What was found of a model that no library made as it stands, by heading."""
+    examined, told = run.examined, dict[str, str]()
+    found = getattr(adapter, "attentions", None)
+    if adapter.measured and isinstance(found, Attentions):
+        layers = sum(name is not None for names in found.layers.values() for name in names)
+        told["found"] = (
+            f"by running it on an image of noise: {layers} times a softmax over keys is multiplied with values; which "
+            f"patch of the image each token is was measured"
+        )
+    if examined.hands.words:
+        told["others"] = _listed(examined.hands.words)
+    if (view := examined.place.view or run.layout.view) is not None:
+        left, top, right, bottom = view.window
+        told["view"] = f"x from {left:.0f} to {right:.0f}, y from {top:.0f} to {bottom:.0f} (pixels of the input)"
+    if examined.place.order is not None or run.layout.order is not None:
+        told["order"] = "tokens stand in another order than their patches; maps are put into that of the patches"
+    if told:
+        told["checked"] = _checked(adapter, run, examined)
+    return told
+
+
+def _listed(words: tuple[str, ...]) -> str:
+    return "; ".join(words[:FEW]) + (f"; and {len(words) - FEW} more" if len(words) > FEW else "")
+
+
+def _checked(adapter: Adapter, run: Run, examined: Examined) -> str:
+    """How far what is seen can be relied on."""
+    parts = []
+    if not adapter.training:
+        plain = run.score(run.inputs.images).double()
+        difference = float((run.scores.double() - plain).abs().max() / plain.abs().max().clamp_min(1e-30))
+        parts.append(f"scores equal those of a plain call to {max(difference, 1e-7):.0e}")
+    if adapter.gap is not None:
+        parts.append(f"tokens meet elsewhere too: {adapter.gap}")
+    elif examined.intact:
+        parts.append("tokens meet nowhere but in these layers")
     else:
-        text = " and ".join([*named, *(["mean of patches"] if readout.patches else [])])
-    if readout.latents:
-        return f"attention pool over {'all tokens' if readout.prefix else 'patches'}"
-    return text
+        parts.append("tokens meet elsewhere too, so that what the score is read from was measured")
+    return "; ".join(parts)
 
 
 def _prefix_tokens(adapter: Adapter, layout: TokenLayout) -> tuple[str, ...]:

@@ -225,7 +225,9 @@ def _taken(output: Any, choice: str | int, model: str) -> Any:
     if isinstance(output, Tensor):
         raise OptionError(f"{model} gives one tensor {tuple(output.shape)}: leave {words(choice)} out")
     close = nearest(choice, [part.name for part in parts if part.name]) if isinstance(choice, str) else ""
-    raise OptionError(f"{model} gives no output {brief(choice)}, but {_shown(parts) if parts else brief(output)}{close}")
+    raise OptionError(
+        f"{model} gives no output {brief(choice)}, but {_shown(parts) if parts else brief(output)}{close}"
+    )
 
 
 def words(choice: Choice) -> str:

@@ -7,7 +7,8 @@ import typer
 
 from .._version import __version__
 from ..errors import CaptumViTError, ExplanationLoadError
-from .console import BAD_IMAGES, BAD_USE, Checkpoint, complain, plain, say
+from . import options as o
+from .console import BAD_IMAGES, BAD_USE, Checkpoint, complain, look_here, plain, say
 from .evaluate import compare, evaluate
 from .explain_command import explain
 
@@ -50,17 +51,21 @@ def inspect(
     weights: Annotated[
         bool, typer.Option("--weights/--no-weights", help="Load the pretrained weights; the view is the same without.")
     ] = False,
+    forward_kwargs: o.ForwardKwargs = None,
+    output: o.Output = None,
 ) -> None:
     """Show what is seen of a model: layers, heads, grid, tokens, readout, and the methods that apply.
 
     Exit code: 0 shown; 2 the model is not supported or cannot be had, with the reason.
     """
     try:
+        look_here()
         from ..inspection import inspect as look
         from ..models import load_model
 
         options = {} if checkpoint else {"pretrained": weights}
-        view = look(load_model(model, checkpoint=checkpoint, **options).model)
+        loaded = load_model(model, checkpoint=checkpoint, **options)
+        view = look(loaded.model, forward_kwargs=o.keyword_arguments(forward_kwargs), output=o.choice(output))
     except CaptumViTError as error:
         complain(f"Error: {error}")
         raise typer.Exit(BAD_USE) from None

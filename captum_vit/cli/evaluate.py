@@ -1,6 +1,5 @@
 """The commands evaluate and compare. What they do is in evaluation/, which is imported when a command runs."""
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import CaptumViTError, OptionError
+from ..errors import CaptumViTError
+from . import options as o
 from .console import BAD_IMAGES, BAD_USE, STOPPED, Checkpoint, Device, Line, Model, complain, look_here, plain, say
 from .cores import threads_here, usable_cores
 from .progress import Progress, can_go_back
@@ -51,16 +51,6 @@ MethodOption = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME=VALUE", help="Of the methods that know it, as discard_ratio=0.9; may be repeated."),
 ]
-Squash = Annotated[
-    bool,
-    typer.Option(
-        "--squash/--no-squash",
-        help="Show the model the whole image, whatever its proportions, as the published evaluations do.",
-    ),
-]
-ClassNames = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Names of the model's classes, one on each line.")
-]
 Target = Annotated[
     str,
     typer.Option(
@@ -87,12 +77,17 @@ def evaluate(
     *,
     model: Model = "sample",
     checkpoint: Checkpoint = None,
+    checkpoint_key: o.CheckpointKey = None,
+    img_size: o.ImageSize = None,
     data: Data = "sample:200",
     methods: Methods = "all",
     metrics: Metrics = "localization",
     option: MethodOption = None,
-    squash: Squash = False,
-    class_names: ClassNames = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    squash: o.Squash = False,
+    class_names: o.ClassNames = None,
+    output: o.Output = None,
     target: Target = "label",
     out: Out = Path("captum-vit-run"),
     engine: Engine = "local",
@@ -115,7 +110,9 @@ def evaluate(
     with _complaints(out):
         look_here()
         from ..evaluation import Plan, runs
+        from .modelling import ModelOptions
 
+        known = ModelOptions(checkpoint_key=checkpoint_key, img_size=img_size)
         plan = Plan(
             model=model,
             data=data,
@@ -123,9 +120,13 @@ def evaluate(
             metrics=_names(metrics),
             checkpoint=str(checkpoint) if checkpoint else None,
             target=target,
-            options=_options(option or []),
+            loading=known.loading,
+            options=o.named_values(option or []),
             preprocess="squash" if squash else None,
-            class_names=_lines(class_names),
+            mean=o.numbers("--mean", mean),
+            std=o.numbers("--std", std),
+            class_names=o.lines_of(class_names),
+            output=o.choice(output),
             batch_size=batch_size,
             limit=limit,
             keep_maps=keep_maps,
@@ -252,26 +253,3 @@ def _counted(board: "Leaderboard", figures: list[str]) -> dict[str, list[str]]:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _lines(file: Path | None) -> list[str] | None:
-    """The lines of a text file."""
-    try:
-        return None if file is None else file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeError) as error:
-        raise OptionError(f"cannot read {str(file)!r}: {error}") from error
-
-
-def _options(given: list[str]) -> dict[str, Any]:
-    """NAME=VALUE of each, a value that reads as JSON taken as such."""
-    options: dict[str, Any] = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not name or not equals:
-            raise OptionError(f"an option is NAME=VALUE, as discard_ratio=0.9, got {text!r}")
-        try:
-            found = json.loads(value)
-            options[name] = tuple(found) if isinstance(found, list) else found  # as methods want theirs
-        except json.JSONDecodeError:
-            options[name] = value
-    return options

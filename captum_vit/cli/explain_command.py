@@ -34,6 +34,7 @@ def explain(
     squash: o.Squash = False,
     class_names: o.ClassNames = None,
     forward_kwargs: o.ForwardKwargs = None,
+    output: o.Output = None,
     method: o.Methods = None,
     option: o.MethodOption = None,
     target: o.Targets = None,
@@ -78,6 +79,7 @@ def explain(
             std=std,
             squash=squash,
             class_names=class_names,
+            output=output,
             device=device,
         )
         options = working.Options(

@@ -9,8 +9,8 @@ from ..explanation.answering import notes_of
 from ..explanation.explaining import Explainer
 from ..models import load_model
 from ..plugins import named_object
-from ..preprocessing import normalised, read_preprocessing, squashed
-from .options import lines_of, numbers
+from ..preprocessing import read_preprocessing, shown_as, squashed
+from .options import choice, lines_of, numbers
 
 OTHERS = "--preprocess, --mean, --std, --img-size, --squash"
 
@@ -29,6 +29,7 @@ class ModelOptions:
     std: str | None = None
     squash: bool = False
     class_names: Path | None = None
+    output: str | None = None
     device: str | None = None
 
     @property
@@ -45,12 +46,12 @@ class ModelOptions:
         mean, std = numbers("--mean", self.mean), numbers("--std", self.std)
         names = lines_of(self.class_names)
         given = None if self.preprocess is None else read_preprocessing(named_object(self.preprocess))
-        loaded = load_model(self.model, checkpoint=self.checkpoint, **self._loading())
-        preprocess: Any = given or loaded.preprocess
-        if preprocess is not None:
-            preprocess = normalised(preprocess, mean, std)
-            preprocess = squashed(preprocess) if self.squash else preprocess
-        return Explainer(loaded, preprocess=preprocess, class_names=names, layer=layers, device=self.device)
+        loaded = load_model(self.model, checkpoint=self.checkpoint, **self.loading)
+        preprocess = shown_as(loaded.preprocess, given, mean, std)
+        if preprocess is not None and self.squash:
+            preprocess = squashed(preprocess)
+        reading: dict[str, Any] = {"layer": layers, "output": choice(self.output), "device": self.device}
+        return Explainer(loaded, preprocess=preprocess, class_names=names, **reading)
 
     def notes(self, explainer: Explainer) -> list[str]:
         """What a user should know of the model before its maps: how it was loaded, and what it is shown."""
@@ -61,7 +62,8 @@ class ModelOptions:
             return told
         return [*told, f"{shown}; yours differs? {OTHERS}" if own else shown]
 
-    def _loading(self) -> dict[str, Any]:
+    @property
+    def loading(self) -> dict[str, Any]:
         """Options of the loader, those alone that were given: not every loader has all."""
         given: dict[str, Any] = {}
         if self.checkpoint_key is not None:

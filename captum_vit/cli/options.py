@@ -1,6 +1,7 @@
 """The options of `captum-vit explain`, and how their texts are read."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -66,6 +67,14 @@ ForwardKwargs = Annotated[
         metavar="JSON",
         help="Keyword arguments of the model beside the image, as '{\"table\": [[0.1, 2]]}', whose lists become "
         "tensors with one row for all images or one for each; or module:object, a dictionary.",
+    ),
+]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Which of the model's outputs are its scores, where it gives several: a name as logits, a place as 1, or "
+        "module:object, a function of the model's output.",
     ),
 ]
 Methods = Annotated[
@@ -175,6 +184,11 @@ def named_values(given: list[str]) -> dict[str, Any]:
         except json.JSONDecodeError:
             options[name] = value
     return options
+
+
+def choice(text: str | None) -> str | int | None:
+    """What --output says: a place where it is a number."""
+    return int(text) if text is not None and re.fullmatch("-?[0-9]{1,9}", text) else text
 
 
 def numbers(option: str, text: str | None) -> list[float] | None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..capture import Inputs
 from ..errors import InputError, OptionError
 from ..explanation.explaining import Explainer
 from ..metrics import Case, Metric
@@ -63,7 +64,7 @@ class Asker:
         explainer = self.explainer
         images = torch.stack([one.inputs for one in batch]).to(explainer.device, explainer.dtype)
         own = torch.tensor([-1 if one.target is None else one.target for one in batch], device=explainer.device)
-        visit = Visit(explainer.adapter, images, methods)
+        visit = Visit(explainer.adapter, images, methods, explainer.output)
         with visit.run:
             logits = visit.scores.float()
             predictions = logits.argmax(1)
@@ -119,7 +120,8 @@ class Asker:
 
     def scores(self, images: Tensor) -> Tensor:
         """The model's scores of images, (N, classes)."""
-        return self.explainer.adapter.scores(self.explainer.loaded.model(images))
+        called = Inputs(images, output=self.explainer.output)
+        return called.scores(self.explainer.adapter, called.run(self.explainer.loaded.model))
 
 
 def failed_row(shared: Row, method: str, error: Exception) -> Row:

@@ -12,7 +12,7 @@ from ..access import Adapter
 from ..attr import METHODS, ViTAttribution, find_method
 from ..attr.captum_methods import Scored
 from ..attr.finding import called, of_captum, unknown_method
-from ..capture import Run
+from ..capture import Inputs, Run
 from ..describing import described
 from ..errors import OptionError, brief, nearest
 from ..explanation.explaining import Explainer
@@ -98,7 +98,7 @@ def entries(
     Raises:
         OptionError: an unknown name, two methods of one name, or an option that no method knows.
     """
-    model = explainer.loaded.model
+    model, call = explainer.loaded.model, Inputs(torch.empty(0), output=explainer.output)
     found: dict[str, Entry] = {}
     used: set[str] = set()
     for name, method in _named(methods, explainer):
@@ -107,10 +107,8 @@ def entries(
         made = explainer.method(find_method(method)[1]) if isinstance(method, str) else method
         if isinstance(made, type):
             if not hasattr(made, "attribute"):
-                raise OptionError(
-                    f"a class that is a method is an attribution, of ours or Captum's, got {brief(made)}"
-                )
-            made = made(model if issubclass(made, ViTAttribution) else Scored(explainer.adapter))
+                raise OptionError(f"a class that is a method is an attribution, of ours or Captum's, got {brief(made)}")
+            made = made(model if issubclass(made, ViTAttribution) else Scored(explainer.adapter, call))
         own = {option: value for option, value in (options or {}).items() if option in _known_options(made)}
         used |= own.keys()
         found[name] = Entry(made, model, own)

@@ -105,6 +105,7 @@ class Evaluator:
             "weights": weights_hash(self.explainer.loaded.model),
             "architecture": describe_model(self.explainer.loaded),
             "class_names": {str(number): name for number, name in self.explainer.names.items()},
+            "output": described(self.explainer.output),
             "preprocessing": describe_preprocessing(self.explainer.preprocess),
             "data": data,
             "methods": {name: entry.describe() for name, entry in self.entries.items()},

@@ -13,6 +13,8 @@ from ..errors import OptionError, RunError, brief, nearest
 from ..explanation.explaining import Explainer
 from ..files import write_atomically
 from ..metrics import Metric, named_metric
+from ..models import load_model
+from ..preprocessing import shown_as
 from .engines import ENGINES, Progress, threads_of
 from .entries import Method, check_methods
 from .evaluator import Evaluator
@@ -25,14 +27,15 @@ from .unchanged import check_unchanged
 class Plan:
     """What a run evaluates, as plain settings from which any process can make the evaluator.
 
-    model: as for `explain`; checkpoint: weights for it.
+    model: as for `explain`; checkpoint: weights for it; loading: options of `load_model`, as img_size.
     data: as for `captum_vit.data.open_data`.
     methods: names and other forms that `Evaluator` takes; "all" stands for all that apply, and both baselines.
     metrics: names of groups in `captum_vit.metrics.METRICS`, of a published protocol with its name behind a colon, as
         "perturbation:rise"; or metrics themselves.
     options: of the methods, each of which is given those that it knows.
     target: "label", "predicted", or a contrast of two classes, as for `Evaluator`.
-    preprocess, class_names: as for `explain`; "squash" takes the whole image.
+    preprocess, class_names, output: as for `explain`; "squash" takes the whole image.
+    mean, std: by which inputs are normalised, where not as the preprocessing says.
     batch_size: images at once.
     limit: how many items at most, from the first; None for all.
     keep_maps: whether every map is kept in the rows, at grid size.
@@ -44,10 +47,14 @@ class Plan:
     methods: Sequence[Method] | Mapping[str, Any] = ("all",)
     metrics: Sequence[str | Metric] = ("localization",)
     checkpoint: str | None = None
+    loading: Mapping[str, Any] = field(default_factory=dict)
     target: Any = "label"
     options: Mapping[str, Any] = field(default_factory=dict)
     preprocess: Any = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
     class_names: Sequence[str] | None = None
+    output: Any = None
     batch_size: int = 16
     limit: int | None = None
     keep_maps: bool = False
@@ -66,12 +73,10 @@ class Plan:
             raise OptionError(f"metrics are names, as 'localization', or metrics, in a list, got {brief(wanted)}")
         metrics = [named_metric(metric) if isinstance(metric, str) else metric for metric in wanted]
         data = open_data(self.data)
+        loaded = load_model(self.model, checkpoint=self.checkpoint, **self.loading)
+        shown = shown_as(loaded.preprocess, self.preprocess, self.mean, self.std)
         explainer = Explainer(
-            self.model,
-            checkpoint=self.checkpoint,
-            device=self.device,
-            preprocess=self.preprocess,
-            class_names=self.class_names,
+            loaded, device=self.device, preprocess=shown, class_names=self.class_names, output=self.output
         )
         return Evaluator(
             explainer,
@@ -89,6 +94,7 @@ class Plan:
         check_text("model", self.model, "timm/vit_base_patch16_224")
         check_text("data", self.data, "voc:FOLDER")
         check_by_name("options", self.options)
+        check_by_name("loading", self.loading)
         check_whole("batch_size", self.batch_size)
         check_flag("keep_maps", self.keep_maps)
         if self.limit is not None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..access import Adapter
+from ..access.outputs import Choice
 from ..attr import start
 from ..attr.calls import checked_inputs
 from ..capture import Run
@@ -26,11 +27,14 @@ class Visit:
     Args:
         adapter, images: the model and its inputs.
         methods: what stands on the leaderboard.
+        output: which of the model's outputs are the scores, where somebody chose.
     """
 
-    def __init__(self, adapter: Adapter, images: Tensor, methods: Mapping[str, Entry]) -> None:
+    def __init__(
+        self, adapter: Adapter, images: Tensor, methods: Mapping[str, Entry], output: Choice | None = None
+    ) -> None:
         self.adapter, self.images, self.methods = adapter, images, methods
-        self._call = checked_inputs(adapter, images)
+        self._call = checked_inputs(adapter, images, output=output)
         self._readers = [(entry.method, entry.options) for entry in methods.values() if entry.reads(adapter)]
         self.run = self._started() if self._readers else Run(adapter, self._call)
 
