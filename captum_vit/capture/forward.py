@@ -128,7 +128,7 @@ def run_forward(
         also: registers further hooks, until the stack ends.
     Raises:
         HookEditedError: one of those hooks changed something.
-        UnsupportedModelError: gradients are wanted, and its layers let none through.
+        UnsupportedModelError: gradients are wanted, and its layers let none through; or a hook writes to `.data`.
         LayerNotRecordedError, TokenLayoutError: the model computes otherwise than its adapter says.
     """
     if graph and (reason := why_no_gradient(adapter.model, surely=True)):
@@ -143,6 +143,12 @@ def run_forward(
         INTERRUPTS.let_through(sys._getframe())
         raw = inputs.run(adapter.model)
         scores = inputs.scores(adapter, raw)
+    if watch.unseen:
+        raise UnsupportedModelError(
+            f"a hook on {type(watch.unseen[0]).__name__} in {type(adapter.model).__name__} writes where nothing sees "
+            f"it, as to `output.data`: neither a gradient nor what follows attention would know of it. Take it off "
+            f"while the model is explained, or let it return what it changes"
+        )
     if watch.edited:
         raise HookEditedError(type(watch.edited[0]).__name__)
     output = Output(raw, scores, adapter.headless)
@@ -193,11 +199,19 @@ def _constant_output(tap: ForwardTap) -> Any:
 
 @contextmanager
 def _no_recomputation() -> Iterator[None]:
-    """Raise UnsupportedModelError where a backward runs parts of the forward again, which nothing listens to."""
+    """Raise UnsupportedModelError where a backward runs parts of the forward again, which nothing listens to, or where
+    the forward wrote over what a backward needs."""
     try:
         yield
     except CheckpointError as error:
         raise UnsupportedModelError(
             "a part of the model runs under torch.utils.checkpoint, which computes it again in the backward, where its "
             "attention is not seen: call the part itself, without checkpoint, while the model is explained"
+        ) from error
+    except RuntimeError as error:
+        if "modified by an inplace operation" not in str(error):
+            raise
+        raise UnsupportedModelError(
+            "the model, or a hook on it, writes in place to what a gradient is taken through, so that no backward is "
+            "possible: let it make a new tensor, as `x = x * 0.5` in place of `x.mul_(0.5)`"
         ) from error

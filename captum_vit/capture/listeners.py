@@ -21,11 +21,17 @@ def foreign_hooks(model: nn.Module) -> list[nn.Module]:
 
 
 class Watch:
-    """Stands before and after the hooks of these modules, and notes those that changed what passes."""
+    """Stands before and after the hooks of these modules, and notes those that changed what passes.
+
+    Attributes:
+        edited: the modules whose hooks gave something else, or wrote to it.
+        unseen: those whose hooks wrote to `.data`, where neither autograd nor what follows attention can see it.
+    """
 
     def __init__(self, modules: Iterable[nn.Module], active: Callable[[], bool]) -> None:
         self.modules, self.active = list(modules), active
         self.edited: list[nn.Module] = []
+        self.unseen: list[nn.Module] = []
         self._passing: dict[tuple[nn.Module, str], Any] = {}
 
     def listen(self, stack: ExitStack) -> None:
@@ -53,8 +59,10 @@ class Watch:
             if self.active():
                 _kept, before, contents = self._passing.pop((module, what), (None, None, []))
                 now = passing(args, last)
-                if before != _identity(now) or not _hold(now, contents):
+                if before != _identity(now):
                     self.edited.append(module)
+                elif not _hold(now, contents):
+                    self.unseen.append(module)
 
         return first, compare
 

@@ -86,7 +86,8 @@ class TrunkTap(StemTap):
             if not self.gone_on:
                 return  # side by side with the first
             raise UnsupportedModelError(
-                f"{where} of {type(self.adapter.model).__name__} does not depend on the first attention, as where two Vision Transformers look at one image, or at two views of it: pass the one to explain"
+                f"{where} of {type(self.adapter.model).__name__} does not depend on the first attention, as where two "
+                f"Vision Transformers look at one image, or at two views of it: pass the one to explain"
             )
         self.gone_on = True
         moved = ((own[:, 0] > own[:, 1]) != expected).any(0).nonzero().flatten()
@@ -102,8 +103,10 @@ class TrunkTap(StemTap):
             self._meet(idle, busy, where)
 
     def _meet(self, idle: Tensor, busy: Tensor, where: str) -> None:
-        """Tokens have met before `where`; (DRAWS, patches), how much those changed that ought not, and those that ought.
+        """Tokens have met before `where`.
 
+        Args:
+            idle, busy: (DRAWS, patches), how much tokens changed that ought not to, and those that ought to.
         Raises:
             UnsupportedModelError: they meet by where they stand, or where no attention follows.
         """

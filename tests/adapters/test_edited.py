@@ -113,10 +113,20 @@ def test_a_global_hook_in_which_tokens_meet(method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_patched_class_is_as_in_an_owner(monkeypatch, method):
-    before = Block.forward
-    monkeypatch.setattr(Block, "forward", lambda self, x, *args, **kwargs: mean_added(before(self, x, *args, **kwargs)))
+    before, last = Block.forward, False
+
+    def forward(self: nn.Module, x: Tensor, *args, **kwargs) -> Tensor:
+        out = before(self, x, *args, **kwargs)
+        return mean_added(out) if last or self is not model.blocks[-1] else out
+
+    monkeypatch.setattr(Block, "forward", forward)
     model, x = timm_vit(), images()
     assert_close(explain(method(model), x), explain(method(Owner(model)), x))
+    last = True
+    with pytest.raises(
+        UnsupportedModelError, match="tokens of VisionTransformer meet once more after its last attention"
+    ):
+        explain(method(timm_vit()), x)
     monkeypatch.undo()
     assert_close(explain(method(model), x), explain(method(timm_vit()), x))  # and is looked at anew
 
