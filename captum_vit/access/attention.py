@@ -17,6 +17,9 @@ Rows = slice | list[int]  # query rows of an attention
 class Computed:
     """The attention of a layer that computes its softmax itself, as it stood where it met the values.
 
+    >>> Computed(scores=torch.tensor([[[[0.0, 2.0], [1.0, 1.0]]]])).rows([0]).scores  # of the first query alone
+    tensor([[[[0., 2.]]]])
+
     scores: before the softmax, (B, H, M, N).
     weights: what multiplied the values, (B, H, M, N), where something changed the softmax's output on the way, as a
         hook that switches a head off; None where it is that output, but for dropout.

@@ -24,9 +24,9 @@ TRIES = 40
 class Found(Adapter):
     """A Vision Transformer that no adapter knows: its attention is what a watched forward shows.
 
-    >>> adapter = adapt(model)  # somebody's own module
-    >>> list(adapter.attention_layers())
-    ['layers.0.attn', 'layers.1.attn']
+    >>> adapter = Found(model)  # adapt(model) gives this of somebody's own module
+    >>> list(adapter.attention_layers())[:2]
+    ['blocks.0.attn', 'blocks.1.attn']
 
     The model runs once on an image of noise, of a size that it takes, and once on each other size that is asked for:
     which softmax meets values over all tokens, which patch of the image each token is. All of it is checked against

@@ -26,6 +26,11 @@ class untouched(AbstractContextManager[None]):  # noqa: N801 (a context is calle
     """The model made ready for capture, and put back: attention kernels and compiled code. Gradients can be taken
     inside, also under an outer inference_mode.
 
+    >>> with untouched(adapt(model)):
+    ...     scores = model(images)
+    >>> scores.shape
+    torch.Size([2, 1000])
+
     A forward and the backward through it belong into one of these; one inside another does nothing. An interrupt waits
     until what is being put in place, or back, is so.
     """
