@@ -35,14 +35,14 @@ class Examined:
     hands: who else had a hand in it.
     intact: whether tokens meet in attention alone, so that what the adapter declares of the readout holds.
     edited: whether hooks of others change what passes.
-    compared: whether its scores were compared with those of a plain call.
+    compared: how many images at most were in a batch whose scores were compared with those of a plain call.
     """
 
     place: Place = WHOLE
     hands: Hands = NOBODY
     intact: bool = True
     edited: bool = False
-    compared: bool = False
+    compared: int = 0
     readouts: dict[Any, Readout] = field(default_factory=dict)
 
     @property
@@ -65,12 +65,14 @@ def examine(adapter: Adapter, inputs: Inputs, *, edited: bool = False) -> Examin
     key = state_key(adapter, inputs)
     if key is None:
         return _found(adapter, inputs, edited)
-    known, place = _examined.setdefault(adapter.model, {}), (edited, inputs.chosen_by, key)
-    if place not in known:
+    known, state = _examined.setdefault(adapter.model, {}), (edited, inputs.chosen_by, key)
+    found = known.get(state)
+    if found is None:
+        found = _found(adapter, inputs, edited)
         if len(known) > 8:  # of a model that is changed again and again
             known.clear()
-        known[place] = _found(adapter, inputs, edited)
-    return known[place]
+        known[state] = found
+    return found
 
 
 def _found(adapter: Adapter, inputs: Inputs, edited: bool) -> Examined:
@@ -132,15 +134,21 @@ def compare(adapter: Adapter, inputs: Inputs, scores: Tensor, known: Examined) -
     Raises:
         UnsupportedModelError: they are not.
     """
-    if known.compared or adapter.training:
+    count = min(len(inputs.images), 2)  # one image, or several, of which one may depend on others
+    if known.compared >= count or adapter.training:
         return
     listened, alone = adapter, inputs.first()
     adapter = _subject(adapter, known.edited)
-    for part in (alone, inputs) if len(inputs.images) > 1 else (alone,):
-        plain = _plain(adapter, part)
-        if plain.shape[1:] == scores.shape[1:] and _same(scores[: len(plain)], plain):
-            known.compared = True
-            return
+    plain = _plain(adapter, alone)
+    if plain.shape[1:] == scores.shape[1:] and _same(scores[:1], plain):
+        known.compared = count
+        return
+    plain = _plain(adapter, inputs)
+    if count > 1 and plain.shape == scores.shape and _same(scores, plain):
+        raise UnsupportedModelError(
+            f"the scores of {type(adapter.model).__name__} for an image depend on the others in its batch, or stand in "
+            f"another order than the images: which image a map belongs to is not known. Explain one image at a time"
+        )
     if not _same(_plain(adapter, inputs), plain):
         raise UnsupportedModelError(
             f"{type(adapter.model).__name__} gives other scores each time it is called with the same images, in eval "

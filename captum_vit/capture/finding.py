@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..errors import UnsupportedModelError
-from .softmaxes import DROPOUTS, Softmaxes, of_heads
+from .softmaxes import Softmaxes, of_heads
+from .still import still
 
 MOST_PREFIX = 17  # tokens besides the patches
 
@@ -54,14 +55,12 @@ class Finder(TorchFunctionMode):
         if func is torch._C._set_grad_enabled:
             return func(*args, **kwargs)
         with torch.enable_grad():
-            if func in DROPOUTS:
-                return args[0] if args else kwargs["input"]
             if func is F.scaled_dot_product_attention:
                 return self._kernel(func, args, kwargs)
             if func is F.multi_head_attention_forward:
                 return self._multi_head(func, args, kwargs)
             product = self.softmaxes.product(func, args, kwargs)
-            out = func(*args, **kwargs)
+            out = still(func, args, kwargs, lambda f, a, k: f(*a, **k))
             if product is not None:
                 return self._product(product, out)
             self.softmaxes.note(func, args, kwargs, out, self.path[-1])

@@ -16,7 +16,7 @@ from ..errors import TokenLayoutError, UnsupportedModelError
 from .inputs import Inputs
 from .place import WHOLE, Place
 from .scopes import Attention
-from .softmaxes import DROPOUTS
+from .still import still
 from .tap import Tap
 
 AT_ONCE = 8 * 224 * 224  # pixels of changed images that go through the stem together
@@ -38,9 +38,7 @@ class StemTap(Tap):
         raise EnoughError
 
     def other(self, func: Callable, args: tuple, kwargs: dict) -> Tensor:
-        if func in DROPOUTS:
-            return args[0] if args else kwargs["input"]
-        return func(*args, **kwargs)
+        return still(func, args, kwargs, super().other)
 
     def _look_at_pixels(self, module: torch.nn.Module, args: tuple) -> None:
         super()._look_at_pixels(module, args)

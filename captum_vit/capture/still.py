@@ -1,0 +1,29 @@
+"""What makes forwards differ by chance, or images depend on others, held still while a model is examined."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .softmaxes import DROPOUTS
+
+RANDOM = {torch.rand, torch.rand_like}
+
+
+def still(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], run: Callable[..., Any]) -> Any:
+    """`run(func, args, kwargs)`, without dropout, dropped paths and the statistics of a batch."""
+    if func in DROPOUTS:
+        return args[0] if args else kwargs["input"]
+    kept = kwargs.get("p", args[1] if len(args) > 1 else None)
+    if func is Tensor.bernoulli_ and isinstance(kept, float) and args[0].numel() == len(args[0]):
+        return args[0].fill_(kept)  # by which a path that is kept is divided
+    if func is F.batch_norm:
+        names = ("input", "running_mean", "running_var", "weight", "bias", "training")
+        given = dict(zip(names, args, strict=False)) | dict(kwargs)
+        if given.get("running_mean") is not None:
+            return run(func, (), given | {"training": False})
+    out = run(func, args, kwargs)
+    # one number for each image decides whether a path is kept; numbers for tokens may decide where these go
+    return out.fill_(0.5) if func in RANDOM and out.numel() == len(out) else out
