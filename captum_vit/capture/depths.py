@@ -118,10 +118,14 @@ def measured(adapter: Adapter, inputs: Inputs, target: Target, place: Place, *, 
     read = {name: size > 1e-6 * largest for name, size in sizes.items()}
     shares: dict[str, Tensor] = {name: rows.double() for name, rows in read.items()}
     unclear = BESIDE if beside else None
+    if _part(read, layout):
+        _, moved, _ = _gradients(adapter, inputs, target, place, cut(partial(_rolled, layout)))
+        _choices(read, {name: gradient.abs().amax((0, 2)) for name, gradient in moved.items()}, layout)
+        shares = {name: rows.double() for name, rows in read.items()}
     if unclear is None and sum(int(rows.sum()) for rows in read.values()) > 1:
-        _, same, _ = _gradients(adapter, inputs.first() if alone else inputs, target, place, cut(_alike))
+        _, same, _ = _gradients(adapter, inputs.first() if alone else inputs, target, place, cut(Alike()))
         shares, unclear = _shares(prefix, read, {name: gradient[0] for name, gradient in same.items()})
-        unclear = unclear or _by_content(adapter, inputs, layout, sizes, cut)
+        unclear = unclear or _by_content(adapter, inputs, layout, sizes, read, cut)
     last = next(rows for rows in reversed(read.values()) if rows[:prefix].any() or rows.any())
     any_patch = any(bool(rows[prefix:].any()) for rows in read.values())
     own = tuple(last[:prefix].nonzero().flatten().tolist())
@@ -177,9 +181,39 @@ def _as_it_is(stream: Tensor) -> Tensor:
     return stream.clone()
 
 
-def _alike(stream: Tensor) -> Tensor:
-    """Every token the same one: then all that is left between their gradients is their weights."""
-    return stream[:, -1:].expand_as(stream).clone()
+class Alike:
+    """Every token the same one, at all depths: then all that is left between their gradients is their weights."""
+
+    def __init__(self) -> None:
+        self.tokens: dict[int, Tensor] = {}  # by their width
+
+    def __call__(self, stream: Tensor) -> Tensor:
+        token = self.tokens.setdefault(stream.shape[2], stream[:, -1:].clone())
+        return token.expand_as(stream).clone()
+
+
+def _part(read: dict[str, Tensor], layout: TokenLayout) -> bool:
+    """Whether some patches are read after a block, and others not."""
+    return any(bool(rows[layout.prefix :].any() and not rows[layout.prefix :].all()) for rows in read.values())
+
+
+def _rolled(layout: TokenLayout, stream: Tensor) -> Tensor:
+    """The patches one third of them further on."""
+    order = torch.arange(layout.tokens) if layout.order is None else layout.order
+    places = order[layout.prefix :].to(stream.device)
+    stream = stream.clone()
+    if stream.shape[1] == layout.tokens:
+        stream[:, places] = stream[:, places.roll(1 + len(places) // 3)]
+    return stream
+
+
+def _choices(read: dict[str, Tensor], moved: dict[str, Tensor], layout: TokenLayout) -> None:
+    """Mark all patches as read where others are read as soon as they have moved: they are chosen by what they hold."""
+    largest = max(float(size.max()) for size in moved.values())
+    for name, rows in read.items():
+        patches = rows[layout.prefix :]  # a view
+        if not torch.equal(patches, moved[name][layout.prefix :] > 1e-6 * largest):
+            patches.fill_(True)
 
 
 def _shares(prefix: int, read: dict[str, Tensor], gradients: dict[str, Tensor]) -> tuple[dict[str, Tensor], str | None]:
@@ -219,12 +253,13 @@ def _by_content(
     inputs: Inputs,
     layout: TokenLayout,
     sizes: dict[str, Tensor],
+    read: dict[str, Tensor],
     cut: Callable[[Leaf], Depths | LastSum],
 ) -> str | None:
     """Whether the two patches that the score reads most are weighed by what they hold, in words."""
-    last = next(size for size in reversed(sizes.values()) if size.any())
-    patches = last[layout.prefix :]
-    if int((patches > 0).sum()) < 2:
+    last = next(name for name, size in reversed(sizes.items()) if size.any())
+    patches = sizes[last][layout.prefix :]
+    if int(read[last][layout.prefix :].sum()) < 2:
         return None
     order = torch.arange(layout.tokens) if layout.order is None else layout.order
     chosen = layout.prefix + patches.topk(2).indices.cpu()

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from .softmaxes import DROPOUTS
+from .still import still
 from .taps import ForwardTap
 
 COPIES = 4
@@ -32,9 +32,7 @@ class Meeting(ForwardTap):
     by_content = False
 
     def other(self, func: Callable, args: tuple, kwargs: dict) -> Any:
-        if func in DROPOUTS:
-            return args[0] if args else kwargs["input"]
-        out = super().other(func, args, kwargs)
+        out = still(func, args, kwargs, super().other)
         for x in out if isinstance(out, (tuple, list)) else (out,):
             self._look(x, args, kwargs)
         return out
@@ -45,15 +43,28 @@ class Meeting(ForwardTap):
         return out
 
     def _look(self, out: Any, args: tuple, kwargs: dict) -> None:
-        if not _of_copies(out) or _adds(out):
+        copies = _of_copies(out)
+        if copies is None or _adds(copies):
             return
-        given = {id(x): x for x in tree_leaves((args, kwargs)) if _of_copies(x) and _changes(x)}
-        if all(_adds(x) for x in given.values()) and (len(given) > 1 or any(map(_single, given.values()))):
+        found = {id(x): _of_copies(x) for x in tree_leaves((args, kwargs))}
+        given = [x for x in found.values() if x is not None and _changes(x)]
+        single = not given or any(map(_single, given))  # what comes from nothing that is known may be anything
+        if all(map(_adds, given)) and (len(given) > 1 or single):
             self.by_content = True
 
 
-def _of_copies(x: Any) -> bool:
-    return isinstance(x, Tensor) and x.requires_grad and x.is_floating_point() and x.dim() > 0 and len(x) == 4
+def _of_copies(x: Any) -> Tensor | None:
+    """With the copies as the first axis, whether they stand there, behind the tokens, or in one axis with the heads."""
+    if not isinstance(x, Tensor) or isinstance(x, nn.Parameter) or not x.dim():
+        return None
+    if not x.requires_grad or not x.is_floating_point():
+        return None
+    x = x.detach()
+    if len(x) == COPIES:
+        return x
+    if x.dim() > 1 and x.shape[1] == COPIES:
+        return x.transpose(0, 1)
+    return x.unflatten(0, (COPIES, -1)) if len(x) % COPIES == 0 and len(x) else None
 
 
 def _noise(x: Tensor) -> float:
@@ -62,19 +73,16 @@ def _noise(x: Tensor) -> float:
 
 def _adds(x: Tensor) -> bool:
     """Whether the copies (a, b) and (b, a) together give what (a, a) and (b, b) do."""
-    x = x.detach()
     wide = x.double()
     difference = (wide[0] + wide[1] - wide[2] - wide[3]).abs().max()
     return not difference > _noise(x) + 1e-5 * (wide[2] - wide[3]).abs().max()
 
 
 def _changes(x: Tensor) -> bool:
-    x = x.detach()
     return bool((x[2].double() - x[3].double()).abs().max() > _noise(x))
 
 
 def _single(x: Tensor) -> bool:
     """Whether what is made of the two tokens stands in different places."""
-    x = x.detach()
     first, second = ((x[2].double() - x[i].double()).abs() > _noise(x) for i in (1, 0))  # only one of the two changes
     return not bool((first & second).any())
