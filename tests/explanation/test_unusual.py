@@ -1,5 +1,7 @@
 """What nothing forbids and still is odd is told: pixels that nobody normalised, probabilities instead of logits."""
 
+import warnings
+
 import numpy as np
 import pytest
 import timm
@@ -7,9 +9,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from captum_vit import Explanation, explain, load_model
+from captum_vit import AGCAM, DAAM, AttentionRollout, Explanation, explain, load_model
 from captum_vit.errors import InputError
-from captum_vit.unusual import adds_up, unusual_inputs, unusual_scores
+from captum_vit.targets import FeatureImportance
+from captum_vit.unusual import ModelNote, adds_up, unusual_inputs, unusual_scores
 
 
 def noise(*shape: int) -> Tensor:
@@ -119,3 +122,62 @@ def test_what_is_no_model(call):
         InputError, match=r"explain\(image, model\)|a model is a name as timm/NAME, or a torch.nn.Module"
     ):
         call(small(), photo)
+
+
+# --- methods by themselves, which warn once a model
+
+
+def pixels(count: int = 2) -> Tensor:
+    return 255 * noise(count, 3, 160, 160).sigmoid()
+
+
+def heard(call) -> list[str]:
+    """What a call warns of, each with the file that is named."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        call()
+    assert all(each.category is ModelNote and each.filename == __file__ for each in caught)
+    return [str(each.message).split()[0] for each in caught]
+
+
+def test_methods_warn_once_a_model():
+    net = small()
+    assert heard(lambda: AGCAM(net).attribute(noise(2, 3, 160, 160), 1)) == []
+    assert heard(lambda: AGCAM(net).attribute(pixels(), 1)) == ["inputs"]
+    assert heard(lambda: AGCAM(net).attribute(pixels(), 1)) == []
+    assert heard(lambda: AttentionRollout(net).attribute(pixels())) == []
+    assert heard(lambda: AttentionRollout(small()).attribute(pixels())) == ["inputs"]
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda net: AGCAM(net).attribute(noise(2, 3, 160, 160), 1),
+        lambda net: DAAM(net).attribute_flow(noise(2, 3, 160, 160), [1, 2]),
+        lambda net: AGCAM(net).attribute_classes(noise(1, 3, 160, 160), [1, 2]),
+    ],
+    ids=["map", "flow", "classes"],
+)
+def test_methods_warn_of_probabilities(ask):
+    soft = nn.Sequential(small(), nn.Softmax(-1))
+    assert heard(lambda: ask(soft)) == ["outputs"]
+    assert heard(lambda: ask(soft)) == []
+    assert heard(lambda: ask(small())) == []
+
+
+def test_where_probabilities_are_no_matter():
+    soft = nn.Sequential(small(), nn.Softmax(-1))
+    assert heard(lambda: AttentionRollout(soft).attribute(noise(2, 3, 160, 160))) == []
+    assert heard(lambda: DAAM(soft).attribute(noise(2, 3, 160, 160), lambda output: output[:, 1].log())) == []
+    features = timm.create_model("test_vit", num_classes=0).eval()
+    assert heard(lambda: DAAM(features).attribute(noise(1, 3, 160, 160), FeatureImportance())) == []
+
+
+def test_explain_has_it_among_its_notes_alone():
+    soft = nn.Sequential(small(), nn.Softmax(-1))
+    assert heard(lambda: explain(pixels(1)[0], soft, ["agcam", "daam"], target=1)) == []
+
+
+def test_a_note_can_be_made_an_error():
+    with pytest.raises(ModelNote, match="inputs reach from"):
+        AGCAM(small()).attribute(pixels(), 1)
