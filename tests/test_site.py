@@ -157,7 +157,7 @@ def test_the_table_of_methods_says_what_the_classes_say():
 def rooms() -> dict[str, int]:
     """The rooms of the library in the order in which the page about them has them."""
     text = (ROOT / "tutorials" / "built.md").read_text()
-    rows = re.findall(r"^\| ((?:`\w+/?`(?:, )?)+) \|", text.split("## The rooms")[1], re.MULTILINE)
+    rows = re.findall(r"^\| ((?:`\w+/?`(?:, )?)+) \|", text.split("## The rooms")[1].split("\n## ")[0], re.MULTILINE)
     return {name: i for i, row in enumerate(rows) for name in re.findall(r"`(\w+)/?`", row)}
 
 
@@ -170,6 +170,27 @@ def upward(file: Path, core: Path, rank: dict[str, int]) -> list[str]:
             names = [node.module.split(".")[0]] if node.module else [alias.name for alias in node.names]
             found += [f"{own} imports {room}" for room in names if rank.get(room, -1) > rank[own]]
     return found
+
+
+def unlisted(page: str, folder: Path) -> set[str]:
+    """Files of a room that its table on the page leaves out, and names that it has for none."""
+    table = page.split(f"| files of `{folder.name}/` |")[1].split("\n\n")[0]
+    named = set(re.findall(r"`(\w+)`", table))
+    return named ^ {file.stem for file in folder.glob("*.py") if file.stem != "__init__"}
+
+
+def test_the_files_of_two_rooms_are_listed():
+    page = (ROOT / "tutorials" / "built.md").read_text()
+    assert [unlisted(page, ROOT / "captum_vit" / room) for room in ("access", "capture")] == [set(), set()]
+
+
+def test_a_file_that_is_not_listed_would_be_seen(tmp_path: Path):
+    (tmp_path / "access").mkdir()
+    (tmp_path / "access" / "new.py").touch()
+    assert unlisted("| files of `access/` | ... |\n| --- | --- |\n| `old` | ... |\n\n", tmp_path / "access") == {
+        "new",
+        "old",
+    }
 
 
 def test_imports_run_one_way():

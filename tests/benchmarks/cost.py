@@ -15,12 +15,12 @@ import platform
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+import first_call
 import peak
 import timm
 import torch
@@ -110,16 +110,10 @@ def passes(run: Callable[[], object]) -> int:
     return count
 
 
-def seconds(run: Callable[[], object]) -> float:
-    start = time.process_time()
-    run()
-    return time.process_time() - start
-
-
 def time_ratio(method: Callable[[], object], baseline: Callable[[], object], rounds: int) -> float:
     """Median time of the method over the median time of the baseline, taken in turns."""
     method(), baseline()  # warm up
-    pairs = [(seconds(baseline), seconds(method)) for _ in range(rounds)]
+    pairs = [(first_call.seconds(baseline), first_call.seconds(method)) for _ in range(rounds)]
     return statistics.median(p[1] for p in pairs) / statistics.median(p[0] for p in pairs)
 
 
@@ -156,6 +150,7 @@ def table(cases: dict[str, tuple[str, int, int]], rounds: int, methods: list[str
     every = partial(AGCAM(model).attribute_classes, x[:1], "all")
     print(f"| {ALL_CLASSES} | {time_ratio(every, partial(plain, model, x[:1]), max(rounds // 4, 2)):.2f} | |")
     whole_jobs(model, x[:1], max(rounds // 2, 2))
+    first_call.table(max(rounds // 2, 2))
 
 
 def whole_jobs(model: nn.Module, x: Tensor, rounds: int) -> None:
