@@ -1,5 +1,6 @@
 """What stands before a model: an image's way into it, and so the map's way back."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from .errors import InputError, OptionError, PreprocessingError
+from .errors import InputError, OptionError, PreprocessingError, brief
 from .geometry import Size, View
 from .images import to_image
 from .plugins import imported
@@ -139,7 +140,8 @@ def normalised(own: Preprocessing, mean: Sequence[float] | None, std: Sequence[f
     if own.mean is None or own.std is None:
         raise PreprocessingError("the model's preprocessing does not say its mean and std: pass preprocess=... whole")
     channels = len(own.mean)
-    new_mean, new_std = _of_channels("mean", mean or own.mean, channels), _of_channels("std", std or own.std, channels)
+    new_mean = _of_channels("mean", own.mean if mean is None else mean, channels)
+    new_std = _of_channels("std", own.std if std is None else std, channels)
     if min(new_std) <= 0:
         raise OptionError(f"std must be above 0, got {', '.join(map(str, new_std))}")
     old, new = ([torch.tensor(v).view(-1, 1, 1) for v in pair] for pair in ((own.mean, own.std), (new_mean, new_std)))
@@ -151,9 +153,15 @@ def normalised(own: Preprocessing, mean: Sequence[float] | None, std: Sequence[f
 
 
 def _of_channels(name: str, values: Sequence[float], channels: int) -> tuple[float, ...]:
+    if not isinstance(values, (list, tuple)) or not all(_is_number(value) for value in values):
+        raise OptionError(f"{name} takes numbers, one for each channel, as [0.485, 0.456, 0.406], got {brief(values)}")
     if len(values) not in (1, channels):
         raise OptionError(f"{name} has one value, or one for each of {channels} channels, got {len(values)}")
     return tuple(float(value) for value in (values if len(values) == channels else list(values) * channels))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def squashed(own: Preprocessing) -> Preprocessing:

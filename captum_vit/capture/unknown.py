@@ -1,6 +1,7 @@
 """Models of nobody's library, whose attention is found by running them."""
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise, product
 from typing import Any
@@ -18,6 +19,7 @@ from .labels import Patches, patches_of
 
 SIZES = (112, 224, 32, 64, 96, 128, 160, 192, 256, 384, 448, 512, 518)
 TRIES = 40
+HEAD = re.compile(r"(^|_)(head|classifier|logits)s?$")  # how modules are called that give scores of classes
 
 
 @last_resort
@@ -77,6 +79,7 @@ class Found(Adapter):
         first = first_of_tokens(finder, events, kind)
         patches = patches_of(first.values, images, kind)
         found = attentions(finder, events, len(patches.tokens), kind)
+        self._features = self._gives_tokens(output, first.values.shape[1] * first.values.shape[3])
         self._blocks = blocks_of(
             self.model, finder, [name for names in found.layers.values() for name in names if name]
         )
@@ -90,6 +93,13 @@ class Found(Adapter):
             return self.scores(output)
         except UnsupportedModelError:
             return all_among(output)
+
+    def _gives_tokens(self, output: Any, width: int) -> bool:
+        """Whether the scores may be tokens as they come out of the last block, of the width that all of them have."""
+        try:
+            return width in self.scores(output).shape[1:]
+        except UnsupportedModelError:
+            return False
 
     def _noise(self, channels: int, size: Grid) -> Tensor:
         known = next((p for p in self.model.parameters() if p.is_floating_point()), torch.zeros(()))
@@ -170,7 +180,8 @@ class Found(Adapter):
 
     @property
     def headless(self) -> bool:
-        return not any(isinstance(m, nn.Linear) for name, m in self.model.named_modules() if "head" in name.split("."))
+        linear = (name for name, module in self.model.named_modules() if isinstance(module, nn.Linear))
+        return self._features and not any(HEAD.search(part) for name in linear for part in name.split("."))
 
 
 def _sizes(adapter: Adapter) -> Iterator[tuple[int, Grid]]:

@@ -333,3 +333,20 @@ def test_unknown_models_too():
     with pytest.raises(UnsupportedModelError, match="Unknown gives several outputs"):
         AGCAM(both).attribute(x, 3)
     assert_close(AGCAM(both).attribute(x, 3, output=1), AGCAM(single).attribute(x, 3))
+
+
+@pytest.mark.parametrize("name", ["head", "mlp_head", "classification_head", "last", None])
+def test_unknown_models_give_classes_whatever_their_head_is_called(name: str | None):
+    class Called(Unknown):
+        def __init__(self) -> None:
+            super().__init__(1)
+            del self.head
+            if name is not None:
+                self.add_module(name, nn.Linear(WIDTH, CLASSES))
+
+        def forward(self, x: Tensor) -> Tensor:
+            tokens = torch.cat([self.cls.expand(len(x), -1, -1), self.patches(x).flatten(2).mT], 1)
+            features = self.blocks(tokens)[:, 0]
+            return features if name is None else self.get_submodule(name)(features)
+
+    assert adapt(randomise(Called())).headless == (name is None)
