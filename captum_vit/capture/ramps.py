@@ -29,7 +29,7 @@ class Axis:
 def seen_place(adapter: Adapter, inputs: Inputs) -> Place:
     """How the images that reach the ViT lie on those that are given; `WHOLE` also where ramps do not come through.
 
-    Four images: of the lowest value, of the highest, and growing across and down.
+    Four images: of a low value, of a high one, and growing from one to the other across and down.
 
     Raises:
         UnsupportedModelError: the ViT does not get as many images as are given.
@@ -37,8 +37,8 @@ def seen_place(adapter: Adapter, inputs: Inputs) -> Place:
     image = inputs.images[:1]
     if image.dim() != 4 or axes_of(adapter, 4) != [2, 3]:
         return WHOLE
-    low, high = image.amin(), image.amax()
-    high = high if high > low else low + 1
+    half = image.std() if image.std() > 0 else torch.ones_like(image.std())
+    low, high = image.mean() - half, image.mean() + half  # where an owner that clamps values lets them pass
     height, width = image.shape[2:]
     across = (torch.arange(width, device=image.device) + 0.5) / width
     down = ((torch.arange(height, device=image.device) + 0.5) / height)[:, None]
@@ -93,7 +93,7 @@ def _axis(places: Tensor, shown: Tensor, side: int) -> Axis | None:
     if abs(step - 1) * count < 0.1:  # neither enlarged nor made smaller
         step, start = 1.0, start + (step - 1) * count / 2
         start = float(round(start)) if abs(start - round(start)) < 0.1 else start
-    elif abs(start) < MISFIT and abs(start + step * count - side) < MISFIT:
+    elif max(abs(start), abs(start + step * count - side)) <= max(MISFIT, 0.6 * step):  # of nearest pixels
         step, start = side / count, 0.0
     return Axis(step, start, turned)
 

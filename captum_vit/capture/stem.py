@@ -21,6 +21,10 @@ from .tap import Tap
 
 AT_ONCE = 8 * 224 * 224  # pixels of changed images that go through the stem together
 NEAR = 1  # cells that a token may seem to lie off, where patches overlap
+EDGE = 2  # pixels at the edge of a patch, by which its place is looked at more closely
+LEAK = 0.3  # of a token's change with its own patch, up to which it may change with those around it for such a look
+NEXT = 0.6  # of a token's change with its own edge, from which that with the next one's tells that it lies off
+FEW = 1 / 8  # of the tokens, up to which they may seem to lie off there
 
 
 class EnoughError(Exception):
@@ -71,7 +75,8 @@ def check_places(adapter: Adapter, inputs: Inputs, place: Place) -> None:
     """Each token must change with the pixels where it lies, and no other.
 
     Each patch has a number; for each binary digit of it two images are made, in which the patches with a 1 there are
-    changed, and those with a 0. So each token tells its number, whatever the patches next to it add.
+    changed, and those with a 0. So each token tells its number, whatever the patches next to it add. Then the pixels at
+    one edge of all patches in even rows are changed, and of those in odd rows, and so on.
 
     Raises:
         TokenLayoutError: a token lies elsewhere than the layout says.
@@ -79,17 +84,27 @@ def check_places(adapter: Adapter, inputs: Inputs, place: Place) -> None:
     first = inputs.first()
     base = through_stem(adapter, first, place)
     layout = base.layout
-    axes = axes_of(adapter, inputs.images.dim())
-    numbers = _numbers(layout, [inputs.images.shape[axis] for axis in axes])
+    axes, dims = axes_of(adapter, inputs.images.dim()), inputs.images.dim()
+    places = _places(layout, [inputs.images.shape[axis] for axis in axes])
+    numbers = _numbers(layout, places)
+
+    def changes(masks: Sequence[Tensor]) -> Tensor:
+        """How much each patch's token changes with the pixels of each mask, (masks, patches)."""
+        laid = torch.stack([_laid(mask, axes, dims) for mask in masks])
+        return _changes(adapter, first, place, laid, base.values)[:, -prod(layout.grid) :]
+
     digits = max(1, (prod(layout.grid) - 1).bit_length())
     seen = numbers >= 0
-    masks = [seen & ((numbers >> digit & 1) == bit) for digit in range(digits) for bit in (1, 0)]
-    laid = torch.stack([_laid(mask, axes, inputs.images.dim()) for mask in masks])  # (2 * digits, ...) as the images
-    changes = _changes(adapter, first, place, laid, base.values)  # (2 * digits, tokens)
-    own = changes.view(digits, 2, -1)
-    found = torch.stack([(own[digit, 0] > own[digit, 1]).long() << digit for digit in range(digits)]).sum(0)
-    patches = found[len(found) - prod(layout.grid) :]
-    _compare(adapter, layout, patches, torch.unique(numbers[seen]), overlap=_overlap(own[..., -len(patches) :]))
+    own = changes([seen & ((numbers >> digit & 1) == bit) for digit in range(digits) for bit in (1, 0)])
+    found = own.view(digits, 2, -1)
+    patches = torch.stack([(found[digit, 0] > found[digit, 1]).long() << digit for digit in range(digits)]).sum(0)
+    shown = torch.unique(numbers[seen])
+    size = own.amax(0)
+    shown = shown[size[shown] > 1e-6 * size.max()]  # an owner may black out a part
+    leak = found.amin(1) / found.amax(1).clamp(min=1e-30)
+    _compare(adapter, layout, patches, shown, overlap=bool((leak > 1e-3).any()))
+    if len(shown) and float(leak[:, shown].median()) < LEAK:
+        _compare_edges(adapter, layout, changes(_edges(layout, places, seen)), shown)
 
 
 def axes_of(adapter: Adapter, dims: int) -> list[int]:
@@ -103,11 +118,6 @@ def _laid(mask: Tensor, axes: Sequence[int], dims: int) -> Tensor:
     others = [axis for axis in range(1, dims) if axis not in axes]
     mask = mask.permute([axes.index(axis) for axis in sorted(axes)])
     return mask[tuple(None if axis in others else slice(None) for axis in range(1, dims))]
-
-
-def _overlap(own: Tensor) -> bool:
-    """Whether tokens change with pixels around their patch as well."""
-    return bool((own.amin(1) > 1e-3 * own.amax(1)).any())
 
 
 def _changes(adapter: Adapter, first: Inputs, place: Place, masks: Tensor, base: Tensor) -> Tensor:
@@ -125,26 +135,69 @@ def _changes(adapter: Adapter, first: Inputs, place: Place, masks: Tensor, base:
     return torch.cat(parts)
 
 
-def _numbers(layout: TokenLayout, size: Sequence[int]) -> Tensor:
-    """Of each pixel of the given images, the patch that it belongs to; -1 for those that belong to none."""
+def _places(layout: TokenLayout, size: Sequence[int]) -> list[np.ndarray]:
+    """Of the given images' pixels along each axis, where they lie on those that reach the ViT, in pixels; -1 for those
+    that do not."""
     view = layout.view
     shown = layout.image_size or tuple(size)
-    axes = []
-    for axis, (cells, patch, side) in enumerate(zip(layout.grid, layout.patch, size, strict=True)):
+    found = []
+    for axis, side in enumerate(size):
         places = np.arange(side) + 0.5
         if view is None:
-            places = places * shown[axis] / side
+            found.append(places * shown[axis] / side)
         else:
             across = len(size) - 1 - axis
             inside = (places >= view.window[across]) & (places < view.window[across + 2])
-            places = np.where(inside, places * view.scale[across] - view.offset[across], -1)
-        cell = np.floor(places / patch)
-        axes.append(torch.from_numpy(np.where((cell >= 0) & (cell < cells), cell, -1)).long())
-    number, ok = torch.zeros([1] * len(size), dtype=torch.long), torch.ones([1] * len(size), dtype=torch.bool)
-    for axis, (cell, cells) in enumerate(zip(axes, layout.grid, strict=True)):
-        cell = cell.view([-1 if axis == other else 1 for other in range(len(size))])
+            found.append(np.where(inside, places * view.scale[across] - view.offset[across], -1))
+    return found
+
+
+def _cells(layout: TokenLayout, places: Sequence[np.ndarray]) -> list[Tensor]:
+    """The row or column of patches that each pixel lies in along each axis, -1 for none; to be broadcast."""
+    axes = []
+    for axis, (cells, patch, at) in enumerate(zip(layout.grid, layout.patch, places, strict=True)):
+        cell = np.floor(at / patch)
+        cell = torch.from_numpy(np.where((cell >= 0) & (cell < cells), cell, -1)).long()
+        axes.append(cell.view([-1 if axis == other else 1 for other in range(len(places))]))
+    return axes
+
+
+def _numbers(layout: TokenLayout, places: Sequence[np.ndarray]) -> Tensor:
+    """Of each pixel of the given images, the patch that it belongs to; -1 for those that belong to none."""
+    number, ok = torch.zeros((), dtype=torch.long), torch.ones((), dtype=torch.bool)
+    for cell, cells in zip(_cells(layout, places), layout.grid, strict=True):
         number, ok = number * cells + cell, ok & (cell >= 0)
     return torch.where(ok, number, -1)
+
+
+def _edges(layout: TokenLayout, places: Sequence[np.ndarray], seen: Tensor) -> list[Tensor]:
+    """For each axis, and the beginning and the end of patches: the pixels there in even and in odd rows of patches."""
+    masks = []
+    for axis, cell in enumerate(_cells(layout, places)):
+        at = torch.from_numpy(places[axis]).view_as(cell)
+        step = float(np.median(np.diff(places[axis]))) if len(places[axis]) > 1 else 1.0
+        inside = at - cell * layout.patch[axis]
+        width = EDGE * max(1.0, step)
+        for edge in (inside < width, inside >= layout.patch[axis] - width):
+            masks += [seen & edge & (cell % 2 == parity) for parity in (0, 1)]
+    return masks
+
+
+def _compare_edges(adapter: Adapter, layout: TokenLayout, changes: Tensor, shown: Tensor) -> None:
+    """Raise TokenLayoutError where tokens change with the edge of the next patches about as much as with their own."""
+    rows = np.unravel_index(shown.numpy(), layout.grid)
+    for axis, (row, cells) in enumerate(zip(rows, layout.grid, strict=True)):
+        parity = torch.from_numpy(row % 2)
+        for pair in changes.view(len(layout.grid), 2, 2, -1)[axis][..., shown]:
+            own = torch.where(parity == 0, pair[0], pair[1])
+            off = NEXT * own < torch.where(parity == 0, pair[1], pair[0])
+            if cells > 1 and int(off.sum()) > FEW * len(shown):
+                raise TokenLayoutError(
+                    f"{int(off.sum())} of {len(shown)} patches of {type(adapter.model).__name__} lie some pixels off "
+                    f"where {type(adapter).__name__} says, as where an owner pads images with what is in them, or "
+                    f"crops them in a way that cannot be followed: a map could not be laid on the image. Explain the "
+                    f"module behind that, on what it is given"
+                )
 
 
 def _compare(adapter: Adapter, layout: TokenLayout, found: Tensor, shown: Tensor, *, overlap: bool) -> None:
