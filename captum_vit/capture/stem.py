@@ -21,9 +21,9 @@ from .tap import Tap
 
 AT_ONCE = 8 * 224 * 224  # pixels of changed images that go through the stem together
 NEAR = 1  # cells that a token may seem to lie off, where patches overlap
-EDGE = 2  # pixels at the edge of a patch, by which its place is looked at more closely
+EDGE, FIFTH = 2, 0.2  # pixels at the edge of a patch, or this part of it, by which its place is looked at more closely
 LEAK = 0.3  # of a token's change with its own patch, up to which it may change with those around it for such a look
-NEXT = 0.6  # of a token's change with its own edge, from which that with the next one's tells that it lies off
+NEXT = 0.7  # of a token's change with its own edge, from which that with the next one's tells that it lies off
 FEW = 1 / 8  # of the tokens, up to which they may seem to lie off there
 
 
@@ -177,7 +177,7 @@ def _edges(layout: TokenLayout, places: Sequence[np.ndarray], seen: Tensor) -> l
         at = torch.from_numpy(places[axis]).view_as(cell)
         step = float(np.median(np.diff(places[axis]))) if len(places[axis]) > 1 else 1.0
         inside = at - cell * layout.patch[axis]
-        width = EDGE * max(1.0, step)
+        width = max(EDGE, FIFTH * layout.patch[axis]) * max(1.0, step)
         for edge in (inside < width, inside >= layout.patch[axis] - width):
             masks += [seen & edge & (cell % 2 == parity) for parity in (0, 1)]
     return masks
