@@ -88,10 +88,14 @@ def check_places(adapter: Adapter, inputs: Inputs, place: Place) -> None:
     places = _places(layout, [inputs.images.shape[axis] for axis in axes])
     numbers = _numbers(layout, places)
 
-    def changes(masks: Sequence[Tensor]) -> Tensor:
-        """How much each patch's token changes with the pixels of each mask, (masks, patches)."""
+    def of_tokens(masks: Sequence[Tensor]) -> Tensor:
+        """How much each token changes with the pixels of each mask, (masks, tokens)."""
         laid = torch.stack([_laid(mask, axes, dims) for mask in masks])
-        return _changes(adapter, first, place, laid, base.values)[:, -prod(layout.grid) :]
+        return _changes(adapter, first, place, laid, base.values)
+
+    def changes(masks: Sequence[Tensor]) -> Tensor:
+        """Of the patches' tokens alone."""
+        return of_tokens(masks)[:, -prod(layout.grid) :]
 
     digits = max(1, (prod(layout.grid) - 1).bit_length())
     seen = numbers >= 0
@@ -100,9 +104,25 @@ def check_places(adapter: Adapter, inputs: Inputs, place: Place) -> None:
     patches = torch.stack([(found[digit, 0] > found[digit, 1]).long() << digit for digit in range(digits)]).sum(0)
     shown = torch.unique(numbers[seen])
     size = own.amax(0)
-    shown = shown[size[shown] > 1e-6 * size.max()]  # an owner may black out a part
+    if layout.view is None and len(shown) < prod(layout.grid):
+        raise TokenLayoutError(
+            f"{type(adapter).__name__} says that {type(adapter.model).__name__} has {prod(layout.grid)} patches of "
+            f"{'x'.join(f'{side:g}' for side in layout.patch)} pixels, and only {len(shown)} of them lie on the image"
+        )
+    answering = size[shown] > 1e-6 * size.max()
+    if not answering.all():  # an owner may black out a part: then its pixels change nothing at all
+        silent = torch.isin(numbers, shown[~answering])
+        if of_tokens([silent]).max() > 1e-6 * size.max():
+            answering = torch.ones_like(answering)
+    shown = shown[answering]
     leak = found.amin(1) / found.amax(1).clamp(min=1e-30)
-    _compare(adapter, layout, patches, shown, overlap=bool((leak > 1e-3).any()))
+    overlap = bool((leak > 1e-3).any())
+    if len(shown) < len(patches) and not overlap:  # the others may change with no pixel, but not with those of no patch
+        elsewhere = changes([~seen])[0] > 1e-3 * size.max()
+        elsewhere[shown] = False
+        patches[elsewhere] = len(patches)
+        shown = torch.cat([shown, elsewhere.nonzero().flatten()])
+    _compare(adapter, layout, patches, shown, overlap=overlap)
     if len(shown) and float(leak[:, shown].median()) < LEAK:
         _compare_edges(adapter, layout, changes(_edges(layout, places, seen)), shown)
 
@@ -224,7 +244,7 @@ def _near(layout: TokenLayout, one: Tensor, other: Tensor) -> bool:
 
 def _cell(layout: TokenLayout, number: int) -> str:
     if number >= prod(layout.grid):
-        return "none"
+        return "pixels of none of its patches"
     place = np.unravel_index(number, layout.grid)
     names = ("frame or slice", "row", "column")[-len(place) :]
     return ", ".join(f"{name} {int(index)}" for name, index in zip(names, place, strict=True))
