@@ -20,6 +20,8 @@ class T2TViT(Adapter):
     The readout is always measured: whose code the model is cannot be known.
     """
 
+    mixes_before = True  # in the soft splits
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
         self.t2t = cast(Any, model)
@@ -27,24 +29,23 @@ class T2TViT(Adapter):
             lacking = [part for part in ("qkv", "proj", "num_heads", "scale") if not hasattr(layer, part)]
             if lacking:
                 raise UnsupportedModelError(
-                    f"{type(model).__name__} is not supported: T2T-ViT's attention is a softmax between the modules "
-                    f"`qkv` and `proj`, and {name} ({type(layer).__name__}) has no {', '.join(lacking)}"
+                    f"{type(model).__name__} is not supported: T2T-ViT's attention is a softmax between `qkv` and `proj`"
+                    f", and {name} ({type(layer).__name__}) has no {', '.join(lacking)}"
                 )
 
     @classmethod
     def matches(cls, model: nn.Module) -> bool:
         library = type(model).__module__.split(".")[0] in ("timm", "transformers")
-        blocks = [] if library or not all(hasattr(model, part) for part in PARTS) else list(cast(Any, model).blocks)
-        return bool(blocks) and all(isinstance(getattr(block, "attn", None), nn.Module) for block in blocks)
+        known = not library and all(hasattr(model, part) for part in PARTS)
+        return known and all(isinstance(getattr(b, "attn", None), nn.Module) for b in cast(Any, model).blocks or [None])
 
     def attention_layers(self) -> dict[str, nn.Module]:
         return {f"blocks.{i}.attn": block.attn for i, block in enumerate(self.t2t.blocks)}
 
     def projections(self) -> Mapping[str, Projections]:
-        layers: dict[str, Any] = self.attention_layers()
         return {
-            name: Projections((layer.qkv,), partial(split_qkv, layer.num_heads), layer.proj, layer.scale)
-            for name, layer in layers.items()
+            f"blocks.{i}.attn": Projections((a.qkv,), partial(split_qkv, a.num_heads), a.proj, a.scale)
+            for i, a in enumerate(block.attn for block in self.t2t.blocks)
         }
 
     @property
@@ -52,7 +53,7 @@ class T2TViT(Adapter):
         return getattr(self.t2t, "pos_drop", None)
 
     def token_layout(self, image_size: Grid, arguments: Mapping[str, Any]) -> TokenLayout:
-        side = self.image_size[0]
+        side, _ = self.image_size
         if image_size != (side, side):  # another rectangle of as many tokens would be folded into this square
             raise TokenLayoutError(
                 f"the model takes images of {side}x{side}, got {image_size[0]}x{image_size[1]}: resize them, or build "
@@ -62,16 +63,11 @@ class T2TViT(Adapter):
 
     @property
     def image_size(self) -> Grid:
-        side = STRIDE * math.isqrt(self.t2t.pos_embed.shape[1] - 1)
-        return side, side
+        return (STRIDE * math.isqrt(self.t2t.pos_embed.shape[1] - 1),) * 2
 
     @property
     def prefix_tokens(self) -> tuple[str, ...]:
         return ("class",)
-
-    @property
-    def mixes_before(self) -> bool:
-        return True
 
     @property
     def gap(self) -> str | None:

@@ -37,7 +37,7 @@ class NestedAdapter(Adapter):
         return {module: [name and self._outer(name) for name in names] for module, names in self.inner.calls().items()}
 
     def prepare(self, images: Tensor, kwargs: Mapping[str, Any]) -> None:
-        self.inner.prepare(images, kwargs)
+        return self.inner.prepare(images, kwargs)
 
     def size_of(self, images: Tensor) -> Grid:
         return self.inner.size_of(images)

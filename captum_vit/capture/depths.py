@@ -125,9 +125,9 @@ def measured(adapter: Adapter, inputs: Inputs, target: Target, place: Place, *, 
     if unclear is None and sum(int(rows.sum()) for rows in read.values()) > 1:
         _, same, _ = _gradients(adapter, inputs.first() if alone else inputs, target, place, cut(Alike()))
         shares, unclear = _shares(prefix, read, {name: gradient[0] for name, gradient in same.items()})
-        own = {name: gradient[0].abs().amax(1) for name, gradient in found.items()}  # of the image that is copied
-        own = own if any(size.any() for size in own.values()) else sizes
-        unclear = unclear or _by_content(adapter, inputs, layout, own, read, cut)
+        copied = {name: gradient[0].abs().amax(1) for name, gradient in found.items()}  # of the first image
+        copied = copied if any(size.any() for size in copied.values()) else sizes
+        unclear = unclear or _by_content(adapter, inputs, layout, copied, read, cut)
     last = next(rows for rows in reversed(read.values()) if rows[:prefix].any() or rows.any())
     any_patch = any(bool(rows[prefix:].any()) for rows in read.values())
     own = tuple(last[:prefix].nonzero().flatten().tolist())

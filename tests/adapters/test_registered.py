@@ -13,14 +13,14 @@ from tests.helpers import images, timm_vit
 
 
 class Shell(nn.Module):
-    """A ViT out of reach of those who look for modules inside it."""
+    """A ViT out of reach of those who look for modules inside it, and of those who look for gradients."""
 
     def __init__(self) -> None:
         super().__init__()
         self.__dict__["vit"] = timm_vit()
 
     def forward(self, x):
-        return self.vit(x)
+        return self.vit(x.detach())
 
 
 def adapter(kind: type[nn.Module]) -> type[captum_vit.Adapter]:

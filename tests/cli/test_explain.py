@@ -88,7 +88,8 @@ def test_a_timm_model_with_imagenets_names():
     grey = (overlay.max(-1) == overlay.min(-1)).all(0)
     assert grey[:50].all()  # test_vit sees the middle 86 of 200 columns
     assert not grey[65:135].any()
-    refused("class 'crane' is not unique: give one of the numbers 134 (crane), 517 (crane)", "a.png", *use, "--target", "crane")
+    said = "class 'crane' is not unique: give one of the numbers 134 (crane), 517 (crane)"
+    refused(said, "a.png", *use, "--target", "crane")
 
 
 def test_a_model_without_classes():

@@ -1,5 +1,6 @@
 """Bad use of `captum-vit explain`, and what stops it halfway: one clear line each, and nothing lost."""
 
+import os
 import re
 import signal
 import subprocess
@@ -66,7 +67,7 @@ def test_a_disk_that_fills_up(monkeypatch: pytest.MonkeyPatch):
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "fsync", full)
     result = explain(code=2)
     assert result.stderr.startswith("Error: cannot write 'captum-vit-out/scene/")
     assert result.stderr.endswith("': No space left on device\n")
@@ -141,15 +142,12 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_picture_appears_when_it_is_complete(monkeypatch: pytest.MonkeyPatch):
-    write = Path.write_bytes
-
-    def broken(path: Path, data: bytes) -> None:
-        write(path, data[:100])
+    def broken(file: int) -> None:
         raise KeyboardInterrupt
 
     explain("--method", "rollout")
     before = {p: p.read_bytes() for p in Path("captum-vit-out").rglob("*") if p.is_file()}
-    monkeypatch.setattr(Path, "write_bytes", broken)
+    monkeypatch.setattr(os, "fsync", broken)
     explain("--method", "rollout", code=130)
     assert {p: p.read_bytes() for p in Path("captum-vit-out").rglob("*") if p.is_file()} == before
 

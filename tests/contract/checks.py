@@ -8,8 +8,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from unittest import mock
 
 import torch
-from timm.layers import PatchEmbed
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from captum_vit.attr import ViTAttribution, start
 from captum_vit.attr.base import ENTRIES
@@ -219,27 +220,40 @@ def check_graph(method: Method) -> None:
         assert gradients or run.outputs.grad_fn is None, "has a graph built, and reads no gradient"
 
 
+class Convolutions(TorchFunctionMode):
+    """Counts them: the models have one, their patch embedding. A patched class would be taken for another model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forwards: list[int] = []
+        self.on = True
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if func is F.conv2d and self.on:
+            self.forwards.append(len(args[0]))
+        return func(*args, **kwargs or {})
+
+
 @contextmanager
 def counted() -> Iterator[list[int]]:
     """Forwards of the model, one entry each; those that a method asks the run for are not counted."""
-    forwards: list[int] = []
-    embed, score = PatchEmbed.forward, Run.score
-
-    def counting(self: PatchEmbed, x: Tensor) -> Tensor:
-        forwards.append(len(x))
-        return embed(self, x)
+    score = Run.score
 
     def not_counting(self: Run, x: Tensor) -> Tensor:
-        with mock.patch.object(PatchEmbed, "forward", embed):
+        seen.on = False
+        try:
             return score(self, x)
+        finally:
+            seen.on = True
 
-    with mock.patch.object(PatchEmbed, "forward", counting), mock.patch.object(Run, "score", not_counting):
-        yield forwards
+    with Convolutions() as seen, mock.patch.object(Run, "score", not_counting):
+        yield seen.forwards
 
 
 def check_forwards(method: Method) -> None:
     for kind in MODELS:
         ours, x = method(model(kind)), pictures()
+        ours.attribute(x, target=A)  # the first time a model is looked at from all sides
         for options in variants(method):
             replays = HELD_GRADIENTS in ours.needed(**options) and kind == "class token"
             for entry in (ours.attribute, ours.attribute_flow):
