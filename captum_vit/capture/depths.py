@@ -258,13 +258,14 @@ def _by_content(
     read: dict[str, Tensor],
     cut: Callable[[Leaf], Depths | LastSum],
 ) -> str | None:
-    """Whether the two patches that the score reads most are weighed by what they hold, in words."""
+    """Whether the patches that the score reads most and least are weighed by what they hold, in words."""
     last = next(name for name, size in reversed(sizes.items()) if size.any())
-    patches = sizes[last][layout.prefix :]
-    if int(read[last][layout.prefix :].sum()) < 2:
+    patches, among = sizes[last][layout.prefix :], read[last][layout.prefix :]
+    if int(among.sum()) < 2:
         return None
     order = torch.arange(layout.tokens) if layout.order is None else layout.order
-    chosen = layout.prefix + patches.topk(2).indices.cpu()
+    ranked = patches.where(among, -1).argsort(descending=True)
+    chosen = layout.prefix + ranked[[0, int(among.sum()) - 1]].cpu()
     first, second = (order[chosen] - layout.tokens).tolist()  # from the end: streams may be of any length
 
     def leaf(stream: Tensor) -> Tensor:

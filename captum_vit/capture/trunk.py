@@ -1,8 +1,8 @@
 """Whether tokens stay where they are from block to block, and meet in attention alone.
 
-The model runs with the output of every attention given, the same whatever comes in. Then tokens meet nowhere, and what
-is changed in some of them at the first attention must show in these, and only in these, at every later one, and at the
-end of the last block.
+The model runs with the output of every attention given, the same whatever comes in, but for some copies of the image:
+in one for each binary digit of the tokens' numbers, it is another for the tokens with a 1 there. As tokens meet nowhere
+else, each must tell its own number at every later attention, and at the end of the last block.
 """
 
 from contextlib import ExitStack, suppress
@@ -19,7 +19,8 @@ from .place import Place
 from .scopes import Attention
 from .stem import EnoughError, StemTap
 
-DRAWS = 2  # of the half of the tokens that is changed; the other half is changed in a copy of its own
+DIGITS = 8  # of the numbers of tokens, up to 255; in more tokens than that numbers come twice, far apart
+STRIDE = 37  # between the numbers of neighbours; it has no divisor in common with 255
 MUCH = 0.1  # of a token's own change: more than each of many tokens has in a mean over them
 END = "the end of the last block"
 
@@ -28,13 +29,13 @@ class TrunkTap(StemTap):
     """Gives every attention's output, and looks where a change in one shows in the later ones.
 
     Args:
-        start: from which attention on half of the tokens are changed, counted from 0.
+        start: from which attention on tokens are changed, counted from 0.
     Attributes:
         mixed: the attention before which tokens were seen to meet; None while they were not.
     """
 
     first: AttentionCall
-    changed: Tensor  # bool (DRAWS, queries)
+    changed: Tensor  # bool (DIGITS, queries)
 
     def __init__(self, adapter: Adapter, inputs: Inputs, place: Place, start: int) -> None:
         super().__init__(adapter, inputs, None, place)
@@ -51,14 +52,13 @@ class TrunkTap(StemTap):
         out = out.repeat(call.batch, 1, 1, 1)
         if self.index == self.start:
             self.first = call
-            self.changed = torch.stack([_half(call.queries, draw) for _ in range(DRAWS)])
+            self.changed = _digits(call.queries)
         elif self.index > self.start and self._alike(call):
             self._look(call.v.transpose(1, 2).flatten(2), f"layer {call.name!r}")
         if self.index >= self.start and self._alike(call) and call.queries == self.changed.shape[1]:
             other = size.cpu() * torch.randn(out.shape[1:], generator=draw)
-            for index, half in enumerate(self.changed):
-                for copy, rows in ((1 + 2 * index, half), (2 + 2 * index, ~half)):
-                    out[copy, :, rows] = other[:, rows]
+            for copy, rows in enumerate(self.changed, 1):
+                out[copy, :, rows] = other[:, rows]
         return out.to(values)
 
     def _alike(self, call: AttentionCall) -> bool:
@@ -75,10 +75,9 @@ class TrunkTap(StemTap):
 
     def _look(self, tokens: Tensor, where: str) -> None:
         """At tokens (B, N, D), patches last."""
-        changes = (tokens - tokens[:1])[1:].float().square().sum(2).sqrt().cpu()  # (2 * DRAWS, N)
+        changes = (tokens - tokens[:1])[1:].float().square().sum(2).sqrt().cpu()  # (DIGITS, N)
         patches = prod(self.first.layout.grid)
-        own = changes[:, -patches:].view(DRAWS, 2, patches)
-        expected = self.changed[:, -patches:]
+        own, expected = changes[:, -patches:], self.changed[:, -patches:]
         noise = torch.finfo(tokens.dtype).eps ** 0.5 * tokens.float().square().sum(2).sqrt().max().cpu()
         if self.first.queries < patches:
             return
@@ -90,15 +89,16 @@ class TrunkTap(StemTap):
                 f"Vision Transformers look at one image, or at two views of it: pass the one to explain"
             )
         self.gone_on = True
-        moved = ((own[:, 0] > own[:, 1]) != expected).any(0).nonzero().flatten()
+        largest = own.amax(0)
+        kept = largest > noise  # others were set to something fixed
+        moved = (((own > largest / 2) != expected).any(0) & kept).nonzero().flatten()
         if len(moved):
             raise TokenLayoutError(
                 f"{len(moved)} of the {patches} patches of {type(self.adapter.model).__name__} are no longer where "
                 f"they were when they reach {where}: tokens are dropped, merged or put in another order on "
                 f"the way, as where a model prunes them or a hook does. Which patch a token stands for is not known"
             )
-        idle = torch.where(expected, own[:, 1], own[:, 0])
-        busy = torch.where(expected, own[:, 0], own[:, 1])
+        idle, busy = own[:, kept][~expected[:, kept]], own[:, kept][expected[:, kept]]
         if idle.max() > 1e-3 * busy.max():  # from here on a token's own change can no longer be told from others'
             self._meet(idle, busy, where)
 
@@ -106,12 +106,12 @@ class TrunkTap(StemTap):
         """Tokens have met before `where`.
 
         Args:
-            idle, busy: (DRAWS, patches), how much tokens changed that ought not to, and those that ought to.
+            idle, busy: how much tokens changed where they ought not to, and where they ought to.
         Raises:
             UnsupportedModelError: they meet by where they stand, or where no attention follows.
         """
         name = type(self.adapter.model).__name__
-        if bool((idle.amax(1) > MUCH * busy.median()).any()) and idle.min() < 1e-3 * busy.median():
+        if idle.max() > MUCH * busy.median() and idle.min() < 1e-3 * busy.median():
             raise UnsupportedModelError(
                 f"what the attention of {name} gives to some tokens reaches others by {where}: a convolution lies "
                 f"there, or somebody's hook or method moves tokens. A map would show it where it does not belong"
@@ -125,10 +125,10 @@ class TrunkTap(StemTap):
         raise EnoughError
 
 
-def _half(count: int, draw: torch.Generator) -> Tensor:
-    half = torch.zeros(count, dtype=torch.bool)
-    half[torch.randperm(count, generator=draw)[: (count + 1) // 2]] = True
-    return half
+def _digits(count: int) -> Tensor:
+    """Of each token's number, bool (DIGITS, tokens); none is 0."""
+    numbers = 1 + torch.arange(count) * STRIDE % (2**DIGITS - 1)
+    return (numbers >> torch.arange(DIGITS)[:, None] & 1).bool()
 
 
 def tokens_stay(adapter: Adapter, inputs: Inputs, place: Place) -> bool:
@@ -137,7 +137,7 @@ def tokens_stay(adapter: Adapter, inputs: Inputs, place: Place) -> bool:
     Raises:
         TokenLayoutError: they do not stay where they are.
     """
-    copies = inputs.copies(1 + 2 * DRAWS)
+    copies = inputs.copies(1 + DIGITS)
     meeting, start = False, 0
     while True:
         tap = TrunkTap(adapter, copies, place, start)
