@@ -29,8 +29,8 @@ class T2TViT(Adapter):
             lacking = [part for part in ("qkv", "proj", "num_heads", "scale") if not hasattr(layer, part)]
             if lacking:
                 raise UnsupportedModelError(
-                    f"{type(model).__name__} is not supported: T2T-ViT's attention is a softmax between `qkv` and `proj`"
-                    f", and {name} ({type(layer).__name__}) has no {', '.join(lacking)}"
+                    f"{type(model).__name__} is not supported: T2T-ViT's attention is a softmax between `qkv` and "
+                    f"`proj`, and {name} ({type(layer).__name__}) has no {', '.join(lacking)}"
                 )
 
     @classmethod

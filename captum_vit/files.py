@@ -1,5 +1,6 @@
 """Folders that can be written, and files that appear whole or not at all."""
 
+import glob
 import os
 import secrets
 import stat
@@ -65,6 +66,11 @@ def write_atomically(path: Path, data: bytes) -> None:
             part.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+
+
+def parts_of(path: Path) -> Iterator[Path]:
+    """What was left of a file by those that were killed while they wrote it."""
+    yield from path.parent.glob(f".{glob.escape(path.name)}.*.tmp")
 
 
 def _sync_folder(folder: Path) -> None:

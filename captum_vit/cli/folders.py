@@ -15,7 +15,7 @@ from PIL import Image
 
 from ..errors import OutputError
 from ..explanation.saving import MANIFEST, remove
-from ..files import make_folder, read_within, write_atomically
+from ..files import make_folder, parts_of, read_within, write_atomically
 
 RECORD = ".captum-vit.json"
 MOST = 2**24  # bytes of it; a run writes a line for each picture
@@ -46,7 +46,7 @@ class Folder:
         self._note(self.earlier | set(names))
 
     def finish(self, names: Collection[str], made: str = "") -> None:
-        """Remove what the earlier run wrote and this one did not; nothing else is touched.
+        """Remove what the earlier run wrote and this one did not, and what it had begun to; nothing else is touched.
 
         Args:
             names: the files that were written.
@@ -61,6 +61,9 @@ class Folder:
                 remove(self.path)
             for name in left:
                 (self.path / name).unlink(missing_ok=True)
+            for name in self.earlier.union(names, {RECORD}):
+                for begun in parts_of(self.path / name):
+                    begun.unlink(missing_ok=True)
         except OSError as error:
             raise OutputError(f"cannot clear the folder {str(self.path)!r}: {error.strerror}") from error
         self._note(names, made)

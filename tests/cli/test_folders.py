@@ -113,3 +113,15 @@ def test_a_file_in_the_way():
     explain(image, "--method", "rollout")
     assert (OUT / "a").read_bytes() == image.read_bytes()
     assert written(OUT / "a-2") == ["overview.png", "rollout.png"]
+
+
+def test_what_a_killed_run_had_begun_to_write_is_cleared_away(tmp_path: Path):
+    out = _folders.folder_for(tmp_path, "a", "image", ["map.png"])
+    out.announce(["map.png"])
+    begun, other = out.path / ".map.png.123.0a1b2c3d.tmp", out.path / ".notes.txt.tmp"
+    for path in (begun, other):
+        path.write_bytes(b"half")
+    again = _folders.folder_for(tmp_path, "a", "image", ["map.png"])
+    again.finish(["map.png"])
+    assert not begun.exists()
+    assert other.exists()  # it is nobody's of ours
