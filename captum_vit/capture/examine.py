@@ -5,6 +5,8 @@ had a hand in, as an owner around it, a hook or a patched class: whether its ima
 and whether they stay there and meet in attention alone.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..access import Adapter, Readout, TokenLayout, adapt
-from ..errors import UnsupportedModelError
+from ..errors import TokenLayoutError, UnsupportedModelError
 from .inputs import Inputs
 from .listeners import foreign_hooks, without_hooks
 from .others import NOBODY, Hands, hands_in, model_state
@@ -23,6 +25,7 @@ from .stem import check_places
 from .trunk import tokens_stay
 from .untouched import untouched
 
+NAMED = 3  # of those who had a hand in a model, in a refusal
 PLAIN = (bool, int, float, str, type(None))
 _examined: "WeakKeyDictionary[nn.Module, dict[Any, Examined]]" = WeakKeyDictionary()
 
@@ -80,10 +83,12 @@ def _found(adapter: Adapter, inputs: Inputs, edited: bool) -> Examined:
     if not hands.words:
         return Examined(edited=edited)
     subject = _subject(adapter, edited)
-    place = WHOLE if adapter.measured else seen_place(subject, inputs)
-    if adapter.gap is None and not adapter.mixes_before:
-        check_places(subject, inputs, place)
-    intact = adapter.gap is not None or tokens_stay(subject, inputs, place)
+    subject.prepare(inputs.images, inputs.kwargs)
+    with _named(hands):
+        place = WHOLE if adapter.measured else seen_place(subject, inputs)
+        if adapter.gap is None and not adapter.mixes_before:
+            check_places(subject, inputs, place)
+        intact = adapter.gap is not None or tokens_stay(subject, inputs, place)
     if adapter.measured and not intact:
         raise UnsupportedModelError(
             f"the tokens of {type(adapter.model).__name__} also meet outside the attention that was found in it, as in "
@@ -97,6 +102,16 @@ def _found(adapter: Adapter, inputs: Inputs, edited: bool) -> Examined:
             f"has to say, so that no rollout is carried through it"
         )
     return Examined(place, hands, intact, edited)
+
+
+@contextmanager
+def _named(hands: Hands) -> Iterator[None]:
+    """A refusal within names those who may be its cause."""
+    try:
+        yield
+    except (TokenLayoutError, UnsupportedModelError) as error:
+        more = f", and {len(hands.words) - NAMED} more" if len(hands.words) > NAMED else ""
+        raise type(error)(f"{error}. What was found: {'; '.join(hands.words[:NAMED])}{more}") from error
 
 
 def placed_layout(adapter: Adapter, inputs: Inputs) -> TokenLayout:

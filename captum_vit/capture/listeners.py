@@ -68,7 +68,8 @@ class Watch:
 
 
 def without_hooks(model: nn.Module) -> nn.Module:
-    """A copy of a module and all in it that shares every parameter and buffer, and has no forward hook."""
+    """A copy of a module and all in it that shares every parameter and buffer, and has no forward hook but those of the
+    package that made it, which may collect hidden states by them."""
     return _copied(model, {})
 
 
@@ -79,7 +80,8 @@ def _copied(module: nn.Module, known: dict[int, nn.Module]) -> nn.Module:
         children = {name: child and _copied(child, known) for name, child in module._modules.items()}
         copy.__dict__["_modules"] = children
         for table in TABLES:
-            copy.__dict__[table] = OrderedDict()
+            own = [(key, hook) for key, hook in list(getattr(module, table).items()) if _is_of(module, hook)]
+            copy.__dict__[table] = OrderedDict(own)
     return known[id(module)]
 
 
@@ -90,8 +92,15 @@ def _hooks(module: nn.Module) -> Iterator[Any]:
 
 def _is_foreign(module: nn.Module, hook: Any) -> bool:
     """Neither ours, nor of the package that made the module."""
-    origin = (getattr(hook, "__module__", None) or "").split(".")[0]
-    return origin not in ("captum_vit", type(module).__module__.split(".")[0])
+    return _origin(hook) != "captum_vit" and not _is_of(module, hook)
+
+
+def _is_of(module: nn.Module, hook: Any) -> bool:
+    return _origin(hook) == type(module).__module__.split(".")[0]
+
+
+def _origin(hook: Any) -> str:
+    return (getattr(hook, "__module__", None) or "").split(".")[0]
 
 
 def _identity(x: Any) -> Any:

@@ -90,11 +90,11 @@ def _axis(places: Tensor, shown: Tensor, side: int) -> Axis | None:
     turned = step < 0
     if turned:
         step, start = -step, step * count + start
-    if abs(step - 1) * count < 0.1:  # neither enlarged nor made smaller
+    if max(abs(start), abs(start + step * count - side)) <= max(MISFIT, 0.6 * step):  # of nearest pixels
+        step, start = side / count, 0.0
+    elif abs(step - 1) * count < 0.1:  # neither enlarged nor made smaller
         step, start = 1.0, start + (step - 1) * count / 2
         start = float(round(start)) if abs(start - round(start)) < 0.1 else start
-    elif max(abs(start), abs(start + step * count - side)) <= max(MISFIT, 0.6 * step):  # of nearest pixels
-        step, start = side / count, 0.0
     return Axis(step, start, turned)
 
 

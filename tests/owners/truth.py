@@ -98,6 +98,13 @@ def see(
     return Seen(scores, steps, weights, outputs, held_weights)
 
 
+def last_run(seen: Seen, runs: int) -> Seen:
+    """Of a model that runs its ViT several times, what it computed the last time."""
+    first = len(seen.steps) - len(seen.steps) // runs
+    parts = (part[first:] for part in (seen.steps, seen.weights, seen.outputs, seen.held))
+    return Seen(seen.scores, *parts)
+
+
 @contextmanager
 def _written_out(
     model: nn.Module, attention: type[nn.Module], parts: Callable, steps: list[Attended], held: bool

@@ -79,12 +79,15 @@ class Change:
 
     before: the size that becomes this one.  make: of the size before and after, what is done to a batch, and the way.
     loose: whether a map may lie a pixel off, as where pixels of several places are mixed, or their values rounded.
+    moves: whether pixels move.  alone: whether no other change may that moves them, as no line tells the way then.
     """
 
     name: str
     before: Callable[[Size], Size]
     make: Callable[[Size, Size], tuple[Callable[[Tensor], Tensor], Callable[[Way], Way]]]
     loose: bool = False
+    moves: bool = True
+    alone: bool = False
 
 
 def same(size: Size) -> Size:
@@ -97,7 +100,7 @@ def stays(way: Way) -> Way:
 
 def plain(name: str, change: Callable[[Tensor], Tensor], *, loose: bool = False) -> Change:
     """One that leaves pixels where they are."""
-    return Change(name, same, lambda before, after: (change, stays), loose)
+    return Change(name, same, lambda before, after: (change, stays), loose, moves=False)
 
 
 def crop(name: str, height: int, width: int, top: int, left: int) -> Change:
@@ -131,7 +134,7 @@ def resize(name: str, given: Size, **options: Any) -> Change:
     def make(before: Size, after: Size) -> tuple:
         return lambda x: F.interpolate(x, after, **options), lambda way: way.resized(after)
 
-    return Change(name, lambda size: given, make, options["mode"] == "nearest")
+    return Change(name, lambda size: given, make, options["mode"] == "nearest", alone=options["mode"] == "nearest")
 
 
 def flip(axis: int) -> Change:
@@ -143,7 +146,7 @@ def flip(axis: int) -> Change:
 
 def turned(name: str, change: Callable[[Tensor], Tensor], grid: Callable[[Tensor], Tensor]) -> Change:
     """One that moves pixels in a way that no line tells; grid: of (B, rows, cols) from the tokens to the image."""
-    return Change(name, same, lambda before, after: (change, lambda way: way.moved(grid)))
+    return Change(name, same, lambda before, after: (change, lambda way: way.moved(grid)), alone=True)
 
 
 def _standardised(x: Tensor) -> Tensor:
@@ -213,7 +216,7 @@ CHANGES = [
     plain("rounded", lambda x: ((x + 3) * 42).round().clamp(0, 255) / 42 - 3, loose=True),
     plain("rounded coarsely", lambda x: x.round(), loose=True),
     plain("blackened", _blackened),
-    Change("a convolution", same, lambda before, after: (Learned(), stays), loose=True),
+    Change("a convolution", same, lambda before, after: (Learned(), stays), loose=True, moves=False),
 ]
 
 
