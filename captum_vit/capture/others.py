@@ -35,9 +35,6 @@ class Hands:
 NOBODY = Hands()
 
 
-NOBODY = Hands()
-
-
 def hands_in(adapter: Adapter, *, edited: bool) -> Hands:
     """Who else has had a hand in the model; hooks on its modules count where they have been seen to edit."""
     found, unseen = [], []
@@ -57,7 +54,9 @@ def hands_in(adapter: Adapter, *, edited: bool) -> Hands:
     for module in adapter.model.modules():
         kind = type(module)
         if kind.__module__.split(".")[0] not in ("torch", package):
-            found.append(f"{names[module]} is a {kind.__name__} of {kind.__module__}")
+            if module is adapter.model and adapter.vit is not module:
+                continue  # named as the owner
+            found.append(f"{names[module]} is of the class {kind.__name__} of {kind.__module__}")
         elif changed := _patched(kind):
             unseen.append(f"{changed} of the class {kind.__name__} was replaced")
         unseen += [f"{name} of {names[module]} was replaced" for name in _replaced(module)]

@@ -127,6 +127,11 @@ USUAL = {
     "partly black": Situation(changes=(WAYS["blackened"],)),
     "standardised": Situation(changes=(WAYS["standardised"],)),
     "a logger": Situation(hand=HOOKS["listening"]),
+    "a logger on hidden states": Situation(VIT["HF"], HEADS["depths, mean"], hand=HOOKS["listening"]),
+    "a hook where nobody's tokens lie": Situation(
+        VIT["nobody's"], HEADS["mean"], (WAYS["zeros below and right"],), hand=HOOKS["mirrored before the patches"]
+    ),
+    "nearest pixels": Situation(changes=(WAYS["nearest"],)),
     "a named tuple": Situation(form=FORM["named tuple"]),
     "a dict": Situation(form=FORM["dict with features first"]),
     "train mode": Situation(VIT["HF"], HEADS["mean, MLP"], training=True),
