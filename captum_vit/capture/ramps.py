@@ -68,9 +68,9 @@ def _place(pixels: Tensor, size: tuple[int, int], layout: TokenLayout) -> Place:
     scale = 1 / across.step, 1 / down.step
     offset = across.start * scale[0], down.start * scale[1]
     ends = across.start + across.step * own[0], down.start + down.step * own[1]
-    edges = max(across.start, 0.0), max(down.start, 0.0), min(ends[0], float(size[0])), min(ends[1], float(size[1]))
-    left, top, right, bottom = (round(edge, 4) for edge in edges)  # no pixel's centre is lost to rounding
-    return Place(View(size, own, scale, offset, (left, top, right, bottom)), order, layout.image_size)
+    left, top = max(across.start, 0.0), max(down.start, 0.0)
+    window = left, top, min(ends[0], float(size[0])), min(ends[1], float(size[1]))
+    return Place(View(size, own, scale, offset, window), order, layout.image_size)
 
 
 def _axis(places: Tensor, shown: Tensor, side: int) -> Axis | None:
@@ -95,7 +95,7 @@ def _axis(places: Tensor, shown: Tensor, side: int) -> Axis | None:
     elif abs(step - 1) * count < 0.1:  # neither enlarged nor made smaller
         step, start = 1.0, start + (step - 1) * count / 2
         start = float(round(start)) if abs(start - round(start)) < 0.1 else start
-    return Axis(step, start, turned)
+    return Axis(round(step, 6), round(start, 4), turned)  # so that a pixel's centre at an edge is not lost
 
 
 def _straight(pixels: Tensor, span: Tensor, shown: Tensor, axes: tuple[Axis, Axis], size: tuple[int, int]) -> bool:

@@ -58,6 +58,15 @@ def traces(before: dict[str, object], after: dict[str, object]) -> list[str]:
     return [name for name in before if before[name] != after[name]]
 
 
+@pytest.fixture(autouse=True)
+def _collecting_nothing() -> Iterator[None]:
+    """The garbage collector calls back those that asked for it, as hypothesis does; what is raised there is lost."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
 @contextmanager
 def handled(number: int, handler: Callable) -> Iterator[None]:
     before = signal.signal(number, handler)
@@ -198,16 +207,6 @@ def test_signals_that_do_not_wait_would_be_caught(monkeypatch):
         torch.set_grad_enabled(True)
 
 
-@contextmanager
-def collecting_nothing() -> Iterator[None]:
-    """The garbage collector calls back those that asked for it, as hypothesis does; what is raised there is lost."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
 def test_real_signals_at_random_moments():
     """A timer's, whose moments are those of the process and not of Python's frames."""
     draw, model, x = random.Random(0), unfused_timm(), images(1)
@@ -221,7 +220,7 @@ def test_real_signals_at_random_moments():
         raise KeyboardInterrupt
 
     wanted, interrupted = 600 if NIGHTLY else 60, 0
-    with handled(signal.SIGALRM, interrupt), collecting_nothing():
+    with handled(signal.SIGALRM, interrupt):
         for _ in range(20 * wanted):
             before = state(model)
             try:
