@@ -107,7 +107,8 @@ class Mirrored(nn.Module):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_attention_gated_by_position_of_images_turned_round(method):
-    """What the gate does depends on rows and keys, which have the order of the model there."""
+    """What the gate does depends on rows and keys, which have the order of the model there. In float32, as it is
+    built: old versions of timm keep the positions of the gate in it."""
     shape = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "num_heads": 3, "num_classes": 7}
-    model, x = randomise(ConVit(**shape, depth=4, local_up_to_layer=2)).double(), images().double()
-    assert_close(explain(method(Mirrored(model)), x.flip(3)).flip(3), explain(method(model), x), 1e-9)
+    model, x = randomise(ConVit(**shape, depth=4, local_up_to_layer=2)), images()
+    assert_close(explain(method(Mirrored(model)), x.flip(3)).flip(3), explain(method(model), x), 1e-4)
