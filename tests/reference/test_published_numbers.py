@@ -1,19 +1,14 @@
 """Every map against what the authors' published programs print for the same weights and images."""
 
-import json
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from captum_vit import AGCAM, DAAM, AttentionRollout, FeatureImportance, GradientRollout, RawAttention
 from tests.helpers import assert_close, general_path, relative_error
+from tests.reference.published import arrays, vit
 
-DATA = Path(__file__).parent / "data"
 ELSEWHERE = {"transformer_attribution", "generic_relevance"}  # methods that the library does not have yet
 NOT_MAPS = {"images", "targets", "logits", "bank", "bank_labels"}
 DISPLAYED = {"daam_flow_uint8", "daam_flow_uint8_blocknorm", "ss_daam_flow_uint8"}  # drawn, see test_display
@@ -23,15 +18,12 @@ RATIOS = [0.0, 0.9]
 
 @pytest.fixture(scope="module")
 def published() -> dict[str, Tensor]:
-    with np.load(DATA / "expected.npz") as arrays:
-        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return arrays("expected")
 
 
 @pytest.fixture
 def model() -> VisionTransformer:
-    vit = VisionTransformer(**json.loads((DATA / "config.json").read_text())).eval()
-    vit.load_state_dict(load_file(DATA / "model.safetensors"))
-    return vit
+    return vit()
 
 
 def test_every_array_is_looked_at(published):
