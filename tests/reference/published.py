@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
@@ -29,10 +30,9 @@ def vit(dtype: torch.dtype = torch.float32) -> VisionTransformer:
 
 def clip_tower(dtype: torch.dtype = torch.float32) -> nn.Module:
     """The image tower of `clip/expected`, an open_clip VisionTransformer that gives image embeddings."""
-    from open_clip import CLIP, CLIPTextCfg, CLIPVisionCfg
-
+    open_clip = pytest.importorskip("open_clip")
     config = json.loads((DATA / "clip" / "config.json").read_text())
-    vision, text = CLIPVisionCfg(**config["vision_cfg"]), CLIPTextCfg(**config["text_cfg"])
-    tower = CLIP(config["embed_dim"], vision, text, quick_gelu=False).visual.eval()
+    vision, text = open_clip.CLIPVisionCfg(**config["vision_cfg"]), open_clip.CLIPTextCfg(**config["text_cfg"])
+    tower = open_clip.CLIP(config["embed_dim"], vision, text, quick_gelu=False).visual.eval()
     tower.load_state_dict(load_file(DATA / "clip" / "visual.safetensors"))
     return tower.to(dtype)
