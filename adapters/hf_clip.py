@@ -1,4 +1,4 @@
-"""The image side of Hugging Face's CLIP and SigLIP, and their classifiers."""
+"""The image side of Hugging Face's CLIP, SigLIP and BLIP, and their classifiers."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +16,9 @@ READOUTS = {
     "CLIPForImageClassification": PATCHES,
     "SiglipVisionModel": POOLED,
     "SiglipForImageClassification": PATCHES,
+    "BlipVisionModel": CLASS,
+    "Blip2VisionModel": CLASS,
+    "InstructBlipVisionModel": CLASS,
 }
 
 

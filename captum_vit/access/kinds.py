@@ -53,7 +53,7 @@ def what_it_is(model: nn.Module) -> str | None:
             "it was before torch.fx, torch.export, torch.jit or ONNX"
         )
     attention = sum(map(attends, modules))
-    spatial = [m for m in modules if _convolves(m, "23") and not _cuts_patches(m)]
+    spatial = [m for m in modules if _mixes_pixels(m)]
     if not any(_convolves(m, "23") for m in modules):
         return _without_images(model, modules, attention)
     linear = sum("Linear" in type(m).__name__ for m in modules)
@@ -70,7 +70,7 @@ def what_it_is(model: nn.Module) -> str | None:
         )
     if attention and any(re.search("window|shifted|swin", type(m).__name__.casefold()) for m in modules):
         return "its attention runs in windows of the image, so that no query sees all patches"
-    if (attention or named) and attention < len(spatial):
+    if (attention or named) and attention < len(spatial) and 2 * max(map(_of_blocks, modules)) <= attention:
         return (
             "it is a convolutional network with attention in a part of its layers: patches meet in convolutions as "
             "well, on several grids, so that attention gives no map of the image; captum.attr.LayerGradCam(model, "
@@ -116,6 +116,18 @@ def attends(module: nn.Module) -> bool:
 
 def _convolves(module: nn.Module, dimensions: str) -> bool:
     return re.search(rf"Conv[{dimensions}]d", " ".join(kind.__name__ for kind in type(module).__mro__)) is not None
+
+
+def _mixes_pixels(module: nn.Module) -> bool:
+    return _convolves(module, "23") and not _cuts_patches(module)
+
+
+def _of_blocks(module: nn.Module) -> int:
+    """How many attentions a list of blocks holds, if each attends and none convolves, as those of a ViT under a dense
+    head or behind a convolutional stem."""
+    blocks = list(module.children()) if isinstance(module, (nn.ModuleList, nn.Sequential)) else []
+    found = [sum(map(attends, block.modules())) for block in blocks]
+    return 0 if not all(found) or any(map(_mixes_pixels, module.modules())) else sum(found)
 
 
 def _cuts_patches(module: nn.Module) -> bool:

@@ -1,6 +1,5 @@
 """From a model to its adapter, and from the names of layers to layers."""
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from numbers import Integral
 from typing import Any
@@ -25,8 +24,7 @@ def adapt(model: nn.Module) -> Adapter:
     (14, 14)
 
     Raises:
-        UnsupportedModelError: not a module, traced or scripted, no supported ViT (or several) inside, or one beside a
-            text that comes first.
+        UnsupportedModelError: not a module, traced or scripted, or no supported ViT (or several) inside.
     """
     if isinstance(model, torch.jit.ScriptModule):
         raise UnsupportedModelError("a traced or scripted model hides its attention: pass the model before torch.jit")
@@ -45,11 +43,6 @@ def adapt(model: nn.Module) -> Adapter:
     if not found:
         return _by_looking(model)
     name, inner = found[0]
-    if name and next(iter(inspect.signature(model.forward).parameters), "") == "input_ids":
-        raise UnsupportedModelError(
-            f"{type(model).__name__} takes a text first, as input_ids, and images after it: pass the part of it that "
-            f"takes images alone, model.{name}, or a class that does, as CLIPForImageClassification"
-        )
     return NestedAdapter(model, name, inner) if name else inner
 
 

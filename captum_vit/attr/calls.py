@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import NoneType
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..access import Adapter, TokenLayout
+from ..access.arguments import image_argument
 from ..access.outputs import checked_choice
 from ..access.tokens import ENLARGING
 from ..capture import Inputs, Run
@@ -56,8 +58,13 @@ def checked_inputs(
         raise InputError(f"forward_kwargs are arguments of the model's forward by name, a dict, got {brief(kwargs)}")
     given = () if args is None else args if isinstance(args, tuple) else (args,)
     call = Inputs(images.detach(), given, dict(kwargs or {}), checked_choice(output))
+    signature, name = inspect.signature(adapter.model.forward), image_argument(adapter.model)
     try:
-        inspect.signature(adapter.model.forward).bind(call.images, *call.args, **call.kwargs)
+        if name is not None:  # of a text that comes first, what depends on it is asked by its name
+            bound = signature.bind(*call.args, **{**call.kwargs, name: call.images})
+            named = dict(zip(signature.parameters, bound.args, strict=False)) | bound.kwargs
+            return replace(call, args=(), kwargs={key: value for key, value in named.items() if key != name})
+        signature.bind(call.images, *call.args, **call.kwargs)
     except TypeError as error:
         missing = re.match("missing a required argument: '([^']+)'", str(error))
         hint = f", pass it by forward_kwargs={{{missing[1]!r}: ...}}" if missing else ""

@@ -8,6 +8,7 @@ from weakref import ref
 from torch import Tensor, nn
 
 from ..access import Adapter
+from ..access.arguments import image_argument, missing_texts
 from ..access.outputs import Choice, chosen
 from ..errors import CaptumViTError, InputError
 from .untouched import own_forward
@@ -16,6 +17,8 @@ from .untouched import own_forward
 @dataclass(frozen=True)
 class Inputs:
     """What the model is called with: images (B, C, H, W), then positional and keyword arguments.
+
+    Of a model that takes a text first the images go by their name, and the positional arguments begin with the text.
 
     output: which of the model's outputs are its scores, where somebody chose: a name, a place, or a function of it.
 
@@ -32,11 +35,24 @@ class Inputs:
         """The model's output. While the model is visited, what it draws and changes in train mode is the forward's own.
 
         Raises:
-            InputError: the images are of another type than the model computes in.
+            InputError: the images are of another type than the model computes in, or a text is missing.
         """
+        name = image_argument(model)
+        args, kwargs = (self.images, *self.args), dict(self.kwargs)
+        if name is not None:
+            args, kwargs = self.args, {**self.kwargs, name: self.images}
         try:
             with own_forward(model):
-                return model(self.images, *self.args, **self.kwargs)
+                return model(*args, **kwargs)
+        except (TypeError, ValueError, AttributeError) as error:
+            missing = [] if isinstance(error, CaptumViTError) else missing_texts(model, args, kwargs)
+            if not missing:
+                raise
+            raise InputError(
+                f"{type(model).__name__} takes {' and '.join(missing)} beside images, and fails without: pass "
+                f"forward_kwargs={{{missing[0]!r}: ...}}, or explain the part of it that takes images alone. It said: "
+                f"{' '.join(str(error).split())[:200]}"
+            ) from error
         except RuntimeError as error:
             dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()}
             if self.images.dtype in dtypes or not dtypes or isinstance(error, CaptumViTError):

@@ -102,7 +102,7 @@ def _lines(places: Tensor, cells: int, side: int) -> tuple[Tensor, float] | None
     if not gaps.min() > (lines[:, -1] - lines[:, 0]).max():
         return None
     pitch = float(lines.mean(1).diff().median())
-    if pitch < 1:
+    if pitch < 1 or lines.mean(1).diff().min() < pitch / 4:  # as of any places at all, where each line has one token
         return None
     index = places.argsort().argsort() // lines.shape[1]
     whole = abs(pitch * cells - side) < pitch

@@ -111,6 +111,10 @@ HF: list[Family] = [
         **FLAG,
     ),
     *(
+        hf_family(f"{name} vision", f"{stem}VisionModel", small(f"{stem}VisionModel", f"{stem}VisionConfig"), **FLAG)
+        for name, stem in (("BLIP", "Blip"), ("BLIP-2", "Blip2"))
+    ),
+    *(
         hf_family(name, model, timm_wrapper(model))
         for name, model in (
             ("timm's models", "TimmWrapperForImageClassification"),

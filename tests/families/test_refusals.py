@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from captum_vit import AGCAM, DAAM, AttentionRollout
-from captum_vit.errors import LayerNotFoundError, TargetError, UnsupportedModelError
+from captum_vit.errors import InputError, LayerNotFoundError, TargetError, UnsupportedModelError
 from captum_vit.targets import Embedding
 from tests.families.hf import SMALL, TEXT
 from tests.helpers import images, randomise, timm_vit
@@ -158,11 +158,11 @@ def test_checkpointing_of_ones_own_is_refused(method, trained):
 
 
 @pytest.mark.parametrize("kind", ["CLIP", "Siglip"])
-def test_an_image_beside_a_text_is_passed_alone(kind):
+def test_a_text_beside_an_image_is_asked_for(kind):
     settings = {"vision_config": SMALL, "text_config": TEXT | {"num_hidden_layers": 1}}
     model = getattr(transformers, f"{kind}Model")(getattr(transformers, f"{kind}Config")(**settings)).eval()
     with pytest.raises(
-        UnsupportedModelError, match=f"^{kind}Model takes a text first, as input_ids, .* model.vision_model, or a class"
+        InputError, match=f"^{kind}Model takes input_ids beside images, .*forward_kwargs={{'input_ids': ...}}, or expla"
     ):
-        AGCAM(model)
+        AGCAM(model).attribute(images(), 1)
     assert AGCAM(model.vision_model).attribute(images(), 1).abs().max() > 0
