@@ -1,7 +1,6 @@
 """What the command line makes of an explanation: pictures, pages, and the folder that they go to."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from io import BytesIO
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -12,6 +11,7 @@ from ..explanation.explanation import Explanation
 from ..explanation.saving import MANIFEST
 from ..files import check_writable, make_folder, write_atomically
 from ..names import distinct, safe_name
+from ..pixels import png
 from ..visualization import SIGNS, Cell, overlay, sheet
 from .folders import fingerprint, folder_for
 from .working import Options
@@ -166,6 +166,4 @@ def save(pictures: dict[str, Image.Image], folder: Path) -> None:
     """
     make_folder(folder)
     for name, image in pictures.items():
-        data = BytesIO()
-        image.save(data, "PNG")
-        write_atomically(folder / name, data.getvalue())
+        write_atomically(folder / name, png(image))

@@ -21,6 +21,7 @@ from PIL import Image
 from ..decoding import MAX_PIXELS, known_formats
 from ..errors import DataError
 from ..images import decode_image, open_image
+from ..pixels import load
 from ..quiet import quiet
 from .base import Boxes, Mask
 
@@ -157,6 +158,7 @@ def read_labels(source: Path | bytes, name: str = "", photo: Photo | None = None
                 raise DataError(f"the mask {name!r} is enormous ({image.width}x{image.height})")
             if photo is not None:
                 photo.check_size(image.size)
+            load(image)
             return np.asarray(image)
     except DataError:
         raise

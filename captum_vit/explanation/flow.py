@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 HOLD = 3  # the last frame stays as long as so many others
 NARROWEST = 150  # pixels for a title, however narrow the picture
 CELLS = 32**3  # that a palette's colours are counted in, 8 x 8 x 8 each
+PLACES = [(np.arange(256) >> 3 << bits).astype(np.uint16) for bits in (10, 5, 0)]  # of red, green and blue in them
 AHEAD, BEHIND = (225, 225, 225), (70, 70, 70)  # the progress mark
 
 
@@ -188,12 +189,12 @@ def _palette_of(frames: Sequence[Image.Image]) -> Image.Image:
     """
     counts, sums = np.zeros(CELLS, np.int64), np.zeros((CELLS, 3))
     for frame in frames:
-        pixels = np.asarray(frame).reshape(-1, 3)
-        red, green, blue = (pixels[:, channel].astype(np.int32) >> 3 for channel in range(3))
-        cells = red << 10 | green << 5 | blue  # colours that look alike
+        channels = [np.asarray(channel).ravel() for channel in frame.split()]
+        red, green, blue = (place[channel] for place, channel in zip(PLACES, channels, strict=True))
+        cells = (red | green | blue).astype(np.intp)  # colours that look alike
         counts += np.bincount(cells, minlength=CELLS)
-        for channel in range(3):
-            sums[:, channel] += np.bincount(cells, pixels[:, channel], CELLS)
+        for i, channel in enumerate(channels):
+            sums[:, i] += np.bincount(cells, channel, CELLS)
     found = counts.nonzero()[0]
     colours = (sums[found] / counts[found, None]).round().astype(np.uint8)
     weighted = np.repeat(colours, np.cbrt(counts[found]).astype(int), 0)

@@ -17,7 +17,7 @@ from ..decoding import MAX_PIXELS
 from ..errors import ExplanationLoadError, InputError
 from ..explained import Explained
 from ..files import make_folder, read_within, write_atomically, writing_to
-from ..pixels import to_rgb
+from ..pixels import png, to_rgb
 from ..quiet import quiet
 from .manifest import DEEPEST, check_names, from_manifest, mapping, text
 
@@ -45,9 +45,7 @@ def save(explanation: Explained, folder: str | Path) -> None:
     manifest, tensors = _manifest(explanation), _tensors(explanation)
     from_manifest(manifest, tensors, explanation.image)
     _check_size("maps", sum(tensor.nbytes for tensor in tensors.values()))
-    png = BytesIO()
-    _pixels(explanation.image).save(png, "PNG")
-    files = dict(zip(KINDS, (serialized(tensors), png.getvalue()), strict=True))
+    files = dict(zip(KINDS, (serialized(tensors), png(_pixels(explanation.image))), strict=True))
     names = {kind: f"{kind}-{_digest(data)}.{KINDS[kind]}" for kind, data in files.items()}
     content = json.dumps({**manifest, "files": names}, indent=1, ensure_ascii=False)
     encoded = content.encode("utf-8", "backslashreplace")  # halves of characters, as JSON does

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..explained import Attribution, Explained
 from ..names import printable
-from ..pixels import to_rgb
+from ..pixels import png, to_rgb
 from ..visualization import overlay
 
 _ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
@@ -35,10 +35,14 @@ def base64(values: np.ndarray | Tensor, dtype: str) -> str:
 
 def data_url(image: Image.Image, *, lossless: bool) -> str:
     """A picture as the source of an `<img>`: PNG, or of photographs much smaller, JPEG."""
-    kind, options = ("png", {"optimize": True}) if lossless else ("jpeg", {"quality": 88})
+    kind, encoded = ("png", png) if lossless else ("jpeg", _jpeg)
+    return f"data:image/{kind};base64,{b64encode(encoded(to_rgb(image).image)).decode()}"
+
+
+def _jpeg(image: Image.Image) -> bytes:
     data = BytesIO()
-    to_rgb(image).image.save(data, kind, **options)
-    return f"data:image/{kind};base64,{b64encode(data.getvalue()).decode()}"
+    image.save(data, "JPEG", quality=88)
+    return data.getvalue()
 
 
 def shrunk(image: Image.Image, side: int) -> Image.Image:

@@ -1,6 +1,7 @@
 """Pixels of every kind become 8-bit RGB by a rule that is told; the tests compute the rule from the stored numbers."""
 
 import io
+import struct
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ from PIL import Image
 
 import captum_vit
 from captum_vit import pixels
+from captum_vit.data.pictures import read_labels
 from captum_vit.errors import ImageLoadError, InputError, OptionError
 from captum_vit.geometry import View
 from captum_vit.images import ImageNote, decode_image, open_image, read_image, to_image
@@ -332,6 +334,46 @@ def test_a_tiff_of_numbers_that_pillow_does_not_read(tmp_path: Path):
         ImageLoadError, match=r"a TIFF that is damaged, or of pixels that Pillow does not read, as floats"
     ):
         open_image(tmp_path / "a.tif")
+
+
+LYING = {
+    5: lambda stored: stored.swapaxes(0, 1),
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: np.rot90(stored.swapaxes(0, 1), 2),
+    8: np.rot90,
+}
+
+
+def check_lying(file: Path, stored: np.ndarray, orientation: int) -> None:
+    file.write_bytes(tiff(stored, tags={274: (3, struct.pack("<H", orientation))}))
+    expected = LYING[orientation](stored)
+    np.testing.assert_array_equal(read_labels(file), expected)
+    with Image.open(file) as opened:
+        for read in (read_image(file), read_image(opened)):
+            levels = np.asarray(read.image)[..., 0]
+            np.testing.assert_array_equal(levels, np.round(expected * (255 / np.iinfo(stored.dtype).max)))
+        assert opened.filename == str(file)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("orientation", LYING)
+def test_a_plain_tiff_that_lies_on_its_side(tmp_path: Path, orientation: int, dtype: Any):
+    """Pillow's map of the file in memory has the rows of the upright image."""
+    check_lying(tmp_path / "a.tif", (RAMP * np.iinfo(dtype).max).astype(dtype), orientation)
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="broken on purpose: Pillow maps the file")
+def test_a_tiff_that_is_mapped_would_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pixels, "load", lambda image: image.load())
+    check_lying(tmp_path / "a.tif", (RAMP * 255).astype(np.uint8), 6)
+
+
+def test_a_picture_is_written_without_loss():
+    noise = Image.fromarray(NOISE)
+    for image in (noise, noise.quantize(8), noise.convert("LA"), Image.new("RGB", (300, 5), "white")):
+        with Image.open(io.BytesIO(pixels.png(image))) as again:
+            assert again.mode == image.mode
+            np.testing.assert_array_equal(np.asarray(again), np.asarray(image))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "I;16", "I", "F"])
