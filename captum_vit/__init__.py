@@ -11,7 +11,7 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from .access import Adapter, AttentionCall, Readout, TokenLayout, adapt, register
-    from .attr import AGCAM, DAAM, AttentionRollout, GradientRollout, RawAttention
+    from .attr import AGCAM, DAAM, AttentionRollout, GenericRelevance, GradientRollout, RawAttention
     from .errors import CaptumViTError
     from .explanation.explaining import Explainer, explain
     from .explanation.explanation import Explanation
@@ -33,6 +33,7 @@ _HOMES = {
     "Contrast": "targets",
     "Embedding": "targets",
     "FeatureImportance": "targets",
+    "GenericRelevance": "attr",
     "GradientRollout": "attr",
     "Inspection": "inspection",
     "Preprocessing": "preprocessing",
@@ -70,6 +71,7 @@ __all__ = [
     "Explainer",
     "Explanation",
     "FeatureImportance",
+    "GenericRelevance",
     "GradientRollout",
     "Inspection",
     "Preprocessing",

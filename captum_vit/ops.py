@@ -98,6 +98,7 @@ def rollout_step(
     *,
     keep_first: bool = True,
     skip: bool = True,
+    normalised: bool = True,
 ) -> Tensor:
     """Row vectors carried through one layer of a rollout: `r <- r rownorm((F + I) / 2)`.
 
@@ -110,10 +111,11 @@ def rollout_step(
         keep_first: whether entry [0, 0] of F is exempt from the discard.
         skip: whether a skip connection leads past the attention. Without one, as in an attention pool, the state is
             (B, V, queries) and the step is `r <- r rownorm(F)`.
+        normalised: whether rows are divided by their sums. If not, the step is `r <- r (F + I)`, as relevance adds up.
     Returns:
-        (B, V, keys). Rows that sum to one before sum to one after, unless a row of a pool's F is 0.
-    Source: Abnar & Zuidema 2020 (arXiv:2005.00928), section 3; read from the output down, so that no N x N
-        product is ever formed.
+        (B, V, keys). Of a rollout, rows that sum to one before sum to one after, unless a row of a pool's F is 0.
+    Source: Abnar & Zuidema 2020 (arXiv:2005.00928), section 3; without the norm Chefer et al. 2021 (arXiv:2103.15679),
+        equation 6. Read from the output down, so that no N x N product is ever formed.
     """
     batch, values, _ = state.shape
     chunks = list(row_chunks(queries, keys, batch * heads))
@@ -124,8 +126,10 @@ def rollout_step(
     carried = state.new_zeros(batch, values, keys)
     for rows in chunks:
         fused = fused_rows(rows)  # (B, R, keys)
-        total = fused.sum(-1) + 1 if skip else fused.sum(-1)  # the 1/2 of (F + I)/2 cancels in the row sum
-        share = state[:, :, rows] / total.where(total != 0, 1).unsqueeze(1)
+        share = state[:, :, rows]
+        if normalised:
+            total = fused.sum(-1) + 1 if skip else fused.sum(-1)  # the 1/2 of (F + I)/2 cancels in the row sum
+            share = share / total.where(total != 0, 1).unsqueeze(1)
         with full_precision(state.device):
             carried += share @ fused
         if skip:

@@ -4,6 +4,7 @@ from .agcam import AGCAM
 from .base import ViTAttribution
 from .daam import DAAM
 from .finding import METHODS, find_method
+from .generic_relevance import GenericRelevance
 from .raw_attention import RawAttention
 from .rollout import AttentionRollout, GradientRollout
 from .starting import start
@@ -13,6 +14,7 @@ __all__ = [
     "DAAM",
     "METHODS",
     "AttentionRollout",
+    "GenericRelevance",
     "GradientRollout",
     "RawAttention",
     "ViTAttribution",

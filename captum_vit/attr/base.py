@@ -187,8 +187,8 @@ class ViTAttribution(Stated, LayerAttribution):
             )
         return self.layer_names[: self.layer_names.index(read[-1]) + 1] if self.multiplies_layers else read
 
-    def layers_kept(self, readout: Readout, flow: bool) -> list[str]:
-        """The layers that a run has to keep for the method's map, or for its flow."""
+    def layers_kept(self, readout: Readout, flow: bool, **options: Any) -> list[str]:
+        """The layers that a run has to keep for the method's map with these options, or for its flow."""
         return self.layers_read(readout)
 
     def flow_layers(self, readout: Readout) -> list[str]:

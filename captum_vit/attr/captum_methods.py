@@ -75,7 +75,7 @@ class CaptumMethod(ViTAttribution):
             f"it is made of more than a model ({', '.join(lacking)}): make it, and pass the object" if lacking else None
         )
 
-    def layers_kept(self, readout: Readout, flow: bool) -> list[str]:
+    def layers_kept(self, readout: Readout, flow: bool, **options: Any) -> list[str]:
         """None: it looks at the input."""
         return []
 

@@ -10,13 +10,16 @@ ELSEWHERE = {
     ),
     "nearest are gradient_rollout, which weighs attention by its gradient and multiplies the layers, and agcam, which "
     "adds them up": (
-        "legrad chefer chefer1 chefer2 cheferetal transformerattribution transformerexplainability tattr "
-        "transformerinterpretability genericattention genericattentionexplainability transformermmexplainability "
-        "relevancemaps attentiontimesgradient gradattention gradientattention attngrad gradattn attcat attentioncam"
+        "legrad chefer chefer1 cheferetal transformerattribution transformerexplainability tattr "
+        "transformerinterpretability relevancemaps attentiontimesgradient gradattention gradientattention "
+        "attngrad gradattn attcat attentioncam"
     ),
     "relevance is not led back layer by layer here. Nearest are gradient_rollout, and captum.attr:InputXGradient": (
         "lrp attnlrp partiallrp conservativelrp lrpvit relevance relevancepropagation layerwiserelevancepropagation "
         "deeptaylordecomposition"
+    ),
+    "generic_relevance is that": (
+        "genericattention genericattentionexplainability transformermmexplainability chefer2"
     ),
     "nearest is rollout": "attentionflow maxflow attnrollout vitrollout rolloutattention",
     "gradient_rollout is that": "gradrollout attentiongradientrollout attentiongradrollout vitgradrollout",

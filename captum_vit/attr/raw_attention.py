@@ -80,7 +80,7 @@ class RawAttention(ViTAttribution):
             raise OptionError(f"kind must be one of {', '.join(KINDS)}, got {brief(kind)}")
         return frozenset({KINDS[kind]})
 
-    def layers_kept(self, readout: Readout, flow: bool) -> list[str]:
+    def layers_kept(self, readout: Readout, flow: bool, **options: Any) -> list[str]:
         """The last layer alone, for a map."""
         names = self.layers_read(readout)
         return names if flow else names[-1:]

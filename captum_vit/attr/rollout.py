@@ -1,21 +1,17 @@
 """Attention rollout, with and without gradients."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Literal
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .. import ops
-from ..access import AttentionCall, LayerLayout
+from ..access import AttentionCall
 from ..capture import ATTENTION, GRADIENTS, VALUES, Run
 from ..targets import Target
 from .base import ViTAttribution
+from .carrying import Step, carried
 
 Fusion = Literal["mean", "max", "min"]
-FusedRows = Callable[[AttentionCall, slice], Tensor]  # rows of a layer's fused matrix F_l, (B, R, N)
 
 
 class AttentionRollout(ViTAttribution):
@@ -52,7 +48,8 @@ class AttentionRollout(ViTAttribution):
             return ops.fuse_heads(call.weights(rows), fusion)
 
         calls = list(run.calls(self.layers_read(run.readout), {ATTENTION}).values())
-        return _roll(calls, fused, flow=flow, discard_ratio=discard_ratio, keep_first=True)
+        step = Step(fused, discard_ratio, keep_first=True)
+        return calls[0].layout.to_map(carried(calls, step, flow=flow))
 
 
 class GradientRollout(ViTAttribution):
@@ -86,74 +83,4 @@ class GradientRollout(ViTAttribution):
             return (call.weights(rows) * call.weight_grad(rows, gradients[call.name])).mean(1).relu()
 
         calls = list(run.calls(names, {ATTENTION, VALUES}).values())
-        return _roll(calls, fused, flow=flow, discard_ratio=discard_ratio, keep_first=False)
-
-
-def _roll(
-    calls: Sequence[AttentionCall], fused: FusedRows, *, flow: bool, discard_ratio: float, keep_first: bool
-) -> Tensor:
-    """The readout carried from the last layer down, (B, 1, patches); for a flow, one row that starts at each layer in
-    which the score is read."""
-    tokens, latents = None, None  # rows over the image's tokens, and over the queries of cross-attention
-    for call in reversed(calls):
-        layout = call.layout
-        layout.check_weighed()
-        start = (layout.mass * layout.start).to(ops.widen(call.out)).expand(call.batch, 1, -1)
-        if layout.cross:
-            latents = _joined(start, latents, layout, flow)
-            read, latents = _through_cross(call, latents, fused, discard_ratio)
-            below = F.pad(tokens, (0, 0, read.shape[1] - tokens.shape[1], 0)) if tokens is not None else 0
-            tokens = read + below
-            continue
-        tokens = _joined(start, None if tokens is None else _with_prefix(tokens, layout), layout, flow)
-        tokens = ops.rollout_step(
-            tokens,
-            partial(fused, call),
-            call.heads,
-            len(layout.share),
-            layout.keys,
-            discard_ratio,
-            keep_first=keep_first,
-        )
-        latents = latents if latents is None else F.pad(latents, (0, 0, tokens.shape[1] - latents.shape[1], 0))
-    assert tokens is not None
-    return calls[0].layout.to_map(tokens)
-
-
-def _joined(start: Tensor, state: Tensor | None, layout: LayerLayout, flow: bool) -> Tensor:
-    """What came down so far, and for a flow what starts here, before it."""
-    if state is None:
-        return start
-    if layout.direct is not None:
-        state = state + layout.direct.to(state)  # of a head that reads several depths
-    return torch.cat([start, state], 1) if flow and layout.read_rows else state
-
-
-def _through_cross(
-    call: AttentionCall, state: Tensor, fused: FusedRows, discard_ratio: float
-) -> tuple[Tensor, Tensor | None]:
-    """Rows over the queries of cross-attention, carried to the tokens and, past it, to the queries before it.
-
-    With a skip connection the layer's matrix is [F | I], over tokens and queries together.
-    """
-    queries, keys = len(call.layout.share), call.layout.keys
-    if not call.layout.skip:
-        carried = ops.rollout_step(
-            state, partial(fused, call), call.heads, queries, keys, discard_ratio, keep_first=False, skip=False
-        )
-        return carried, torch.zeros_like(state)  # nothing passes it
-    chunks = ops.row_chunks(queries, keys, len(state) * call.heads)
-    whole = torch.cat([fused(call, rows) for rows in chunks], 1)  # of few queries
-    whole = ops.discard_lowest(whole, discard_ratio, keep_first=False)
-
-    def with_identity(rows: slice) -> Tensor:
-        eye = torch.eye(queries, device=whole.device, dtype=whole.dtype)[rows]
-        return torch.cat([whole[:, rows], eye.expand(len(whole), -1, -1)], -1)
-
-    carried = ops.rollout_step(state, with_identity, call.heads, queries, keys + queries, skip=False)
-    return carried[..., :keys], carried[..., keys:]
-
-
-def _with_prefix(state: Tensor, layout: LayerLayout) -> Tensor:
-    """Row vectors over another layer's tokens, for this one's: tokens that are not here yet, or not read, get 0."""
-    return F.pad(state, (layout.keys - state.shape[2], 0))  # negative: cut
+        return calls[0].layout.to_map(carried(calls, Step(fused, discard_ratio), flow=flow))

@@ -19,8 +19,8 @@ class Reader(Protocol):
     def needed(self, **options: Any) -> frozenset[Need]:
         """What it reads with these options."""
 
-    def layers_kept(self, readout: Readout, flow: bool) -> list[str]:
-        """The layers that it reads."""
+    def layers_kept(self, readout: Readout, flow: bool, **options: Any) -> list[str]:
+        """The layers that it reads with these options."""
 
 
 def start(
@@ -46,7 +46,7 @@ def start(
     needs = frozenset(needs).union(*(method.needed(**options) for method, options in readers))
 
     def layers(readout: Readout) -> set[str]:
-        return {name for method, _ in readers for name in method.layers_kept(readout, flow)}
+        return {name for method, options in readers for name in method.layers_kept(readout, flow, **options)}
 
     readout = None
     if target is not None and not target.reads_scores:

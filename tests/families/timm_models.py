@@ -8,13 +8,14 @@ import torchvision
 from timm.models.convit import GPSA
 from torch import nn
 
+from captum_vit.attr import METHODS
 from tests.families import stepwise
 from tests.families.family import Family
 from tests.helpers import CLASSES, randomise
 
 SMALL = {"embed_dim": 24, "num_heads": 3, "depth": 2, "num_classes": CLASSES}
 WIDE = (32, 48)
-PLAIN = ("rollout", "gradient_rollout")
+PLAIN = tuple(name for name, method in METHODS.items() if method.multiplies_layers)
 
 
 def timm_model(name: str, **changes: Any) -> Callable[[], nn.Module]:

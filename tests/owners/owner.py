@@ -270,7 +270,7 @@ def _a_pixel(maps: Tensor, way: Way) -> Tensor:
     return (around - maps).abs().amax(0)
 
 
-def verdicts(situation: Situation, methods: Sequence[str] = tuple(METHODS)) -> dict[str, str]:
+def verdicts(situation: Situation, methods: Sequence[str] = tuple(MAPS)) -> dict[str, str]:
     """Of each method."""
     known = case(situation)
     with hand_on(situation.hand, known.model.vit, situation.vit):

@@ -9,12 +9,12 @@ import torch
 from hypothesis import assume, given, note
 from hypothesis import strategies as st
 
-from captum_vit.attr import METHODS
 from captum_vit.capture import depths, examine, keeping, listeners, meeting, readout, stem, trunk
 from tests.owners.batches import BATCHES, FORMS
 from tests.owners.hands import HANDS
 from tests.owners.owner import Situation, runs, verdicts
 from tests.owners.poolings import POOLINGS
+from tests.owners.truth import MAPS
 from tests.owners.vits import VITS
 from tests.owners.ways import CHANGES
 
@@ -24,7 +24,7 @@ BATCH, FORM = ({part.name: part for part in parts} for parts in (BATCHES, FORMS)
 QUICK = ("agcam", "rollout")  # one that goes back by gradients, one that begins with the weights of tokens
 
 
-def check(situation: Situation, methods: tuple[str, ...] = tuple(METHODS)) -> dict[str, str]:
+def check(situation: Situation, methods: tuple[str, ...] = tuple(MAPS)) -> dict[str, str]:
     """Each map is right, or refused by an error of the library's."""
     found = verdicts(situation, methods)
     wrong = {method: said for method, said in found.items() if not said.startswith(("right", "refused"))}

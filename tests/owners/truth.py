@@ -145,14 +145,15 @@ def raw_attention(seen: Seen, reading: Reading) -> Tensor | None:
     return torch.einsum("m,bhmn->bn", share.to(seen.scores), seen.steps[last].a) / seen.steps[last].a.shape[1]
 
 
-def _rolled(fused: list[Tensor], reading: Reading) -> Tensor:
+def _rolled(fused: list[Tensor], reading: Reading, *, normalised: bool = True) -> Tensor:
     """sum_l weights_l rownorm(F_l + I) ... rownorm(F_1 + I)."""
     assert reading.weights is not None
     last = int(reading.rows.any(1).nonzero().max())
     whole, total = torch.eye(fused[0].shape[-1], dtype=fused[0].dtype), torch.zeros(())
     for matrix, weights in zip(fused[: last + 1], reading.weights, strict=False):
         step = matrix + torch.eye(matrix.shape[-1], dtype=matrix.dtype)
-        whole = step / step.sum(-1, keepdim=True) @ whole
+        step = step / step.sum(-1, keepdim=True) if normalised else step
+        whole = step @ whole
         total = total + torch.einsum("m,bmn->bn", weights.to(whole), whole)
     return total
 
@@ -168,6 +169,14 @@ def gradient_rollout(seen: Seen, reading: Reading) -> Tensor | None:
         return None
     fused = [(step.a * grad).mean(1).clamp(min=0) for step, grad in zip(seen.steps, seen.weights, strict=True)]
     return _rolled(fused, reading)
+
+
+def generic_relevance(seen: Seen, reading: Reading) -> Tensor | None:
+    """F_l = mean_h relu(A_l * dy/dA_l), and no row is normalised."""
+    if reading.weights is None:
+        return None
+    fused = [(step.a * grad).clamp(min=0).mean(1) for step, grad in zip(seen.steps, seen.weights, strict=True)]
+    return _rolled(fused, reading, normalised=False)
 
 
 def agcam(seen: Seen, reading: Reading) -> Tensor:
@@ -193,6 +202,7 @@ MAPS: dict[str, Callable[[Seen, Reading], Tensor | None]] = {
     "raw_attention": raw_attention,
     "rollout": rollout,
     "gradient_rollout": gradient_rollout,
+    "generic_relevance": generic_relevance,
     "agcam": agcam,
     "daam": daam,
 }

@@ -126,6 +126,14 @@ def rollout(fused: list[Tensor], start: Tensor) -> Tensor:
     return start @ joint
 
 
+def relevance(fused: list[Tensor], start: Tensor) -> Tensor:
+    """start . R with R <- R + F_l R, from the first layer to the last."""
+    joint = torch.eye(fused[0].shape[-1], dtype=torch.float64)
+    for matrix in fused:
+        joint = joint + matrix @ joint
+    return start @ joint
+
+
 FUSE = {"mean": lambda a: a.mean(1), "max": lambda a: a.max(1).values, "min": lambda a: a.min(1).values}
 
 

@@ -9,7 +9,7 @@ from captum_vit import AGCAM, DAAM, AttentionRollout, FeatureImportance, Gradien
 from tests.helpers import assert_close, general_path, relative_error
 from tests.reference.published import arrays, vit
 
-ELSEWHERE = {"transformer_attribution", "generic_relevance"}  # methods that the library does not have yet
+ELSEWHERE = {"transformer_attribution"}  # methods that the library does not have yet
 NOT_MAPS = {"images", "targets", "logits", "bank", "bank_labels"}
 DISPLAYED = {"daam_flow_uint8", "daam_flow_uint8_blocknorm", "ss_daam_flow_uint8"}  # drawn, see test_display
 ROLLOUTS = [(fusion, ratio) for fusion in ("mean", "max", "min") for ratio in (0.0, 0.5, 0.9)]
@@ -30,6 +30,7 @@ def test_every_array_is_looked_at(published):
     rollouts = {f"rollout_{fusion}_{ratio}" for fusion, ratio in ROLLOUTS}
     rollouts |= {f"gradient_rollout_{ratio}" for ratio in RATIOS}
     direct = {"agcam", "daam_blocks", "class_attention", "peak_attention"}
+    direct.add("generic_relevance")  # see test_generic_relevance
     supervised_by_bank = {"ss_importance", "ss_predicted_label", "ss_daam_blocks"}
     assert set(published) == NOT_MAPS | ELSEWHERE | DISPLAYED | rollouts | direct | supervised_by_bank
 

@@ -123,7 +123,7 @@ def _to_grid(layout: Layout, tokens: Tensor) -> Tensor:
     return tokens[:, layout.tokens_of_patches].unflatten(1, layout.grid).unsqueeze(1).detach()
 
 
-def rolled(truth: Truth, fused: list[Tensor]) -> Tensor:
+def rolled(truth: Truth, fused: list[Tensor], *, normalised: bool = True) -> Tensor:
     """sum_l depths_l * start_l rownorm(F_l + I) ... rownorm(F_1 + I); F alone of a pool: (B, N)."""
     whole, total = None, 0
     for (step, share), matrix, depth in zip(_read(truth), fused, truth.depths, strict=True):
@@ -131,7 +131,7 @@ def rolled(truth: Truth, fused: list[Tensor]) -> Tensor:
             first, tokens = later(truth.layout, step), truth.layout.extra + truth.layout.count
             matrix = F.pad(matrix, (first, 0, first, tokens - first - matrix.shape[1]))
             matrix = matrix + torch.eye(tokens, dtype=matrix.dtype)
-        matrix = matrix / matrix.sum(-1, keepdim=True)
+        matrix = matrix / matrix.sum(-1, keepdim=True) if normalised else matrix
         whole = matrix if whole is None else matrix @ whole
         share = truth.layout.start() if step.skip else share
         total = total + depth * torch.einsum("m,bmn->bn", share, whole)
@@ -155,6 +155,12 @@ def gradient_rollout(truth: Truth, held: Truth, discard_ratio: float = 0.9) -> T
     for flat in (matrix.view(-1) for layer in fused for matrix in layer):
         flat[flat.argsort()[: int(len(flat) * discard_ratio)]] = 0
     return _to_grid(truth.layout, rolled(truth, fused))
+
+
+def generic_relevance(truth: Truth, held: Truth) -> Tensor:
+    """F_l = mean_h relu(A_l * dy/dA_l), and no row is normalised."""
+    fused = [F.relu(step.a * grad).mean(1) for step, grad in zip(truth.steps, truth.weights, strict=True)]
+    return _to_grid(truth.layout, rolled(truth, fused, normalised=False))
 
 
 def agcam(truth: Truth, held: Truth) -> Tensor:
@@ -182,6 +188,7 @@ MAPS: dict[str, Callable[[Truth, Truth], Tensor]] = {
     "raw_attention": raw_attention,
     "rollout": attention_rollout,
     "gradient_rollout": gradient_rollout,
+    "generic_relevance": generic_relevance,
     "agcam": agcam,
     "daam": daam,
 }

@@ -12,10 +12,11 @@ from captum_vit.errors import CaptumViTError
 from captum_vit.inspection import describe, inspect
 from tests.helpers import explain, relative_error
 from tests.research.checks import TARGET, case
+from tests.research.explicit import MAPS
 from tests.research.layout import Layout
 from tests.research.layouts import LAYOUTS
 
-HEAD = f"| code | tokens | readout | attention layers | {' | '.join(METHODS)} |\n|{' --- |' * (4 + len(METHODS))}\n"
+HEAD = f"| code | tokens | readout | attention layers | {' | '.join(MAPS)} |\n|{' --- |' * (4 + len(MAPS))}\n"
 
 
 def all_layouts() -> dict[str, Layout]:
@@ -32,7 +33,7 @@ def all_layouts() -> dict[str, Layout]:
 def row(layout: Layout) -> str:
     """One line: what is seen, and the largest deviation of each method's map in units of its largest value."""
     if layout.refused is not None:
-        return f"| {layout.name} | {refusal(layout)} |{' |' * (2 + len(METHODS))}\n"
+        return f"| {layout.name} | {refusal(layout)} |{' |' * (2 + len(MAPS))}\n"
     known = case(layout)
     try:
         view = inspect(known.model, layout.size)
@@ -44,7 +45,7 @@ def row(layout: Layout) -> str:
         ]
     except Exception as error:
         seen = [first_line(error), "", ""]
-    errors = [deviation(layout, name) for name in METHODS]
+    errors = [deviation(layout, name) for name in MAPS]
     return f"| {layout.name} | {' | '.join(seen + errors)} |\n"
 
 

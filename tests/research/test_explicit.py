@@ -10,7 +10,7 @@ from captum_vit.attr import METHODS
 from tests.helpers import assert_close, explain, relative_error, timm_vit
 from tests.reference import explicit as published
 from tests.research.checks import TARGET, case, differs
-from tests.research.explicit import Step, Truth, first_tensor, later, rolled, run
+from tests.research.explicit import MAPS, Step, Truth, first_tensor, later, rolled, run
 from tests.research.layout import Layout
 from tests.research.layouts import EXPLAINED
 from tests.research.torchs import TIMM
@@ -71,7 +71,7 @@ def test_a_rollout_shares_one_out(layout: Layout):
     assert whole.shape[1] == layout.extra + layout.count
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", MAPS)
 def test_a_known_model_agrees_with_the_other_reference(method: str):
     """Of timm's ViT, against the forward and formulas that the published numbers are held against."""
     known = case(Layout("timm", timm_vit, TIMM))
@@ -84,6 +84,10 @@ def test_a_known_model_agrees_with_the_other_reference(method: str):
         "rollout": lambda: published.rollout([block.a.mean(1) for block in blocks], known.layout.start()),
         "gradient_rollout": lambda: published.rollout(
             [published.discard(matrix, 0.9, keep_first=False) for matrix in weighted], known.layout.start()
+        ),
+        "generic_relevance": lambda: published.relevance(
+            [(block.a * grad).clamp(min=0).mean(1) for block, grad in zip(blocks, weights, strict=True)],
+            known.layout.start(),
         ),
         "agcam": lambda: published.agcam(blocks, weights, [0]),
         "daam": lambda: published.daam(blocks, outputs, [0]),
@@ -122,7 +126,7 @@ BLIND = {("heads in another order", "raw_attention"), ("heads in another order",
 
 
 @pytest.mark.parametrize("name", TWINS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", MAPS)
 @pytest.mark.parametrize(
     "layout", [EXPLAINED[name] for name in ("DINO", "BEiT", "DINOv2", "volume")], ids=lambda x: x.name
 )

@@ -2,8 +2,8 @@
 
 import pytest
 
-from captum_vit.attr import METHODS
 from tests.research.checks import check_inspection, check_map, check_refusal
+from tests.research.explicit import MAPS
 from tests.research.layout import Layout
 from tests.research.layouts import EXPLAINED, REFUSED
 
@@ -11,7 +11,7 @@ every = pytest.mark.parametrize("layout", EXPLAINED.values(), ids=EXPLAINED)
 
 
 @every
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", MAPS)
 def test_the_map_is_that_of_explicit_attention(layout: Layout, method: str):
     check_map(layout, method)
 

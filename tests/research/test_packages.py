@@ -2,11 +2,11 @@
 
 import pytest
 
-from captum_vit.attr import METHODS
 from tests.research.checks import check_inspection, check_map, check_refusal
 
 pytest.importorskip("vit_pytorch")
 pytest.importorskip("monai")
+from tests.research.explicit import MAPS
 from tests.research.packages import LAYOUTS
 
 EXPLAINED = {layout.name: layout for layout in LAYOUTS if layout.refused is None}
@@ -14,7 +14,7 @@ REFUSED = {layout.name: layout for layout in LAYOUTS if layout.refused is not No
 
 
 @pytest.mark.parametrize("name", EXPLAINED)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", MAPS)
 def test_the_map_is_that_of_explicit_attention(name: str, method: str):
     check_map(EXPLAINED[name], method)
 

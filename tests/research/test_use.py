@@ -35,7 +35,7 @@ TOLERANCE = 1e-4  # in single precision
 
 
 @some
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", MAPS)
 def test_single_precision_is_near(layout: Layout, method: str):
     known = case(layout)
     assert_close(
@@ -44,7 +44,7 @@ def test_single_precision_is_near(layout: Layout, method: str):
 
 
 @some
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", MAPS)
 def test_a_batch_equals_its_images(layout: Layout, method: str):
     known = case(layout)
     ours = METHODS[method](known.model)
@@ -53,7 +53,7 @@ def test_a_batch_equals_its_images(layout: Layout, method: str):
 
 
 @some
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", MAPS)
 def test_a_flow_ends_with_the_map(layout: Layout, method: str):
     known = case(layout)
     ours = METHODS[method](known.model)
@@ -78,7 +78,7 @@ UNWRITTEN = [name for name in SOME if name != "Chefer"]  # whose attention keeps
 
 
 @pytest.mark.parametrize("name", UNWRITTEN)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", MAPS)
 def test_nothing_is_changed(name: str, method: str):
     layout = EXPLAINED[name]
     model, x = layout.build(), layout.images().float()
@@ -107,14 +107,14 @@ WRAPPERS: dict[str, Callable[[nn.Module], nn.Module]] = {
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", MAPS)
 def test_wrapped_and_frozen_models_are_the_same(wrapper: str, method: str):
     known = case(EXPLAINED["DeiT"])
     model = WRAPPERS[wrapper](known.layout.build().double()).eval()
     assert_close(explain(METHODS[method](model), known.x, TARGET), known.map(method), 1e-6)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", MAPS)
 def test_checkpointed_blocks_are_explained_or_refused(method: str):
     known = case(EXPLAINED["DeiT"])
     with suppress(UnsupportedModelError):
@@ -123,7 +123,7 @@ def test_checkpointed_blocks_are_explained_or_refused(method: str):
 
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", MAPS)
 def test_without_gradients_around_the_call(context: Any, method: str):
     known = case(EXPLAINED["DeiT"])
     with context():
@@ -131,7 +131,7 @@ def test_without_gradients_around_the_call(context: Any, method: str):
     assert_close(found.clone(), known.map(method), 1e-6)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", MAPS)
 def test_one_model_takes_images_of_several_sizes(method: str):
     """The grid belongs to the images, not to the model: 2 x 6 and 3 x 4 patches are as many."""
     layout = EXPLAINED["DINOv3"]
