@@ -1,10 +1,15 @@
 """Dynamic Accumulated Attention Map."""
 
+from dataclasses import replace
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from ..access import AttentionCall
 from ..capture import ATTENTION, GRADIENTS, VALUES, Run
+from ..checking import check_flag
+from ..facts import Facts
 from ..targets import FeatureImportance, Target
 from .base import ViTAttribution
 
@@ -20,8 +25,14 @@ class DAAM(ViTAttribution):
     a self-supervised model the target is a `FeatureImportance`: the score is <f, w> for the feature f, and the
     gradient is not rectified.
 
+    Options of `attribute`:
+        signed: keep what speaks against the target, by default False: neither the gradient nor a block's sum is
+            rectified. The map is then linear in the score: that of a contrast is the difference of two maps.
+
     Source: "Dynamic Accumulated Attention Map for Interpreting Evolution of Decision-Making in Vision Transformer"
-        (arXiv:2503.14640), supervised and self-supervised.
+        (arXiv:2503.14640), supervised and self-supervised. With both signs
+        after Su & Luo 2026, "What Helps - and What Hurts: Bidirectional Explanations for Vision Transformers"
+        (arXiv:2603.01605), without their temperature and over all chosen blocks.
     """
 
     name, title = "daam", "DAAM"
@@ -29,20 +40,32 @@ class DAAM(ViTAttribution):
     needs = frozenset({ATTENTION, VALUES, GRADIENTS})
     paper = "arXiv:2503.14640"
 
-    def _maps(self, run: Run, target: Target, *, flow: bool) -> Tensor:
+    @classmethod
+    def facts(cls, **options: Any) -> Facts:
+        """With the name of the map that has both signs."""
+        found = super().facts()
+        return replace(found, title=f"{found.title}, signed", signed=True) if options.get("signed") else found
+
+    def _maps(self, run: Run, target: Target, *, flow: bool, signed: bool = False) -> Tensor:
+        check_flag("signed", signed)
         names = self.layers_read(run.readout)
         gradients = run.gradients(target, names)
         calls = run.calls(names, {ATTENTION, VALUES})
-        rectified = not isinstance(target, FeatureImportance)
-        maps = torch.stack([_block_map(calls[name], gradients[name], rectified) for name in names], 1)
+        rectified = not (signed or isinstance(target, FeatureImportance))
+
+        def block_map(name: str) -> Tensor:
+            gradient = gradients[name].relu() if rectified else gradients[name]
+            weighted = _weighted_values(calls[name], gradient)
+            return calls[name].layout.to_map(weighted if signed else weighted.relu())
+
+        maps = torch.stack([block_map(name) for name in names], 1)
         return maps.cumsum(1) if flow else maps.sum(1, keepdim=True)
 
 
-def _block_map(call: AttentionCall, gradient: Tensor, rectified: bool) -> Tensor:
-    """relu of the patches' weighted values: (B, patches)."""
-    gradient = gradient.relu() if rectified else gradient
+def _weighted_values(call: AttentionCall, gradient: Tensor) -> Tensor:
+    """sum_i sum_k dy/dO[i, k] * A[i, j] * v[j, k] over the rows i that are read: (B, N)."""
     maps = [
         (call.weights(rows) * call.weight_grad(rows, gradient)).sum((1, 2))
         for rows in call.parts(call.layout.read_rows)
     ]
-    return call.layout.to_map(torch.stack(maps).sum(0).relu())
+    return torch.stack(maps).sum(0)

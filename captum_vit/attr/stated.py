@@ -50,8 +50,8 @@ class Stated:
         return cls.__name__
 
     @classmethod
-    def facts(cls) -> Facts:
-        """What a reader of the maps has to know."""
+    def facts(cls, **options: Any) -> Facts:
+        """What a reader of the maps has to know; with some options a map may have two signs, or another unit."""
         return Facts(cls.title or cls.__name__, cls.unit, cls.class_specific, cls.signed, cls.accumulates)
 
     @classmethod

@@ -136,9 +136,8 @@ class Reading:
         return flow, tuple(self.asked.methods[name].flow_layers(run.readout))
 
     def _attribution(self, name: str, label: Any, flow: Tensor, layers: tuple[str, ...]) -> Attribution:
-        return Attribution(
-            name, label, flow.clone(), layers, dict(self.asked.options[name]), self.asked.methods[name].facts()
-        )
+        options = dict(self.asked.options[name])
+        return Attribution(name, label, flow.clone(), layers, options, self.asked.methods[name].facts(**options))
 
 
 def _one(by_layer: Mapping[str, Tensor], image: int) -> dict[str, Tensor]:

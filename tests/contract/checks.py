@@ -36,10 +36,11 @@ def pictures(count: int = 2, seed: int = 1) -> Tensor:
 
 
 def variants(method: Method) -> list[dict[str, Any]]:
-    """Options to try: the defaults, and each other word of an option that is one of several words."""
-    hints = get_type_hints(method._maps)
-    words = {name: hint for name, hint in hints.items() if get_origin(hint) is Literal and name in method.options()}
-    return [{}, *({name: word} for name, hint in words.items() for word in get_args(hint))]
+    """Options to try: the defaults, each word of an option that is one of several words, and what may be switched."""
+    hints = {name: hint for name, hint in get_type_hints(method._maps).items() if name in method.options()}
+    words = [{name: word} for name, hint in hints.items() if get_origin(hint) is Literal for word in get_args(hint)]
+    switched = [{name: not method.options()[name]} for name, hint in hints.items() if hint is bool]
+    return [{}, *words, *switched]
 
 
 def maps(method: Method, net: nn.Module, x: Tensor, target: Any = A, **options: Any) -> Tensor:
@@ -98,10 +99,11 @@ def check_options(method: Method) -> None:
 
 
 def check_sign(method: Method) -> None:
-    found = [maps(method, model(k, s), pictures(4, s), **o) for k in MODELS for s in range(3) for o in variants(method)]
-    least = min(each.min() for each in found)
-    assert method.signed or least >= 0, "says that it is unsigned, and gives negative values"
-    assert not method.signed or least < 0, "says that it is signed, and gives no negative value"
+    for options in variants(method):
+        found = [maps(method, model(k, s), pictures(4, s), **options) for k in MODELS for s in range(3)]
+        least, signed = min(each.min() for each in found), method.facts(**options).signed
+        assert signed or least >= 0, "says that it is unsigned, and gives negative values"
+        assert not signed or least < 0, "says that it is signed, and gives no negative value"
 
 
 def check_targets(method: Method) -> None:

@@ -11,6 +11,7 @@ from captum_vit import AGCAM, DAAM, AttentionRollout, RawAttention
 from captum_vit.attr import METHODS, ViTAttribution
 from captum_vit.attr.captum_methods import CaptumMethod
 from captum_vit.capture import ATTENTION, GRADIENTS, VALUES, Run
+from captum_vit.facts import Facts
 from tests.contract import checks
 from tests.contract.checks import CHECKS, Method
 from tests.walks.method import ValueGradient
@@ -155,6 +156,14 @@ class OneClass(DAAM):
         return super()._maps(run, checks.as_target(0), flow=flow)
 
 
+class Hidden(DAAM):
+    """Has values below 0 with an option, and says nothing of it."""
+
+    @classmethod
+    def facts(cls, **options: Any) -> Facts:
+        return super().facts()
+
+
 class Sly(RawAttention):
     """Looks at the target before anybody can keep it from that."""
 
@@ -237,6 +246,7 @@ class Perturbs(DAAM):
 TWINS = [
     (checks.check_sign, Centred, "unsigned, and gives negative"),
     (checks.check_sign, type("Signed", (DAAM,), {"signed": True}), "signed, and gives no negative"),
+    (checks.check_sign, Hidden, "unsigned, and gives negative"),
     (checks.check_targets, OneClass, "depends on the target, and does not"),
     (checks.check_targets, Sly, "does not depend on the target, and does"),
     (checks.check_classes, OneOfSeveral, "attribute_classes is not attribute"),

@@ -1,5 +1,6 @@
 """`explain`: from any picture and any model to maps on the original."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,15 @@ def test_several_methods_and_classes():
     assert [a.title for a in only] == ["DAAM: disc"]
     assert len(found.only(target="cross")) == len(METHODS)
     assert len(found.only(target=0)) == len(METHODS)
+
+
+def test_an_option_may_give_a_map_of_two_signs():
+    plain, signed = (
+        explain(scene(), method="daam", target="cross", signed=option).attributions[0] for option in (False, True)
+    )
+    assert (plain.method_title, plain.facts.signed, signed.method_title) == ("DAAM", False, "DAAM, signed")
+    assert signed.facts == replace(plain.facts, title="DAAM, signed", signed=True)
+    assert signed.flow.min() < 0 <= plain.flow.min()
 
 
 PICTURES: dict[str, Any] = {

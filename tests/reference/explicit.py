@@ -134,6 +134,11 @@ def relevance(fused: list[Tensor], start: Tensor) -> Tensor:
     return start @ joint
 
 
+def signed_daam(blocks: list[Attention], grads: list[Tensor], rows: list[int]) -> Tensor:
+    """sum_l sum_i sum_h dy/dA[i, j] A[i, j], with both signs; `grads` are those of A."""
+    return torch.stack([(g * b.a)[:, :, rows].sum((1, 2)) for b, g in zip(blocks, grads, strict=True)]).sum(0)
+
+
 FUSE = {"mean": lambda a: a.mean(1), "max": lambda a: a.max(1).values, "min": lambda a: a.min(1).values}
 
 

@@ -5,7 +5,7 @@ import torch
 from timm.models.deit import VisionTransformerDistilled
 from torch import Tensor
 
-from captum_vit import AGCAM, DAAM, AttentionRollout, FeatureImportance, GradientRollout, RawAttention
+from captum_vit import AGCAM, DAAM, AttentionRollout, Contrast, FeatureImportance, GradientRollout, RawAttention
 from tests.helpers import assert_close, general_path, images, relative_error, timm_vit
 from tests.reference import explicit
 from tests.reference.explicit import Attention
@@ -74,6 +74,19 @@ def test_agcam(world, way):
 def test_daam(world):
     expected = explicit.daam(world.blocks, explicit.gradients(world.y, [b.o for b in world.blocks]), world.rows)
     assert_close(DAAM(world.model).attribute(world.images, TARGET), world.grid(expected), EXACT)
+
+
+def test_signed_daam(world):
+    expected = explicit.signed_daam(world.blocks, explicit.gradients(world.y, [b.a for b in world.blocks]), world.rows)
+    ours = DAAM(world.model)
+    found = ours.attribute(world.images, TARGET, signed=True)
+    assert_close(found, world.grid(expected), EXACT)
+    rectified = explicit.daam(world.blocks, explicit.gradients(world.y, [b.o for b in world.blocks]), world.rows)
+    assert relative_error(found, world.grid(rectified)) > DIFFERENT
+    forth, back = (ours.attribute(world.images, Contrast(a, b), signed=True) for a, b in ((2, 5), (5, 2)))
+    assert_close(forth, -back, EXACT)
+    both = [ours.attribute(world.images, target, signed=True) for target in (2, 5)]
+    assert_close(forth, both[0] - both[1], EXACT)
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.3, 0.9])
