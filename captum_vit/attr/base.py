@@ -11,7 +11,7 @@ from captum.log import log_usage
 from torch import Tensor, nn
 
 from ..access import Layer, Readout, adapt, select_layers
-from ..capture import Inputs, Need, Run
+from ..capture import Inputs, Run
 from ..errors import InputError, LayerNotFoundError, OptionError, UnsupportedModelError, brief
 from ..targets import Classes, Target
 from .calls import Images, check_output_shape, checked_inputs, note_unusual, shape_maps
@@ -58,11 +58,10 @@ class ViTAttribution(Stated, LayerAttribution):
         reason = self.unsuited(self.adapter)
         if reason is not None:
             raise UnsupportedModelError(f"{self.get_name()} does not apply to {type(model).__name__}: {reason}")
-        self.layer_names = select_layers(self.adapter, layer)
+        self.layer_names = list(chosen := self._chosen(layer))
         if self.adapter.readout is not None:
             self.layers_read(self.adapter.readout)
-        modules = self.adapter.attention_layers()
-        LayerAttribution.__init__(self, model, [modules[name] for name in self.layer_names])
+        LayerAttribution.__init__(self, model, list(chosen.values()))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise OptionError(f"an attribution is asked by its methods: {self.get_name()}(model).attribute(images, target)")
@@ -196,9 +195,10 @@ class ViTAttribution(Stated, LayerAttribution):
         reading = [name for name in self.adapter.reading_layers(readout) if readout.reads(name)]
         return [name for name in self.layer_names if name in reading]
 
-    def needed(self, **options: Any) -> frozenset[Need]:
-        """What of a run the method reads with these options."""
-        return self.needs
+    def _chosen(self, layer: Layer | Sequence[Layer] | None) -> dict[str, nn.Module]:
+        """The layers by name, in execution order."""
+        modules = self.adapter.attention_layers()
+        return {name: modules[name] for name in select_layers(self.adapter, layer)}
 
     @abstractmethod
     def _maps(self, run: Run, target: Target, *, flow: bool) -> Tensor:

@@ -22,6 +22,9 @@ class Reader(Protocol):
     def layers_kept(self, readout: Readout, flow: bool, **options: Any) -> list[str]:
         """The layers that it reads with these options."""
 
+    def layers_given(self, readout: Readout, flow: bool) -> list[str]:
+        """The places whose tokens it reads."""
+
 
 def start(
     readers: Sequence[tuple[Reader, Mapping[str, Any]]],
@@ -48,12 +51,15 @@ def start(
     def layers(readout: Readout) -> set[str]:
         return {name for method, options in readers for name in method.layers_kept(readout, flow, **options)}
 
+    def given(readout: Readout) -> set[str]:
+        return {name for method, _ in readers for name in method.layers_given(readout, flow)}
+
     readout = None
     if target is not None and not target.reads_scores:
         needs |= {OUTPUTS}
         with untouched(adapter):
             readout = readout_of(adapter, call, target)
-    return Run(adapter, call, needs, layers=layers, readout=readout, once=once)
+    return Run(adapter, call, needs, layers=layers, readout=readout, given=given, once=once)
 
 
 def maps_of_targets(

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ..access import Adapter
+from ..access import Adapter, Readout
 from ..capture import Need
 from ..facts import Facts
 from .options import parameters_of
@@ -44,6 +44,14 @@ class Stated:
 
     def has_convergence_delta(self) -> bool:
         return False
+
+    def needed(self, **options: Any) -> frozenset[Need]:
+        """What of a run the method reads with these options."""
+        return self.needs
+
+    def layers_given(self, readout: Readout, flow: bool) -> list[str]:
+        """The places whose tokens it reads: what attention layers are given, and what other modules give."""
+        return []
 
     @classmethod
     def get_name(cls) -> str:

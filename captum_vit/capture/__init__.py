@@ -1,9 +1,12 @@
 """The only code that touches a running model; it leaves every model as it found it."""
 
 from .examine import placed_layout
+from .given import Given
 from .inputs import Inputs
 from .needs import (
     ATTENTION,
+    GIVEN,
+    GIVEN_GRADIENTS,
     GRADIENTS,
     HELD_GRADIENTS,
     OUTPUTS,
@@ -21,6 +24,8 @@ from .untouched import untouched
 
 __all__ = [
     "ATTENTION",
+    "GIVEN",
+    "GIVEN_GRADIENTS",
     "GRADIENTS",
     "HELD_GRADIENTS",
     "OUTPUTS",
@@ -29,6 +34,7 @@ __all__ = [
     "TOKEN_GRADIENTS",
     "VALUES",
     "Found",
+    "Given",
     "Inputs",
     "Need",
     "Reduction",

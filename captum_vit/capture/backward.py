@@ -10,12 +10,12 @@ from ..targets import Target, as_target
 from .forward import Forward, check_reached, filled
 from .inputs import Inputs
 from .keeping import Keeping
-from .needs import GRADIENTS, HELD_GRADIENTS, OUTPUTS, TOKEN_GRADIENTS, TOKENS, Need
+from .needs import GIVEN_GRADIENTS, GRADIENTS, HELD_GRADIENTS, OUTPUTS, TOKEN_GRADIENTS, TOKENS, Need
 from .replay import replayed_gradients
 from .untouched import untouched
 
 T = TypeVar("T")
-KINDS = frozenset({GRADIENTS, HELD_GRADIENTS, TOKEN_GRADIENTS})  # ways back through one graph
+KINDS = frozenset({GRADIENTS, HELD_GRADIENTS, TOKEN_GRADIENTS, GIVEN_GRADIENTS})  # ways back through one graph
 
 
 class Backward:
@@ -68,6 +68,24 @@ class Backward:
             return filled(forward.streams, dict(zip(streams, found, strict=True)))
 
         return self._newest(TOKEN_GRADIENTS, target, {TOKEN_GRADIENTS, TOKENS}, compute)
+
+    def given_gradients(self, target: Any) -> dict[str, Tensor]:
+        """dy/da at each place a of `given`, (B, N, D), in the order of its `values`, of what passes that place alone.
+
+        0 at an attention pool that the score does not depend on.
+
+        Raises:
+            UnsupportedModelError: no gradient reaches one of them.
+        """
+        target = as_target(target)
+
+        def compute(forward: Forward, retain: bool) -> dict[str, Tensor]:
+            places = {name: given.tokens for name, given in forward.given.items()}
+            found = dict(zip(places, forward.gradients(target, list(places.values()), retain=retain), strict=True))
+            check_reached(self.adapter, found, list(places))
+            return {name: forward.given[name].arranged(g) for name, g in filled(places, found).items()}
+
+        return self._newest(GIVEN_GRADIENTS, target, {GIVEN_GRADIENTS}, compute)
 
     def held_gradients(self, target: Any, names: Collection[str] | None = None) -> dict[str, Tensor]:
         """As `gradients`, with the input of every attention layer held constant: through skip connections and MLPs.

@@ -16,6 +16,7 @@ from ..access.kinds import why_no_gradient
 from ..errors import UnsupportedModelError
 from ..targets import Output, Target
 from ..targets.base import check_attached
+from .given import Given, GivenTokens
 from .inputs import Inputs
 from .interrupts import INTERRUPTS
 from .listeners import Watch
@@ -35,7 +36,7 @@ class HookEditedError(Exception):
 class Forward:
     """What a forward gave and kept, and where it has a graph, the gradients.
 
-    streams: the token stream by attention layer, if it was asked for.
+    streams: the token stream by attention layer, if it was asked for.  given: the tokens at other places.
     """
 
     adapter: Adapter
@@ -44,6 +45,7 @@ class Forward:
     kept: Kept
     valve: Valve
     streams: dict[str, Tensor]
+    given: dict[str, Given]
 
     @property
     def calls(self) -> dict[str, AttentionCall]:
@@ -135,8 +137,9 @@ def run_forward(
         raise UnsupportedModelError(reason)
     tap = tap or ForwardTap(adapter, inputs, readout, keep, graph, place)
     stream = Streams(adapter, lambda: tap.active, graph) if streams else None
+    given = GivenTokens(tap, keep.given)
     watch = Watch(watched, lambda: tap.active)
-    listeners: list[Listen] = [watch.listen, partial(_hold_constant, tap, constant)]
+    listeners: list[Listen] = [watch.listen, given.listen, partial(_hold_constant, tap, constant)]
     listeners += [] if stream is None else [stream.listen]
     listeners += [] if also is None else [partial(also, tap)]
     with torch.enable_grad() if graph else torch.no_grad(), _listening(tap, listeners):
@@ -152,7 +155,7 @@ def run_forward(
     if watch.edited:
         raise HookEditedError(type(watch.edited[0]).__name__)
     output = Output(raw, scores, adapter.headless)
-    return Forward(adapter, output, tap.layout, tap.kept, tap.valve, stream.tokens() if stream else {})
+    return Forward(adapter, output, tap.layout, tap.kept, tap.valve, stream.tokens() if stream else {}, given.found())
 
 
 @contextmanager

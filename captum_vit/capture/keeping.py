@@ -9,6 +9,8 @@ from .inputs import Inputs
 from .listeners import foreign_hooks
 from .needs import (
     ATTENTION,
+    GIVEN,
+    GIVEN_GRADIENTS,
     GRADIENTS,
     HELD_GRADIENTS,
     OUTPUTS,
@@ -35,12 +37,18 @@ class Keeping:
     """
 
     def __init__(
-        self, adapter: Adapter, inputs: Inputs, needs: Collection[Need], layers: Layers | None, readout: Readout | None
+        self,
+        adapter: Adapter,
+        inputs: Inputs,
+        needs: Collection[Need],
+        layers: Layers | None,
+        readout: Readout | None,
+        given: Layers | None = None,
     ) -> None:
         self.adapter, self.inputs = adapter, inputs
         self.listened = foreign_hooks(adapter.model)
         self.needs, self.may_replay = frozenset(needs), True
-        self._layers, self._readout = layers, readout
+        self._layers, self._readout, self._given = layers, readout, given
         self._edited = False
         self._examined: Examined | None = None
         self._forward: Forward | None = None
@@ -57,6 +65,11 @@ class Keeping:
     def layers(self) -> list[str]:
         """The attention layers that are kept, in execution order."""
         return self._layers_for(self.readout)
+
+    @property
+    def given(self) -> list[str]:
+        """The places of which the tokens are kept where these are asked for."""
+        return self._given_for(self.readout)
 
     @property
     def replays(self) -> bool:
@@ -84,7 +97,7 @@ class Keeping:
 
     def spend(self) -> None:
         """Note that the graph has gone with a backward."""
-        self._has -= {GRADIENTS, TOKEN_GRADIENTS}
+        self._has -= {GRADIENTS, TOKEN_GRADIENTS, GIVEN_GRADIENTS}
 
     @property
     def _expected(self) -> Readout:
@@ -103,13 +116,22 @@ class Keeping:
         wanted = None if self._layers is None else self._layers(readout)
         return [name for name in self.adapter.attention_layers() if wanted is None or name in wanted]
 
+    def _given_for(self, readout: Readout) -> list[str]:
+        return self._layers_for(readout) if self._given is None else list(self._given(readout))
+
     def _run(self, needs: frozenset[Need]) -> tuple[Forward, frozenset[Need]]:
         """One forward, and what can be answered from it."""
         readout = self._expected
         replay = HELD_GRADIENTS in needs and self.replays
-        graph = bool(needs & {GRADIENTS, TOKEN_GRADIENTS}) or (HELD_GRADIENTS in needs and not replay)
+        starts = bool(needs & {GRADIENTS, TOKEN_GRADIENTS}) or (HELD_GRADIENTS in needs and not replay)
+        graph = starts or GIVEN_GRADIENTS in needs
         keep = Keep(
-            self._layers_for(readout), needs, replay, tail=bool(self.listened) or bool(needs & {OUTPUTS, TOKENS})
+            self._layers_for(readout),
+            needs,
+            replay,
+            tail=bool(self.listened) or bool(needs & {OUTPUTS, TOKENS}),
+            given=self._given_for(readout) if needs & {GIVEN, GIVEN_GRADIENTS} else (),
+            starts=starts,
         )
         with untouched(self.adapter):
             known = self._known()
@@ -125,4 +147,5 @@ class Keeping:
             )
             compare(self.adapter, self.inputs, forward.output.scores, known)
         has = needs | ({READ_ATTENTION} if ATTENTION in needs else set())
-        return forward, has | {ATTENTION, READ_ATTENTION, VALUES, GRADIENTS} if graph else has
+        has |= {GIVEN} if GIVEN_GRADIENTS in needs else set()
+        return forward, has | {ATTENTION, READ_ATTENTION, VALUES, GRADIENTS} if starts else has

@@ -16,3 +16,5 @@ HELD_GRADIENTS = "gradients with the attention held constant"
 OUTPUTS = "the model's own output, whole"  # without it, what follows the last attention is computed for what is read
 TOKENS = "tokens"  # the token stream before the first block and after each
 TOKEN_GRADIENTS = "gradients at the tokens"
+GIVEN = "what attention layers are given"  # or other modules give
+GIVEN_GRADIENTS = "gradients at what attention layers are given"

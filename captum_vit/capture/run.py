@@ -12,9 +12,10 @@ from ..access import Adapter, AttentionCall, Readout, TokenLayout
 from ..access.outputs import told_of
 from .backward import Backward
 from .examine import Examined
+from .given import Given
 from .inputs import Inputs
 from .keeping import Keeping, Layers
-from .needs import OUTPUTS, TOKENS, Need
+from .needs import GIVEN, OUTPUTS, TOKENS, Need
 from .untouched import untouched
 
 T = TypeVar("T")
@@ -37,6 +38,8 @@ class Run(Backward, AbstractContextManager["Run"]):
             here can be asked for all the same, and costs another forward.
         layers: of which attention layers, a function of the readout; by default of all.
         readout: the tokens that the score is read from; by default as the adapter declares, or measured.
+        given: the places whose tokens `given` and `given_gradients` tell, a function of the readout: an attention layer
+            stands for what it is given, any other module, by name, for what it gives; by default `layers`.
         once: whether each kind of gradient is asked for one target only, so that the graph goes with it.
     """
 
@@ -48,9 +51,10 @@ class Run(Backward, AbstractContextManager["Run"]):
         *,
         layers: Layers | None = None,
         readout: Readout | None = None,
+        given: Layers | None = None,
         once: bool = False,
     ) -> None:
-        super().__init__(Keeping(adapter, inputs, needs, layers, readout), once)
+        super().__init__(Keeping(adapter, inputs, needs, layers, readout, given), once)
         self._visit = ExitStack()
 
     def __enter__(self) -> "Run":
@@ -107,6 +111,10 @@ class Run(Backward, AbstractContextManager["Run"]):
     def tokens(self) -> dict[str, Tensor]:
         """The token stream after the block of each attention layer, (B, N, D); under "embedding" before the first."""
         return {name: stream.detach() for name, stream in self.kept.forward({TOKENS}).streams.items()}
+
+    def given(self) -> dict[str, Given]:
+        """The tokens that attention layers are given, and that other modules give, in execution order."""
+        return self.kept.forward({GIVEN}).given
 
     def score(self, images: Tensor) -> Tensor:
         """The scores of other images, as a perturbation method asks for: one plain forward."""

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..access import AttentionCall, Computed
@@ -23,8 +24,9 @@ class Shelf:
         """A copy of `x`."""
         room = self._room.setdefault((x.shape, x.dtype, x.device), [])
         if not room:
-            room.extend(x.new_empty(self.layers, *x.shape))
-        return room.pop(0).copy_(x)
+            room.extend(torch.empty(self.layers, *x.shape, dtype=x.dtype, device=x.device))
+        with torch.no_grad():  # what is kept of a part of the forward that has no graph
+            return room.pop(0).copy_(x)
 
     def put_call(self, call: AttentionCall, *fields: str) -> AttentionCall:
         """The call with copies of these tensors alone; the others are emptied."""

@@ -50,12 +50,16 @@ class Keep:
 
     layers: the names of those that are kept.  needs: what of them.  replay: what a replay needs of all layers.
     tail: whether all tokens count after the last attention, as where somebody listens there.
+    given: places whose tokens are kept, by name: the input of an attention layer, the output of another module.
+    starts: whether a graph may begin at the output of each kept layer, and not only at what is given.
     """
 
     layers: Collection[str]
     needs: frozenset[Need] = frozenset()
     replay: bool = False
     tail: bool = False
+    given: Collection[str] = ()
+    starts: bool = True
 
     @property
     def reductions(self) -> list[Reduction]:
@@ -73,9 +77,13 @@ class Keep:
 
 @dataclass
 class Kept:
-    """What a forward kept: calls and reductions by layer, and what linear layers gave for the prefix."""
+    """What a forward kept: calls and reductions by layer, and what linear layers gave for the prefix.
+
+    layouts: how the tokens lie in each attention layer that was seen.
+    """
 
     calls: dict[str, AttentionCall] = field(default_factory=dict)
+    layouts: dict[str, LayerLayout] = field(default_factory=dict)
     reduced: dict[Reduction, dict[str, Any]] = field(default_factory=dict)
     linears: KnownRows | None = None
 
@@ -148,15 +156,16 @@ class ForwardTap(Tap):
         with torch.enable_grad():  # a layer that computes its attention in steps may stand under a no_grad of its owner
             # of cross-attention the values are how the tokens reach the score: they stay in the graph
             out = run(self.valve) if call.layout.cross else self.valve(run(_as_it_is))
-            wanted = call.name in self.keep.layers and not out.requires_grad
+            wanted = self.keep.starts and call.name in self.keep.layers and not out.requires_grad
             return out.detach().requires_grad_() if wanted else out
 
     def _keep(self, call: AttentionCall) -> None:
+        self.kept.layouts[call.name] = call.layout
         if call.name in self.keep.layers and self.keep.reductions:
             with torch.no_grad():
                 for reduction in self.keep.reductions:
                     self.kept.reduced.setdefault(reduction, {})[call.name] = reduction(call)
-        if self.graph:
+        if self.graph and (self.keep.starts or call.out.requires_grad):
             self.kept.calls[call.name] = call  # its tensors are held by the graph
         elif fields := self.keep.fields(call.name):
             if self.readout is not None and self.readout.only_prefix:

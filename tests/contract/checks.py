@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from captum_vit.attr import ViTAttribution, start
 from captum_vit.attr.base import ENTRIES
 from captum_vit.attr.options import parameters_of
-from captum_vit.capture import GRADIENTS, HELD_GRADIENTS, TOKEN_GRADIENTS, TOKENS, Inputs, Run
+from captum_vit.capture import GIVEN, GIVEN_GRADIENTS, GRADIENTS, HELD_GRADIENTS, TOKEN_GRADIENTS, TOKENS, Inputs, Run
 from captum_vit.targets import Contrast, as_target
 from tests.helpers import images, timm_vit
 
@@ -182,6 +182,12 @@ class Asking:
     def gradients(self, *args: Any, **kwargs: Any) -> Any:
         return self._ask(GRADIENTS, "gradients", *args, **kwargs)
 
+    def given(self) -> Any:
+        return self._ask(GIVEN, "given")
+
+    def given_gradients(self, *args: Any, **kwargs: Any) -> Any:
+        return self._ask(GIVEN_GRADIENTS, "given_gradients", *args, **kwargs)
+
     def token_gradients(self, *args: Any, **kwargs: Any) -> Any:
         return self._ask(TOKEN_GRADIENTS, "token_gradients", *args, **kwargs)
 
@@ -218,7 +224,9 @@ def check_needs(method: Method) -> None:
 
 def check_graph(method: Method) -> None:
     for run, _, _ in readings(method):
-        gradients = bool(run.asked & {GRADIENTS, TOKEN_GRADIENTS}) or (HELD_GRADIENTS in run.asked and not run.replays)
+        gradients = bool(run.asked & {GRADIENTS, TOKEN_GRADIENTS, GIVEN_GRADIENTS}) or (
+            HELD_GRADIENTS in run.asked and not run.replays
+        )
         assert gradients or run.outputs.grad_fn is None, "has a graph built, and reads no gradient"
 
 
