@@ -18,11 +18,12 @@ from ..access import Adapter, Readout, TokenLayout, adapt
 from ..errors import TokenLayoutError, UnsupportedModelError
 from .inputs import Inputs
 from .listeners import foreign_hooks, without_hooks
-from .others import NOBODY, Hands, hands_in, model_state
+from .others import NOBODY, Hands, hands_in, innermost, model_state
 from .place import WHOLE, Place
 from .ramps import seen_place
 from .stem import check_places
 from .trunk import tokens_stay
+from .unnamed import check_named
 from .untouched import untouched
 
 NAMED = 3  # of those who had a hand in a model, in a refusal
@@ -86,6 +87,8 @@ def _found(adapter: Adapter, inputs: Inputs, edited: bool) -> Examined:
     subject.prepare(inputs.images, inputs.kwargs)
     with _named(hands):
         place = WHOLE if adapter.measured else seen_place(subject, inputs)
+        if hands.own and not adapter.measured and adapter.gap is None:
+            check_named(subject, innermost(subject).model, inputs, place)
         if adapter.gap is None and not adapter.mixes_before:
             check_places(subject, inputs, place)
         intact = adapter.gap is not None or tokens_stay(subject, inputs, place)

@@ -106,16 +106,16 @@ def _common(one: str, other: str) -> str:
     return ".".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], parts))
 
 
-def watch(model: nn.Module, images: Tensor, kwargs: dict[str, Any]) -> tuple[Finder, Any]:
-    """A forward of the model, and its output."""
-    finder = Finder(len(images))
+def watch(model: nn.Module, batch: int, run: Callable[[], Any]) -> tuple[Finder, Any]:
+    """A forward of the model, of so many images, and its output."""
+    finder = Finder(batch)
     with ExitStack() as stack:
         for name, module in model.named_modules():
             stack.callback(module.register_forward_pre_hook(_enter(finder, name)).remove)
             stack.callback(module.register_forward_hook(_leave(finder, name), always_call=True).remove)
         stack.enter_context(torch.enable_grad())
         stack.enter_context(finder)
-        output = model(images, **kwargs)
+        output = run()
     return finder, output
 
 

@@ -40,7 +40,7 @@ def hands_in(adapter: Adapter, *, edited: bool) -> Hands:
     found, unseen = [], []
     if adapter.vit is not adapter.model:
         found.append(f"{type(adapter.model).__name__} owns the ViT")
-    kind = type(_innermost(adapter))
+    kind = type(innermost(adapter))
     own = not kind.__module__.startswith(LIBRARIES)
     if own:
         known = f"{kind.__name__} is no adapter of a library"
@@ -63,8 +63,9 @@ def hands_in(adapter: Adapter, *, edited: bool) -> Hands:
     return Hands(tuple(dict.fromkeys([*found, *unseen])), bool(unseen), own)
 
 
-def _innermost(adapter: Any) -> Any:
-    return _innermost(adapter.inner) if hasattr(adapter, "inner") else adapter
+def innermost(adapter: Any) -> Any:
+    """The adapter of the ViT itself, without those of modules around it."""
+    return innermost(adapter.inner) if hasattr(adapter, "inner") else adapter
 
 
 def _replaced(module: nn.Module) -> list[str]:

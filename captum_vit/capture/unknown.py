@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import pairwise, product
 from typing import Any
 
@@ -58,7 +59,7 @@ class Found(Adapter):
             with torch.inference_mode(False), torch.enable_grad():
                 images = images.clone().requires_grad_()
                 try:
-                    seen = watch(self.model, images.clone(), {})
+                    seen = watch(self.model, 1, partial(self.model, images.clone()))
                 except CaptumViTError:
                     raise
                 except Exception as error:  # whatever a model raises for a size that it does not take
@@ -116,7 +117,7 @@ class Found(Adapter):
         kind = type(self.model).__name__
         with torch.inference_mode(False), torch.enable_grad():
             images = images.clone().requires_grad_()
-            finder, _ = watch(self.model, images.clone(), kwargs)
+            finder, _ = watch(self.model, 1, partial(self.model, images.clone(), **kwargs))
             first = first_of_tokens(finder, finder.events, kind)
             patches = patches_of(first.values, images, kind)
         prefix = self.attentions.tokens - self.attentions.patches
