@@ -58,7 +58,7 @@ class HFAdapter(Adapter):
         return self.readouts.get(type(self.hf).__name__) if unaltered(self.hf, "transformers", heads) else None
 
     @property
-    def first_block(self) -> nn.Module:
+    def first_block(self) -> nn.Module | None:
         return self.stack[0]
 
     @property

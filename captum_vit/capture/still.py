@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .softmaxes import DROPOUTS
 
+PERMUTED = {torch.multinomial, Tensor.multinomial}
 RANDOM = {torch.rand, torch.rand_like}
 
 
@@ -27,3 +28,19 @@ def still(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], run: Callab
     out = run(func, args, kwargs)
     # one number for each image decides whether a path is kept; numbers for tokens may decide where these go
     return out.fill_(0.5) if func in RANDOM and out.numel() == len(out) else out
+
+
+def in_own_order(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
+    """The numbers of all rows one after another, where each is drawn once at random; None of any other call.
+
+    A model that puts its tokens in such an order, as ViLT does, gives the same whatever it is, or is refused: its
+    scores are compared with those of a plain call.
+    """
+    if func not in PERMUTED:
+        return None
+    names = ("input", "num_samples", "replacement")
+    given = dict(zip(names, args, strict=False)) | dict(kwargs)
+    weights = given["input"]
+    if given.get("replacement") or weights.dim() != 1 or len(weights) != given["num_samples"] or not weights.all():
+        return None
+    return torch.arange(len(weights), device=weights.device)

@@ -23,6 +23,7 @@ from .. import ops
 from ..errors import LayerNotRecordedError
 from .scopes import CarriedError, Held, Scopes
 from .softmaxes import Product, of_heads
+from .still import PERMUTED, in_own_order
 
 KERNELS = (F.scaled_dot_product_attention, F.multi_head_attention_forward)
 _MULTI_HEAD = inspect.signature(F.multi_head_attention_forward)
@@ -53,6 +54,8 @@ class Tap(Scopes):
                 return self.multi_head(args, kwargs)
             if product is not None:
                 return self.computed_attention(product, func, args, kwargs)
+        if func in PERMUTED and (rows := in_own_order(func, args, kwargs)) is not None:
+            return rows
         out = self.linear(*args, **kwargs) if func is F.linear else self.other(func, args, kwargs)
         if self.scope and self.layer not in self.between_projections:
             self.softmaxes.note(func, args, kwargs, out)
