@@ -11,7 +11,7 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from .access import Adapter, AttentionCall, Readout, TokenLayout, adapt, register
-    from .attr import AGCAM, DAAM, AttentionRollout, GenericRelevance, GradientRollout, RawAttention
+    from .attr import AGCAM, DAAM, AttentionRollout, GenericRelevance, GradientRollout, LeGrad, RawAttention
     from .errors import CaptumViTError
     from .explanation.explaining import Explainer, explain
     from .explanation.explanation import Explanation
@@ -36,6 +36,7 @@ _HOMES = {
     "GenericRelevance": "attr",
     "GradientRollout": "attr",
     "Inspection": "inspection",
+    "LeGrad": "attr",
     "Preprocessing": "preprocessing",
     "RawAttention": "attr",
     "Readout": "access",
@@ -74,6 +75,7 @@ __all__ = [
     "GenericRelevance",
     "GradientRollout",
     "Inspection",
+    "LeGrad",
     "Preprocessing",
     "RawAttention",
     "Readout",

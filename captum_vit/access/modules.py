@@ -68,7 +68,7 @@ class LayerAccess(ABC):
         of the stream goes on as the block before left it. By default the entry of a list or sequence of modules that
         the layer is, or stands in.
         """
-        modules = dict(self.model.named_modules())
+        modules = dict(self.model.named_modules(remove_duplicate=False))  # one may go by several names
         found = {}
         for name in self.attention_layers():
             parts = name.split(".")

@@ -5,6 +5,7 @@ from .base import ViTAttribution
 from .daam import DAAM
 from .finding import METHODS, find_method
 from .generic_relevance import GenericRelevance
+from .legrad import LeGrad
 from .raw_attention import RawAttention
 from .rollout import AttentionRollout, GradientRollout
 from .starting import start
@@ -16,6 +17,7 @@ __all__ = [
     "AttentionRollout",
     "GenericRelevance",
     "GradientRollout",
+    "LeGrad",
     "RawAttention",
     "ViTAttribution",
     "find_method",

@@ -10,7 +10,7 @@ ELSEWHERE = {
     ),
     "nearest are gradient_rollout, which weighs attention by its gradient and multiplies the layers, and agcam, which "
     "adds them up": (
-        "legrad chefer chefer1 cheferetal transformerattribution transformerexplainability tattr "
+        "chefer chefer1 cheferetal transformerattribution transformerexplainability tattr "
         "transformerinterpretability relevancemaps attentiontimesgradient gradattention gradientattention "
         "attngrad gradattn attcat attentioncam"
     ),

@@ -10,12 +10,24 @@ from ..targets import Target, as_target
 from .forward import Forward, check_reached, filled
 from .inputs import Inputs
 from .keeping import Keeping
-from .needs import GIVEN_GRADIENTS, GRADIENTS, HELD_GRADIENTS, OUTPUTS, TOKEN_GRADIENTS, TOKENS, Need
+from .needs import (
+    GIVEN_GRADIENTS,
+    GRADIENTS,
+    HELD_GRADIENTS,
+    LAYER_GRADIENTS,
+    MEAN_LAYER_GRADIENTS,
+    OUTPUTS,
+    TOKEN_GRADIENTS,
+    TOKENS,
+    Need,
+)
 from .replay import replayed_gradients
 from .untouched import untouched
 
 T = TypeVar("T")
-KINDS = frozenset({GRADIENTS, HELD_GRADIENTS, TOKEN_GRADIENTS, GIVEN_GRADIENTS})  # ways back through one graph
+# ways back through one graph; of these a replay does without it
+KINDS = frozenset({GRADIENTS, HELD_GRADIENTS, TOKEN_GRADIENTS, GIVEN_GRADIENTS, LAYER_GRADIENTS, MEAN_LAYER_GRADIENTS})
+REPLAYED = frozenset({HELD_GRADIENTS, LAYER_GRADIENTS})
 
 
 class Backward:
@@ -131,7 +143,7 @@ class Backward:
             return known[1]
         self._gradients.pop(kind, None)  # before the next ones are there
         asked = {other for other, (of, _) in self._gradients.items() if of is target} | {kind}
-        ways = KINDS - {HELD_GRADIENTS} if self.kept.replays else KINDS
+        ways = KINDS - REPLAYED if self.kept.replays else KINDS
         retain = not self.once or bool(self.kept.needs & ways - asked)
         with untouched(self.adapter):
             found = compute(self.kept.forward(needs | _read(target)), retain)

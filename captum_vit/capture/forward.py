@@ -109,6 +109,7 @@ def run_forward(
     *,
     graph: bool = False,
     streams: bool = False,
+    rooted: bool = True,
     watched: Iterable[nn.Module] = (),
     constant: Iterable[nn.Module] = (),
     place: Place = WHOLE,
@@ -123,6 +124,7 @@ def run_forward(
         keep: what is kept.
         graph: whether gradients can be taken, from the first of the kept layers on.
         streams: whether the token streams are kept.
+        rooted: whether the graph begins at the first of them, if there is one.
         watched: modules with hooks of others, which must only listen.
         constant: modules whose outputs count as constants on the way back.
         place: where the tokens lie on the images.
@@ -136,7 +138,7 @@ def run_forward(
     if graph and (reason := why_no_gradient(adapter.model, surely=True)):
         raise UnsupportedModelError(reason)
     tap = tap or ForwardTap(adapter, inputs, readout, keep, graph, place)
-    stream = Streams(adapter, lambda: tap.active, graph) if streams else None
+    stream = Streams(adapter, lambda: tap.active, graph, rooted) if streams else None
     given = GivenTokens(tap, keep.given)
     watch = Watch(watched, lambda: tap.active)
     listeners: list[Listen] = [watch.listen, given.listen, partial(_hold_constant, tap, constant)]

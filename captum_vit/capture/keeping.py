@@ -13,6 +13,8 @@ from .needs import (
     GIVEN_GRADIENTS,
     GRADIENTS,
     HELD_GRADIENTS,
+    LAYER_GRADIENTS,
+    MEAN_LAYER_GRADIENTS,
     OUTPUTS,
     READ_ATTENTION,
     TOKEN_GRADIENTS,
@@ -97,7 +99,7 @@ class Keeping:
 
     def spend(self) -> None:
         """Note that the graph has gone with a backward."""
-        self._has -= {GRADIENTS, TOKEN_GRADIENTS, GIVEN_GRADIENTS}
+        self._has -= {GRADIENTS, TOKEN_GRADIENTS, GIVEN_GRADIENTS, LAYER_GRADIENTS, MEAN_LAYER_GRADIENTS}
 
     @property
     def _expected(self) -> Readout:
@@ -122,16 +124,23 @@ class Keeping:
     def _run(self, needs: frozenset[Need]) -> tuple[Forward, frozenset[Need]]:
         """One forward, and what can be answered from it."""
         readout = self._expected
-        replay = HELD_GRADIENTS in needs and self.replays
+        replay = bool(needs & {HELD_GRADIENTS, LAYER_GRADIENTS}) and self.replays
+        by_layer = MEAN_LAYER_GRADIENTS in needs or (LAYER_GRADIENTS in needs and not replay)
+        # an attention pool shows what each layer's tokens give by its own attention: no block has a part in that
+        in_blocks = MEAN_LAYER_GRADIENTS in needs or (by_layer and not readout.latents)
         starts = bool(needs & {GRADIENTS, TOKEN_GRADIENTS}) or (HELD_GRADIENTS in needs and not replay)
-        graph = starts or GIVEN_GRADIENTS in needs
+        starts |= in_blocks and GIVEN_GRADIENTS in needs
+        apart = in_blocks and not starts
+        streams = by_layer or bool(needs & {TOKENS, TOKEN_GRADIENTS})
+        graph = starts or in_blocks or GIVEN_GRADIENTS in needs
         keep = Keep(
             self._layers_for(readout),
-            needs,
+            needs | ({VALUES} if in_blocks or LAYER_GRADIENTS in needs else set()),
             replay,
-            tail=bool(self.listened) or bool(needs & {OUTPUTS, TOKENS}),
+            tail=bool(self.listened) or streams or OUTPUTS in needs,
             given=self._given_for(readout) if needs & {GIVEN, GIVEN_GRADIENTS} else (),
             starts=starts,
+            apart=apart,
         )
         with untouched(self.adapter):
             known = self._known()
@@ -141,7 +150,8 @@ class Keeping:
                 readout,
                 keep,
                 graph=graph,
-                streams=bool(needs & {TOKENS, TOKEN_GRADIENTS}),
+                streams=streams,
+                rooted=TOKEN_GRADIENTS in needs,
                 watched=self.listened,
                 place=known.place,
             )

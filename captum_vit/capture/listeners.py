@@ -5,14 +5,17 @@ nothing, changes nothing: it is told from one that edits while the model runs.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from ..access import Adapter, adapt
+
 TABLES = ("_forward_hooks", "_forward_pre_hooks")
+BACKWARD = ("_backward_hooks", "_backward_pre_hooks")
 
 
 def foreign_hooks(model: nn.Module) -> list[nn.Module]:
@@ -67,19 +70,31 @@ class Watch:
         return first, compare
 
 
-def without_hooks(model: nn.Module) -> nn.Module:
-    """A copy of a module and all in it that shares every parameter and buffer, and has no forward hook but those of the
+def without_hooks(model: nn.Module, tables: Sequence[str] = (*TABLES, *BACKWARD)) -> nn.Module:
+    """A copy of a module and all in it that shares every parameter and buffer, and has no hook but those of the
     package that made it, which may collect hidden states by them."""
-    return _copied(model, {})
+    return _copied(model, tables, {})
 
 
-def _copied(module: nn.Module, known: dict[int, nn.Module]) -> nn.Module:
+def unheard(adapter: Adapter, *, listened: bool) -> Adapter:
+    """Access to a model that can run again with nobody hearing it.
+
+    listened: whether forward hooks of somebody else's are on it that only listen; those that edit are part of it.
+    """
+    model = adapter.model
+    if listened:
+        return adapt(without_hooks(model))
+    heard = any(getattr(module, table) for module in model.modules() for table in BACKWARD)
+    return adapt(without_hooks(model, BACKWARD)) if heard else adapter
+
+
+def _copied(module: nn.Module, tables: Sequence[str], known: dict[int, nn.Module]) -> nn.Module:
     if id(module) not in known:
         copy = known[id(module)] = object.__new__(type(module))
         copy.__dict__.update(module.__dict__)
-        children = {name: child and _copied(child, known) for name, child in module._modules.items()}
+        children = {name: child and _copied(child, tables, known) for name, child in module._modules.items()}
         copy.__dict__["_modules"] = children
-        for table in TABLES:
+        for table in tables:
             own = [(key, hook) for key, hook in list(getattr(module, table).items()) if _is_of(module, hook)]
             copy.__dict__[table] = OrderedDict(own)
     return known[id(module)]

@@ -18,3 +18,5 @@ TOKENS = "tokens"  # the token stream before the first block and after each
 TOKEN_GRADIENTS = "gradients at the tokens"
 GIVEN = "what attention layers are given"  # or other modules give
 GIVEN_GRADIENTS = "gradients at what attention layers are given"
+LAYER_GRADIENTS = "gradients of the score of each layer, read as the model reads its last"
+MEAN_LAYER_GRADIENTS = "gradients of the score of each layer, read as the mean of its tokens"

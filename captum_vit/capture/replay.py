@@ -9,14 +9,14 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor
 
-from ..access import Adapter, Readout, adapt
+from ..access import Adapter, Readout
 from ..errors import UnsupportedModelError
 from ..targets import Joined, Output, Target
 from ..targets.base import check_attached
+from .few import ReplayTap
 from .forward import Forward
 from .inputs import Inputs
-from .listeners import without_hooks
-from .taps import ReplayTap
+from .listeners import unheard
 from .untouched import untouched
 
 
@@ -41,20 +41,20 @@ def replayed_gradients(
         names: of attention layers.
         listened: whether somebody else's hooks are on the model, who must not hear a replay.
     """
-    adapter = adapt(without_hooks(forward.adapter.model)) if listened else forward.adapter
+    adapter = unheard(forward.adapter, listened=listened)
     tap = ReplayTap(adapter, inputs, forward.layout, forward.kept, names, len(targets))
     with untouched(adapter), torch.enable_grad():
-        with tap.listening(), tap.slicing():
+        with tap.listening(), tap.slicing(forward.layout.prefix):
             raw = inputs.run(adapter.model)
             output = Output(raw, inputs.scores(adapter, raw), adapter.headless)
-        _check_same(forward.output.scores.detach(), output.scores.detach(), adapter)
+        check_same(forward.output.scores.detach(), output.scores.detach(), adapter)
         score = Joined(targets).score(output) if len(targets) > 1 else targets[0].score(output)
         check_attached(score, output, targets[0])
         found = torch.autograd.grad(score.sum(), list(tap.outs.values()), allow_unused=True)
     return tap.outs, dict(zip(tap.outs, found, strict=True))
 
 
-def _check_same(scores: Tensor, again: Tensor, adapter: Adapter) -> None:
+def check_same(scores: Tensor, again: Tensor, adapter: Adapter) -> None:
     """The replay must give what the forward gave: else something is not seen, as a hook that writes by `.data`."""
     again = again[: len(scores)]
     difference = (again - scores).abs().max()

@@ -10,18 +10,18 @@ from torch import Tensor
 
 from ..access import Adapter, AttentionCall, Readout, TokenLayout
 from ..access.outputs import told_of
-from .backward import Backward
 from .examine import Examined
 from .given import Given
 from .inputs import Inputs
 from .keeping import Keeping, Layers
+from .layerwise import Layerwise
 from .needs import GIVEN, OUTPUTS, TOKENS, Need
 from .untouched import untouched
 
 T = TypeVar("T")
 
 
-class Run(Backward, AbstractContextManager["Run"]):
+class Run(Layerwise, AbstractContextManager["Run"]):
     """What a model computed for a batch of images; each part is computed at the first question, and kept.
 
     >>> run = Run(adapt(model), Inputs(images), needs={GRADIENTS})

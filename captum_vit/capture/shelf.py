@@ -1,5 +1,6 @@
 """Where what is kept of each layer lies while the model runs on."""
 
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
@@ -30,11 +31,17 @@ class Shelf:
 
     def put_call(self, call: AttentionCall, *fields: str) -> AttentionCall:
         """The call with copies of these tensors alone; the others are emptied."""
-        empty = call.out.new_empty(0)
-        kept: dict[str, Any] = {
-            name: self.put(getattr(call, name)) if name in fields else empty for name in ("q", "k", "v", "out")
-        }
-        if call.computed is not None and "q" in fields:
-            weights = call.computed.weights
-            kept["computed"] = Computed(self.put(call.computed.scores), None if weights is None else self.put(weights))
-        return replace(call, **kept)
+        return part_of(call, fields, self.put)
+
+
+def part_of(call: AttentionCall, fields: Collection[str], copy: Callable[[Tensor], Tensor]) -> AttentionCall:
+    """The call with copies of these tensors alone; the others are emptied."""
+    empty = call.out.new_empty(0)
+    kept: dict[str, Any] = {
+        name: copy(getattr(call, name)) if name in fields else empty for name in ("q", "k", "v", "out")
+    }
+    if call.computed is not None:
+        scores, weights = call.computed.scores, call.computed.weights
+        copied = Computed(copy(scores), None if weights is None else copy(weights)) if "q" in fields else None
+        kept["computed"] = copied
+    return replace(call, **kept)

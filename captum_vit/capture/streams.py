@@ -19,11 +19,12 @@ class Streams:
     Args:
         adapter: whose `blocks` give the stream.
         active: whether the forward that runs is the one that is listened to.
-        graph: whether the streams are part of a graph; it then begins before the first block.
+        graph: whether the streams are part of a graph.
+        rooted: whether that begins before the first block.
     """
 
-    def __init__(self, adapter: Adapter, active: Callable[[], bool], graph: bool) -> None:
-        self.adapter, self.active, self.graph = adapter, active, graph
+    def __init__(self, adapter: Adapter, active: Callable[[], bool], graph: bool, rooted: bool = True) -> None:
+        self.adapter, self.active, self.graph, self.rooted = adapter, active, graph, graph and rooted
         self.found: dict[nn.Module | str, Tensor] = {}
         self._versions: dict[nn.Module | str, int] = {}
         blocks = adapter.blocks()
@@ -58,7 +59,7 @@ class Streams:
         if not args or not isinstance(stream := self.adapter.stream(args), Tensor):
             raise UnsupportedModelError(f"the first block, {type(module).__name__}, is called without a token stream")
         given = stream
-        if self.graph and not stream.requires_grad:
+        if self.rooted and not stream.requires_grad:
             stream = stream.detach().requires_grad_()
         self._put(EMBEDDED, stream)
         return tuple(stream if part is given else part for part in args), kwargs
@@ -73,3 +74,21 @@ class Streams:
     def _put(self, key: nn.Module | str, stream: Tensor) -> None:
         self.found[key] = stream if self.graph else self._shelf.put(stream)
         self._versions[key] = stream._version
+
+
+def with_stream(adapter: Adapter, output: Any, stream: Tensor) -> Any:
+    """What a block gave, with another token stream in it.
+
+    Raises:
+        UnsupportedModelError: the stream stands where nothing can be put in its place.
+    """
+    given = adapter.stream(output)
+    if output is given:
+        return stream
+    if type(output) in (tuple, list):
+        return type(output)(stream if part is given else part for part in output)
+    if isinstance(output, dict):
+        return type(output)({key: stream if part is given else part for key, part in output.items()})
+    raise UnsupportedModelError(
+        f"a block gives its token stream in a {type(output).__name__}, whose parts stay as they are"
+    )

@@ -1,22 +1,20 @@
-"""What is done with the attention of a running model: kept, made part of a graph, or answered from an earlier run."""
+"""What is done with the attention of a running model: kept, or made part of a graph."""
 
-import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..access import Adapter, AttentionCall, LayerLayout, Readout, TokenLayout
-from ..errors import TokenLayoutError, UnsupportedModelError
+from ..access import Adapter, AttentionCall, LayerLayout, Readout
+from ..errors import UnsupportedModelError
 from .inputs import Inputs
 from .linears import KnownRows, on_prefix
 from .needs import ATTENTION, READ_ATTENTION, VALUES, Need, Reduction
 from .place import WHOLE, Place
 from .scopes import Attention
-from .shelf import Shelf
+from .shelf import Shelf, part_of
 from .tap import Tap
 
 
@@ -52,6 +50,8 @@ class Keep:
     tail: whether all tokens count after the last attention, as where somebody listens there.
     given: places whose tokens are kept, by name: the input of an attention layer, the output of another module.
     starts: whether a graph may begin at the output of each kept layer, and not only at what is given.
+    apart: whether gradients are taken from the stream after a block to the attention in it alone, so that the attention
+        itself needs no graph.
     """
 
     layers: Collection[str]
@@ -60,6 +60,7 @@ class Keep:
     tail: bool = False
     given: Collection[str] = ()
     starts: bool = True
+    apart: bool = False
 
     @property
     def reductions(self) -> list[Reduction]:
@@ -153,6 +154,10 @@ class ForwardTap(Tap):
 
     def _in_graph(self, call: AttentionCall, run: Attention) -> Tensor:
         """The output behind the valve, as the place where the gradient is taken."""
+        if self.keep.apart:
+            with torch.no_grad():
+                out = run(_as_it_is).detach()
+            return out.requires_grad_() if call.name in self.keep.layers and not call.layout.cross else out
         with torch.enable_grad():  # a layer that computes its attention in steps may stand under a no_grad of its owner
             # of cross-attention the values are how the tokens reach the score: they stay in the graph
             out = run(self.valve) if call.layout.cross else self.valve(run(_as_it_is))
@@ -165,7 +170,11 @@ class ForwardTap(Tap):
             with torch.no_grad():
                 for reduction in self.keep.reductions:
                     self.kept.reduced.setdefault(reduction, {})[call.name] = reduction(call)
-        if self.graph and (self.keep.starts or call.out.requires_grad):
+        if self.keep.apart:
+            leaf = call.name in self.keep.layers
+            kept = part_of(call, self.keep.fields(call.name) - ({"out"} if leaf else set()), _apart)
+            self.kept.calls[call.name] = replace(kept, out=call.out) if leaf else kept
+        elif self.graph and (self.keep.starts or call.out.requires_grad):
             self.kept.calls[call.name] = call  # its tensors are held by the graph
         elif fields := self.keep.fields(call.name):
             if self.readout is not None and self.readout.only_prefix:
@@ -174,97 +183,12 @@ class ForwardTap(Tap):
             self.kept.calls[call.name] = self.shelf.put_call(call, *fields)
 
 
-class ReplayTap(Tap):
-    """The prefix tokens alone, `copies` times over; attention and linear layers are answered from a forward."""
-
-    def __init__(
-        self,
-        adapter: Adapter,
-        inputs: Inputs,
-        layout: TokenLayout,
-        kept: Kept,
-        layers: Collection[str],
-        copies: int,
-    ) -> None:
-        super().__init__(adapter, inputs, layout.readout)
-        assert kept.linears is not None
-        self.recorded, self.full, self.leaves, self.copies = kept.calls, layout, layers, copies
-        self.linears = kept.linears.reader()
-        self.outs: dict[str, Tensor] = {}
-
-    def _set_layout(self, images: Tensor, arguments: Mapping[str, Any]) -> TokenLayout:
-        self._layout = self.full  # as in the forward: to ask the adapter again takes some milliseconds
-        return self._layout
-
-    def layer_layout(self, name: str, queries: int, keys: int) -> LayerLayout:
-        return self.recorded[name].layout
-
-    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        if torch.is_grad_enabled() or func is torch._C._set_grad_enabled:
-            return super().__torch_function__(func, types, args, kwargs)
-        with torch.enable_grad():
-            return super().__torch_function__(func, types, args, kwargs)
-
-    def other(self, func: Callable, args: tuple, kwargs: dict) -> Any:
-        return constant_parameters(func, args, kwargs)
-
-    def attend(self, call: AttentionCall, run: Attention) -> Tensor:
-        out = self._copied(self.recorded[call.name].out[:, :, : self.full.prefix].detach())
-        if call.name in self.leaves:
-            out = self.outs[call.name] = out.requires_grad_()
-        return out
-
-    def linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        if self.linears.knows(weight) and input.dim() == 3 and input.shape[1] == self.full.prefix:
-            return self.linears.answer(input, weight, self.copies)
-        return super().linear(input, weight, bias)
-
-    def _copied(self, x: Tensor) -> Tensor:
-        return x if self.copies == 1 else x.repeat(self.copies, *([1] * (x.dim() - 1)))
-
-    @contextmanager
-    def slicing(self) -> Iterator[None]:
-        """Only the prefix tokens enter the blocks, and nothing of what else they are given for each patch."""
-        first = self.adapter.first_block
-        if first is None:
-            raise TypeError(f"{type(self.adapter).__name__} has no block that takes a part of the tokens")
-        with ExitStack() as stack:
-            for block, name in self.adapter.patch_arguments().items():
-                hook = block.register_forward_pre_hook(self._changed(name, _no_rows), with_kwargs=True)
-                stack.callback(hook.remove)
-            hook = first.register_forward_pre_hook(self._changed(None, self._prefix), with_kwargs=True)
-            stack.callback(hook.remove)
-            yield
-
-    def _prefix(self, tokens: Tensor) -> Tensor:
-        if tokens.shape[1] != self.full.tokens:
-            raise TokenLayoutError(f"expected {self.full.tokens} tokens at the first block, got {tokens.shape[1]}")
-        return self._copied(tokens[:, : self.full.prefix])
-
-    def _changed(self, name: str | None, change: Callable[[Any], Any]) -> Callable[..., tuple[tuple, dict] | None]:
-        """A hook that changes one argument of a module, by default the first."""
-
-        def hook(module: nn.Module, args: tuple, kwargs: dict | None = None) -> tuple[tuple, dict] | None:
-            if not self.active or kwargs is None:
-                return None
-            bound = inspect.signature(module.forward).bind(*args, **kwargs)
-            key = next(iter(bound.arguments)) if name is None else name
-            if bound.arguments.get(key) is not None:
-                bound.arguments[key] = change(bound.arguments[key])
-            elif key in bound.arguments.get("kwargs", {}):
-                bound.arguments["kwargs"][key] = change(bound.arguments["kwargs"][key])
-            return bound.args, bound.kwargs
-
-        return hook
-
-
 def _as_it_is(x: Tensor) -> Tensor:
     return x
 
 
-def _no_rows(x: Any) -> Any:
-    """Tensors (..., patches, d) without a patch."""
-    return tuple(map(_no_rows, x)) if isinstance(x, tuple) else x[..., :0, :]
+def _apart(x: Tensor) -> Tensor:
+    return x.detach().clone()
 
 
 def constant_parameters(func: Callable, args: tuple, kwargs: dict) -> Any:

@@ -15,12 +15,24 @@ from torch.overrides import TorchFunctionMode
 from captum_vit.attr import ViTAttribution, start
 from captum_vit.attr.base import ENTRIES
 from captum_vit.attr.options import parameters_of
-from captum_vit.capture import GIVEN, GIVEN_GRADIENTS, GRADIENTS, HELD_GRADIENTS, TOKEN_GRADIENTS, TOKENS, Inputs, Run
+from captum_vit.capture import (
+    GIVEN,
+    GIVEN_GRADIENTS,
+    GRADIENTS,
+    HELD_GRADIENTS,
+    LAYER_GRADIENTS,
+    MEAN_LAYER_GRADIENTS,
+    TOKEN_GRADIENTS,
+    TOKENS,
+    Inputs,
+    Run,
+)
 from captum_vit.targets import Contrast, as_target
 from tests.helpers import images, timm_vit
 
 Method = type[ViTAttribution]
 FACTS = {"name": str, "title": str, "unit": str, "class_specific": bool, "signed": bool}
+REPLAYED = {HELD_GRADIENTS, LAYER_GRADIENTS}  # where the score is read from prefix tokens
 UNITS = ("evidence", "attention")
 A, B = 1, 4  # two classes
 MODELS: dict[str, dict[str, Any]] = {"class token": {}, "mean of patches": {"global_pool": "avg", "fc_norm": True}}
@@ -197,6 +209,10 @@ class Asking:
     def held_gradients_of(self, *args: Any, **kwargs: Any) -> Any:
         return self._ask(HELD_GRADIENTS, "held_gradients_of", *args, **kwargs)
 
+    def layer_gradients(self, *args: Any, mean: bool = False) -> Any:
+        need = MEAN_LAYER_GRADIENTS if mean else LAYER_GRADIENTS
+        return self._ask(need, "layer_gradients", *args, mean=mean)
+
 
 def readings(method: Method) -> Iterator[tuple[Asking, ViTAttribution, dict[str, Any]]]:
     """Runs of the method alone, after it has read them."""
@@ -224,9 +240,8 @@ def check_needs(method: Method) -> None:
 
 def check_graph(method: Method) -> None:
     for run, _, _ in readings(method):
-        gradients = bool(run.asked & {GRADIENTS, TOKEN_GRADIENTS, GIVEN_GRADIENTS}) or (
-            HELD_GRADIENTS in run.asked and not run.replays
-        )
+        gradients = run.asked & {GRADIENTS, TOKEN_GRADIENTS, GIVEN_GRADIENTS, MEAN_LAYER_GRADIENTS}
+        gradients |= set() if run.replays else run.asked & REPLAYED
         assert gradients or run.outputs.grad_fn is None, "has a graph built, and reads no gradient"
 
 
@@ -265,7 +280,9 @@ def check_forwards(method: Method) -> None:
         ours, x = method(model(kind)), pictures()
         ours.attribute(x, target=A)  # the first time a model is looked at from all sides
         for options in variants(method):
-            replays = HELD_GRADIENTS in ours.needed(**options) and kind == "class token"
+            needed = ours.needed(**options)
+            replays = bool(needed & {LAYER_GRADIENTS, MEAN_LAYER_GRADIENTS})  # of the head
+            replays |= HELD_GRADIENTS in needed and kind == "class token"
             for entry in (ours.attribute, ours.attribute_flow):
                 with counted() as forwards:
                     entry(x, target=A, **options)

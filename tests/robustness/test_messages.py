@@ -264,11 +264,6 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[CaptumViTError], str]] = {
     ),
     "GradCAM++": (lambda: ask(method="GradCAM++"), OptionError, "no method 'GradCAM[+][+]' here: .*agcam"),
     "gradcam": (lambda: PIPE(PHOTO, method="gradcam"), OptionError, "no method 'gradcam' here: .*agcam"),
-    "LeGrad": (
-        lambda: planned(methods=["LeGrad"]),
-        OptionError,
-        "no method 'LeGrad' here: nearest are gradient_rollout",
-    ),
     "Chefer": (lambda: ask(method="Chefer et al."), OptionError, "here: nearest are gradient_rollout"),
     "LRP": (lambda: ask(method="LRP"), OptionError, "relevance is not led back .*gradient_rollout"),
     "attention flow": (lambda: ask(method="Attention Flow"), OptionError, "here: nearest is rollout"),
