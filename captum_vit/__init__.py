@@ -11,7 +11,18 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from .access import Adapter, AttentionCall, Readout, TokenLayout, adapt, register
-    from .attr import AGCAM, DAAM, AttentionRollout, GenericRelevance, GradientRollout, LeGrad, RawAttention
+    from .attr import (
+        AGCAM,
+        CPLRP,
+        DAAM,
+        AttentionRollout,
+        AttnLRP,
+        GenericRelevance,
+        GradientRollout,
+        LeGrad,
+        LibraGrad,
+        RawAttention,
+    )
     from .errors import CaptumViTError
     from .explanation.explaining import Explainer, explain
     from .explanation.explanation import Explanation
@@ -23,10 +34,12 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AGCAM": "attr",
+    "CPLRP": "attr",
     "DAAM": "attr",
     "Adapter": "access",
     "AttentionCall": "access",
     "AttentionRollout": "attr",
+    "AttnLRP": "attr",
     "CaptumViTError": "errors",
     "Explainer": "explanation.explaining",
     "Explanation": "explanation.explanation",
@@ -35,6 +48,7 @@ _HOMES = {
     "FeatureImportance": "targets",
     "GenericRelevance": "attr",
     "GradientRollout": "attr",
+    "LibraGrad": "attr",
     "Inspection": "inspection",
     "LeGrad": "attr",
     "Preprocessing": "preprocessing",
@@ -62,10 +76,12 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "AGCAM",
+    "CPLRP",
     "DAAM",
     "Adapter",
     "AttentionCall",
     "AttentionRollout",
+    "AttnLRP",
     "CaptumViTError",
     "Contrast",
     "Embedding",
@@ -76,6 +92,7 @@ __all__ = [
     "GradientRollout",
     "Inspection",
     "LeGrad",
+    "LibraGrad",
     "Preprocessing",
     "RawAttention",
     "Readout",

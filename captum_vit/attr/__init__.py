@@ -2,6 +2,7 @@
 
 from .agcam import AGCAM
 from .base import ViTAttribution
+from .conserving import CPLRP, AttnLRP, LibraGrad
 from .daam import DAAM
 from .finding import METHODS, find_method
 from .generic_relevance import GenericRelevance
@@ -12,12 +13,15 @@ from .starting import start
 
 __all__ = [
     "AGCAM",
+    "CPLRP",
     "DAAM",
     "METHODS",
     "AttentionRollout",
+    "AttnLRP",
     "GenericRelevance",
     "GradientRollout",
     "LeGrad",
+    "LibraGrad",
     "RawAttention",
     "ViTAttribution",
     "find_method",

@@ -14,7 +14,7 @@ from ..access import Layer, Readout, adapt, select_layers
 from ..capture import Inputs, Run
 from ..errors import InputError, LayerNotFoundError, OptionError, UnsupportedModelError, brief
 from ..targets import Classes, Target
-from .calls import Images, check_output_shape, checked_inputs, note_unusual, shape_maps
+from .calls import Images, check_output_shape, checked_inputs, note_unusual
 from .naming import named_target, several_targets
 from .options import check_options, with_options
 from .starting import maps_of_targets, start
@@ -164,12 +164,11 @@ class ViTAttribution(Stated, LayerAttribution):
         call = checked_inputs(self.adapter, inputs, additional_forward_args, forward_kwargs, output)
         if len(call.images) != 1:
             raise InputError(f"attribute_classes takes one image, got a batch of {len(call.images)}")
-        with start([(self, options)], call) as run:
+        with start([(reader := self.reader(output_shape), options)], call) as run:
             wanted = several_targets(targets, self.adapter, run.scores.shape[1])
             note_unusual(self.adapter, run, wanted[0])
-            found = maps_of_targets(self, options, run, wanted, flow=False)
-            maps = run.layout.to_grid(torch.cat(found))
-            return shape_maps(maps, run.layout, self.adapter, call.images, output_shape)
+            found = maps_of_targets(reader, options, run, wanted, flow=False)
+            return reader.shaped(torch.cat(found), run, output_shape)
 
     def layers_read(self, readout: Readout) -> list[str]:
         """The chosen layers in which the score is read; with those before them, if the method multiplies layers.
@@ -219,7 +218,8 @@ class ViTAttribution(Stated, LayerAttribution):
         check_output_shape(output_shape)
         check_options(self.get_name(), self.options(), options)
         wanted = named_target(target, self.adapter) if self.class_specific else Classes(None)  # not looked at
-        with start([(self, options)], call, wanted, flow=flow, once=True) as run:
+        reader = self.reader(output_shape)
+        with start([(reader, options)], call, wanted, flow=flow, once=True) as run:
             note_unusual(self.adapter, run, wanted if self.class_specific else None)
-            maps = self._maps(run, wanted, flow=flow, **options)
-            return shape_maps(run.layout.to_grid(maps).detach(), run.layout, self.adapter, call.images, output_shape)
+            maps = reader._maps(run, wanted, flow=flow, **options)
+            return reader.shaped(maps.detach(), run, output_shape)

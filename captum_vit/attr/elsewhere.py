@@ -14,9 +14,9 @@ ELSEWHERE = {
         "transformerinterpretability relevancemaps attentiontimesgradient gradattention gradientattention "
         "attngrad gradattn attcat attentioncam"
     ),
-    "relevance is not led back layer by layer here. Nearest are gradient_rollout, and captum.attr:InputXGradient": (
-        "lrp attnlrp partiallrp conservativelrp lrpvit relevance relevancepropagation layerwiserelevancepropagation "
-        "deeptaylordecomposition"
+    "cp_lrp and attn_lrp are of that kind": (
+        "lrp partiallrp conservativelrp conservativepropagation lrpvit relevance relevancepropagation "
+        "layerwiserelevancepropagation deeptaylordecomposition"
     ),
     "generic_relevance is that": (
         "genericattention genericattentionexplainability transformermmexplainability chefer2"

@@ -6,8 +6,9 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from ..access import Adapter, Readout
-from ..capture import Need
+from ..capture import Need, Run
 from ..facts import Facts
+from .calls import shape_maps
 from .options import parameters_of
 
 
@@ -37,6 +38,15 @@ class Stated:
     paper: ClassVar[str] = ""
 
     _maps: Callable[..., Tensor]
+
+    def reader(self, output_shape: str) -> Any:
+        """Who reads a run for maps of this shape: the method itself, unless it has other maps at the pixels."""
+        return self
+
+    def shaped(self, maps: Tensor, run: Run, output_shape: str) -> Tensor:
+        """Maps over the patches, (N, layers or 1, patches), in one of the output shapes."""
+        layout = run.layout
+        return shape_maps(layout.to_grid(maps), layout, run.adapter, run.inputs.images, output_shape)
 
     @property
     def multiplies_by_inputs(self) -> bool:

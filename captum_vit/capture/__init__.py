@@ -1,5 +1,7 @@
 """The only code that touches a running model; it leaves every model as it found it."""
 
+from .accounts import account
+from .conserving import attn_rules, cp_rules, libra_rules, rules_named
 from .examine import placed_layout
 from .given import Given
 from .inputs import Inputs
@@ -12,14 +14,17 @@ from .needs import (
     LAYER_GRADIENTS,
     MEAN_LAYER_GRADIENTS,
     OUTPUTS,
+    PIXEL_GRADIENTS,
     READ_ATTENTION,
     TOKEN_GRADIENTS,
     TOKENS,
     VALUES,
     Need,
     Reduction,
+    UnderRules,
 )
 from .readout import measure_readout, readout_of
+from .rules import Rules
 from .run import Run
 from .unknown import Found
 from .untouched import untouched
@@ -33,6 +38,7 @@ __all__ = [
     "LAYER_GRADIENTS",
     "MEAN_LAYER_GRADIENTS",
     "OUTPUTS",
+    "PIXEL_GRADIENTS",
     "READ_ATTENTION",
     "TOKENS",
     "TOKEN_GRADIENTS",
@@ -42,9 +48,16 @@ __all__ = [
     "Inputs",
     "Need",
     "Reduction",
+    "Rules",
     "Run",
+    "UnderRules",
+    "account",
+    "attn_rules",
+    "cp_rules",
+    "libra_rules",
     "measure_readout",
     "placed_layout",
     "readout_of",
+    "rules_named",
     "untouched",
 ]

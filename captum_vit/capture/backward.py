@@ -17,6 +17,7 @@ from .needs import (
     LAYER_GRADIENTS,
     MEAN_LAYER_GRADIENTS,
     OUTPUTS,
+    PIXEL_GRADIENTS,
     TOKEN_GRADIENTS,
     TOKENS,
     Need,
@@ -26,7 +27,17 @@ from .untouched import untouched
 
 T = TypeVar("T")
 # ways back through one graph; of these a replay does without it
-KINDS = frozenset({GRADIENTS, HELD_GRADIENTS, TOKEN_GRADIENTS, GIVEN_GRADIENTS, LAYER_GRADIENTS, MEAN_LAYER_GRADIENTS})
+KINDS = frozenset(
+    {
+        GRADIENTS,
+        HELD_GRADIENTS,
+        TOKEN_GRADIENTS,
+        GIVEN_GRADIENTS,
+        LAYER_GRADIENTS,
+        MEAN_LAYER_GRADIENTS,
+        PIXEL_GRADIENTS,
+    }
+)
 REPLAYED = frozenset({HELD_GRADIENTS, LAYER_GRADIENTS})
 
 
@@ -98,6 +109,18 @@ class Backward:
             return {name: forward.given[name].arranged(g) for name, g in filled(places, found).items()}
 
         return self._newest(GIVEN_GRADIENTS, target, {GIVEN_GRADIENTS}, compute)
+
+    def pixel_gradients(self, target: Any) -> Tensor:
+        """dy/dx of the images, of their shape."""
+        target = as_target(target)
+
+        def compute(forward: Forward, retain: bool) -> Tensor:
+            images = forward.images
+            assert images is not None
+            (found,) = forward.gradients(target, [images], retain=retain)
+            return filled({"images": images}, {"images": found})["images"]
+
+        return self._newest(PIXEL_GRADIENTS, target, {PIXEL_GRADIENTS}, compute)
 
     def held_gradients(self, target: Any, names: Collection[str] | None = None) -> dict[str, Tensor]:
         """As `gradients`, with the input of every attention layer held constant: through skip connections and MLPs.

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from ..access import Adapter, AttentionCall, LayerLayout, TokenLayout
 from ..errors import TokenLayoutError
+from .constants import constant_parameters
 from .inputs import Inputs
 from .linears import Reader
 from .scopes import Attention
 from .tap import Tap
-from .taps import Kept, constant_parameters
+from .taps import Kept
 
 
 class AgainTap(Tap):

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -37,6 +37,7 @@ class Forward:
     """What a forward gave and kept, and where it has a graph, the gradients.
 
     streams: the token stream by attention layer, if it was asked for.  given: the tokens at other places.
+    images: those that the model was given, where gradients can be taken at them.
     """
 
     adapter: Adapter
@@ -46,6 +47,7 @@ class Forward:
     valve: Valve
     streams: dict[str, Tensor]
     given: dict[str, Given]
+    images: Tensor | None = None
 
     @property
     def calls(self) -> dict[str, AttentionCall]:
@@ -110,6 +112,7 @@ def run_forward(
     graph: bool = False,
     streams: bool = False,
     rooted: bool = True,
+    pixels: bool = False,
     watched: Iterable[nn.Module] = (),
     constant: Iterable[nn.Module] = (),
     place: Place = WHOLE,
@@ -125,6 +128,7 @@ def run_forward(
         graph: whether gradients can be taken, from the first of the kept layers on.
         streams: whether the token streams are kept.
         rooted: whether the graph begins at the first of them, if there is one.
+        pixels: whether the graph begins at the images.
         watched: modules with hooks of others, which must only listen.
         constant: modules whose outputs count as constants on the way back.
         place: where the tokens lie on the images.
@@ -138,6 +142,11 @@ def run_forward(
     if graph and (reason := why_no_gradient(adapter.model, surely=True)):
         raise UnsupportedModelError(reason)
     tap = tap or ForwardTap(adapter, inputs, readout, keep, graph, place)
+    if pixels:
+        with torch.enable_grad():
+            inputs = replace(inputs, images=inputs.images.detach().clone().requires_grad_())
+        if tap.ruling is not None:
+            tap.ruling.see(inputs.images)
     stream = Streams(adapter, lambda: tap.active, graph, rooted) if streams else None
     given = GivenTokens(tap, keep.given)
     watch = Watch(watched, lambda: tap.active)
@@ -156,8 +165,12 @@ def run_forward(
         )
     if watch.edited:
         raise HookEditedError(type(watch.edited[0]).__name__)
+    if tap.ruling is not None:
+        tap.ruling.check_scores(scores)
     output = Output(raw, scores, adapter.headless)
-    return Forward(adapter, output, tap.layout, tap.kept, tap.valve, stream.tokens() if stream else {}, given.found())
+    found = stream.tokens() if stream else {}
+    leaf = inputs.images if pixels else None
+    return Forward(adapter, output, tap.layout, tap.kept, tap.valve, found, given.found(), leaf)
 
 
 @contextmanager

@@ -84,14 +84,18 @@ class Inputs:
         return found
 
     def first(self) -> "Inputs":
-        """The first image alone; tensors with one entry an image are cut with it."""
-        count = len(self.images)
+        """The first image alone."""
+        return self.image(0)
+
+    def image(self, number: int) -> "Inputs":
+        """One image alone; tensors with one entry an image are cut with it."""
+        count, place = len(self.images), slice(number, number + 1)
 
         def cut(x: Any) -> Any:
-            return x[:1] if isinstance(x, Tensor) and x.dim() and len(x) == count else x
+            return x[place] if isinstance(x, Tensor) and x.dim() and len(x) == count else x
 
         kwargs = {key: cut(value) for key, value in self.kwargs.items()}
-        return replace(self, images=self.images[:1], args=tuple(map(cut, self.args)), kwargs=kwargs)
+        return replace(self, images=self.images[place], args=tuple(map(cut, self.args)), kwargs=kwargs)
 
     def copies(self, count: int) -> "Inputs":
         """The first image `count` times over, with what belongs to it."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection
 
 from ..access import Adapter, Readout
+from ..errors import UnsupportedModelError
 from .examine import Examined, compare, examine
 from .forward import Forward, HookEditedError, run_forward
 from .inputs import Inputs
@@ -16,6 +17,7 @@ from .needs import (
     LAYER_GRADIENTS,
     MEAN_LAYER_GRADIENTS,
     OUTPUTS,
+    PIXEL_GRADIENTS,
     READ_ATTENTION,
     TOKEN_GRADIENTS,
     TOKENS,
@@ -24,9 +26,11 @@ from .needs import (
 )
 from .readout import readout_of
 from .replay import can_replay
-from .taps import Keep
+from .rules import Rules, Ruling
+from .taps import ForwardTap, Keep
 from .untouched import untouched
 
+AT_LEAVES = frozenset({GRADIENTS, TOKEN_GRADIENTS, PIXEL_GRADIENTS})
 Layers = Callable[[Readout], Collection[str]]
 
 
@@ -46,10 +50,11 @@ class Keeping:
         layers: Layers | None,
         readout: Readout | None,
         given: Layers | None = None,
+        rules: Rules | None = None,
     ) -> None:
         self.adapter, self.inputs = adapter, inputs
         self.listened = foreign_hooks(adapter.model)
-        self.needs, self.may_replay = frozenset(needs), True
+        self.needs, self.rules, self.may_replay = frozenset(needs), rules, rules is None
         self._layers, self._readout, self._given = layers, readout, given
         self._edited = False
         self._examined: Examined | None = None
@@ -62,6 +67,16 @@ class Keeping:
         if self.listened:  # what the adapter declares holds if their hooks only listen, which the forward shows
             self.forward(())
         return self._expected
+
+    @property
+    def given_readout(self) -> Readout | None:
+        """The readout that was given, or is known by now."""
+        return self._readout
+
+    @property
+    def ran(self) -> bool:
+        """Whether there is a forward."""
+        return self._forward is not None
 
     @property
     def layers(self) -> list[str]:
@@ -99,7 +114,7 @@ class Keeping:
 
     def spend(self) -> None:
         """Note that the graph has gone with a backward."""
-        self._has -= {GRADIENTS, TOKEN_GRADIENTS, GIVEN_GRADIENTS, LAYER_GRADIENTS, MEAN_LAYER_GRADIENTS}
+        self._has -= AT_LEAVES | {GIVEN_GRADIENTS, LAYER_GRADIENTS, MEAN_LAYER_GRADIENTS}
 
     @property
     def _expected(self) -> Readout:
@@ -124,11 +139,15 @@ class Keeping:
     def _run(self, needs: frozenset[Need]) -> tuple[Forward, frozenset[Need]]:
         """One forward, and what can be answered from it."""
         readout = self._expected
+        if self.rules is not None and needs & {LAYER_GRADIENTS, MEAN_LAYER_GRADIENTS}:
+            raise UnsupportedModelError(
+                f"the score of each layer has a gradient, and none under rules as those of {self.rules.title}"
+            )
         replay = bool(needs & {HELD_GRADIENTS, LAYER_GRADIENTS}) and self.replays
         by_layer = MEAN_LAYER_GRADIENTS in needs or (LAYER_GRADIENTS in needs and not replay)
         # an attention pool shows what each layer's tokens give by its own attention: no block has a part in that
         in_blocks = MEAN_LAYER_GRADIENTS in needs or (by_layer and not readout.latents)
-        starts = bool(needs & {GRADIENTS, TOKEN_GRADIENTS}) or (HELD_GRADIENTS in needs and not replay)
+        starts = bool(needs & AT_LEAVES) or (HELD_GRADIENTS in needs and not replay)
         starts |= in_blocks and GIVEN_GRADIENTS in needs
         apart = in_blocks and not starts
         streams = by_layer or bool(needs & {TOKENS, TOKEN_GRADIENTS})
@@ -144,12 +163,15 @@ class Keeping:
         )
         with untouched(self.adapter):
             known = self._known()
+            ruling = None if self.rules is None else Ruling(self.rules)
             forward = run_forward(
                 self.adapter,
                 self.inputs,
                 readout,
                 keep,
                 graph=graph,
+                pixels=PIXEL_GRADIENTS in needs,
+                tap=ForwardTap(self.adapter, self.inputs, readout, keep, graph, known.place, ruling),
                 streams=streams,
                 rooted=TOKEN_GRADIENTS in needs,
                 watched=self.listened,
@@ -158,4 +180,5 @@ class Keeping:
             compare(self.adapter, self.inputs, forward.output.scores, known)
         has = needs | ({READ_ATTENTION} if ATTENTION in needs else set())
         has |= {GIVEN} if GIVEN_GRADIENTS in needs else set()
-        return forward, has | {ATTENTION, READ_ATTENTION, VALUES, GRADIENTS} if starts else has
+        known_attention = starts and (self.rules is None or keep.of_attention)
+        return forward, has | {ATTENTION, READ_ATTENTION, VALUES, GRADIENTS} if known_attention else has

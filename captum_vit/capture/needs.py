@@ -1,12 +1,14 @@
 """What a reader can ask of a run, so that the run keeps that and no more."""
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Union
 
 from ..access import AttentionCall
+from .rules import Rules
 
 Reduction = Callable[[AttentionCall], Any]  # taken of every attention while the model runs
-Need = str | Reduction
+Need = Union[str, Reduction, "UnderRules"]
 
 READ_ATTENTION = "attention of the tokens that are read"  # queries that the score is read from, and all keys
 ATTENTION = "attention"  # all queries and keys
@@ -20,3 +22,16 @@ GIVEN = "what attention layers are given"  # or other modules give
 GIVEN_GRADIENTS = "gradients at what attention layers are given"
 LAYER_GRADIENTS = "gradients of the score of each layer, read as the model reads its last"
 MEAN_LAYER_GRADIENTS = "gradients of the score of each layer, read as the mean of its tokens"
+PIXEL_GRADIENTS = "gradients at the pixels"
+
+
+@dataclass(frozen=True)
+class UnderRules:
+    """What is asked under rules in place of derivatives, by `Run.under`.
+
+    >>> UnderRules(cp_rules(), TOKEN_GRADIENTS).need
+    'gradients at the tokens'
+    """
+
+    rules: Rules
+    need: Need

@@ -15,7 +15,8 @@ from .given import Given
 from .inputs import Inputs
 from .keeping import Keeping, Layers
 from .layerwise import Layerwise
-from .needs import GIVEN, OUTPUTS, TOKENS, Need
+from .needs import GIVEN, OUTPUTS, TOKENS, Need, UnderRules
+from .rules import Rules
 from .untouched import untouched
 
 T = TypeVar("T")
@@ -41,6 +42,7 @@ class Run(Layerwise, AbstractContextManager["Run"]):
         given: the places whose tokens `given` and `given_gradients` tell, a function of the readout: an attention layer
             stands for what it is given, any other module, by name, for what it gives; by default `layers`.
         once: whether each kind of gradient is asked for one target only, so that the graph goes with it.
+        rules: what stands in place of derivatives on the way back; see `under`.
     """
 
     def __init__(
@@ -53,9 +55,12 @@ class Run(Layerwise, AbstractContextManager["Run"]):
         readout: Readout | None = None,
         given: Layers | None = None,
         once: bool = False,
+        rules: Rules | None = None,
     ) -> None:
-        super().__init__(Keeping(adapter, inputs, needs, layers, readout, given), once)
-        self._visit = ExitStack()
+        ruled = {need for need in needs if isinstance(need, UnderRules)}
+        super().__init__(Keeping(adapter, inputs, frozenset(needs) - ruled, layers, readout, given, rules), once)
+        self._visit, self._ruled, self._places = ExitStack(), ruled, (layers, given)
+        self._under: tuple[Rules, Run] | None = None
 
     def __enter__(self) -> "Run":
         self._visit.enter_context(untouched(self.adapter))
@@ -65,35 +70,74 @@ class Run(Layerwise, AbstractContextManager["Run"]):
     def __exit__(self, *exception: Any) -> None:
         self._visit.close()
 
+    def under(self, rules: Rules | None) -> "Run":
+        """The run whose gradients are taken under rules in place of derivatives; this one if there are none.
+
+        >>> rules = cp_rules()
+        >>> run = Run(adapt(model), Inputs(images), needs={UnderRules(rules, TOKEN_GRADIENTS)})
+        >>> run.under(rules).token_gradients(281)["embedding"].shape
+        torch.Size([2, 197, 768])
+
+        It is of the same model, inputs and readout, has a forward of its own, and is kept for the newest rules.
+
+        Raises:
+            UnsupportedModelError: when something is asked of it: the model calls a function that has no rule.
+        """
+        if rules is None or rules == self.kept.rules:
+            return self
+        if self._under is None or self._under[0] != rules:
+            self._under = None  # before the next one is there
+            own = {need.need for need in self._ruled if need.rules == rules} | self.kept.needs & {OUTPUTS}
+            run = Run(
+                self.adapter,
+                self.inputs,
+                own,
+                layers=self._places[0],
+                readout=self.kept.given_readout,
+                given=self._places[1],
+                once=self.once,
+                rules=rules,
+            )
+            self._under = rules, run
+        return self._under[1]
+
+    @property
+    def _known(self) -> Keeping:
+        """What knows the forward: values are the same under rules, so that one under them does for both."""
+        if self.kept.needs - {OUTPUTS} or self.kept.ran or not self._ruled:
+            return self.kept
+        other = self._under[1] if self._under else self.under(next(iter(self._ruled)).rules)
+        return other.kept
+
     @property
     def readout(self) -> Readout:
         """The tokens that the score is read from."""
-        return self.kept.readout
+        return self._known.readout
 
     @property
     def examined(self) -> Examined:
         """What was found of the model as it stands: who else had a hand in it, and where its tokens lie."""
-        return self.kept.examined
+        return self._known.examined
 
     @property
     def layout(self) -> TokenLayout:
         """Where the tokens lie."""
-        return self.kept.forward(()).layout
+        return self._known.forward(()).layout
 
     @property
     def outputs(self) -> Any:
         """The model's own output, with what it says of tokens that the score is not read from."""
-        return self.kept.forward({OUTPUTS}).output.raw
+        return self._known.forward({OUTPUTS}).output.raw
 
     @property
     def scores(self) -> Tensor:
         """What the adapter takes for the scores, (B, C) or (B, C, ...)."""
-        return self.kept.forward(()).output.scores.detach()
+        return self._known.forward(()).output.scores.detach()
 
     @property
     def scores_told(self) -> str:
         """Which of several outputs the scores are, in words; empty where there is no other that they might be."""
-        output = self.kept.forward(()).output
+        output = self._known.forward(()).output
         return told_of(output.raw, output.scores, self.inputs.output)
 
     def calls(self, names: Collection[str], needs: Collection[Need]) -> dict[str, AttentionCall]:

@@ -40,6 +40,10 @@ class Tap(Scopes):
         """A linear layer."""
         return self.other(F.linear, (input, weight, bias), {})
 
+    def kernel(self, args: tuple, kwargs: dict) -> Tensor:
+        """scaled_dot_product_attention of a layer, (B, H, M, d)."""
+        return F.scaled_dot_product_attention(*args, **kwargs)
+
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         if self.scope:
@@ -83,7 +87,7 @@ class Tap(Scopes):
 
         def run(hold: Held) -> Tensor:
             q, k = hold(query), hold(key)
-            return F.scaled_dot_product_attention(q, k, value, attn_mask=attn_mask, dropout_p=dropout_p, scale=scale)
+            return self.kernel((q, k, value), {"attn_mask": attn_mask, "dropout_p": dropout_p, "scale": scale})
 
         return self.in_order(call, run)
 

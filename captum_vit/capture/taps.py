@@ -5,14 +5,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor
 
 from ..access import Adapter, AttentionCall, LayerLayout, Readout
 from ..errors import UnsupportedModelError
+from .constants import constant_parameters
 from .inputs import Inputs
 from .linears import KnownRows, on_prefix
-from .needs import ATTENTION, READ_ATTENTION, VALUES, Need, Reduction
+from .needs import ATTENTION, GRADIENTS, HELD_GRADIENTS, READ_ATTENTION, VALUES, Need, Reduction, UnderRules
 from .place import WHOLE, Place
+from .rules import Ruling
 from .scopes import Attention
 from .shelf import Shelf, part_of
 from .tap import Tap
@@ -65,7 +68,12 @@ class Keep:
     @property
     def reductions(self) -> list[Reduction]:
         """What is taken of each attention while the model runs."""
-        return [need for need in self.needs if not isinstance(need, str)]
+        return [need for need in self.needs if not isinstance(need, (str, UnderRules))]
+
+    @property
+    def of_attention(self) -> bool:
+        """Whether anything of the attention is kept."""
+        return not self.needs.isdisjoint({ATTENTION, READ_ATTENTION, VALUES, GRADIENTS, HELD_GRADIENTS})
 
     def fields(self, name: str) -> set[str]:
         """Which tensors of a layer's attention are kept."""
@@ -95,7 +103,7 @@ class ForwardTap(Tap):
     changing: what is made of the output of a function (function, arguments, output), by whoever looks for a place.
 
     With `graph` gradients can be taken at the outputs of the kept layers: the graph begins at the first of them, and
-    parameters enter it as constants, so that nothing is held for them.
+    parameters enter it as constants, so that nothing is held for them. A `ruling` computes what has a rule.
     """
 
     def __init__(
@@ -106,9 +114,10 @@ class ForwardTap(Tap):
         keep: Keep,
         graph: bool,
         place: Place = WHOLE,
+        ruling: Ruling | None = None,
     ) -> None:
         super().__init__(adapter, inputs, readout, place)
-        self.keep, self.graph = keep, graph
+        self.keep, self.graph, self.ruling = keep, graph, ruling
         self.kept, self.valve = Kept(), Valve()
         self.changing: Callable[[Any, tuple, Any], Any] | None = None
         self.shelf = Shelf(len(self.layers))
@@ -122,16 +131,21 @@ class ForwardTap(Tap):
             return super().__torch_function__(func, types, args, kwargs)
 
     def other(self, func: Callable, args: tuple, kwargs: dict) -> Any:
-        out = constant_parameters(func, args, kwargs) if self.graph else func(*args, **kwargs)
+        out = constant_parameters(func, args, kwargs, self.ruling) if self.graph else func(*args, **kwargs)
         return out if self.changing is None else self.changing(func, args, out)
+
+    def kernel(self, args: tuple, kwargs: dict) -> Tensor:
+        if self.ruling is None:
+            return super().kernel(args, kwargs)
+        return self.other(F.scaled_dot_product_attention, args, kwargs)
 
     def linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         def layer(x: Tensor) -> Tensor:
-            return super(ForwardTap, self).linear(x, weight, bias)
+            return super(ForwardTap, self).linear(self._seen(x), weight, bias)
 
         over = self.readout is not None and self.readout.only_prefix and len(self.seen) == len(self.layers)
         if over and not self.keep.tail and self.is_tokens(input):
-            out = on_prefix(input, self.layout.prefix, layer)
+            out = self._seen(on_prefix(input, self.layout.prefix, layer))
         else:
             out = layer(input)
         if self.kept.linears is not None and self.is_tokens(out):
@@ -162,7 +176,12 @@ class ForwardTap(Tap):
             # of cross-attention the values are how the tokens reach the score: they stay in the graph
             out = run(self.valve) if call.layout.cross else self.valve(run(_as_it_is))
             wanted = self.keep.starts and call.name in self.keep.layers and not out.requires_grad
-            return out.detach().requires_grad_() if wanted else out
+            out = out.detach().requires_grad_() if wanted else out
+            return self._seen(out)
+
+    def _seen(self, x: Tensor) -> Tensor:
+        """A tensor that was made here and not by the model, and so is known to the rules."""
+        return x if self.ruling is None else self.ruling.see(x)
 
     def _keep(self, call: AttentionCall) -> None:
         self.kept.layouts[call.name] = call.layout
@@ -170,11 +189,12 @@ class ForwardTap(Tap):
             with torch.no_grad():
                 for reduction in self.keep.reductions:
                     self.kept.reduced.setdefault(reduction, {})[call.name] = reduction(call)
+        part_of_graph = self.graph and (self.keep.starts or call.out.requires_grad)
         if self.keep.apart:
             leaf = call.name in self.keep.layers
             kept = part_of(call, self.keep.fields(call.name) - ({"out"} if leaf else set()), _apart)
             self.kept.calls[call.name] = replace(kept, out=call.out) if leaf else kept
-        elif self.graph and (self.keep.starts or call.out.requires_grad):
+        elif part_of_graph and (self.ruling is None or self.keep.of_attention):
             self.kept.calls[call.name] = call  # its tensors are held by the graph
         elif fields := self.keep.fields(call.name):
             if self.readout is not None and self.readout.only_prefix:
@@ -189,23 +209,3 @@ def _as_it_is(x: Tensor) -> Tensor:
 
 def _apart(x: Tensor) -> Tensor:
     return x.detach().clone()
-
-
-def constant_parameters(func: Callable, args: tuple, kwargs: dict) -> Any:
-    """The function with parameters as constants: gradients start at attention outputs, and none is held for them."""
-    if getattr(func, "__name__", "") == "__get__":  # attributes of a parameter are its own
-        return func(*args, **kwargs)
-    args = tuple(map(_constant, args))
-    kwargs = {key: _constant(value) for key, value in kwargs.items()} if kwargs else kwargs
-    return func(*args, **kwargs)
-
-
-def _constant(x: Any) -> Any:
-    """Parameters cut from the graph; tensors of inference mode copied, since they cannot enter one."""
-    if isinstance(x, (list, tuple)):
-        return type(x)(map(_constant, x)) if type(x) in (list, tuple) else x
-    if not isinstance(x, Tensor):
-        return x
-    if x.is_inference():
-        return x.clone()
-    return x.detach() if type(x) is nn.Parameter else x

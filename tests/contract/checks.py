@@ -22,10 +22,12 @@ from captum_vit.capture import (
     HELD_GRADIENTS,
     LAYER_GRADIENTS,
     MEAN_LAYER_GRADIENTS,
+    PIXEL_GRADIENTS,
     TOKEN_GRADIENTS,
     TOKENS,
     Inputs,
     Run,
+    UnderRules,
 )
 from captum_vit.targets import Contrast, as_target
 from tests.helpers import images, timm_vit
@@ -168,11 +170,24 @@ def check_nothing(method: Method) -> None:
 # what it asks of a run
 
 
+class Ruled:
+    """What is asked under rules, noted where all that is asked is."""
+
+    def __init__(self, rules: Any, asked: set) -> None:
+        self.rules, self.asked = rules, asked
+
+    def add(self, need: Any) -> None:
+        self.asked.add(UnderRules(self.rules, need))
+
+
 class Asking:
     """A run that notes what it is asked for, of all that `Run` can be asked."""
 
-    def __init__(self, run: Run) -> None:
-        self.run, self.asked = run, set()
+    def __init__(self, run: Run, asked: Any = None) -> None:
+        self.run, self.asked = run, set() if asked is None else asked
+
+    def under(self, rules: Any) -> "Asking":
+        return self if rules is None else Asking(self.run.under(rules), Ruled(rules, self.asked))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.run, name)
@@ -190,6 +205,9 @@ class Asking:
 
     def tokens(self) -> Any:
         return self._ask(TOKENS, "tokens")
+
+    def pixel_gradients(self, *args: Any, **kwargs: Any) -> Any:
+        return self._ask(PIXEL_GRADIENTS, "pixel_gradients", *args, **kwargs)
 
     def gradients(self, *args: Any, **kwargs: Any) -> Any:
         return self._ask(GRADIENTS, "gradients", *args, **kwargs)
@@ -240,8 +258,9 @@ def check_needs(method: Method) -> None:
 
 def check_graph(method: Method) -> None:
     for run, _, _ in readings(method):
-        gradients = run.asked & {GRADIENTS, TOKEN_GRADIENTS, GIVEN_GRADIENTS, MEAN_LAYER_GRADIENTS}
-        gradients |= set() if run.replays else run.asked & REPLAYED
+        asked = {need.need if isinstance(need, UnderRules) else need for need in run.asked}
+        gradients = asked & {GRADIENTS, TOKEN_GRADIENTS, GIVEN_GRADIENTS, MEAN_LAYER_GRADIENTS}
+        gradients |= set() if run.replays else asked & REPLAYED
         assert gradients or run.outputs.grad_fn is None, "has a graph built, and reads no gradient"
 
 

@@ -196,7 +196,7 @@ def ask(**asked: Any) -> Any:
     return explain(X[0], MODEL, **asked)
 
 
-ONE_OF = "there are agcam, daam, .*all, and module:Class"
+ONE_OF = "there are agcam, .*daam, .*all, and module:Class"
 MISTAKES: dict[str, tuple[Callable[[], Any], type[CaptumViTError], str]] = {
     "images in the constructor": (
         lambda: AGCAM(MODEL, X),
@@ -265,7 +265,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[CaptumViTError], str]] = {
     "GradCAM++": (lambda: ask(method="GradCAM++"), OptionError, "no method 'GradCAM[+][+]' here: .*agcam"),
     "gradcam": (lambda: PIPE(PHOTO, method="gradcam"), OptionError, "no method 'gradcam' here: .*agcam"),
     "Chefer": (lambda: ask(method="Chefer et al."), OptionError, "here: nearest are gradient_rollout"),
-    "LRP": (lambda: ask(method="LRP"), OptionError, "relevance is not led back .*gradient_rollout"),
+    "LRP": (lambda: ask(method="LRP"), OptionError, "cp_lrp and attn_lrp are of that kind"),
     "attention flow": (lambda: ask(method="Attention Flow"), OptionError, "here: nearest is rollout"),
     "LayerGradCam": (lambda: ask(method="LayerGradCam"), OptionError, "it gives values of a layer"),
     "the model first": (

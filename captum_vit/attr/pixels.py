@@ -1,0 +1,73 @@
+"""Maps at the pixels themselves, and the probability of a target: what conserving gradients may be asked besides."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from .. import ops
+from ..access import Adapter, Readout
+from ..capture import PIXEL_GRADIENTS, Need, Rules, Run, UnderRules
+from ..errors import OptionError, brief
+from ..targets import Output, Target
+
+
+class UnderRulesMethod(Protocol):
+    """A method, as far as its maps at the pixels need it."""
+
+    adapter: Adapter
+
+    def ruled(self, gamma: tuple[float, float] | None) -> Rules:
+        """The rules that it goes back by."""
+
+    def explained(self, target: Target, options: Mapping[str, Any]) -> Target:
+        """The target whose gradient it takes."""
+
+
+class AtPixels:
+    """A method's maps at the pixels themselves: image times gradient, (N, C, H, W)."""
+
+    def __init__(self, method: UnderRulesMethod) -> None:
+        self.method, self.adapter = method, method.adapter
+
+    def needed(self, **options: Any) -> frozenset[Need]:
+        """What of a run is read."""
+        return frozenset({UnderRules(self.method.ruled(options.get("gamma")), PIXEL_GRADIENTS)})
+
+    def layers_kept(self, readout: Readout, flow: bool, **options: Any) -> list[str]:
+        """None."""
+        return []
+
+    def layers_given(self, readout: Readout, flow: bool) -> list[str]:
+        """None."""
+        return []
+
+    def _maps(self, run: Run, target: Target, *, flow: bool, **options: Any) -> Tensor:
+        """Image times gradient, (N, 1, C*H*W)."""
+        rules = self.method.ruled(options.get("gamma"))
+        gradient = run.under(rules).pixel_gradients(self.method.explained(target, options))
+        return (ops.widen(run.inputs.images) * ops.widen(gradient)).flatten(1).unsqueeze(1)
+
+    def _class_maps(self, run: Run, targets: Sequence[Target], *, flow: bool, **options: Any) -> Iterator[Tensor]:
+        for target in targets:
+            yield self._maps(run, target, flow=flow, **options).unsqueeze(0)
+
+    def shaped(self, maps: Tensor, run: Run, output_shape: str) -> Tensor:
+        """(N, C, H, W)."""
+        return maps[:, 0].unflatten(-1, run.inputs.images.shape[1:])
+
+
+class Probability(Target):
+    """A target of the softmax over classes in place of the scores."""
+
+    def __init__(self, of: Target) -> None:
+        if not of.reads_scores:
+            raise OptionError(f"score='probability' is for classes, and {brief(of)} is made of more than their scores")
+        self.of = of
+
+    def score(self, output: Output) -> Tensor:
+        """The target's number, (N,)."""
+        if output.headless:
+            raise OptionError("score='probability' is for classes, and the model gives features")
+        return self.of.score(replace(output, scores=output.scores.softmax(1)))

@@ -1,0 +1,212 @@
+"""The rules of conserving gradients: those that keep what a score is made of, on the way back to what made it.
+
+Input times gradient, taken under them, sums to the score but for what constants hold that are added on the way. Three
+sets of one table, which differ where activations meet as factors: in attention, and in gates.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
+from types import MappingProxyType
+from typing import Any
+
+from torch import Tensor
+
+from ..errors import OptionError, brief
+from . import norms
+from .elementwise import alike, divided, elementwise, multiplied
+from .rule_functions import gamma_linear, noted, scaled
+from .rule_names import (
+    ADDING,
+    CHOOSING,
+    DIVIDING,
+    ELEMENTWISE,
+    LAYERS,
+    MULTIPLYING,
+    PLACING,
+    SCALES,
+    SUMMED_PRODUCTS,
+    WEIGHING,
+)
+from .ruled import Call
+from .rules import Rule, Rules
+
+NUMBERS = {"add", "radd", "sub", "subtract", "rsub"}  # functions of which a plain number may be an operand
+
+
+def as_it_is(call: Call) -> Any:
+    """A function whose derivative is the rule."""
+    return call.run()
+
+
+def added(call: Call) -> Any:
+    """A sum, or constants that stand beside activations; of numbers of one root, another function of it."""
+    numbers = call.name in NUMBERS
+    rooted = alike(call) if numbers and not call.in_place else None
+
+    def constant(x: Any) -> Any:
+        if numbers and call.state.leaves is not None and type(x) in (int, float) and x:
+            x = call.active[0].new_tensor(x)
+        return call.state.added(x, call.name)
+
+    own = int(call.in_place)  # what it writes into
+    kwargs = {key: x if key == "alpha" else constant(x) for key, x in call.kwargs.items()}
+    out = call.func(*call.args[:own], *map(constant, call.args[own:]), **kwargs)
+    if rooted is not None:
+        call.state.set_rooted(out, rooted)
+    return out
+
+
+def linear(call: Call, gamma: float = 0.0) -> Tensor:
+    """A layer with weights and a bias; of weights that are activations themselves, a product."""
+    x, weight, bias = (call.argument(i, name) for i, name in enumerate(("input", "weight", "bias")))
+    rest = call.args[3:]
+    options = {key: value for key, value in call.kwargs.items() if key not in ("input", "weight", "bias")}
+    if x.requires_grad and weight.requires_grad:
+        x, weight = scaled(x, 0.5), scaled(weight, 0.5)
+    bias = call.state.added(bias, call.name)
+    if not gamma or weight.requires_grad:
+        return call.func(x, weight, bias, *rest, **options)
+
+    def plain(x: Tensor, weight: Tensor) -> Tensor:
+        return call.func(x, weight, None, *rest, **options)
+
+    return gamma_linear(x, weight, bias, gamma, plain)
+
+
+def product(call: Call) -> Tensor:
+    """A product of matrices: of several activations each has an equal part."""
+    count = len(call.active)
+    if count < 2:
+        return call.run()
+    return call.changed(lambda x: scaled(x, 1 / count) if x.requires_grad else x).run()
+
+
+def summed_product(call: Call) -> Tensor:
+    """A sum with a product, as addmm."""
+    first, *factors = call.args
+    count = sum(isinstance(x, Tensor) and x.requires_grad for x in factors)
+    if not first.requires_grad:
+        first = call.state.added(first, call.name)
+    factors = [scaled(x, 1 / count) if count > 1 and isinstance(x, Tensor) and x.requires_grad else x for x in factors]
+    return call.func(first, *factors, **call.kwargs)
+
+
+def gated_half(call: Call) -> Tensor:
+    """a * sigmoid(b), the sigmoid a constant."""
+    signal, gate = call.argument(0, "input").chunk(2, call.argument(1, "dim", -1))
+    return signal * gate.detach().sigmoid()
+
+
+def held(call: Call) -> Tensor:
+    """A softmax, as a constant."""
+    return call.state.hold(call.run(), call.name)
+
+
+def softmax(call: Call) -> Tensor:
+    """A softmax with its derivative, which keeps a part for itself."""
+    notes = call.state.absorbed
+    if notes is None:
+        return call.run()
+    x = call.argument(0, "input")
+    return noted(call.changed(lambda y: noted(y, notes, -1) if y is x else y).run(), notes, 1)
+
+
+def constant_attention(call: Call) -> Tensor:
+    """Fused attention whose weights are constants: all goes to the values."""
+    values = call.argument(2, "value")
+    out = call.changed(lambda x: x if x is values else x.detach()).run()
+    return out if values.requires_grad else call.state.hold(out, call.name)
+
+
+def shared_attention(call: Call) -> Tensor:
+    """Fused attention of which the values have one half, queries and keys a quarter each of what the softmax leaves."""
+    notes, values = call.state.absorbed, call.argument(2, "value")
+
+    def shared(x: Tensor) -> Tensor:
+        if not x.is_floating_point():
+            return x
+        if not x.requires_grad:
+            x = call.state.added(x, call.name)
+            return scaled(x, 0.5) if x.requires_grad else x  # a bias on the scores
+        part = 0.5 if x is values or x is call.argument(3, "attn_mask") else 0.25
+        return scaled(x if notes is None else noted(x, notes, -1), part)
+
+    out = call.changed(shared).run()
+    return out if notes is None else noted(out, notes, 1)
+
+
+def _table(own: Mapping[str, Rule], gamma: tuple[float, float], *, gates: bool) -> dict[str, Rule]:
+    kinds: list[tuple[Any, Rule]] = [
+        (PLACING | WEIGHING | CHOOSING, as_it_is),
+        (ADDING, added),
+        (MULTIPLYING, product),
+        (("mul", "rmul", "multiply"), partial(multiplied, gates=gates)),
+        (DIVIDING, partial(divided, gates=gates)),
+        (SUMMED_PRODUCTS, summed_product),
+        (ELEMENTWISE, elementwise),
+        (SCALES, norms.statistic),
+        (("sqrt", "rsqrt", "reciprocal", "exp"), elementwise),
+        (("prelu",), as_it_is),
+        (("glu",), gated_half),
+        (("linear",), partial(linear, gamma=gamma[1])),
+        ((name for name in LAYERS if name != "linear"), partial(linear, gamma=gamma[0])),
+    ]
+    table = {name: rule for names, rule in kinds for name in names}
+    for norm in (norms.layer_norm, norms.rms_norm, norms.group_norm, norms.instance_norm, norms.batch_norm):
+        table[norm.__name__] = norm
+    return {**table, "normalize": norms.normalize, **own}
+
+
+IN_PLACE = PLACING | WEIGHING | CHOOSING | ADDING
+CONSTANT = {"softmax": held, "scaled_dot_product_attention": constant_attention}
+SHARED = {"softmax": softmax, "scaled_dot_product_attention": shared_attention}
+
+
+def cp_rules(gamma: tuple[float, float] = (0.0, 0.0)) -> Rules:
+    """Those of CP-LRP: attention and gates are constants, so that evidence goes through values and signals alone.
+
+    >>> cp_rules() == cp_rules((0.0, 0.0))
+    True
+
+    gamma: of convolutions and of linear layers, 0 for none.
+    """
+    return _made("CP-LRP", gamma)
+
+
+def attn_rules(gamma: tuple[float, float] = (0.0, 0.0)) -> Rules:
+    """Those of AttnLRP: factors that meet have equal parts, and a softmax its derivative; gamma as of `cp_rules`."""
+    return _made("AttnLRP", gamma)
+
+
+def libra_rules(gamma: tuple[float, float] = (0.0, 0.0)) -> Rules:
+    """Those of LibraGrad: attention is a constant, and factors that meet elsewhere, as in gated MLPs, have equal parts;
+    gamma as of `cp_rules`."""
+    return _made("LibraGrad", gamma)
+
+
+@lru_cache(maxsize=256)
+def _made(title: str, gamma: tuple[float, float]) -> Rules:
+    """The same object for the same rules, by which a run knows them again."""
+    table = _table(SHARED if title == "AttnLRP" else CONSTANT, gamma, gates=title == "CP-LRP")
+    if title == "AttnLRP":
+        del table["exp"]  # of a softmax that is written out, whose derivative would be needed
+    told = f" with gamma {gamma[0]:g} and {gamma[1]:g}" if any(gamma) else ""
+    return Rules(title + told, MappingProxyType(table), IN_PLACE)
+
+
+def rules_named(word: str) -> Rules | None:
+    """The rules that a method's option names: "none", "cp", "attn" or "libra".
+
+    >>> rules_named("cp").title, rules_named("none")
+    ('CP-LRP', None)
+
+    Raises:
+        OptionError: another word.
+    """
+    if word not in WORDS:
+        raise OptionError(f"rules are one of {', '.join(WORDS)}, got {brief(word)}")
+    made = WORDS[word]
+    return None if made is None else made()
+
+
+WORDS: dict[str, Callable[[], Rules] | None] = {"none": None, "cp": cp_rules, "attn": attn_rules, "libra": libra_rules}

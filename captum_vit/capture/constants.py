@@ -1,0 +1,28 @@
+"""Parameters as constants of a graph, so that nothing is held for their gradients."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from .rules import Ruling
+
+
+def constant_parameters(func: Callable, args: tuple, kwargs: dict, ruling: Ruling | None = None) -> Any:
+    """The function with parameters as constants: gradients start at attention outputs, and none is held for them."""
+    if ruling is None and getattr(func, "__name__", "") == "__get__":  # attributes of a parameter are its own
+        return func(*args, **kwargs)
+    args = tuple(map(_constant, args))
+    kwargs = {key: _constant(value) for key, value in kwargs.items()} if kwargs else kwargs
+    return func(*args, **kwargs) if ruling is None else ruling(func, *args, **kwargs)
+
+
+def _constant(x: Any) -> Any:
+    """Parameters cut from the graph; tensors of inference mode copied, since they cannot enter one."""
+    if isinstance(x, (list, tuple)):
+        return type(x)(map(_constant, x)) if type(x) in (list, tuple) else x
+    if not isinstance(x, Tensor):
+        return x
+    if x.is_inference():
+        return x.clone()
+    return x.detach() if type(x) is nn.Parameter else x

@@ -1,0 +1,120 @@
+"""Rules in place of derivatives: how a model's functions are computed so that their way back is the rule's.
+
+A `TorchFunctionMode` sees every function that a running model calls. One that meets an activation is looked up by its
+name in the table of the rules: what stands there gives the same values, with another way back. What does not stand
+there is refused by its name, so that no function is ever passed over; and so is what a mode cannot see, as an autograd
+function of somebody's own.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+
+from ..errors import UnsupportedModelError
+from .ruled import Call, State, name_of, out_of_place, tensors_in, with_tensors
+
+T = TypeVar("T")
+Rule = Callable[[Call], Any]
+PASSING = {"BackwardHookFunctionBackward"}  # an identity, which torch itself puts in
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What stands in place of derivatives on the way back.
+
+    >>> Rules("linear layers alone", {"linear": lambda call: call.run()})
+    Rules(title='linear layers alone')
+
+    title: what they are called in messages.
+    table: the name of a torch function -> its rule, which takes a `Call` of it and gives what the function gives.
+        Functions of one name in torch, `Tensor` and `torch.nn.functional` are one, those in place too.
+    as_they_are: of these names, those whose own way back is the rule's, so that they may write in place.
+    """
+
+    title: str
+    table: Mapping[str, Rule] = field(hash=False, repr=False)
+    as_they_are: frozenset[str] = field(default=frozenset(), hash=False, repr=False)
+
+
+class Ruling:
+    """Rules at work in one forward.
+
+    Args:
+        rules: by which functions are computed.
+        accounting: whether constants that are added to activations become leaves of the graph, which tell what they
+            hold.
+    """
+
+    def __init__(self, rules: Rules, *, accounting: bool = False) -> None:
+        self.rules, self.state = rules, State(rules.title, accounting=accounting)
+        self._seen = WeakIdKeyDictionary()  # the activations whose making was seen
+
+    def __call__(self, func: Callable, /, *args: Any, **kwargs: Any) -> Any:
+        """What a function gives."""
+        active = [x for x in tensors_in((args, kwargs)) if x.requires_grad]
+        if any(self._is_weight(x) for x in active):  # of another kind than nn.Parameter
+            args, kwargs = with_tensors((args, kwargs), lambda x: x.detach() if self._is_weight(x) else x)
+            active = [x for x in tensors_in((args, kwargs)) if x.requires_grad]
+        if active:
+            out = self._ruled(func, args, kwargs, active)
+        else:
+            out = func(*args, **kwargs)
+            self.state.follow(args, kwargs, out)
+        self.see((out, args[:1]))
+        return out
+
+    def _ruled(self, func: Callable, args: tuple, kwargs: dict, active: list[Tensor]) -> Any:
+        for x in active:
+            self._check_seen(x)
+        name, in_place = name_of(func)
+        if name == "iter":  # as q, k, v = qkv
+            parts = list(func(*args, **kwargs))
+            self.see(parts)
+            return iter(parts)
+        rule = self.rules.table.get(name)
+        if rule is None:
+            out = func(*args, **kwargs)
+            if any(x.requires_grad for x in tensors_in(out)):
+                raise self._refused(name, func)
+            return out
+        call = Call(func, name, args, kwargs, in_place, self.state)
+        if name in self.rules.as_they_are:
+            return rule(call)
+        alone = out_of_place(call)
+        return rule(call) if alone is None else args[0].copy_(rule(alone))
+
+    def check_scores(self, scores: Tensor) -> None:
+        """Raise UnsupportedModelError where the model's scores are a constant of these rules."""
+        made_by = self.state.held_by(scores)
+        if made_by is not None:
+            raise UnsupportedModelError(
+                f"the model's scores come out of {made_by}, which is a constant under the rules of "
+                f"{self.rules.title}: explain the numbers before it, by output= where the model gives them too"
+            )
+
+    def see(self, made: T) -> T:
+        """Note that the making of these tensors was seen."""
+        for x in tensors_in(made):
+            if x.requires_grad:
+                self._seen[x] = True
+        return made
+
+    def _is_weight(self, x: Tensor) -> bool:
+        return x.grad_fn is None and x.requires_grad and x not in self._seen
+
+    def _check_seen(self, x: Tensor) -> None:
+        if x.grad_fn is not None and x not in self._seen and type(x.grad_fn).__name__ not in PASSING:
+            raise UnsupportedModelError(
+                f"an operation that cannot be seen ({type(x.grad_fn).__name__}), as an autograd function or a script "
+                f"of somebody's own, computes activations: the rules of {self.rules.title} do not apply to it"
+            )
+
+    def _refused(self, name: str, func: Callable) -> UnsupportedModelError:
+        return UnsupportedModelError(
+            f"the rules of {self.rules.title} have none for the function {name} of "
+            f"{getattr(func, '__module__', None) or 'torch.Tensor'}, which activations go through on their way to the "
+            f"score: no map of these rules is possible, those of gradients are"
+        )
