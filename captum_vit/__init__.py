@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         LibraGrad,
         RawAttention,
     )
+    from .capture.one_view import OneView
     from .errors import CaptumViTError
     from .explanation.explaining import Explainer, explain
     from .explanation.explanation import Explanation
@@ -51,6 +52,7 @@ _HOMES = {
     "LibraGrad": "attr",
     "Inspection": "inspection",
     "LeGrad": "attr",
+    "OneView": "capture.one_view",
     "Preprocessing": "preprocessing",
     "RawAttention": "attr",
     "Readout": "access",
@@ -93,6 +95,7 @@ __all__ = [
     "Inspection",
     "LeGrad",
     "LibraGrad",
+    "OneView",
     "Preprocessing",
     "RawAttention",
     "Readout",

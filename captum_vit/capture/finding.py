@@ -187,7 +187,7 @@ def first_of_tokens(finder: Finder, events: Sequence[Event], kind: str) -> Event
         raise UnsupportedModelError(
             f"of {finder.batch} images {len(first.values)} reach the attention of {kind}, as where a model makes "
             f"several views, crops or windows of each in one batch: which of them a map belongs to is not known. "
-            f"Explain the module that takes one view, on each of them"
+            f"Explain the module that takes one view, on each of them, or captum_vit.OneView(model, 0, vit=...)"
         )
     return first
 
@@ -262,7 +262,8 @@ def _check_again(events: Sequence[Event], layers: Mapping[str, Sequence[str | No
                 raise UnsupportedModelError(
                     f"in {kind} {module or 'the model'} ran {len(own)} times in one forward, and not on what it gave "
                     f"before, as where several views of an image go through one after another: which of them a map "
-                    f"belongs to is not known. Explain the module that takes one view, on each of them"
+                    f"belongs to is not known. Explain the module that takes one view, on each of them, "
+                    f"or captum_vit.OneView(model, 0, vit=...)"
                 )
 
 

@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -26,6 +27,17 @@ Held = Callable[[Tensor], Tensor]
 Attention = Callable[[Held], Tensor]  # its output (B, H, M, d), with what the weights are made of held
 
 _active: ContextVar["Scopes | None"] = ContextVar("captum_vit_active_tap", default=None)
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """What runs inside is not listened to, and enters no graph."""
+    token = _active.set(None)
+    try:
+        with torch.no_grad(), torch._C.DisableTorchFunction():
+            yield
+    finally:
+        _active.reset(token)
 
 
 class CarriedError(Exception):
@@ -137,7 +149,7 @@ class Scopes(TorchFunctionMode):
             return
         how = (
             f"ran {count} times in one forward, as where several views of an image go through one after another: "
-            f"explain the module that takes one view, on each of them"
+            f"explain the module that takes one view, on each of them, or captum_vit.OneView(model, 0)"
             if count
             else "computed no softmax of scores that then met values"
         )

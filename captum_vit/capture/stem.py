@@ -66,7 +66,7 @@ def through_stem(adapter: Adapter, inputs: Inputs, place: Place = WHOLE) -> Stem
         raise UnsupportedModelError(
             f"of {count} images {found} reach the attention of {type(adapter.model).__name__}, as where a model makes "
             f"several views, crops or frames of each: which of them a map belongs to is not known. Explain the module "
-            f"that takes one view, on each of them"
+            f"that takes one view, on each of them, or captum_vit.OneView(model, 0)"
         )
     return tap
 
@@ -108,6 +108,11 @@ def check_places(adapter: Adapter, inputs: Inputs, place: Place) -> None:
         raise TokenLayoutError(
             f"{type(adapter).__name__} says that {type(adapter.model).__name__} has {prod(layout.grid)} patches of "
             f"{'x'.join(f'{side:g}' for side in layout.patch)} pixels, and only {len(shown)} of them lie on the image"
+        )
+    if size.max() <= 1e-6 * base.values.float().square().sum((1, 3)).sqrt().max():
+        raise TokenLayoutError(
+            f"no token of {type(adapter.model).__name__} changes with the images that are given: what its ViT looks at "
+            f"is something else, as the other image of a pair. Give that one as the images"
         )
     answering = size[shown] > 1e-6 * size.max()
     if not answering.all():  # an owner may black out a part: then its pixels change nothing at all

@@ -163,7 +163,8 @@ class ForwardTap(Tap):
             raise UnsupportedModelError(
                 f"{len(self.inputs.images)} images come in, and {call.batch} reach the attention of layer "
                 f"{call.name!r}, as where a model makes several views, crops or frames of each: which of them a map "
-                f"belongs to is not known. Explain the module that takes one view, on each of them"
+                f"belongs to is not known. Explain the module that takes one view, on each of them, "
+                f"or captum_vit.OneView(model, 0)"
             )
 
     def _in_graph(self, call: AttentionCall, run: Attention) -> Tensor:

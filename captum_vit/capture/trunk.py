@@ -67,8 +67,9 @@ class TrunkTap(StemTap):
 
     def look_at_end(self, module: nn.Module, args: tuple, output: Any) -> None:
         """A hook on the last block, before those of others, who have to do with its head."""
-        stream = self.adapter.stream(output) if self.active and self.index >= self.start else None
-        layout = self.layout
+        if not self.active or self.index < self.start:
+            return
+        stream, layout = self.adapter.stream(output), self.layout
         if stream is None or stream.shape[1] != layout.tokens or layout.grid != self.first.layout.grid:
             return
         self._look(stream if layout.order is None else stream[:, layout.order.to(stream.device)], END)
