@@ -2,9 +2,12 @@
 
 from .agcam import AGCAM
 from .base import ViTAttribution
+from .cams import CDAM, GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, XGradCAM
 from .conserving import CPLRP, AttnLRP, LibraGrad
 from .daam import DAAM
+from .eigen_cams import EigenCAM, EigenGradCAM
 from .finding import METHODS, find_method
+from .finer_cam import FinerCAM
 from .generic_relevance import GenericRelevance
 from .legrad import LeGrad
 from .raw_attention import RawAttention
@@ -13,17 +16,26 @@ from .starting import start
 
 __all__ = [
     "AGCAM",
+    "CDAM",
     "CPLRP",
     "DAAM",
     "METHODS",
     "AttentionRollout",
     "AttnLRP",
+    "EigenCAM",
+    "EigenGradCAM",
+    "FinerCAM",
     "GenericRelevance",
+    "GradCAM",
+    "GradCAMPlusPlus",
     "GradientRollout",
+    "HiResCAM",
+    "LayerCAM",
     "LeGrad",
     "LibraGrad",
     "RawAttention",
     "ViTAttribution",
+    "XGradCAM",
     "find_method",
     "start",
 ]

@@ -3,11 +3,9 @@
 import re
 
 ELSEWHERE = {
-    "it weighs the channels of a convolution, where a ViT has attention. agcam weighs attention by gradients; for "
-    "convolutional networks Captum has captum.attr.LayerGradCam": (
-        "cam gradcam gradcam++ gradcamplusplus xgradcam hirescam layercam scorecam eigencam eigengradcam ablationcam "
-        "fullgrad smoothgradcam++ gradcamelementwise shapleycam"
-    ),
+    "nearest are gradcam, layercam and hirescam, which weigh the channels of tokens by gradients, and agcam, which "
+    "weighs attention": "cam scorecam ablationcam fullgrad smoothgradcam++ shapleycam",
+    "gradcam with weights='elementwise' is that": "gradcamelementwise elementwisegradcam",
     "nearest are gradient_rollout, which weighs attention by its gradient and multiplies the layers, and agcam, which "
     "adds them up": (
         "chefer chefer1 cheferetal transformerattribution transformerexplainability tattr "

@@ -19,6 +19,10 @@ from .taps import ForwardTap
 class Given:
     """The tokens at one place, as the model has them.
 
+    >>> run = Run(adapt(model), Inputs(images), needs={GIVEN}, given=lambda readout: ["blocks.11.attn"])
+    >>> run.given()["blocks.11.attn"].values.shape  # what the norm before the last attention gives
+    torch.Size([2, 197, 768])
+
     tokens: (B, N, D), or (N, B, D) where `tokens_first`; part of the graph if there is one.
     layout: where they lie on the image.
     """

@@ -6,6 +6,9 @@ from typing import Any
 
 from torch import nn
 
+from captum_vit import adapt
+from captum_vit.attr import METHODS
+
 
 @dataclass(frozen=True)
 class Family:
@@ -31,3 +34,8 @@ class Family:
     without: tuple[str, ...] = ()
     unfuse: Callable[[nn.Module], object] | None = None
     explicit: bool = False
+
+    def refused(self, model: nn.Module) -> list[str]:
+        """The methods that do not apply to its model, in order: of features, none that compares classes."""
+        of_classes = {"finercam"} if adapt(model).headless else set()
+        return [name for name in METHODS if name in self.without or name in of_classes]

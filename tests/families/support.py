@@ -18,8 +18,8 @@ def row(family: Family) -> str:
     seen = inspect(family.build(), family.size)
     layers = dict.fromkeys(re.sub(r"(?<=[._])\d+", "*", layer.name) for layer in seen.layers)
     readout = describe(seen.layout.readout, seen.prefix_tokens) + (", measured" if seen.measured else "")
-    applying = [name for name, why in seen.methods.items() if why is None]
-    methods = "all" if len(applying) == len(METHODS) else ", ".join(METHODS[name].__name__ for name in applying)
+    refused = [METHODS[name].__name__ for name, why in seen.methods.items() if why is not None]
+    methods = f"all but {', '.join(refused)}" if refused else "all"
     models, code = (", ".join(f"`{name}`" for name in names) for names in (family.models.split(", "), layers))
     return f"| {family.library} | {family.name} | {models} | {code} | {readout} | {methods} |\n"
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from captum_vit import AGCAM, DAAM, AttentionRollout, GradientRollout, adapt
 from captum_vit.access import Adapter, AttentionCall
 from captum_vit.attr import METHODS
+from captum_vit.attr.token_cam import TokenCAM
 from captum_vit.capture import ATTENTION, GRADIENTS, VALUES, Inputs, Run, measure_readout, untouched
 from captum_vit.errors import UnsupportedModelError
 from tests import helpers
@@ -19,6 +20,8 @@ from tests.fingerprint import changes, fingerprint
 from tests.helpers import assert_close, explain, images, relative_error
 
 NAMED = {f"{family.library}: {family.name}": family for family in FAMILIES}
+# sums near 0 in their denominators; directions about as long, and classes that lie about as near
+UNSTABLE = ("gradcam_plus_plus", "xgradcam", "eigengradcam", "finercam")
 STEPWISE = [name for name, family in NAMED.items() if family.unfuse is not None or family.explicit]
 
 
@@ -60,7 +63,7 @@ def test_recomputed_attention_is_the_output(family, model):
 def test_which_methods_apply(family, model):
     x = batch(family)
     for name, method in METHODS.items():
-        if name in family.without:
+        if name in family.refused(model):
             with pytest.raises(
                 UnsupportedModelError, match=f"{method.__name__} does not apply to {type(model).__name__}"
             ):
@@ -70,13 +73,15 @@ def test_which_methods_apply(family, model):
         maps = explain(ours, x)
         assert maps.shape[:2] == (2, 1)
         assert torch.isfinite(maps).all()
-        assert maps.abs().max() > 0
+        empty = issubclass(method, TokenCAM) and not method.signed  # where all patches speak against the target
+        assert empty or maps.abs().max() > 0
         flow = ours.attribute_flow(x, 1 if method.class_specific else None)
-        assert_close(flow[:, -1:], maps)
+        torch.testing.assert_close(flow[:, -1:], maps, rtol=0, atol=1e-5 * float(maps.abs().max()))
         assert flow.shape[1] == len(ours.flow_layers(helpers.recorded(model, x).readout))
-        assert (flow.abs().amax((0, 2, 3)) > 0).all(), "a layer without a share in the map"
+        assert empty or (flow.abs().amax((0, 2, 3)) > 0).all(), "a layer without a share in the map"
         singles = torch.cat([explain(ours, x[i : i + 1]) for i in range(2)])
-        assert_close(singles, maps, 1e-4)
+        tolerance = 1e-2 if name in UNSTABLE else 1e-4
+        torch.testing.assert_close(singles, maps, rtol=0, atol=tolerance * float(maps.abs().max()))
 
 
 def test_the_readout_is_the_measured_one(family, model):
@@ -113,11 +118,14 @@ def correlation(ours: Tensor, theirs: Tensor) -> float:
 def test_autocast_is_near(family, model):
     x = batch(family, 1)
     for name, method in METHODS.items():
-        if name not in family.without:
+        if name not in family.refused(model):
             expected = explain(method(model), x)
             with torch.autocast("cpu", torch.bfloat16):
                 maps = explain(method(model), x)
             assert maps.dtype == torch.float32
+            if issubclass(method, TokenCAM) and not method.signed:
+                assert torch.isfinite(maps).all()  # rectified, few patches are left, or none
+                continue
             # the soft splits before T2T-ViT's blocks have attention of their own in half precision
             assert correlation(maps, expected) > (0.7 if family.name == "T2T-ViT" else 0.95)
 
@@ -127,7 +135,7 @@ def test_the_model_is_left_as_it_was(family, model):
     model(x)  # some keep what they computed for a size
     before = fingerprint(model, x)
     for name, method in METHODS.items():
-        if name not in family.without:
+        if name not in family.refused(model):
             explain(method(model), x)
             assert changes(before, fingerprint(model, x)) == []
 

@@ -16,12 +16,14 @@ EPS = 1e-6  # of the layer norms
 
 @dataclass
 class Attention:
-    """One block's attention: scores S, weights A (B, H, N, N), values V and output O (B, H, N, d)."""
+    """One block's attention: scores S, weights A (B, H, N, N), values V and output O (B, H, N, d), of tokens n, which
+    the norm before it gave (B, N, D)."""
 
     s: Tensor
     a: Tensor
     v: Tensor
     o: Tensor
+    n: Tensor
 
 
 def norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -51,7 +53,7 @@ def explicit_vit(
         e = (s - s.amax(-1, keepdim=True)).exp()
         a = (e / e.sum(-1, keepdim=True)).requires_grad_()
         o = a @ v
-        blocks.append(Attention(s, a, v, o))
+        blocks.append(Attention(s, a, v, o, inner))
         x = x + o.transpose(1, 2).flatten(2) @ b["attn.proj.weight"].T + b["attn.proj.bias"]
         hidden = norm(x, b["norm2.weight"], b["norm2.bias"]) @ b["mlp.fc1.weight"].T + b["mlp.fc1.bias"]
         hidden = hidden * 0.5 * (1 + torch.erf(hidden / math.sqrt(2)))

@@ -1,5 +1,7 @@
 """Each method against its paper's equation in float64, and the equation against near misses that must differ."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from timm.models.deit import VisionTransformerDistilled
@@ -141,7 +143,7 @@ def agcam_with_full_gradients(w: World) -> Tensor:
 
 def agcam_of_weights_not_scores(w: World) -> Tensor:
     blocks, y = w.detached()
-    gated = [Attention(b.a, b.a, b.v, b.o) for b in blocks]
+    gated = [replace(b, s=b.a) for b in blocks]
     return explicit.agcam(gated, explicit.gradients(y, [b.a for b in blocks]), w.rows)
 
 
@@ -167,7 +169,7 @@ def daam_with_gradients_backwards(w: World) -> Tensor:
 
 def daam_of_the_first_head(w: World) -> Tensor:
     grads = explicit.gradients(w.y, [b.o for b in w.blocks])
-    blocks = [Attention(b.s[:, :1], b.a[:, :1], b.v[:, :1], b.o) for b in w.blocks]
+    blocks = [replace(b, s=b.s[:, :1], a=b.a[:, :1], v=b.v[:, :1]) for b in w.blocks]
     return explicit.daam(blocks, [g[:, :1] for g in grads], w.rows)
 
 

@@ -257,13 +257,12 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[CaptumViTError], str]] = {
         OptionError,
         "^a method made of a model already, an AGCAM: pass the class AGCAM, or its name",
     ),
-    "Grad-CAM": (
-        lambda: ask(method="Grad-CAM"),
+    "Score-CAM": (
+        lambda: ask(method="Score-CAM"),
         OptionError,
-        f"no method 'Grad-CAM' here: it weighs the channels of a convolution, .*agcam .*LayerGradCam; {ONE_OF}",
+        f"no method 'Score-CAM' here: nearest are gradcam, layercam .* agcam, .*; {ONE_OF}",
     ),
-    "GradCAM++": (lambda: ask(method="GradCAM++"), OptionError, "no method 'GradCAM[+][+]' here: .*agcam"),
-    "gradcam": (lambda: PIPE(PHOTO, method="gradcam"), OptionError, "no method 'gradcam' here: .*agcam"),
+    "smoothgradcam++": (lambda: PIPE(PHOTO, method="SmoothGradCAM++"), OptionError, "here: nearest are gradcam"),
     "Chefer": (lambda: ask(method="Chefer et al."), OptionError, "here: nearest are gradient_rollout"),
     "LRP": (lambda: ask(method="LRP"), OptionError, "cp_lrp and attn_lrp are of that kind"),
     "attention flow": (lambda: ask(method="Attention Flow"), OptionError, "here: nearest is rollout"),

@@ -14,6 +14,7 @@ from captum_vit.attr import METHODS
 from captum_vit.errors import LayerNotRecordedError, TokenLayoutError, UnsupportedModelError
 from tests.helpers import assert_close, explain, randomise
 from tests.research.checks import TARGET, case, check_map
+from tests.research.explicit import MAPS
 from tests.research.layout import Layout, Parts, merge
 from tests.walks.compiled import Attention, CompiledViT
 from tests.walks.compiled_adapter import CompiledAdapter, split
@@ -47,12 +48,12 @@ def test_it_is_not_found_by_itself(monkeypatch: pytest.MonkeyPatch):
         AGCAM(LAYOUT.build())
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", MAPS)
 def test_maps_are_those_of_explicit_attention(method: str):
     check_map(LAYOUT, method)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", MAPS)
 def test_also_inside_somebodys_module(method: str):
     known = case(LAYOUT)
     found = explain(METHODS[method](nn.Sequential(known.model, nn.Identity())), known.x, TARGET)
@@ -70,7 +71,7 @@ class Mirrored(nn.Module):
         return self.vit(x.flip(3))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", MAPS)
 def test_tokens_that_an_owner_turns_round_are_put_back(method: str):
     known = case(LAYOUT)
     found = explain(METHODS[method](Mirrored(known.model)), known.x.flip(3), TARGET)

@@ -15,6 +15,7 @@ from captum_vit.errors import LayerNotRecordedError, UnsupportedModelError
 from tests.helpers import HEADS, PATCH, SIZE, WIDTH, assert_close, explain, images, randomise
 from tests.research.changed import TalkingHeads, changed_parts
 from tests.research.checks import TARGET, case
+from tests.research.explicit import MAPS
 from tests.research.layout import Layout, Parts
 from tests.research.plain import PerHead, Plain, Projected, per_head_parts, projected_parts
 
@@ -111,7 +112,7 @@ def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def methods(name: str) -> list[str]:
-    return [method for method in METHODS if not (method == "agcam" and name in CHANGED)]
+    return [method for method in MAPS if not (method == "agcam" and name in CHANGED)]
 
 
 @pytest.mark.parametrize(("name", "method"), [(name, method) for name in LAYOUTS for method in methods(name)])
