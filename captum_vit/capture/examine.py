@@ -21,6 +21,7 @@ from .listeners import foreign_hooks, without_hooks
 from .others import NOBODY, Hands, hands_in, innermost, model_state
 from .place import WHOLE, Place
 from .ramps import seen_place
+from .repeated import each_computed
 from .stem import check_places
 from .trunk import tokens_stay
 from .unnamed import check_named
@@ -83,6 +84,14 @@ def _found(adapter: Adapter, inputs: Inputs, edited: bool) -> Examined:
     hands = hands_in(adapter, edited=edited)
     if not hands.words:
         return Examined(edited=edited)
+    try:
+        return _looked(adapter, inputs, edited, hands)
+    except Exception:  # a refusal rests on tensors of torch's own, and not on what somebody's code makes of others
+        with each_computed():
+            return _looked(adapter, inputs, edited, hands)
+
+
+def _looked(adapter: Adapter, inputs: Inputs, edited: bool, hands: Hands) -> Examined:
     subject = _subject(adapter, edited)
     subject.prepare(inputs.images, inputs.kwargs)
     with _named(hands):

@@ -68,9 +68,16 @@ class AsFound:
             self._storages = {storage._cdata: storage for storage in found if storage is not None}
         return self._storages
 
+    def _generators(self) -> Iterator[Generator]:
+        """Those that are attributes of modules; asked with every draw, and so by types, which are few."""
+        for module in self.modules:
+            values = list(vars(module).values())
+            if any(map(_is_generator, set(map(type, values)))):
+                yield from (x for x in values if isinstance(x, Generator))
+
     def begun(self, given: Generator | None, device: torch.device) -> Generator:
         """A generator that begins where that of the device, or one of the model's own, stood when first asked."""
-        if given is not None and not any(_same(given, x) for m in self.modules for x in list(vars(m).values())):
+        if given is not None and not any(_same(given, x) for x in self._generators()):
             return given  # somebody's who asks for numbers by himself
         key = device if given is None else address(given)
         if key not in self._starts:
@@ -238,5 +245,10 @@ def storage_of(x: Any) -> torch.UntypedStorage | None:
         return None
 
 
-def _same(generator: Generator, x: Any) -> bool:
-    return isinstance(x, Generator) and address(x) == address(generator)
+def _same(one: Generator, other: Generator) -> bool:
+    return address(one) == address(other)
+
+
+@cache
+def _is_generator(kind: type) -> bool:
+    return issubclass(kind, Generator)

@@ -10,7 +10,7 @@ from ..access import Adapter, TokenLayout
 from ..geometry import View
 from .inputs import Inputs
 from .place import WHOLE, Place
-from .stem import axes_of, through_stem
+from .stem import at_stem, axes_of
 
 BORDER = 3  # pixels at an edge, where a resize bends a ramp
 MISFIT = 0.5  # pixels of the given image that a place may lie off
@@ -30,9 +30,6 @@ def seen_place(adapter: Adapter, inputs: Inputs) -> Place:
     """How the images that reach the ViT lie on those that are given; `WHOLE` also where ramps do not come through.
 
     Four images: of a low value, of a high one, and growing from one to the other across and down.
-
-    Raises:
-        UnsupportedModelError: the ViT does not get as many images as are given.
     """
     image = inputs.images[:1]
     if image.dim() != 4 or axes_of(adapter, 4) != [2, 3]:
@@ -45,7 +42,7 @@ def seen_place(adapter: Adapter, inputs: Inputs) -> Place:
     levels = (across.new_zeros(()), across.new_ones(()), across, down)
     ramps = torch.cat([low + (high - low) * level.to(image).expand_as(image) for level in levels])
     copies = inputs.copies(4)
-    tap = through_stem(adapter, replace(copies, images=ramps))
+    tap = at_stem(adapter, replace(copies, images=ramps))
     if tap.pixels is None or tap.pixels.dim() != 4 or len(tap.pixels) != 4:
         return WHOLE
     return _place(tap.pixels.double().cpu(), (width, height), tap.layout)

@@ -4,22 +4,25 @@ A model runs on them up to its first attention only, whose values each belong to
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from math import prod
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..access import Adapter, AttentionCall, TokenLayout
 from ..errors import TokenLayoutError, UnsupportedModelError
 from .inputs import Inputs
 from .place import WHOLE, Place
+from .repeated import CONVOLUTIONS, of_patches, of_rows
 from .scopes import Attention
 from .still import still
 from .tap import Tap
 
-AT_ONCE = 8 * 224 * 224  # pixels of changed images that go through the stem together
+AT_ONCE = 32 * 224 * 224  # pixels of changed images that go through the stem together
 NEAR = 1  # cells that a token may seem to lie off, where patches overlap
 EDGE, FIFTH = 2, 0.2  # pixels at the edge of a patch, or this part of it, by which its place is looked at more closely
 LEAK = 0.3  # of a token's change with its own patch, up to which it may change with those around it for such a look
@@ -32,7 +35,12 @@ class EnoughError(Exception):
 
 
 class StemTap(Tap):
-    """Stops the model at its first attention."""
+    """Stops the model at its first attention; what copies of an image have in common is computed once.
+
+    Attributes:
+        values: of the first attention.
+        pixels: what the ViT's stem was given.
+    """
 
     values: Tensor
     pixels: Tensor | None = None
@@ -42,7 +50,12 @@ class StemTap(Tap):
         raise EnoughError
 
     def other(self, func: Callable, args: tuple, kwargs: dict) -> Tensor:
+        if func in CONVOLUTIONS:
+            return of_patches(func, args, kwargs)
         return still(func, args, kwargs, super().other)
+
+    def linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return of_rows(input, lambda rows: F.linear(rows, weight, bias))
 
     def _look_at_pixels(self, module: torch.nn.Module, args: tuple) -> None:
         super()._look_at_pixels(module, args)
@@ -50,15 +63,32 @@ class StemTap(Tap):
             self.pixels = args[0]
 
 
+class PixelTap(StemTap):
+    """Stops the model where its stem is given the images."""
+
+    def _look_at_pixels(self, module: torch.nn.Module, args: tuple) -> None:
+        super()._look_at_pixels(module, args)
+        if self.active and isinstance(self.pixels, Tensor) and len(self.pixels) == len(self.inputs.images):
+            raise EnoughError
+
+
+def run_until_enough(tap: StemTap) -> None:
+    """Run the model until the tap has seen enough."""
+    with torch.no_grad(), suppress(EnoughError), tap.listening():
+        tap.inputs.run(tap.adapter.model)
+
+
+def at_stem(adapter: Adapter, inputs: Inputs, place: Place = WHOLE) -> StemTap:
+    """What the stem was given, and where tokens lie on it; of a ViT without one, what the first attention was given."""
+    tap = PixelTap(adapter, inputs, None, place)
+    run_until_enough(tap)
+    return tap
+
+
 def through_stem(adapter: Adapter, inputs: Inputs, place: Place = WHOLE) -> StemTap:
     """What the first attention was given."""
     tap = StemTap(adapter, inputs, None, place)
-    with torch.no_grad():
-        try:
-            with tap.listening():
-                inputs.run(adapter.model)
-        except EnoughError:
-            pass
+    run_until_enough(tap)
     if not hasattr(tap, "values"):
         raise UnsupportedModelError(f"{type(adapter.model).__name__} reaches none of its attention layers")
     count, found = len(inputs.images), len(tap.values)
@@ -82,24 +112,20 @@ def check_places(adapter: Adapter, inputs: Inputs, place: Place) -> None:
         TokenLayoutError: a token lies elsewhere than the layout says.
     """
     first = inputs.first()
-    base = through_stem(adapter, first, place)
-    layout = base.layout
+    layout = at_stem(adapter, first, place).layout
     axes, dims = axes_of(adapter, inputs.images.dim()), inputs.images.dim()
     places = _places(layout, [inputs.images.shape[axis] for axis in axes])
     numbers = _numbers(layout, places)
 
     def of_tokens(masks: Sequence[Tensor]) -> Tensor:
         """How much each token changes with the pixels of each mask, (masks, tokens)."""
-        laid = torch.stack([_laid(mask, axes, dims) for mask in masks])
-        return _changes(adapter, first, place, laid, base.values)
+        return _changes(adapter, first, place, torch.stack([_laid(mask, axes, dims) for mask in masks]))
 
-    def changes(masks: Sequence[Tensor]) -> Tensor:
-        """Of the patches' tokens alone."""
-        return of_tokens(masks)[:, -prod(layout.grid) :]
-
-    digits = max(1, (prod(layout.grid) - 1).bit_length())
+    count = prod(layout.grid)
+    digits = max(1, (count - 1).bit_length())
     seen = numbers >= 0
-    own = changes([seen & ((numbers >> digit & 1) == bit) for digit in range(digits) for bit in (1, 0)])
+    masks = [seen & ((numbers >> digit & 1) == bit) for digit in range(digits) for bit in (1, 0)]
+    own, at_edges = of_tokens([*masks, *_edges(layout, places, seen)])[:, -count:].tensor_split([len(masks)])
     found = own.view(digits, 2, -1)
     patches = torch.stack([(found[digit, 0] > found[digit, 1]).long() << digit for digit in range(digits)]).sum(0)
     shown = torch.unique(numbers[seen])
@@ -123,7 +149,7 @@ def check_places(adapter: Adapter, inputs: Inputs, place: Place) -> None:
     leak = found.amin(1) / found.amax(1).clamp(min=1e-30)
     _compare(adapter, layout, patches, shown, overlap=bool((leak > 1e-3).any()))
     if len(shown) and float(leak[:, shown].median()) < LEAK:
-        _compare_edges(adapter, layout, changes(_edges(layout, places, seen)), shown)
+        _compare_edges(adapter, layout, at_edges, shown)
 
 
 def axes_of(adapter: Adapter, dims: int) -> list[int]:
@@ -139,19 +165,21 @@ def _laid(mask: Tensor, axes: Sequence[int], dims: int) -> Tensor:
     return mask[tuple(None if axis in others else slice(None) for axis in range(1, dims))]
 
 
-def _changes(adapter: Adapter, first: Inputs, place: Place, masks: Tensor, base: Tensor) -> Tensor:
+def _changes(adapter: Adapter, first: Inputs, place: Place, masks: Tensor) -> Tensor:
     """How much each token changes with the pixels of each mask."""
     image = first.images[0]
     draw = torch.Generator().manual_seed(0)
     noise = torch.randn(image.shape, generator=draw).to(image) * (image.std() if image.std() > 0 else 1)
+    masks = torch.cat([torch.zeros_like(masks[:1]), masks])  # the first is the image as it is
     at_once = max(1, AT_ONCE // masks[0].numel())
-    parts = []
+    parts, base = [], None
     for some in masks.split(at_once):
         inputs = first.copies(len(some)) if len(some) > 1 else first
         changed = torch.where(some.to(image.device), image + noise, image)
         values = through_stem(adapter, replace(inputs, images=changed), place).values
+        base = values[:1].clone() if base is None else base
         parts.append((values - base).float().square().sum((1, 3)).sqrt().cpu())
-    return torch.cat(parts)
+    return torch.cat(parts)[1:]
 
 
 def _places(layout: TokenLayout, size: Sequence[int]) -> list[np.ndarray]:

@@ -5,7 +5,7 @@ in one for each binary digit of the tokens' numbers, it is another for the token
 else, each must tell its own number at every later attention, and at the end of the last block.
 """
 
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from math import prod
 from typing import Any
 
@@ -17,7 +17,7 @@ from ..errors import TokenLayoutError, UnsupportedModelError
 from .inputs import Inputs
 from .place import Place
 from .scopes import Attention
-from .stem import EnoughError, StemTap
+from .stem import EnoughError, StemTap, run_until_enough
 
 DIGITS = 8  # of the numbers of tokens, up to 255; in more tokens than that numbers come twice, far apart
 STRIDE = 37  # between the numbers of neighbours; it has no divisor in common with 255
@@ -46,7 +46,7 @@ class TrunkTap(StemTap):
     def attend(self, call: AttentionCall, run: Attention) -> Tensor:
         values = call.v
         self.index += 1
-        size = values.float().std().clamp_min(1e-3)
+        size = values[:1].float().std().clamp_min(1e-3)
         draw = torch.Generator().manual_seed(self.index)
         out = size.cpu() * torch.randn(1, call.heads, call.queries, values.shape[-1], generator=draw)
         out = out.repeat(call.batch, 1, 1, 1)
@@ -142,10 +142,10 @@ def tokens_stay(adapter: Adapter, inputs: Inputs, place: Place) -> bool:
     meeting, start = False, 0
     while True:
         tap = TrunkTap(adapter, copies, place, start)
-        with torch.no_grad(), suppress(EnoughError), tap.listening(), ExitStack() as stack:
+        with ExitStack() as stack:
             for block in list(adapter.blocks().values())[-1:]:
                 stack.callback(block.register_forward_hook(tap.look_at_end, prepend=True).remove)
-            copies.run(adapter.model)
+            run_until_enough(tap)
         if tap.mixed is None:
             return not meeting
         meeting, start = True, tap.mixed
