@@ -53,7 +53,12 @@ class Readout:
     @property
     def only_prefix(self) -> bool:
         """Whether nothing but prefix tokens matters to the score once attention is over."""
-        return self.declared and not self.patches and not self.latents
+        return self.declared and self.of_prefix
+
+    @property
+    def of_prefix(self) -> bool:
+        """Whether the score is read from prefix tokens alone, as far as gradients show."""
+        return not self.patches and not self.latents
 
     def reads(self, layer: str) -> bool:
         """Whether the score depends on an attention layer: a head may read an earlier depth than the last."""

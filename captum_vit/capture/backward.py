@@ -22,7 +22,7 @@ from .needs import (
     TOKENS,
     Need,
 )
-from .replay import replayed_gradients
+from .replay import NotReplayedError, replayed_gradients
 from .untouched import untouched
 
 T = TypeVar("T")
@@ -137,10 +137,10 @@ class Backward:
         names = self.layers if names is None else names
         forward = self.kept.forward({HELD_GRADIENTS})  # which shows whether hooks only listen
         if self.kept.replays and all(target.reads_scores for target in targets):
-            listened = bool(self.kept.listened)
-            outs, found = replayed_gradients(forward, self.inputs, targets, names, listened=listened)
-            check_reached(self.adapter, found, names)
-            return {name: gradient.unflatten(0, (len(targets), -1)) for name, gradient in filled(outs, found).items()}
+            try:
+                return self._replayed(forward, targets, names)
+            except NotReplayedError:
+                self.kept.cannot_replay()
         if len(targets) == 1:
             alone = self._of_outputs(targets[0], names, held=True)
             return {name: gradient.unsqueeze(0) for name, gradient in alone.items()}
@@ -148,6 +148,12 @@ class Backward:
             forward = self.kept.forward({GRADIENTS}.union(*map(_read, targets)))
             outs = {name: call.out for name, call in forward.calls.items() if name in names}
             return dict(zip(outs, forward.gradients_of_several(targets, list(outs.values())), strict=True))
+
+    def _replayed(self, forward: Forward, targets: Sequence[Target], names: Collection[str]) -> dict[str, Tensor]:
+        listened = bool(self.kept.listened)
+        outs, found = replayed_gradients(forward, self.inputs, targets, names, listened=listened)
+        check_reached(self.adapter, found, names)
+        return {name: gradient.unflatten(0, (len(targets), -1)) for name, gradient in filled(outs, found).items()}
 
     def _of_outputs(self, target: Target, names: Collection[str], *, held: bool) -> dict[str, Tensor]:
         def compute(forward: Forward, retain: bool) -> tuple[dict[str, Tensor], dict[str, Tensor | None]]:

@@ -21,7 +21,7 @@ from .listeners import foreign_hooks, without_hooks
 from .others import NOBODY, Hands, hands_in, innermost, model_state
 from .place import WHOLE, Place
 from .ramps import seen_place
-from .repeated import each_computed
+from .repeated import each_computed, raised_by_others
 from .stem import check_places
 from .trunk import tokens_stay
 from .unnamed import check_named
@@ -41,6 +41,8 @@ class Examined:
     intact: whether tokens meet in attention alone, so that what the adapter declares of the readout holds.
     edited: whether hooks of others change what passes.
     compared: how many images at most were in a batch whose scores were compared with those of a plain call.
+    replays: whether its blocks may run on the prefix tokens alone, where a measured readout has no others: until it is
+        seen that they do not, or that its head uses others too.
     """
 
     place: Place = WHOLE
@@ -48,6 +50,7 @@ class Examined:
     intact: bool = True
     edited: bool = False
     compared: int = 0
+    replays: bool = True
     readouts: dict[Any, Readout] = field(default_factory=dict)
 
     @property
@@ -86,8 +89,10 @@ def _found(adapter: Adapter, inputs: Inputs, edited: bool) -> Examined:
         return Examined(edited=edited)
     try:
         return _looked(adapter, inputs, edited, hands)
-    except Exception:  # a refusal rests on tensors of torch's own, and not on what somebody's code makes of others
-        with each_computed():
+    except Exception as error:
+        if raised_by_others(error):
+            raise
+        with each_computed():  # a refusal rests on torch's own tensors, and not on what becomes of others
             return _looked(adapter, inputs, edited, hands)
 
 

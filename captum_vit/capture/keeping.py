@@ -91,7 +91,13 @@ class Keeping:
     @property
     def replays(self) -> bool:
         """Whether held gradients come from a replay of the prefix tokens."""
-        return self.may_replay and can_replay(self.adapter, self._expected)
+        if self.listened and self.adapter.measured:  # a copy that nobody hears would have to be looked at anew
+            return False
+        return self.may_replay and can_replay(self.adapter, self._expected, self._known())
+
+    def cannot_replay(self) -> None:
+        """Note that the model is more than a function of its prefix tokens."""
+        self._known().replays = False
 
     def forward(self, needs: Collection[Need]) -> Forward:
         """The forward, run anew where it lacks something that is asked for."""

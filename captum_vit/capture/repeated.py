@@ -5,6 +5,8 @@ and pointwise functions make each row by itself: so each is computed once. Rows 
 nothing rests on what the copies were meant to be.
 """
 
+import dis
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -20,6 +22,8 @@ from .private import written
 
 FEW = 0.7  # of the rows, up to which it is worth while to compute the others from them
 CONVOLUTIONS = {torch.conv2d, F.conv2d, torch.conv3d, F.conv3d}
+OURS = (os.path.dirname(torch.__file__), os.path.dirname(os.path.dirname(__file__)))
+RAISING = {dis.opmap[name] for name in ("RAISE_VARARGS", "RERAISE") if name in dis.opmap}
 NORM = torch.ops.aten.native_layer_norm.default
 
 
@@ -34,6 +38,16 @@ def each_computed() -> Iterator[None]:
         yield
     finally:
         _used.reset(token)
+
+
+def raised_by_others(error: Exception) -> bool:
+    """Whether an error was raised on purpose, by code that is neither torch's nor ours."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    if place is None or place.tb_frame.f_code.co_filename.startswith(OURS):
+        return False
+    return place.tb_frame.f_code.co_code[place.tb_lasti] in RAISING
 
 
 class Repeated(Tensor):

@@ -13,6 +13,7 @@ from ..access import Adapter, Readout
 from ..errors import UnsupportedModelError
 from ..targets import Joined, Output, Target
 from ..targets.base import check_attached
+from .examine import Examined
 from .few import ReplayTap
 from .forward import Forward
 from .inputs import Inputs
@@ -20,13 +21,20 @@ from .listeners import unheard
 from .untouched import untouched
 
 
-def can_replay(adapter: Adapter, readout: Readout) -> bool:
-    """Whether a replay is right.
+class NotReplayedError(Exception):
+    """A model whose head is not known is not the same function of its prefix tokens alone."""
 
-    A head that is not known may use the values of tokens that its gradient does not show; and in train mode two
-    forwards would draw different dropout masks.
+
+def can_replay(adapter: Adapter, readout: Readout, known: Examined) -> bool:
+    """Whether a replay may be right.
+
+    In train mode two forwards would draw different dropout masks. A head that is not known may use the values of tokens
+    that its gradient does not show: then the replay gives other scores. It must not be heard by hooks of others.
     """
-    return readout.only_prefix and not adapter.training and adapter.first_block is not None
+    if adapter.training or adapter.first_block is None or not readout.of_prefix:
+        return False
+    measured = known.replays and not known.edited and not known.hands.unseen and readout.unclear is None
+    return readout.declared or measured
 
 
 def replayed_gradients(
@@ -40,7 +48,30 @@ def replayed_gradients(
         targets: K targets, for as many copies of each image.
         names: of attention layers.
         listened: whether somebody else's hooks are on the model, who must not hear a replay.
+    Raises:
+        NotReplayedError: the readout was measured, and there is more to the scores.
+        UnsupportedModelError: it was declared, and there is.
     """
+    if forward.layout.readout is None or not forward.layout.readout.declared:
+        return _tried(forward, inputs, targets, names, listened=listened)
+    return _replayed(forward, inputs, targets, names, listened=listened)
+
+
+def _tried(
+    forward: Forward, inputs: Inputs, targets: Sequence[Target], names: Collection[str], *, listened: bool
+) -> tuple[dict[str, Tensor], dict[str, Tensor | None]]:
+    order, prefix = forward.layout.order, forward.layout.prefix
+    if order is not None and not torch.equal(order[:prefix].cpu(), torch.arange(prefix)):
+        raise NotReplayedError("the tokens besides the patches do not stand first")
+    try:
+        return _replayed(forward, inputs, targets, names, listened=listened)
+    except Exception as error:  # whatever somebody's code makes of tokens without patches
+        raise NotReplayedError(str(error)) from error
+
+
+def _replayed(
+    forward: Forward, inputs: Inputs, targets: Sequence[Target], names: Collection[str], *, listened: bool
+) -> tuple[dict[str, Tensor], dict[str, Tensor | None]]:
     adapter = unheard(forward.adapter, listened=listened)
     tap = ReplayTap(adapter, inputs, forward.layout, forward.kept, names, len(targets))
     with untouched(adapter), torch.enable_grad():

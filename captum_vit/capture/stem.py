@@ -118,14 +118,15 @@ def check_places(adapter: Adapter, inputs: Inputs, place: Place) -> None:
     numbers = _numbers(layout, places)
 
     def of_tokens(masks: Sequence[Tensor]) -> Tensor:
-        """How much each token changes with the pixels of each mask, (masks, tokens)."""
+        """How large each token is, and how much it changes with the pixels of each mask, (1 + masks, tokens)."""
         return _changes(adapter, first, place, torch.stack([_laid(mask, axes, dims) for mask in masks]))
 
     count = prod(layout.grid)
     digits = max(1, (count - 1).bit_length())
     seen = numbers >= 0
     masks = [seen & ((numbers >> digit & 1) == bit) for digit in range(digits) for bit in (1, 0)]
-    own, at_edges = of_tokens([*masks, *_edges(layout, places, seen)])[:, -count:].tensor_split([len(masks)])
+    sizes = of_tokens([*masks, *_edges(layout, places, seen)])
+    own, at_edges = sizes[1:, -count:].tensor_split([len(masks)])
     found = own.view(digits, 2, -1)
     patches = torch.stack([(found[digit, 0] > found[digit, 1]).long() << digit for digit in range(digits)]).sum(0)
     shown = torch.unique(numbers[seen])
@@ -135,7 +136,7 @@ def check_places(adapter: Adapter, inputs: Inputs, place: Place) -> None:
             f"{type(adapter).__name__} says that {type(adapter.model).__name__} has {prod(layout.grid)} patches of "
             f"{'x'.join(f'{side:g}' for side in layout.patch)} pixels, and only {len(shown)} of them lie on the image"
         )
-    if size.max() <= 1e-6 * base.values.float().square().sum((1, 3)).sqrt().max():
+    if size.max() <= 1e-6 * sizes[0].max():
         raise TokenLayoutError(
             f"no token of {type(adapter.model).__name__} changes with the images that are given: what its ViT looks at "
             f"is something else, as the other image of a pair. Give that one as the images"
@@ -143,7 +144,7 @@ def check_places(adapter: Adapter, inputs: Inputs, place: Place) -> None:
     answering = size[shown] > 1e-6 * size.max()
     if not answering.all():  # an owner may black out a part: then its pixels change nothing at all
         silent = torch.isin(numbers, shown[~answering])
-        if of_tokens([silent]).max() > 1e-6 * size.max():
+        if of_tokens([silent])[1:].max() > 1e-6 * size.max():
             answering = torch.ones_like(answering)
     shown = shown[answering]
     leak = found.amin(1) / found.amax(1).clamp(min=1e-30)
@@ -166,7 +167,7 @@ def _laid(mask: Tensor, axes: Sequence[int], dims: int) -> Tensor:
 
 
 def _changes(adapter: Adapter, first: Inputs, place: Place, masks: Tensor) -> Tensor:
-    """How much each token changes with the pixels of each mask."""
+    """How large each token is, and how much it changes with the pixels of each mask."""
     image = first.images[0]
     draw = torch.Generator().manual_seed(0)
     noise = torch.randn(image.shape, generator=draw).to(image) * (image.std() if image.std() > 0 else 1)
@@ -177,9 +178,12 @@ def _changes(adapter: Adapter, first: Inputs, place: Place, masks: Tensor) -> Te
         inputs = first.copies(len(some)) if len(some) > 1 else first
         changed = torch.where(some.to(image.device), image + noise, image)
         values = through_stem(adapter, replace(inputs, images=changed), place).values
-        base = values[:1].clone() if base is None else base
+        if base is None:
+            base = values[:1].clone()
+            parts.append(base.float().square().sum((1, 3)).sqrt().cpu())
+            values = values[1:]
         parts.append((values - base).float().square().sum((1, 3)).sqrt().cpu())
-    return torch.cat(parts)[1:]
+    return torch.cat(parts)
 
 
 def _places(layout: TokenLayout, size: Sequence[int]) -> list[np.ndarray]:

@@ -198,7 +198,7 @@ class ForwardTap(Tap):
         elif part_of_graph and (self.ruling is None or self.keep.of_attention):
             self.kept.calls[call.name] = call  # its tensors are held by the graph
         elif fields := self.keep.fields(call.name):
-            if self.readout is not None and self.readout.only_prefix:
+            if self.keep.replay or (self.readout is not None and self.readout.only_prefix):
                 short = call.first_rows(call.layout.prefix)
                 call = replace(call, out=short.out) if ATTENTION in self.keep.needs else short
             self.kept.calls[call.name] = self.shelf.put_call(call, *fields)

@@ -17,9 +17,11 @@ from ..errors import CaptumViTError, UnsupportedModelError
 from ..geometry import View
 from .finding import MOST_PREFIX, Attentions, Finder, attentions, first_of_tokens, reached, watch
 from .labels import Patches, patches_of
+from .remembered import remembered
 
 SIZES = (112, 224, 32, 64, 96, 128, 160, 192, 256, 384, 448, 512, 518)
 TRIES = 40
+FACTS = ("attentions", "batch_dims", "_blocks", "_channels", "_features", "_layouts", "_size")  # of a model, by names
 HEAD = re.compile(r"(^|_)(head|classifier|logits)s?$")  # how modules are called that give scores of classes
 
 
@@ -31,9 +33,9 @@ class Found(Adapter):
     >>> list(adapter.attention_layers())[:2]
     ['blocks.0.attn', 'blocks.1.attn']
 
-    The model runs once on an image of noise, of a size that it takes, and once on each other size that is asked for:
-    which softmax meets values over all tokens, which patch of the image each token is. All of it is checked against
-    what the model computes before a map is given.
+    The model runs once on an image of noise, of a size that it takes, and once on each other size that is asked for,
+    and not again while it stays as it is: which softmax meets values over all tokens, which patch of the image each
+    token is. All of it is checked against what the model computes before a map is given.
 
     Raises:
         UnsupportedModelError: it is no Vision Transformer, does not run on an image alone, or no attention to single
@@ -42,14 +44,19 @@ class Found(Adapter):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
+        self.attentions: Attentions
         self._layouts: dict[Grid, TokenLayout] = {}
         self._size: Grid = ()
         self.batch_dims = 5 if isinstance(self.stem, nn.Conv3d) else 4
-        self.attentions = self._find()
+        vars(self).update(remembered(model, type(self), self._look))
 
     @classmethod
     def matches(cls, model: nn.Module) -> bool:
         return False
+
+    def _look(self) -> dict[str, Any]:
+        self.attentions = self._find()
+        return {name: vars(self)[name] for name in FACTS}
 
     def _find(self) -> Attentions:
         """From the first size, of those that the model may be made for, on which it runs."""
@@ -138,6 +145,12 @@ class Found(Adapter):
     def blocks(self) -> dict[str, nn.Module]:
         modules = dict(self.model.named_modules())
         return {name: modules[block] for name, block in self._blocks.items()}
+
+    @property
+    def first_block(self) -> nn.Module | None:
+        """The first of blocks through which all tokens go; that a part of them can is seen when they do."""
+        apart = (*self.attentions.bare, *self.attentions.alone, *self.attentions.cross)
+        return None if apart else next(iter(self.blocks().values()), None)
 
     def reading_layers(self, readout: Readout) -> list[str]:
         left_out = {
