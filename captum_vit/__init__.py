@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         LeGrad,
         LibraGrad,
         RawAttention,
+        TransformerAttribution,
         XGradCAM,
     )
     from .capture.one_view import OneView
@@ -75,6 +76,7 @@ _HOMES = {
     "Readout": "access",
     "TokenLayout": "access",
     "XGradCAM": "attr",
+    "TransformerAttribution": "attr",
     "adapt": "access",
     "explain": "explanation.explaining",
     "explainer": "pipelines",  # not in __all__: it needs transformers
@@ -126,6 +128,7 @@ __all__ = [
     "RawAttention",
     "Readout",
     "TokenLayout",
+    "TransformerAttribution",
     "XGradCAM",
     "__version__",
     "adapt",

@@ -17,6 +17,9 @@ CHUNK_ELEMENTS = 1 << 21  # entries of attention held at once when rows are stre
 FUSIONS = ("mean", "max", "min")
 
 
+_TINY = 1e-9
+
+
 def full_precision(device: torch.device) -> torch.autocast:
     """Context in which autocast on `device` is off."""
     return torch.autocast(device.type, enabled=False)
@@ -183,3 +186,9 @@ def min_max(x: Tensor) -> Tensor:
     low = flat.amin(1, keepdim=True)
     span = flat.amax(1, keepdim=True) - low
     return ((flat - low) / span.where(span > 0, 1)).view_as(x)
+
+
+def safe_divide(a: Tensor, b: Tensor) -> Tensor:
+    """a / b, pushed off 0 by 1e-9, and 0 where b is 0."""
+    pushed = b + torch.where(b == -_TINY, 2 * _TINY, _TINY)
+    return torch.where(b == 0, 0.0, a / pushed)

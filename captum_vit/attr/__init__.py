@@ -13,6 +13,7 @@ from .legrad import LeGrad
 from .raw_attention import RawAttention
 from .rollout import AttentionRollout, GradientRollout
 from .starting import start
+from .transformer_attribution import TransformerAttribution
 
 __all__ = [
     "AGCAM",
@@ -34,6 +35,7 @@ __all__ = [
     "LeGrad",
     "LibraGrad",
     "RawAttention",
+    "TransformerAttribution",
     "ViTAttribution",
     "XGradCAM",
     "find_method",

@@ -8,13 +8,15 @@ ELSEWHERE = {
     "gradcam with weights='elementwise' is that": "gradcamelementwise elementwisegradcam",
     "nearest are gradient_rollout, which weighs attention by its gradient and multiplies the layers, and agcam, which "
     "adds them up": (
-        "chefer chefer1 cheferetal transformerattribution transformerexplainability tattr "
-        "transformerinterpretability relevancemaps attentiontimesgradient gradattention gradientattention "
+        "relevancemaps attentiontimesgradient gradattention gradientattention "
         "attngrad gradattn attcat attentioncam"
     ),
     "cp_lrp and attn_lrp are of that kind": (
         "lrp partiallrp conservativelrp conservativepropagation lrpvit relevance relevancepropagation "
         "layerwiserelevancepropagation deeptaylordecomposition"
+    ),
+    "transformer_attribution is that, and generic_relevance the later and cheaper one": (
+        "chefer chefer1 cheferetal transformerexplainability tattr transformerinterpretability"
     ),
     "generic_relevance is that": (
         "genericattention genericattentionexplainability transformermmexplainability chefer2"

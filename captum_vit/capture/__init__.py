@@ -26,6 +26,7 @@ from .needs import (
 from .readout import measure_readout, readout_of
 from .rules import Rules
 from .run import Run
+from .sharing import sharing_rules
 from .unknown import Found
 from .untouched import untouched
 
@@ -59,5 +60,6 @@ __all__ = [
     "placed_layout",
     "readout_of",
     "rules_named",
+    "sharing_rules",
     "untouched",
 ]

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .ruled import name_of, with_tensors
 from .rules import Ruling
 
 
@@ -14,7 +15,17 @@ def constant_parameters(func: Callable, args: tuple, kwargs: dict, ruling: Rulin
         return func(*args, **kwargs)
     args = tuple(map(_constant, args))
     kwargs = {key: _constant(value) for key, value in kwargs.items()} if kwargs else kwargs
-    return func(*args, **kwargs) if ruling is None else ruling(func, *args, **kwargs)
+    if ruling is None:
+        return func(*args, **kwargs)
+    if ruling.rules.double:
+        written = int(name_of(func)[1])  # what a function writes into stays what it is
+        args = (*args[:written], *with_tensors(args[written:], _double))
+        kwargs = with_tensors(kwargs, _double)
+    return ruling(func, *args, **kwargs)
+
+
+def _double(x: Tensor) -> Tensor:
+    return x.double() if x.is_floating_point() and x.device.type != "mps" else x
 
 
 def _constant(x: Any) -> Any:

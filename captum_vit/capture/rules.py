@@ -32,11 +32,13 @@ class Rules:
     table: the name of a torch function -> its rule, which takes a `Call` of it and gives what the function gives.
         Functions of one name in torch, `Tensor` and `torch.nn.functional` are one, those in place too.
     as_they_are: of these names, those whose own way back is the rule's, so that they may write in place.
+    double: whether all is computed in double precision, where the device has it: the weights are taken so too.
     """
 
     title: str
     table: Mapping[str, Rule] = field(hash=False, repr=False)
     as_they_are: frozenset[str] = field(default=frozenset(), hash=False, repr=False)
+    double: bool = field(default=False, repr=False)
 
 
 class Ruling:
