@@ -8,8 +8,7 @@ ELSEWHERE = {
     "gradcam with weights='elementwise' is that": "gradcamelementwise elementwisegradcam",
     "nearest are gradient_rollout, which weighs attention by its gradient and multiplies the layers, and agcam, which "
     "adds them up": (
-        "relevancemaps attentiontimesgradient gradattention gradientattention "
-        "attngrad gradattn attcat attentioncam"
+        "relevancemaps attentiontimesgradient gradattention gradientattention attngrad gradattn attcat attentioncam"
     ),
     "cp_lrp and attn_lrp are of that kind": (
         "lrp partiallrp conservativelrp conservativepropagation lrpvit relevance relevancepropagation "

@@ -21,7 +21,7 @@ from .rules import Rule, Rules
 
 HANDED_ON = ELEMENTWISE | {"layer_norm", "rms_norm", "softmax", "dropout", "normalize"}
 CASTS = {"to", "type", "type_as", "float", "half", "bfloat16"}
-LINEAR = frozenset("mean sum avg_pool1d avg_pool2d adaptive_avg_pool1d adaptive_avg_pool2d".split())
+LINEAR = frozenset(["mean", "sum", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d"])
 
 
 class _HandedOn(torch.autograd.Function):

@@ -42,7 +42,7 @@ def test_each_rule_counts(name):
     changed = replace(rules, table=MappingProxyType({**rules.table, name: Call.run}))
     model, x = timm_vit().double(), images().double()
     maps = TransformerAttribution(model).attribute(x, target=1)
-    with mock.patch.object(transformer_attribution, "sharing_rules", lambda: changed):
+    with mock.patch.object(transformer_attribution, "sharing_rules", return_value=changed):
         assert relative_error(TransformerAttribution(model).attribute(x, target=1), maps) > 0.01
 
 
@@ -57,5 +57,5 @@ def test_the_written_out_walk_has_twins():
 def test_a_function_without_a_rule_is_refused():
     model = timm_vit()
     model.blocks[1].mlp.register_forward_hook(lambda module, args, out: out.cumsum(-1))
-    with pytest.raises(UnsupportedModelError, match="the rules of relevance propagation have none for .* cumsum"):
+    with pytest.raises(UnsupportedModelError, match=r"the rules of relevance propagation have none for .* cumsum"):
         TransformerAttribution(model).attribute(images(), target=1)
