@@ -1,12 +1,10 @@
 """Transformer attribution: relevance propagated back to every attention, and gradients there."""
 
-from typing import Any
-
 from torch import Tensor
 
 from .. import ops
-from ..access import AttentionCall
-from ..capture import ATTENTION, GRADIENTS, VALUES, Need, Run, UnderRules, sharing_rules
+from ..access import Adapter, AttentionCall
+from ..capture import ATTENTION, GRADIENTS, VALUES, Run, UnderRules, sharing_rules
 from ..targets import Target
 from .base import ViTAttribution
 from .carrying import Step, carried
@@ -36,8 +34,12 @@ class TransformerAttribution(ViTAttribution):
     multiplies_layers = True
     paper = "arXiv:2012.09838"
 
-    def needed(self, **options: Any) -> frozenset[Need]:
-        return self.needs
+    @classmethod
+    def unsuited(cls, adapter: Adapter) -> str | None:
+        mixed = [name for name, of in adapter.projections().items() if of.mix or of.mix_scores]
+        if mixed:
+            return f"the heads of {mixed[0]} are mixed, and what relevance a mixed attention has, no rule says"
+        return super().unsuited(adapter)
 
     def _maps(self, run: Run, target: Target, *, flow: bool) -> Tensor:
         names = self.layers_read(run.readout)

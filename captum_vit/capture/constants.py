@@ -5,8 +5,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..errors import UnsupportedModelError
 from .ruled import name_of, with_tensors
 from .rules import Ruling
+from .scopes import CarriedError
 
 
 def constant_parameters(func: Callable, args: tuple, kwargs: dict, ruling: Ruling | None = None) -> Any:
@@ -21,7 +23,10 @@ def constant_parameters(func: Callable, args: tuple, kwargs: dict, ruling: Rulin
         written = int(name_of(func)[1])  # what a function writes into stays what it is
         args = (*args[:written], *with_tensors(args[written:], _double))
         kwargs = with_tensors(kwargs, _double)
-    return ruling(func, *args, **kwargs)
+    try:
+        return ruling(func, *args, **kwargs)
+    except UnsupportedModelError as error:  # of which an operator, as %, would make a TypeError of Python's
+        raise CarriedError from error
 
 
 def _double(x: Tensor) -> Tensor:

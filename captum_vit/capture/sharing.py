@@ -28,8 +28,8 @@ class _HandedOn(torch.autograd.Function):
     """A function's value, whose relevance is that of what it was made of."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, value: Tensor) -> Tensor:
-        return value.view_as(value)
+    def forward(ctx: Any, x: Tensor, run: Callable[[], Any]) -> Any:
+        return run()
 
     @staticmethod
     def backward(ctx: Any, relevance: Tensor) -> tuple[Tensor, None]:
@@ -133,11 +133,10 @@ def handed_on(call: Call) -> Any:
     if len(call.active) > 1:
         raise _refused(call)
     (x,) = call.active
-    with torch.no_grad():
-        value = call.changed(Tensor.detach).run()
-    if not isinstance(value, Tensor) or value.shape != x.shape:
+    out = _HandedOn.apply(x, call.changed(Tensor.detach).run)
+    if not isinstance(out, Tensor) or out.shape != x.shape:
         raise _refused(call)
-    return _HandedOn.apply(x, value)
+    return out
 
 
 def kept(call: Call) -> Any:
@@ -204,7 +203,7 @@ def sharing_rules() -> Rules:
     'relevance propagation'
     """
     kinds: list[tuple[Any, Rule]] = [
-        (PLACING, Call.run),
+        (PLACING | {"cat", "concat", "concatenate", "stack"}, Call.run),
         (CASTS, kept),
         (HANDED_ON | DIVIDING, handed_on),
         (("add", "radd", "iadd"), added),
