@@ -1,7 +1,9 @@
 """The attribution methods, one file each, and where others are found."""
 
 from .agcam import AGCAM
+from .attcat import AttCAT
 from .base import ViTAttribution
+from .beyond_intuition import BeyondIntuition
 from .cams import CDAM, GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, XGradCAM
 from .conserving import CPLRP, AttnLRP, LibraGrad
 from .daam import DAAM
@@ -9,12 +11,12 @@ from .eigen_cams import EigenCAM, EigenGradCAM
 from .finding import METHODS, find_method
 from .finer_cam import FinerCAM
 from .generic_relevance import GenericRelevance
-from .grad_eclip import GradECLIP
 from .legrad import LeGrad
 from .raw_attention import RawAttention
 from .rollout import AttentionRollout, GradientRollout
 from .starting import start
 from .transformer_attribution import TransformerAttribution
+from .transition_attention import TransitionAttention
 
 __all__ = [
     "AGCAM",
@@ -22,15 +24,16 @@ __all__ = [
     "CPLRP",
     "DAAM",
     "METHODS",
+    "AttCAT",
     "AttentionRollout",
     "AttnLRP",
+    "BeyondIntuition",
     "EigenCAM",
     "EigenGradCAM",
     "FinerCAM",
     "GenericRelevance",
     "GradCAM",
     "GradCAMPlusPlus",
-    "GradECLIP",
     "GradientRollout",
     "HiResCAM",
     "LayerCAM",
@@ -38,6 +41,7 @@ __all__ = [
     "LibraGrad",
     "RawAttention",
     "TransformerAttribution",
+    "TransitionAttention",
     "ViTAttribution",
     "XGradCAM",
     "find_method",

@@ -48,6 +48,14 @@ class Step:
             normalised=self.normalised,
         )
 
+    def alone(self, rows: Tensor, call: AttentionCall) -> Tensor:
+        """`r <- r F` of self-attention, whatever else the step does."""
+        queries, keys = len(call.layout.share), call.layout.keys
+        fused = partial(self.fused, call)
+        return ops.rollout_step(
+            rows[..., :queries], fused, call.heads, queries, keys, skip=False, normalised=self.normalised
+        )
+
     def across(self, rows: Tensor, call: AttentionCall) -> tuple[Tensor, Tensor]:
         """Rows over the queries of cross-attention, carried to the tokens and, past it, to the queries before it.
 
@@ -83,23 +91,36 @@ def readout_row(call: AttentionCall) -> Tensor:
     return (call.layout.mass * call.layout.start).to(ops.widen(call.out)).expand(call.batch, 1, -1)
 
 
-def carried(calls: Sequence[AttentionCall], step: Step, *, flow: bool, start: Start = readout_row) -> Tensor:
+def carried(
+    calls: Sequence[AttentionCall], step: Step, *, flow: bool, start: Start = readout_row, alone: bool = False
+) -> Tensor:
     """The rows that start at the last layer, carried down to the tokens that come in, (B, V, N).
 
     For a flow, those that start at each layer in which the score is read stand one after another, the first layer's
     first.
+
+    alone: whether a row passes the layer that it starts at by its attention alone, without the identity.
     """
     tokens, latents = None, None  # rows over the image's tokens, and over the queries of cross-attention
     for call in reversed(calls):
         layout, begun = call.layout, start(call)
         if layout.cross:
+            older = 0 if latents is None else latents.shape[1]
             latents = _joined(begun, latents, layout, flow)
             read, latents = step.across(latents, call)
+            if alone:
+                fresh = latents.shape[1] - older
+                latents = torch.cat([torch.zeros_like(latents[:, :fresh]), latents[:, fresh:]], 1)
             below = F.pad(tokens, (0, 0, read.shape[1] - tokens.shape[1], 0)) if tokens is not None else 0
             tokens = read + below
             continue
-        tokens = _joined(begun, None if tokens is None else _with_prefix(tokens, layout), layout, flow)
-        tokens = step(tokens, call)
+        tokens = None if tokens is None else _with_prefix(tokens, layout)
+        if alone:
+            passed = None if tokens is None else step(tokens, call)
+            begun = step.alone(begun, call) if passed is None or flow else begun
+            tokens = _joined(begun, passed, layout, flow)
+        else:
+            tokens = step(_joined(begun, tokens, layout, flow), call)
         latents = latents if latents is None else F.pad(latents, (0, 0, tokens.shape[1] - latents.shape[1], 0))
     assert tokens is not None
     return tokens

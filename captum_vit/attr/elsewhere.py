@@ -8,7 +8,7 @@ ELSEWHERE = {
     "gradcam with weights='elementwise' is that": "gradcamelementwise elementwisegradcam",
     "nearest are gradient_rollout, which weighs attention by its gradient and multiplies the layers, and agcam, which "
     "adds them up": (
-        "relevancemaps attentiontimesgradient gradattention gradientattention attngrad gradattn attcat attentioncam"
+        "relevancemaps attentiontimesgradient gradattention gradientattention attngrad gradattn attentioncam"
     ),
     "cp_lrp and attn_lrp are of that kind": (
         "lrp partiallrp conservativelrp conservativepropagation lrpvit relevance relevancepropagation "
@@ -27,7 +27,7 @@ ELSEWHERE = {
         "shap gradient gradients vanillagradient vanillagradients ig smoothgrad gradxinput inputxgrad"
     ),
     "nothing here asks the model about covered images but Captum's, as captum.attr:Occlusion": (
-        "rise vitcx tis tam vitshapley perturbation"
+        "rise vitcx tis vitshapley perturbation"
     ),
 }
 

@@ -1,13 +1,16 @@
 """The forward that a run answers from, and how it is run anew where it lacks something."""
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
+
+from torch import Tensor
 
 from ..access import Adapter, Readout
 from ..errors import UnsupportedModelError
 from .examine import Examined, compare, examine
 from .forward import Forward, HookEditedError, run_forward
 from .inputs import Inputs
-from .listeners import foreign_hooks
+from .listeners import foreign_hooks, unheard
 from .needs import (
     ATTENTION,
     GIVEN,
@@ -117,6 +120,16 @@ class Keeping:
         """What was found of the model as it stands."""
         self.forward(())  # which shows whether hooks only listen
         return self._known()
+
+    def beside(self, images: Tensor, needs: Collection[Need], layers: Collection[str]) -> "Keeping":
+        """The model on other images, as far as it is known by this forward, with nobody hearing it.
+
+        Only of layers that are named gradients can be taken.
+        """
+        adapter = unheard(self.adapter, listened=bool(self.listened))
+        other = Keeping(adapter, replace(self.inputs, images=images), needs, lambda _: layers, self.readout)
+        other.listened, other._edited, other._examined = [], self._edited, self._known()
+        return other
 
     def spend(self) -> None:
         """Note that the graph has gone with a backward."""

@@ -10,19 +10,20 @@ from torch import Tensor
 
 from ..access import Adapter, AttentionCall, Readout, TokenLayout
 from ..access.outputs import told_of
+from .along import Along
 from .examine import Examined
 from .given import Given
 from .inputs import Inputs
 from .keeping import Keeping, Layers
 from .layerwise import Layerwise
-from .needs import GIVEN, OUTPUTS, TOKENS, Need, UnderRules
+from .needs import GIVEN, OUTPUT_WEIGHTS, OUTPUTS, TOKENS, Need, UnderRules
 from .rules import Rules
 from .untouched import untouched
 
 T = TypeVar("T")
 
 
-class Run(Layerwise, AbstractContextManager["Run"]):
+class Run(Layerwise, Along, AbstractContextManager["Run"]):
     """What a model computed for a batch of images; each part is computed at the first question, and kept.
 
     >>> run = Run(adapt(model), Inputs(images), needs={GRADIENTS})
@@ -159,6 +160,16 @@ class Run(Layerwise, AbstractContextManager["Run"]):
     def given(self) -> dict[str, Given]:
         """The tokens that attention layers are given, and that other modules give, in execution order."""
         return self.kept.forward({GIVEN}).given
+
+    def output_weights(self, names: Collection[str]) -> dict[str, Tensor]:
+        """The weight (D, H * d) of the projection that the output of each of these attentions goes into.
+
+        Raises:
+            UnsupportedModelError: none is seen, or several.
+        """
+        found = self.kept.forward({OUTPUT_WEIGHTS}).kept.weights
+        assert found is not None
+        return {name: found.of(name) for name in names}
 
     def score(self, images: Tensor) -> Tensor:
         """The scores of other images, as a perturbation method asks for: one plain forward."""

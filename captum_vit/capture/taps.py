@@ -13,7 +13,18 @@ from ..errors import UnsupportedModelError
 from .constants import constant_parameters
 from .inputs import Inputs
 from .linears import KnownRows, on_prefix
-from .needs import ATTENTION, GRADIENTS, HELD_GRADIENTS, READ_ATTENTION, VALUES, Need, Reduction, UnderRules
+from .needs import (
+    ATTENTION,
+    GRADIENTS,
+    HELD_GRADIENTS,
+    OUTPUT_WEIGHTS,
+    READ_ATTENTION,
+    VALUES,
+    Need,
+    Reduction,
+    UnderRules,
+)
+from .output_weights import OutputWeights
 from .place import WHOLE, Place
 from .rules import Ruling
 from .scopes import Attention
@@ -95,6 +106,7 @@ class Kept:
     layouts: dict[str, LayerLayout] = field(default_factory=dict)
     reduced: dict[Reduction, dict[str, Any]] = field(default_factory=dict)
     linears: KnownRows | None = None
+    weights: OutputWeights | None = None
 
 
 class ForwardTap(Tap):
@@ -123,6 +135,8 @@ class ForwardTap(Tap):
         self.shelf = Shelf(len(self.layers))
         if keep.replay:
             self.kept.linears = KnownRows(self.shelf)
+        if OUTPUT_WEIGHTS in keep.needs:
+            self.kept.weights = OutputWeights()
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         if not self.graph or torch.is_grad_enabled() or func is torch._C._set_grad_enabled:
@@ -148,8 +162,16 @@ class ForwardTap(Tap):
             out = self._seen(on_prefix(input, self.layout.prefix, layer))
         else:
             out = layer(input)
+        if self.kept.weights is not None:
+            self.kept.weights.linear(input, weight)
         if self.kept.linears is not None and self.is_tokens(out):
             self.kept.linears.add(weight, out, self.layout.prefix)
+        return out
+
+    def in_order(self, call: AttentionCall, run: Attention) -> Tensor:
+        out = super().in_order(call, run)
+        if self.kept.weights is not None:
+            self.kept.weights.attended(call.name, out)
         return out
 
     def attend(self, call: AttentionCall, run: Attention) -> Tensor:

@@ -22,6 +22,8 @@ from captum_vit.capture import (
     HELD_GRADIENTS,
     LAYER_GRADIENTS,
     MEAN_LAYER_GRADIENTS,
+    OUTPUT_WEIGHTS,
+    PATH_GRADIENTS,
     PIXEL_GRADIENTS,
     TOKEN_GRADIENTS,
     TOKENS,
@@ -222,6 +224,12 @@ class Asking:
     def token_gradients(self, *args: Any, **kwargs: Any) -> Any:
         return self._ask(TOKEN_GRADIENTS, "token_gradients", *args, **kwargs)
 
+    def path_gradients(self, *args: Any, **kwargs: Any) -> Any:
+        return self._ask(PATH_GRADIENTS, "path_gradients", *args, **kwargs)
+
+    def output_weights(self, *args: Any, **kwargs: Any) -> Any:
+        return self._ask(OUTPUT_WEIGHTS, "output_weights", *args, **kwargs)
+
     def held_gradients(self, *args: Any, **kwargs: Any) -> Any:
         return self._ask(HELD_GRADIENTS, "held_gradients", *args, **kwargs)
 
@@ -304,7 +312,8 @@ def check_forwards(method: Method) -> None:
             ways = {need.rules if isinstance(need, UnderRules) else None for need in needed} or {None}
             replays = bool(needed & {LAYER_GRADIENTS, MEAN_LAYER_GRADIENTS})  # of the head
             replays |= HELD_GRADIENTS in needed and kind == "class token"
-            expected = len(ways) + replays
+            path = method.options()["steps"] if PATH_GRADIENTS in needed else 0
+            expected = len(ways) + replays + path
             for entry in (ours.attribute, ours.attribute_flow):
                 with counted() as forwards:
                     entry(x, target=A, **options)
