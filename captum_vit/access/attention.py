@@ -47,7 +47,7 @@ class AttentionCall:
     No N x N tensor is ever held; `rows` chooses query rows.
     mix: where a model changes A before it meets the values (talking heads), (A[rows], rows) -> A[rows].
     mix_scores: where it changes S before the softmax, S[rows] -> S[rows].
-    computed: where the layer computed S itself; then q and k are not known, and empty.
+    computed: where the layer computed S itself; then q and k are empty unless it was seen of what product S was made.
     """
 
     name: str
@@ -74,6 +74,11 @@ class AttentionCall:
     def queries(self) -> int:
         """Query rows that are held, M or fewer."""
         return self._known.shape[2]
+
+    @property
+    def compares(self) -> bool:
+        """Whether queries and keys are known; of scores that a layer computes itself they may not be seen."""
+        return self.computed is None or self.q.dim() > 1
 
     @property
     def _known(self) -> Tensor:
@@ -140,9 +145,9 @@ class AttentionCall:
         if self.computed is not None:
             weights = self.computed.weights
             scores = self.computed.scores[:, :, rows][..., keys]
-            return replace(
-                self, v=v, computed=Computed(scores, None if weights is None else weights[:, :, rows][..., keys])
-            )
+            computed = Computed(scores, None if weights is None else weights[:, :, rows][..., keys])
+            q, k = (self.q[:, :, rows], self.k[:, :, keys]) if self.compares else (self.q, self.k)
+            return replace(self, q=q, k=k, v=v, computed=computed)
         bias = self.bias
         if bias is not None:
             bias = bias[..., rows, :] if bias.shape[-2] > 1 else bias
@@ -171,7 +176,8 @@ class AttentionCall:
     def first_rows(self, count: int) -> "AttentionCall":
         """The call for its first `count` queries alone."""
         if self.computed is not None:
-            return replace(self, computed=self.computed.rows(slice(count)), out=self.out[:, :, :count])
+            q = self.q[:, :, :count] if self.compares else self.q
+            return replace(self, q=q, computed=self.computed.rows(slice(count)), out=self.out[:, :, :count])
         bias = self.bias if self.bias is None or self.bias.shape[-2] == 1 else self.bias[..., :count, :]
         return replace(self, q=self.q[:, :, :count], out=self.out[:, :, :count], bias=bias)
 

@@ -11,6 +11,7 @@ from .eigen_cams import EigenCAM, EigenGradCAM
 from .finding import METHODS, find_method
 from .finer_cam import FinerCAM
 from .generic_relevance import GenericRelevance
+from .grad_eclip import GradECLIP
 from .legrad import LeGrad
 from .raw_attention import RawAttention
 from .rollout import AttentionRollout, GradientRollout
@@ -34,6 +35,7 @@ __all__ = [
     "GenericRelevance",
     "GradCAM",
     "GradCAMPlusPlus",
+    "GradECLIP",
     "GradientRollout",
     "HiResCAM",
     "LayerCAM",

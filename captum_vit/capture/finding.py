@@ -93,7 +93,7 @@ class Finder(TorchFunctionMode):
             shape = tuple(product.weights.shape)
             self.other.append(f"attention of shape {shape} in {self.path[-1] or 'the model'}")
             return out
-        _, values, _, _ = heads
+        values = heads[1]
         followed = product.followed
         queries, keys = product.weights.shape[-2:]
         where = _common(self.path[-1], followed.where)  # a softmax or a product may be a module of its own

@@ -118,7 +118,7 @@ class Scopes(TorchFunctionMode):
             layout = self.layer_layout(name, q.shape[-2], k.shape[-2])
             return AttentionCall(name, q, k, v, scale, bias, empty, layout)
         layout = self.layer_layout(name, *computed.scores.shape[-2:])
-        return AttentionCall(name, empty, empty, v, scale, bias, empty, layout, computed=computed)
+        return AttentionCall(name, q, k, v, scale, bias, empty, layout, computed=computed)
 
     @contextmanager
     def listening(self) -> Iterator[None]:

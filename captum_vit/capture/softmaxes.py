@@ -13,27 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..access import Computed
+from .products import EINSUMS, MOVES, PRODUCTS, VIEWS, Pair, ScoreProducts, name_of, operands
 
 SOFTMAXES = {F.softmax, torch.softmax, Tensor.softmax, torch.special.softmax}
-PRODUCTS = {torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm}
-EINSUMS = {torch.einsum, torch.functional.einsum}
 DROPOUTS = {F.dropout, torch.dropout, F.dropout1d, F.dropout2d, F.alpha_dropout, F.feature_alpha_dropout}
-# what leaves the keys on the last axis, and every number as it was
-VIEWS = {
-    "reshape",
-    "view",
-    "flatten",
-    "unflatten",
-    "squeeze",
-    "unsqueeze",
-    "contiguous",
-    "clone",
-    "to",
-    "float",
-    "half",
-}
-VIEWS |= {"bfloat16", "double", "type", "type_as", "view_as", "reshape_as", "detach", "requires_grad_", "cuda", "cpu"}
-MOVES = {"transpose", "permute", "swapaxes", "swapdims", "movedim", "moveaxis", "mT", "T", "H", "mH", "t", "adjoint"}
 Way = Callable[[Tensor], Tensor]
 
 
@@ -44,6 +27,7 @@ class Followed:
     scores: before it.  now: what it has become.  changed: whether numbers are no longer those of the softmax.
     moved: whether its axes may stand elsewhere.  mixed: whether heads met, as in talking heads.
     sources: how many softmaxes went into it.  where: in which module the first was.
+    factors: the queries and keys that the scores are made of, where these are seen.
     """
 
     scores: Tensor
@@ -53,6 +37,7 @@ class Followed:
     mixed: bool = False
     sources: int = 1
     where: str = ""
+    factors: Pair | None = None
 
 
 @dataclass(frozen=True)
@@ -77,16 +62,18 @@ class Softmaxes:
 
     def __init__(self) -> None:
         self._open: dict[int, Followed] = {}  # by the id of what each has become, which is kept alive
+        self._products = ScoreProducts()
 
     def forget(self) -> None:
         """Nothing is followed any more, as where a layer ends."""
         self._open.clear()
+        self._products.forget()
 
     def product(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Product | None:
         """The attention that meets its values in this call; None for any other."""
         if not self._open or (func not in PRODUCTS and func not in EINSUMS):
             return None
-        equation, pair = _operands(func, args, kwargs)
+        equation, pair = operands(func, args, kwargs)
         places = [place for place, x in enumerate(pair) if id(x) in self._open]
         if len(places) != 1 or len(pair) != 2:
             return None
@@ -103,8 +90,9 @@ class Softmaxes:
             scores = args[0] if args else kwargs["input"]
             dim = kwargs.get("dim", args[1] if len(args) > 1 else None)
             if dim in (-1, scores.dim() - 1) and scores.dim() > 1:
-                self._open[id(out)] = Followed(scores, out, where=where)
+                self._open[id(out)] = Followed(scores, out, where=where, factors=self._products.pair(scores))
             return
+        self._products.note(func, args, kwargs, out)
         if not self._open:
             return
         found = [self._open[id(x)] for x in (*args, *kwargs.values()) if id(x) in self._open]
@@ -114,8 +102,7 @@ class Softmaxes:
 
 
 def _after(func: Any, found: Sequence[Followed], out: Tensor) -> Followed:
-    first, name = found[0], getattr(func, "__name__", "")
-    name = getattr(getattr(func, "__self__", None), "__name__", name) if name == "__get__" else name
+    first, name = found[0], name_of(func)
     sources = sum({id(f.scores): f.sources for f in found}.values())
     changed = replace(first, now=out, changed=True, mixed=first.mixed or func in (F.linear, *EINSUMS, *PRODUCTS))
     if len(found) > 1:
@@ -125,17 +112,6 @@ def _after(func: Any, found: Sequence[Followed], out: Tensor) -> Followed:
     if name in MOVES:
         return replace(first, now=out, moved=True)
     return changed
-
-
-def _operands(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str | None, tuple[Any, ...]]:
-    """The equation of an einsum, and what is multiplied."""
-    if func in EINSUMS:
-        operands = args[1:] or kwargs.get("operands", ())
-        if len(operands) == 1 and isinstance(operands[0], (list, tuple)):
-            operands = operands[0]
-        equation = args[0] if args else kwargs.get("equation")
-        return (equation, tuple(operands)) if isinstance(equation, str) else (None, ())
-    return None, (*args, *kwargs.values())
 
 
 def _of_matmul(followed: Followed, pair: Sequence[Tensor], place: int) -> Product | None:
@@ -179,9 +155,9 @@ def _keys_last(product: Product) -> bool:
     return not product.followed.changed and bool(((sums - 1).abs() < 0.02).all())
 
 
-def of_heads(product: Product, batch: int) -> tuple[Computed, Tensor, Way, Way] | None:
-    """The product as heads: attention, values (B, H, N, d), and the ways to (B, H, M, d) and back; None if it has
-    other axes.
+def of_heads(product: Product, batch: int) -> tuple[Computed, Tensor, Way, Way, Pair | None] | None:
+    """The product as heads: attention, values (B, H, N, d), the ways to (B, H, M, d) and back, queries and keys where
+    these are seen; None if it has other axes.
 
     Args:
         product: its batch axes are (B, H), or B*H in one.
@@ -210,7 +186,11 @@ def of_heads(product: Product, batch: int) -> tuple[Computed, Tensor, Way, Way] 
     def back(x: Tensor) -> Tensor:
         return product.back(x.reshape(*axes, *x.shape[-2:]))
 
-    return computed, values, forth, back
+    factors = followed.factors
+    if factors is not None:
+        q, k = (x.expand(*axes, *x.shape[-2:]).reshape(*shape, *x.shape[-2:]) for x in factors)
+        factors = (q, k) if (q.shape[-2], k.shape[-2]) == tuple(weights.shape[-2:]) else None
+    return computed, values, forth, back, factors
 
 
 def _same(x: Tensor) -> Tensor:

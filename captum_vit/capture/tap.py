@@ -101,8 +101,9 @@ class Tap(Scopes):
             )
         self.found = True
         self.softmaxes.forget()
-        computed, values, forth, back = heads
-        call = self.call(values, values, values, 1.0, None, computed)
+        computed, values, forth, back, factors = heads
+        q, k = factors or (values.new_empty(0), values.new_empty(0))
+        call = self.call(q, k, values, 1.0, None, computed)
 
         def run(hold: Held) -> Tensor:
             operands = list(args) if len(args) > 1 else [*args, *kwargs.values()]

@@ -15,7 +15,7 @@ from captum_vit.errors import TokenLayoutError
 from tests.adapters.own import ReaderAdapter, VideoAdapter, reader, video_vit, videos
 from tests.families import stepwise
 from tests.families.stepwise import Step
-from tests.helpers import METHODS, assert_close, explain, images, relative_error
+from tests.helpers import METHODS, assert_close, explain, images, recorded, relative_error
 from tests.properties.broken import caught
 
 SIZE, GRID, VIDEO_GRID = (16, 24), (2, 3), (2, 2, 3)
@@ -99,7 +99,7 @@ def test_maps_of_videos(method, wrap):
     assert maps.shape == (2, 1, *VIDEO_GRID)
     assert maps.abs().max() > 0
     flow = ours.attribute_flow(x, 1 if method.class_specific else None)
-    assert flow.shape == (2, 2, *VIDEO_GRID)
+    assert flow.shape == (2, len(ours.flow_layers(recorded(ours.forward_func, x).readout)), *VIDEO_GRID)
     assert_close(flow[:, -1:], maps)
     assert_close(torch.cat([explain(ours, one[None]) for one in x]), maps)
     spatial = explain(ours, x, output_shape="spatial")

@@ -87,21 +87,22 @@ def test_shapes(case, model, method):
     x = batch(model, 3)
     (height, width), (rows, cols) = x.shape[2:], (x.shape[2] // 8, x.shape[3] // 8)
     ours = method(model)
-    grid = explain(ours, x)
+    targets = [1, 2, 3]  # what speaks for one class alone may be nothing
+    grid = explain(ours, x, targets)
     assert grid.shape == (3, 1, rows, cols)
     assert grid.abs().max() > 0
     assert torch.isfinite(grid).all()
     assert not grid.requires_grad
     assert grid.is_contiguous()
-    assert explain(ours, x, output_shape="spatial").shape == (3, 1, height, width)
-    by_channel = explain(ours, x, output_shape="input")
+    assert explain(ours, x, targets, output_shape="spatial").shape == (3, 1, height, width)
+    by_channel = explain(ours, x, targets, output_shape="input")
     assert by_channel.shape == x.shape
     assert by_channel.is_contiguous()
-    assert_close(by_channel.sum(1, keepdim=True), explain(ours, x, output_shape="spatial"))
-    flow = ours.attribute_flow(x, 1 if method.class_specific else None)
-    assert flow.shape == (3, DEPTH, rows, cols)
+    assert_close(by_channel.sum(1, keepdim=True), explain(ours, x, targets, output_shape="spatial"))
+    flow = ours.attribute_flow(x, targets if method.class_specific else None)
+    assert flow.shape == (3, len(ours.flow_layers(recorded(model, x).readout)), rows, cols)
     assert_close(flow[:, -1:], grid)
-    in_tuple = explain(ours, (x,))
+    in_tuple = explain(ours, (x,), targets)
     assert isinstance(in_tuple, tuple)
     assert torch.equal(in_tuple[0], grid)
 

@@ -1,4 +1,4 @@
-"""LeGrad against what its authors' program and torchcam print, and against its formula for each kind of attention."""
+"""LeGrad and Grad-ECLIP against what published programs print, and their formulas for each kind of attention."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,8 @@ import torch
 from timm.models.cait import Cait
 from torch import Tensor, nn
 
-from captum_vit import Embedding, LeGrad
+from captum_vit import Embedding, GradECLIP, LeGrad
+from captum_vit.errors import UnsupportedModelError
 from tests.families.open_clip import tower
 from tests.families.timm_models import torchvision_vit
 from tests.helpers import (
@@ -202,3 +203,80 @@ def test_the_formula(case, pooling):
     ]
     for other in wrong[: 1 if case.build is cait else 2]:  # whose class blocks give the class token alone
         assert relative_error(flow, other) > 1e-2
+
+
+# Grad-ECLIP
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+@pytest.mark.parametrize("text", range(3))
+def test_grad_eclip_by_a_text(text, blocks):
+    found = arrays("clip/expected")
+    target, expected = (
+        Embedding(found["text_embeddings"][text]),
+        found[f"grad_eclip_multihead_explicit_n{blocks}"][:, text],
+    )
+    layer = None if blocks == 1 else [-2, -1]
+    maps = GradECLIP(clip_tower(torch.float64), layer).attribute(found["images"].double(), target)[:, 0]
+    assert_close(maps, expected, EXACT)
+    assert_close(GradECLIP(clip_tower(), layer).attribute(found["images"], target)[:, 0].double(), expected)
+    one_head = found[f"grad_eclip_program_n{blocks}"][:, text]  # another model than the one that is explained
+    assert relative_error(maps, one_head) > 1e-2
+
+
+def test_grad_eclip_by_a_class():
+    given, expected = arrays("expected"), arrays("layers")["grad_eclip_multihead_explicit"]
+    maps = GradECLIP(vit(torch.float64)).attribute(given["images"].double(), given["targets"])[:, 0]
+    assert_close(maps, expected, EXACT)
+    single = GradECLIP(vit()).attribute(given["images"], given["targets"])[:, 0]
+    assert_close(single.double(), expected)
+
+
+def grad_eclip(step: Step, gradient: Tensor, patches: int, *, by_head: bool = False) -> Tensor:
+    """relu(sum_i lam_ij sum_k w_ik v_jk) over the queries i and the channels k of all heads: (B, patches)."""
+
+    def merged(x: Tensor) -> Tensor:
+        return x.transpose(1, 2).flatten(2)
+
+    def likeness(q: Tensor, k: Tensor) -> Tensor:
+        cosine = (q @ k.mT) / (q.norm(dim=-1)[..., None] * k.norm(dim=-1)[..., None, :])
+        cosine = cosine[..., -patches:]
+        least, most = cosine.amin(-1, keepdim=True), cosine.amax(-1, keepdim=True)
+        return (cosine - least) / (most - least)
+
+    evidence = gradient @ step.v[:, :, -patches:].mT  # (B, H, M, P)
+    if by_head:
+        return (likeness(step.q, step.k) * evidence).sum((1, 2)).clamp(min=0)
+    return (likeness(merged(step.q), merged(step.k)) * evidence.sum(1)).sum(1).clamp(min=0)
+
+
+def test_the_formula_of_grad_eclip(case):
+    model, x = given(case)
+    targets = range(CLASSES)
+    maps = torch.stack([GradECLIP(model).attribute(x, target)[:, 0] for target in targets]).flatten(2)
+    right, wrong = [], []
+    for target in targets:
+        with torch.enable_grad(), written_out(model) as steps:
+            output = model(x.clone().requires_grad_())
+            score = getattr(output, "logits", output)[:, target].sum()
+            (gradient,) = torch.autograd.grad(score, [steps[-1].o])
+        step = Step(*(part.detach() for part in (steps[-1].q, steps[-1].k, steps[-1].v, steps[-1].a, steps[-1].o)))
+        right.append(grad_eclip(step, gradient, maps.shape[2]))
+        wrong.append(grad_eclip(step, gradient, maps.shape[2], by_head=True))
+    assert_close(maps, torch.stack(right), case.tolerance)
+    assert relative_error(maps, torch.stack(wrong)) > 1e-2
+
+
+def test_scores_of_no_plain_product_are_refused():
+    """Queries and keys whose product somebody shuffles are not those of the attention."""
+    model = unfused()
+    attention = model.blocks[-1].attn
+
+    def shuffled(x: Tensor, *_: Any, **__: Any) -> Tensor:
+        q, k, v = attention.qkv(x).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
+        scores = (q @ k.mT).roll(1, 2) * attention.scale
+        return attention.proj((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
+
+    attention.forward = shuffled
+    with pytest.raises(UnsupportedModelError, match=r"compares queries and keys, and those of layer 'blocks\.2\.attn'"):
+        GradECLIP(model).attribute(images(), 1)
