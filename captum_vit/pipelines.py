@@ -33,7 +33,7 @@ from .geometry import View
 from .images import to_image
 from .preprocessing import checked_view, covered, read_preprocessing
 from .targets import Classes, Output, Target
-from .visualization import ALPHA, CMAP, overlay
+from .visualization import ALPHA, overlay
 
 TASK = "image-attribution"
 _OWN = ("method", "target", "top_k", "layer", "output")
@@ -131,7 +131,7 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
         model_outputs: Mapping[str, Any],
         function_to_apply: Any = None,
         alpha: float = ALPHA,
-        cmap: str = CMAP,
+        cmap: str | None = None,
         max_side: int | None = None,
     ) -> list[dict[str, Any]]:
         """Labels, scores, maps and overlays of one image."""

@@ -1,15 +1,16 @@
 """Grad-CAM and its kin, on tokens."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
-from ..capture import Run
+from ..capture import Need, Run, UnderRules, rules_named
 from ..errors import OptionError, brief
 from ..targets import Target
 from .token_cam import TokenCAM
 
 Weights = Literal["mean", "elementwise"]
+Ways = Literal["none", "cp", "attn", "libra"]
 WEIGHTS = ("mean", "elementwise")
 
 
@@ -25,6 +26,8 @@ class GradCAM(TokenCAM):
 
     Options of `attribute`:
         weights: "mean" (default) of the gradients over all patches, or "elementwise", each patch by its own.
+        rules: "none" (default) takes gradients; "cp", "attn" and "libra" what stands in their place in `CPLRP`,
+            `AttnLRP` and `LibraGrad`.
 
     Source: Selvaraju et al. 2017, "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization"
         (arXiv:1610.02391), equations 1 and 2; element-wise as the program grad-cam has it (GradCAMElementWise).
@@ -34,9 +37,15 @@ class GradCAM(TokenCAM):
     class_specific, signed, unit = True, False, "evidence"
     paper = "arXiv:1610.02391"
 
-    def _maps(self, run: Run, target: Target, *, flow: bool, weights: Weights = "mean") -> Tensor:
+    def needed(self, **options: Any) -> frozenset[Need]:
+        """The gradients, or what stands in their place."""
+        rules = rules_named(options.get("rules", "none"))
+        return self.needs if rules is None else frozenset(UnderRules(rules, need) for need in self.needs)
+
+    def _maps(self, run: Run, target: Target, *, flow: bool, weights: Weights = "mean", rules: Ways = "none") -> Tensor:
         if not isinstance(weights, str) or weights not in WEIGHTS:
             raise OptionError(f"weights must be one of {', '.join(WEIGHTS)}, got {brief(weights)}")
+        run = run.under(rules_named(rules))
         return self._by_layer(run, target, flow, self._cam if weights == "mean" else elementwise)
 
     def _cam(self, a: Tensor, g: Tensor) -> Tensor:

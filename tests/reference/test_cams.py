@@ -241,6 +241,42 @@ def test_near_misses_differ(plain, near):  # noqa: F811
     assert relative_error(ours(plain, method), wrong(plain).relu()) > DIFFERENT
 
 
+# another way back
+
+
+def by_conserving_gradient(w: World) -> Tensor:
+    """Grad-CAM of the last block by CP-LRP: attention, deviations of norms and gates of the MLP are constants."""
+    model, block = w.model, w.model.blocks[-1]
+
+    def norm(x: Tensor, layer: torch.nn.LayerNorm) -> Tensor:
+        centred = x - x.mean(-1, keepdim=True)
+        return (
+            centred / (centred.square().mean(-1, keepdim=True) + layer.eps).sqrt().detach() * layer.weight + layer.bias
+        )
+
+    with torch.no_grad():
+        x = model.blocks[:-1](model.norm_pre(model._pos_embed(model.patch_embed(w.images))))
+    n = norm(x, block.norm1).detach().requires_grad_()
+    q, k, v = block.attn.qkv(n).unflatten(-1, (3, block.attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    a = (q @ k.mT * block.attn.scale).softmax(-1).detach()
+    x = x + block.attn.proj((a @ v).transpose(1, 2).flatten(2))
+    hidden = block.mlp.fc1(norm(x, block.norm2))
+    x = x + block.mlp.fc2(hidden * (0.5 * (1 + torch.erf(hidden / 2**0.5))).detach())
+    y = model.head(norm(x[:, 0], model.norm)).gather(1, TARGET[:, None])
+    (g,) = explicit.gradients(y, [n])
+    maps = (n.detach() * g[:, w.prefix :].mean(1, keepdim=True)).sum(-1)[:, w.prefix :]
+    return maps.relu().reshape(-1, 1, *GRID)
+
+
+def test_conserving_gradients(plain):  # noqa: F811
+    expected = by_conserving_gradient(plain)
+    assert_close(ours(plain, GradCAM, rules="cp"), expected, 1e-8)
+    ways = [ours(plain, GradCAM, rules=rules) for rules in ("none", "cp", "attn")]
+    assert all(relative_error(ways[i], ways[j]) > DIFFERENT for i in range(3) for j in range(i))
+    with pytest.raises(OptionError, match="rules are one of none, cp, attn, libra, got 'lrp'"):
+        ours(plain, GradCAM, rules="lrp")
+
+
 # where
 
 
