@@ -1,6 +1,7 @@
 """Conserving gradients: input times gradient, with rules in place of derivatives that keep what a score is made of."""
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from math import prod
 from numbers import Real
 from typing import Any, ClassVar, Literal
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import ops
+from ..access import Readout
 from ..capture import (
     TOKEN_GRADIENTS,
     TOKENS,
@@ -32,6 +34,7 @@ from .patches import EMBEDDED, of_patches
 from .pixels import AtPixels, Probability
 from .starting import start
 
+SCORE = ""  # where all evidence has been handed on
 Gamma = tuple[float, float]  # of convolutions, and of linear layers
 
 
@@ -89,7 +92,7 @@ class ConservingGradients(ViTAttribution):
         >>> len(CPLRP(model).completeness(images, target=281))
         2
 
-        One forward and backward an image. The map's values are those of the tokens; how much of the score is at the
+        Two forwards and a backward an image. The map's values are those of the tokens; how much of the score is at the
         pixels, `attribute(..., output_shape="input").sum()` tells.
 
         Args:
@@ -113,6 +116,21 @@ class ConservingGradients(ViTAttribution):
     def _maps(self, run: Run, target: Target, *, flow: bool, gamma: tuple[float, float] | None = None) -> Tensor:
         return self._handed_on(run, target, self.ruled(gamma), flow=flow)
 
+    def layers_kept(self, readout: Readout, flow: bool, **options: Any) -> list[str]:
+        steps = self._steps(readout, flow)
+        return [name for pair in steps for name in pair if name not in (EMBEDDED, SCORE)]
+
+    def _steps(self, readout: Readout, flow: bool) -> list[tuple[str, str]]:
+        """From which layer's tokens to which the evidence of each slice is handed on, the score being the last."""
+        reading = [name for name in self.adapter.reading_layers(readout) if readout.reads(name)]
+        bounds = [EMBEDDED, *reading[:-1], SCORE]
+        chosen = self.layers_read(readout)
+        steps = [(bounds[i], bounds[i + 1]) for i, name in enumerate(reading) if name in chosen]
+        if flow:
+            return steps
+        ends = {before for before, _ in steps} ^ {after for _, after in steps}  # what lies between cancels out
+        return list(zip(*[iter(bound for bound in bounds if bound in ends)] * 2, strict=True))
+
     def _handed_on(self, run: Run, target: Target, rules: Rules, *, flow: bool) -> Tensor:
         """What patches hand on to the score, in the chosen blocks alone: (N, layers or 1, patches).
 
@@ -121,21 +139,17 @@ class ConservingGradients(ViTAttribution):
         """
         under, layout = run.under(rules), run.layout
         streams, gradients = under.tokens(), under.token_gradients(target)
-        reading = [name for name in self.adapter.reading_layers(run.readout) if run.readout.reads(name)]
 
-        def held(name: str | None) -> Tensor:
+        @cache
+        def held(name: str) -> Tensor:
             """What of the score the patches hold after a layer, (N, patches)."""
             if name not in streams:  # the score, or an attention pool
                 return ops.widen(run.inputs.images).new_zeros(len(run.inputs.images), prod(layout.grid))
             evidence = (ops.widen(streams[name]) * ops.widen(gradients[name])).sum(-1)
             return of_patches(evidence, layout, name)
 
-        bounds = [EMBEDDED, *(name for name in reading[:-1])]
-        steps = {}
-        for before, name, after in zip(bounds, reading, [*bounds[1:], None], strict=True):
-            if name in self.layers_read(run.readout):
-                steps[name] = held(before) - held(after)
-        maps = torch.stack(list(steps.values()), 1)
+        steps = self._steps(run.readout, flow)
+        maps = torch.stack([held(before) - held(after) for before, after in steps], 1)
         return maps.cumsum(1) if flow else maps.sum(1, keepdim=True)
 
 

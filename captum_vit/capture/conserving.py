@@ -14,7 +14,7 @@ from torch import Tensor
 from ..errors import OptionError, brief
 from . import norms
 from .elementwise import alike, divided, elementwise, multiplied
-from .rule_functions import gamma_linear, noted, scaled
+from .rule_functions import gamma_linear, noted, scaled, wide_linear
 from .rule_names import (
     ADDING,
     CHOOSING,
@@ -65,6 +65,9 @@ def linear(call: Call, gamma: float = 0.0) -> Tensor:
         x, weight = scaled(x, 0.5), scaled(weight, 0.5)
     bias = call.state.added(bias, call.name)
     if not gamma or weight.requires_grad:
+        constant = not weight.requires_grad and call.state.leaves is None
+        if constant and call.name == "linear" and len(weight) == 3 * weight.shape[1] and weight.dim() == 2:
+            return wide_linear(x, weight, bias)
         return call.func(x, weight, bias, *rest, **options)
 
     def plain(x: Tensor, weight: Tensor) -> Tensor:
@@ -119,19 +122,24 @@ def constant_attention(call: Call) -> Tensor:
 
 
 def shared_attention(call: Call) -> Tensor:
-    """Fused attention of which the values have one half, queries and keys a quarter each of what the softmax leaves."""
-    notes, values = call.state.absorbed, call.argument(2, "value")
+    """Fused attention as the steps that it stands for: equal parts for weights and values, then for queries and keys.
 
-    def shared(x: Tensor) -> Tensor:
-        if not x.is_floating_point():
-            return x
-        if not x.requires_grad:
-            x = call.state.added(x, call.name)
-            return scaled(x, 0.5) if x.requires_grad else x  # a bias on the scores
-        part = 0.5 if x is values or x is call.argument(3, "attn_mask") else 0.25
-        return scaled(x if notes is None else noted(x, notes, -1), part)
-
-    out = call.changed(shared).run()
+    So the values have one half, and queries and keys one quarter each of what the softmax leaves.
+    """
+    notes = call.state.absorbed
+    names = ("query", "key", "value", "attn_mask")
+    given = {name: call.argument(place, name) for place, name in enumerate(names)}
+    active = {name for name, x in given.items() if isinstance(x, Tensor) and x.requires_grad}
+    weights = 0.5 if "value" in active else 1.0
+    parts = {"query": weights / len(active & {"query", "key"} or {1}), "attn_mask": weights}
+    parts |= {"key": parts["query"], "value": 0.5 if active - {"value"} else 1.0}
+    if given["attn_mask"] is not None and active - {"value"}:
+        given["attn_mask"] = call.state.added(given["attn_mask"], call.name)  # a bias on the scores
+    for name, x in given.items():
+        if isinstance(x, Tensor) and x.requires_grad:
+            given[name] = scaled(x if notes is None else noted(x, notes, -1), parts[name])
+    kwargs = {key: x for key, x in call.kwargs.items() if key not in names}
+    out = call.func(*given.values(), *call.args[4:], **kwargs)
     return out if notes is None else noted(out, notes, 1)
 
 

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from ..errors import UnsupportedModelError
-from .rule_functions import proportional, scaled
+from .rule_functions import gelu, proportional, scaled
 from .ruled import Call, Root, Rooted, tensors_in
 
 HOMOGENEOUS = {"relu", "leaky_relu", "abs", "absolute"}  # f(z) = z f'(z): the derivative is the rule
+EXACT = (torch.float32, torch.float64)  # precise enough for what a fused function computes in steps
 
 
 def elementwise(call: Call) -> Tensor:
@@ -32,6 +33,8 @@ def elementwise(call: Call) -> Tensor:
         own = Rooted(root, _at_zero(call, [Rooted(root, root.zero)]))
     if call.name in HOMOGENEOUS:
         out = call.run()
+    elif call.name == "gelu" and call.argument(1, "approximate", "none") == "none" and z.dtype in EXACT:
+        out = gelu(z)  # in a third less time
     else:
         with torch.no_grad():
             value = call.changed(Tensor.detach).run()

@@ -34,6 +34,43 @@ class _Proportional(torch.autograd.Function):
         return gradient * factor, None, None
 
 
+class _Gated(torch.autograd.Function):
+    """z times a constant."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, factor: Tensor) -> Tensor:
+        ctx.save_for_backward(factor)
+        return z * factor
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (factor,) = ctx.saved_tensors
+        return gradient * factor, None
+
+
+class _Wide(torch.autograd.Function):
+    """A linear layer that gives several times as many channels as it is given, as queries, keys and values at once.
+
+    Channels that no gradient comes back to, as those of queries and keys that count as constants, are left out.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(weight)
+        return torch.nn.functional.linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, Tensor | None]:
+        (weight,) = ctx.saved_tensors
+        rows = gradient.flatten(0, -2)
+        if not rows[:1].all():
+            reached = rows.any(0).nonzero().flatten()
+            if 2 * len(reached) < len(weight) and len(reached):
+                part = slice(int(reached[0]), int(reached[-1]) + 1)
+                return gradient[..., part] @ weight[part].to(gradient.dtype), None, None
+        return gradient @ weight.to(gradient.dtype), None, None
+
+
 class _LayerNorm(torch.autograd.Function):
     """A layer norm whose standard deviation is a constant, and whose mean is not."""
 
@@ -130,6 +167,16 @@ def scaled(x: Tensor, factor: float) -> Tensor:
 def proportional(z: Tensor, value: Tensor, slope: float) -> Tensor:
     """`value`, taken as z times the constant value / z; where z is 0, that constant is the slope there."""
     return _Proportional.apply(z, value.detach(), slope)
+
+
+def gelu(z: Tensor) -> Tensor:
+    """GELU as z times the constant Phi(z)."""
+    return _Gated.apply(z, (z.detach() * 2**-0.5).erf_().add_(1).mul_(0.5))
+
+
+def wide_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A linear layer, whose way back leaves out channels that no gradient comes to."""
+    return _Wide.apply(x, weight, bias)
 
 
 def layer_norm(x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:

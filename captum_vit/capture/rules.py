@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from ..errors import UnsupportedModelError
@@ -56,26 +56,16 @@ class Ruling:
 
     def __call__(self, func: Callable, /, *args: Any, **kwargs: Any) -> Any:
         """What a function gives."""
-        active = [x for x in tensors_in((args, kwargs)) if x.requires_grad]
-        if any(self._is_weight(x) for x in active):  # of another kind than nn.Parameter
-            args, kwargs = with_tensors((args, kwargs), lambda x: x.detach() if self._is_weight(x) else x)
-            active = [x for x in tensors_in((args, kwargs)) if x.requires_grad]
-        if active:
-            out = self._ruled(func, args, kwargs, active)
-        else:
-            out = func(*args, **kwargs)
-            self.state.follow(args, kwargs, out)
-        self.see((out, args[:1]))
+        if any(x.requires_grad for x in tensors_in((args, kwargs))):
+            return self._ruled(func, args, kwargs)
+        out = func(*args, **kwargs)
+        self.state.follow(args, kwargs, out)
         return out
 
-    def _ruled(self, func: Callable, args: tuple, kwargs: dict, active: list[Tensor]) -> Any:
-        for x in active:
-            self._check_seen(x)
+    def _ruled(self, func: Callable, args: tuple, kwargs: dict) -> Any:
         name, in_place = name_of(func)
         if name == "iter":  # as q, k, v = qkv
-            parts = list(func(*args, **kwargs))
-            self.see(parts)
-            return iter(parts)
+            return iter(self.see(list(func(*args, **kwargs))))
         rule = self.rules.table.get(name)
         if rule is None:
             out = func(*args, **kwargs)
@@ -104,11 +94,30 @@ class Ruling:
                 self._seen[x] = True
         return made
 
-    def _is_weight(self, x: Tensor) -> bool:
-        return x.grad_fn is None and x.requires_grad and x not in self._seen
+    def seen(self, out: T, args: tuple) -> T:
+        """What a function of the model gave, from these arguments, of which it may have written to the first."""
+        self.see((out, args[:1]))
+        return out
+
+    def checked(self, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """The arguments that the model gives to a function, with weights as constants, of whatever kind they are.
+
+        Raises:
+            UnsupportedModelError: one was computed by what cannot be seen.
+        """
+        weights = []
+        for x in tensors_in((args, kwargs)):
+            if x.requires_grad and x not in self._seen and not isinstance(x, nn.Parameter):
+                if x.grad_fn is not None:
+                    self._check_seen(x)
+                else:
+                    weights.append(x)
+        if not weights:
+            return args, kwargs
+        return with_tensors((args, kwargs), lambda x: x.detach() if any(x is weight for weight in weights) else x)
 
     def _check_seen(self, x: Tensor) -> None:
-        if x.grad_fn is not None and x not in self._seen and type(x.grad_fn).__name__ not in PASSING:
+        if type(x.grad_fn).__name__ not in PASSING:
             raise UnsupportedModelError(
                 f"an operation that cannot be seen ({type(x.grad_fn).__name__}), as an autograd function or a script "
                 f"of somebody's own, computes activations: the rules of {self.rules.title} do not apply to it"

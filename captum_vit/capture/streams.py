@@ -1,6 +1,6 @@
 """The token stream before the first block and after each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from typing import Any
 
@@ -18,12 +18,20 @@ class Streams:
 
     Args:
         adapter: whose `blocks` give the stream.
+        names: the attention layers after whose blocks it is kept; before the first block it always is.
         active: whether the forward that runs is the one that is listened to.
         graph: whether the streams are part of a graph.
         rooted: whether that begins before the first block.
     """
 
-    def __init__(self, adapter: Adapter, active: Callable[[], bool], graph: bool, rooted: bool = True) -> None:
+    def __init__(
+        self,
+        adapter: Adapter,
+        names: Collection[str],
+        active: Callable[[], bool],
+        graph: bool,
+        rooted: bool = True,
+    ) -> None:
         self.adapter, self.active, self.graph, self.rooted = adapter, active, graph, graph and rooted
         self.found: dict[nn.Module | str, Tensor] = {}
         self._versions: dict[nn.Module | str, int] = {}
@@ -33,14 +41,14 @@ class Streams:
                 f"{type(adapter).__name__} does not say where the token stream is: it names no block after any "
                 f"attention layer"
             )
-        self.layers = blocks
-        self._shelf = Shelf(len(set(blocks.values())) + 1)
+        self._first = next(iter(blocks.values()))
+        self.layers = {name: block for name, block in blocks.items() if name in names}
+        self._shelf = Shelf(len(set(self.layers.values())) + 1)
 
     def listen(self, stack: ExitStack) -> None:
         """Register the hooks, until the stack ends."""
-        modules = list(dict.fromkeys(self.layers.values()))
-        stack.callback(modules[0].register_forward_pre_hook(self._before, with_kwargs=True).remove)
-        for module in modules:
+        stack.callback(self._first.register_forward_pre_hook(self._before, with_kwargs=True).remove)
+        for module in dict.fromkeys(self.layers.values()):
             stack.callback(module.register_forward_hook(self._after).remove)
 
     def tokens(self) -> dict[str, Tensor]:

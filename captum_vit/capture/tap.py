@@ -55,7 +55,7 @@ class Tap(Scopes):
             if func is F.scaled_dot_product_attention:
                 return self.fused_attention(*args, **kwargs)
             if func is F.multi_head_attention_forward:
-                return self.multi_head(args, kwargs)
+                return self.multi_head(args, kwargs, self.fused_attention)
             if product is not None:
                 return self.computed_attention(product, func, args, kwargs)
         if func in PERMUTED and (rows := in_own_order(func, args, kwargs)) is not None:
@@ -115,16 +115,20 @@ class Tap(Scopes):
         except TypeError as error:  # from inside an operator, as @, Python would make another of it
             raise CarriedError from error
 
-    def multi_head(self, args: tuple, kwargs: dict) -> tuple[Tensor, Tensor | None]:
-        """multi_head_attention_forward: (L, B, E) in and out, and the attention if it is asked for."""
+    def multi_head(self, args: tuple, kwargs: dict, attention: Callable[..., Tensor]) -> tuple[Tensor, Tensor | None]:
+        """multi_head_attention_forward: (L, B, E) in and out, and the attention if it is asked for.
+
+        attention: scaled_dot_product_attention, as a layer of the model or as none.
+        """
         bound = _MULTI_HEAD.bind(*args, **kwargs)
         bound.apply_defaults()
         a = bound.arguments
         unusual = ("bias_k", "bias_v", "static_k", "static_v", "key_padding_mask")
         found = [name for name in unusual if a[name] is not None] + ["add_zero_attn"] * a["add_zero_attn"]
         if found or a["query"].dim() != 3:
+            layer = self.layer if self.scope else None
             raise LayerNotRecordedError(
-                f"layer {self.layer!r} calls nn.MultiheadAttention with {', '.join(found) or 'unbatched input'}, "
+                f"layer {layer!r} calls nn.MultiheadAttention with {', '.join(found) or 'unbatched input'}, "
                 f"which leads to attention over other keys than the tokens"
             )
         q, k, v = (part.unflatten(-1, (a["num_heads"], -1)).transpose(1, 2) for part in self._projected(a))
@@ -132,12 +136,12 @@ class Tap(Scopes):
         if mask is not None:
             mask = mask.logical_not() if mask.dtype == torch.bool else mask  # True means "left out" there
             mask = mask.unflatten(0, (-1, a["num_heads"])) if mask.dim() == 3 else mask
-        out = self.fused_attention(q, k, v, attn_mask=mask, dropout_p=a["dropout_p"] if a["training"] else 0.0)
+        out = attention(q, k, v, attn_mask=mask, dropout_p=a["dropout_p"] if a["training"] else 0.0)
         out = self.linear(out.transpose(1, 2).flatten(2), a["out_proj_weight"], a["out_proj_bias"]).transpose(0, 1)
         if not a["need_weights"]:
             return out, None
-        attention = ops.attention_scores(q, k, q.shape[-1] ** -0.5, mask).softmax(-1).to(out.dtype)
-        return out, attention.mean(1) if a["average_attn_weights"] else attention
+        weights = ops.attention_scores(q, k, q.shape[-1] ** -0.5, mask).softmax(-1).to(out.dtype)
+        return out, weights.mean(1) if a["average_attn_weights"] else weights
 
     def _projected(self, a: Mapping[str, Any]) -> list[Tensor]:
         """Queries, keys and values of multi_head_attention_forward, (B, N, E) each."""

@@ -27,7 +27,7 @@ from .needs import (
 from .output_weights import OutputWeights
 from .place import WHOLE, Place
 from .rules import Ruling
-from .scopes import Attention
+from .scopes import Attention, CarriedError
 from .shelf import Shelf, part_of
 from .tap import Tap
 
@@ -139,12 +139,23 @@ class ForwardTap(Tap):
             self.kept.weights = OutputWeights()
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if self.ruling is None:
+            return self._in_grad_mode(func, types, args, kwargs)
+        try:
+            args, kwargs = self.ruling.checked(args, kwargs or {})
+            return self.ruling.seen(self._in_grad_mode(func, types, args, kwargs), args)
+        except UnsupportedModelError as error:  # from inside an operator, as +, Python would make another of it
+            raise CarriedError from error
+
+    def _in_grad_mode(self, func: Any, types: Any, args: tuple, kwargs: dict | None) -> Any:
         if not self.graph or torch.is_grad_enabled() or func is torch._C._set_grad_enabled:
             return super().__torch_function__(func, types, args, kwargs)
         with torch.enable_grad():  # a frozen backbone often runs under a no_grad of its owner
             return super().__torch_function__(func, types, args, kwargs)
 
     def other(self, func: Callable, args: tuple, kwargs: dict) -> Any:
+        if self.ruling is not None and func is F.multi_head_attention_forward:  # of no layer
+            return self.multi_head(args, kwargs, lambda q, k, v, **given: self.kernel((q, k, v), given))
         out = constant_parameters(func, args, kwargs, self.ruling) if self.graph else func(*args, **kwargs)
         return out if self.changing is None else self.changing(func, args, out)
 
@@ -155,11 +166,11 @@ class ForwardTap(Tap):
 
     def linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         def layer(x: Tensor) -> Tensor:
-            return super(ForwardTap, self).linear(self._seen(x), weight, bias)
+            return super(ForwardTap, self).linear(x, weight, bias)
 
         over = self.readout is not None and self.readout.only_prefix and len(self.seen) == len(self.layers)
         if over and not self.keep.tail and self.is_tokens(input):
-            out = self._seen(on_prefix(input, self.layout.prefix, layer))
+            out = on_prefix(input, self.layout.prefix, layer)
         else:
             out = layer(input)
         if self.kept.weights is not None:
@@ -199,12 +210,7 @@ class ForwardTap(Tap):
             # of cross-attention the values are how the tokens reach the score: they stay in the graph
             out = run(self.valve) if call.layout.cross else self.valve(run(_as_it_is))
             wanted = self.keep.starts and call.name in self.keep.layers and not out.requires_grad
-            out = out.detach().requires_grad_() if wanted else out
-            return self._seen(out)
-
-    def _seen(self, x: Tensor) -> Tensor:
-        """A tensor that was made here and not by the model, and so is known to the rules."""
-        return x if self.ruling is None else self.ruling.see(x)
+            return out.detach().requires_grad_() if wanted else out
 
     def _keep(self, call: AttentionCall) -> None:
         self.kept.layouts[call.name] = call.layout
