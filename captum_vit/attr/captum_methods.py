@@ -6,12 +6,13 @@ from functools import cache
 from typing import Any, ClassVar
 
 import torch
-from captum.attr import Attribution
+from captum.attr import Attribution, GuidedGradCam, LayerGradCam, Saliency
 from torch import Tensor, nn
 
 from ..access import Adapter, Readout, TokenLayout, unwrap
 from ..capture import Inputs, Run, untouched
 from ..errors import OptionError, TargetError
+from ..facts import Facts
 from ..targets import Classes, Output, Target, class_places
 from .base import ViTAttribution
 
@@ -47,6 +48,12 @@ class CaptumMethod(ViTAttribution):
     signed = True
 
     @classmethod
+    def facts(cls, **options: Any) -> Facts:
+        """Of two signs, but for `Saliency`, whose gradients are taken without theirs unless `abs=False`."""
+        kind = cls.captum if isinstance(cls.captum, type) else type(cls.captum)
+        return replace(super().facts(), signed=not (issubclass(kind, Saliency) and options.get("abs", True)))
+
+    @classmethod
     def options(cls) -> dict[str, Any]:
         """What its own `attribute` takes besides."""
         parameters = inspect.signature(cls.captum.attribute).parameters.values()
@@ -69,6 +76,11 @@ class CaptumMethod(ViTAttribution):
         lacking = [p.name for p in others if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
         if _model.name not in ("forward_func", "model"):
             return f"it is made of {_model.name}, not of a model: make it, and pass the object"
+        if issubclass(cls.captum, (LayerGradCam, GuidedGradCam)):
+            return (
+                "it gives values of a layer, weighs channels by their mean over the image, and would take the tokens "
+                "of a ViT for channels: gradcam is that on tokens"
+            )
         if any(name in ("layer", "neuron_selector") for name in lacking):
             return f"it gives values of a layer ({', '.join(lacking)}), not of the image"
         return (

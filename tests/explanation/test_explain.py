@@ -94,6 +94,33 @@ def test_an_option_may_give_a_map_of_two_signs():
     assert signed.flow.min() < 0 <= plain.flow.min()
 
 
+CAPTUM: dict[str, tuple[bool, dict[str, Any]]] = {  # whether the map has two signs
+    "IntegratedGradients": (True, {"n_steps": 3}),
+    "GradientShap": (True, {"baselines": torch.zeros(2, 3, 64, 64)}),
+    "InputXGradient": (True, {}),
+    "Saliency": (False, {}),
+    "Occlusion": (True, {"sliding_window_shapes": (3, 32, 32), "strides": (3, 32, 32)}),
+}
+
+
+@pytest.mark.parametrize("name", CAPTUM)
+def test_captums_own_by_name(name):
+    signed, options = CAPTUM[name]
+    torch.manual_seed(0)
+    found = explain(scene(), method=name, target="cross", **options).attributions[0]
+    assert (found.method_title, found.facts.signed, found.signed) == (name, signed, signed)
+    assert (found.map.min() < 0) == signed
+    if name == "Saliency":
+        both = explain(scene(), method=name, target="cross", abs=False).attributions[0]
+        assert both.facts.signed
+        assert both.map.min() < 0
+
+
+def test_captums_grad_cam_is_of_convolutions():
+    with pytest.raises(OptionError, match="would take the tokens of a ViT for channels: gradcam is that on tokens"):
+        explain(scene(), method="LayerGradCam")
+
+
 PICTURES: dict[str, Any] = {
     "PIL": lambda image, folder: image,
     "path": lambda image, folder: as_file(image, folder / "a.png"),
