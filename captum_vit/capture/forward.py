@@ -147,7 +147,8 @@ def run_forward(
             inputs = replace(inputs, images=inputs.images.detach().clone().requires_grad_())
         if tap.ruling is not None:
             tap.ruling.see(inputs.images)
-    stream = Streams(adapter, keep.layers, lambda: tap.active, graph, rooted) if streams else None
+    kept = None if tap.ruling is None else keep.layers
+    stream = Streams(adapter, kept, lambda: tap.active, graph, rooted) if streams else None
     given = GivenTokens(tap, keep.given)
     watch = Watch(watched, lambda: tap.active)
     listeners: list[Listen] = [watch.listen, given.listen, partial(_hold_constant, tap, constant)]

@@ -154,7 +154,10 @@ class Run(Layerwise, Along, AbstractContextManager["Run"]):
         return self.kept.forward({reduction}).kept.reduced[reduction]
 
     def tokens(self) -> dict[str, Tensor]:
-        """The token stream after the block of each kept layer, (B, N, D); under "embedding" before the first."""
+        """The token stream after the block of each attention layer, (B, N, D); under "embedding" before the first.
+
+        Under rules, which hold little else, after the kept layers alone.
+        """
         return {name: stream.detach() for name, stream in self.kept.forward({TOKENS}).streams.items()}
 
     def given(self) -> dict[str, Given]:

@@ -18,7 +18,7 @@ class Streams:
 
     Args:
         adapter: whose `blocks` give the stream.
-        names: the attention layers after whose blocks it is kept; before the first block it always is.
+        names: the attention layers after whose blocks it is kept, None for all; before the first block it always is.
         active: whether the forward that runs is the one that is listened to.
         graph: whether the streams are part of a graph.
         rooted: whether that begins before the first block.
@@ -27,7 +27,7 @@ class Streams:
     def __init__(
         self,
         adapter: Adapter,
-        names: Collection[str],
+        names: Collection[str] | None,
         active: Callable[[], bool],
         graph: bool,
         rooted: bool = True,
@@ -42,7 +42,7 @@ class Streams:
                 f"attention layer"
             )
         self._first = next(iter(blocks.values()))
-        self.layers = {name: block for name, block in blocks.items() if name in names}
+        self.layers = {name: block for name, block in blocks.items() if names is None or name in names}
         self._shelf = Shelf(len(set(self.layers.values())) + 1)
 
     def listen(self, stack: ExitStack) -> None:
