@@ -23,6 +23,7 @@ LINE = 1.28 / 72  # height of a line for each point of type
 READABLE = 6.5
 STUMP = 8  # letters
 WIDER = 1.06  # than its outline says may type be that is fitted to few pixels
+TOWER, PAGE = 3.0, 1.4  # height by width from which rows are broken, and at most then
 PIXELS = 200  # of a picture, for each inch
 
 
@@ -134,6 +135,17 @@ class Layout:
             return self
         shrunk = self.type * zoom(self.size(rows, columns), ax)
         return replace(self, type=self.type * min(max(READABLE / shrunk, 1), 2))
+
+    def beside(self, rows: int, columns: int) -> int:
+        """How many of so many rows have to stand side by side, so that the whole is no tower."""
+        width, height = self.size(rows, columns)
+        if height <= TOWER * width:
+            return 1
+        return next(
+            several
+            for several in range(2, rows + 1)
+            if (size := self.size(ceil(rows / several), several * columns))[1] <= PAGE * size[0] or several == rows
+        )
 
     def columns(self, count: int, proportion: float) -> int:
         """How many columns bring so many panels near this proportion of width to height, with few places empty."""

@@ -73,6 +73,18 @@ def test_methods_by_classes(sample):
     assert len(bars(figure)) == len(names) == 8
 
 
+@pytest.mark.parametrize("methods", [2, 5, 24])
+def test_many_methods_are_no_tower(methods):
+    """Several stand side by side, each with its classes in their order."""
+    e = explanation(("agcam",), (CAT, DOG))
+    many = replace(e, attributions=[replace(a, method=f"m{i}") for i in range(methods) for a in e])
+    figure = figures.plot(many)
+    width, height = figure.get_size_inches()
+    assert height <= 3 * width
+    assert len(titles(figure)) == 2 * methods
+    assert [title.split(",")[0] for title in titles(figure)] == ["cat", "dog"] * methods
+
+
 def test_layers():
     figure = figures.layers(explanation(classes=(CAT, DOG)))
     assert [title.split("\n")[0] for title in titles(figure)] == [f"block {i}" for i in range(4)]
