@@ -202,7 +202,7 @@ def _figure(
     layout = Layout(size, max(size[0], 1.6), 9, title, not shared, (), legends, _bar_lines(bars.values()))
     if len(rows) > 1:
         several = layout.beside(len(rows), max(map(len, rows))) if ax is None else 1
-        rows = [sum(map(list, rows[i : i + several]), []) for i in range(0, len(rows), several)]
+        rows = [[a for row in rows[i : i + several] for a in row] for i in range(0, len(rows), several)]
         layout = layout.readable(ax, len(rows), max(map(len, rows)))
     else:
         layout, across = layout.within(ax, len(every), 2.4)
