@@ -27,16 +27,19 @@ from transformers import (
 
 from captum_vit import adapt, attr
 from captum_vit.access import Adapter, AttentionCall
+from captum_vit.attr.conserving import ConservingGradients
+from captum_vit.attr.path_weighted import PathWeighted
 from captum_vit.attr.token_cam import TokenCAM
 from captum_vit.capture import Inputs, Run, untouched
 from captum_vit.targets import as_target
 
-# so that a new method is tested by being there; of class activation maps, which all read a run alike, one with
-# gradients and one without
+# so that a new method is tested by being there; of those that read a run alike one stands for all, but in the contract
+STANDING_FOR_OTHERS = (attr.CDAM, attr.EigenCAM, attr.AttnLRP, attr.TransitionAttention)
 METHODS = tuple(
     method
     for method in attr.METHODS.values()
-    if not issubclass(method, TokenCAM) or method in (attr.CDAM, attr.EigenCAM)
+    if method in STANDING_FOR_OTHERS
+    or not issubclass(method, (TokenCAM, ConservingGradients, PathWeighted, attr.GenericRelevance))
 )
 CLASSES = 7
 SIZE, PATCH, WIDTH, HEADS, DEPTH = 32, 8, 24, 3, 3
