@@ -92,6 +92,15 @@ class HFAdapter(Adapter):
         names = {m.config._attn_implementation for m in self.hf.modules() if hasattr(m, "config")}
         return tuple((name, id(FUNCTIONS.get(name, None))) for name in sorted(map(str, names)))
 
+    @property
+    def foreign(self) -> tuple[str, ...]:
+        """Attention functions that somebody registered."""
+        from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS as FUNCTIONS
+
+        found = {name: FUNCTIONS.get(name, None) for name, _ in self.settings}
+        others = [name for name, function in found.items() if function is not None and not is_hf_function(function)]
+        return tuple(f"the attention function {name!r} is none of transformers'" for name in others)
+
     def capturing(self) -> Iterable[Switch]:
         for config in {id(m.config): m.config for m in self.hf.modules() if hasattr(m, "config")}.values():
             if str(config._attn_implementation).startswith(KERNELS):

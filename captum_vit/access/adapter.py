@@ -104,6 +104,11 @@ class Adapter(LayerAccess):
         return ()
 
     @property
+    def foreign(self) -> tuple[str, ...]:
+        """Functions of others that the model computes with, in words, which no module and no class shows."""
+        return ()
+
+    @property
     def in_channels(self) -> int | None:
         """Channels that the patch embedding expects; None if it is no convolution."""
         return getattr(self.stem, "in_channels", None)

@@ -66,6 +66,10 @@ class NestedAdapter(Adapter):
         return self.inner.settings
 
     @property
+    def foreign(self) -> tuple[str, ...]:
+        return self.inner.foreign
+
+    @property
     def in_channels(self) -> int | None:
         return self.inner.in_channels
 

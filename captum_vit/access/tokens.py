@@ -215,7 +215,8 @@ class TokenLayout:
         if prefix not in (0, self.prefix):
             raise TokenLayoutError(
                 f"expected prefix + rows*cols = {self.prefix} + {'*'.join(map(str, grid))} tokens in {name}, got {keys}"
-                f": the adapter's grid does not fit this input, or the model drops patches in train mode"
+                f": the adapter's grid does not fit this input, or tokens are added or dropped on the way, as prompts "
+                f"are, or patches in train mode"
             )
         if cross is not None:
             share = torch.zeros(queries, dtype=torch.float64)

@@ -37,7 +37,8 @@ NOBODY = Hands()
 
 def hands_in(adapter: Adapter, *, edited: bool) -> Hands:
     """Who else has had a hand in the model; hooks on its modules count where they have been seen to edit."""
-    found, unseen = [], []
+    found: list[str] = []
+    unseen: list[str] = []
     if adapter.vit is not adapter.model:
         found.append(f"{type(adapter.model).__name__} owns the ViT")
     kind = type(innermost(adapter))
@@ -45,6 +46,7 @@ def hands_in(adapter: Adapter, *, edited: bool) -> Hands:
     if own:
         known = f"{kind.__name__} is no adapter of a library"
         found.append(f"{type(adapter.model).__name__} is of no library" if adapter.measured else known)
+    unseen += adapter.foreign
     names = {module: name or "the model itself" for name, module in adapter.model.named_modules()}
     for module in foreign_hooks(adapter.model) if edited else ():
         found.append(f"a hook on {names[module]} ({type(module).__name__})")

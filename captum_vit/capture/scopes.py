@@ -142,16 +142,25 @@ class Scopes(TorchFunctionMode):
             _active.reset(token)
         for name, module in self.layers.items():
             self._check(name, module)
+        ran, listed = list(self.seen), [name for name in self.layers if name in self.seen]
+        if ran != listed:
+            raise LayerNotRecordedError(
+                f"the attention layers of {type(self.adapter.model).__name__} ran as {', '.join(ran)}, and "
+                f"{type(self.adapter).__name__} lists them as {', '.join(listed)}: what is the last of them, and what "
+                f"passes from one to the next, is not known. List them as they run"
+            )
 
     def _check(self, name: str, module: nn.Module) -> None:
         count = self.seen[name]
         if count == 1 or (count == 0 and name in self.cross):  # an owner may read the tokens in another way
             return
         how = (
-            f"ran {count} times in one forward, as where several views of an image go through one after another: "
-            f"explain the module that takes one view, on each of them, or captum_vit.OneView(model, 0)"
+            f"ran {count} times in one forward, as where several views of an image go through one after another, or a "
+            f"block is used several times. Of views, explain the module that takes one, on each of them, or "
+            f"captum_vit.OneView(model, 0)"
             if count
-            else "computed no softmax of scores that then met values"
+            else "computed no softmax of scores that then met values, or did not run at all, as where a block is "
+            "skipped or the model ends early"
         )
         raise LayerNotRecordedError(
             f"expected one attention in layer {name!r} ({type(module).__name__}), but it {how}: "

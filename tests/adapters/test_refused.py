@@ -2,14 +2,18 @@
 
 import re
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import AttentionInterface
 
 from captum_vit import AGCAM, DAAM, RawAttention
-from captum_vit.errors import LayerNotRecordedError, UnsupportedModelError
-from tests.helpers import CLASSES, WIDTH, hf_vit, images, timm_vit
+from captum_vit.adapters.hf_common import HFAdapter
+from captum_vit.errors import LayerNotRecordedError, TokenLayoutError, UnsupportedModelError
+from tests.helpers import CLASSES, WIDTH, assert_close, hf_vit, images, timm_vit
 
 
 def test_two_vits_are_refused():
@@ -63,6 +67,43 @@ def test_attention_that_is_not_seen_is_an_error_not_an_empty_map():
     twice.forward = lambda x: twice[1](twice[0](x) + twice[0](x.flip(3)))
     with pytest.raises(LayerNotRecordedError, match="ran 2 times in one forward"):
         RawAttention(twice).attribute(images())
+
+
+@pytest.mark.parametrize(
+    ("order", "message"),
+    [
+        ((2, 1, 0), r"ran as blocks.2.attn, blocks.1.attn, blocks.0.attn, .* List them as they run"),
+        ((0, 2), "in layer 'blocks.1.attn' .* did not run at all, as where a block is skipped or the model ends early"),
+        ((0, 1, 1, 2), "in layer 'blocks.1.attn' .* ran 2 times .* or a block is used several times"),
+    ],
+)
+def test_blocks_that_run_otherwise_than_listed_are_refused(order: tuple[int, ...], message: str):
+    model = timm_vit()
+    model.blocks.forward = nn.Sequential(*(model.blocks[i] for i in order)).forward
+    with pytest.raises(LayerNotRecordedError, match=message):
+        RawAttention(model).attribute(images())
+
+
+def registered(change: Callable[[Tensor], Tensor]) -> nn.Module:
+    """A model whose attention function is somebody's own, and changes the values."""
+
+    def attention(module: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Any = None, **_: Any) -> tuple:
+        weights = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
+        return (weights @ change(v)).transpose(1, 2).contiguous(), None
+
+    AttentionInterface.register("somebodys", attention)
+    model = hf_vit()
+    model.set_attn_implementation("somebodys")
+    return model
+
+
+def test_attention_functions_of_others_are_looked_at(monkeypatch: pytest.MonkeyPatch):
+    expected = RawAttention(hf_vit()).attribute(images())
+    assert_close(RawAttention(registered(lambda v: v)).attribute(images()), expected)
+    with pytest.raises(TokenLayoutError, match="the attention function 'somebodys' is none of transformers'"):
+        RawAttention(registered(lambda v: v.flip(2))).attribute(images())
+    monkeypatch.setattr(HFAdapter, "foreign", ())  # then its map is of patches that stand elsewhere
+    assert RawAttention(registered(lambda v: v.flip(2))).attribute(images()).isfinite().all()
 
 
 def test_scores_that_are_cut_off_are_refused():

@@ -225,7 +225,8 @@ def check_keys(of_layer, layout, name, keys, cross):
         return
     assert text == (
         f"expected prefix + rows*cols = {layout.prefix} + {sides} tokens in {name}, got {keys}: the adapter's "
-        f"grid does not fit this input, or the model drops patches in train mode"
+        f"grid does not fit this input, or tokens are added or dropped on the way, as prompts are, or patches in train "
+        f"mode"
     )
 
 
