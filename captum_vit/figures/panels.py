@@ -138,14 +138,9 @@ class Layout:
 
     def beside(self, rows: int, columns: int) -> int:
         """How many of so many rows have to stand side by side, so that the whole is no tower."""
-        width, height = self.size(rows, columns)
-        if height <= TOWER * width:
-            return 1
-        return next(
-            several
-            for several in range(2, rows + 1)
-            if (size := self.size(ceil(rows / several), several * columns))[1] <= PAGE * size[0] or several == rows
-        )
+        sizes = {n: self.size(ceil(rows / n), n * columns) for n in range(1, rows + 1)}
+        fit = [n for n, (width, height) in sizes.items() if height <= (TOWER if n == 1 else PAGE) * width]
+        return fit[0] if fit else rows
 
     def columns(self, count: int, proportion: float) -> int:
         """How many columns bring so many panels near this proportion of width to height, with few places empty."""
@@ -211,9 +206,7 @@ def draw(
 ) -> Figure:
     """The panels in their rows.
 
-    Args:
-        image: (width, height) of the photograph, whose pixels are the coordinates of each panel.
-        ax: axes to draw in.
+    image: (width, height) of the photograph, whose pixels are the coordinates of each panel.  ax: to draw in.
     """
     size = layout.size(len(rows), max(map(len, rows)))
     canvas = Canvas(size, ax)
