@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +34,9 @@ class Readout:
         A head may read one region of the patches, or several depths.
     unclear: why tokens have no such weights, as where a head weighs them by what they hold; `shares` then only tells
         which are read.
+    by_image: measured, whether other tokens are read, or otherwise weighed, in one image than in another.
+    by_class: measured, whether some scores are read from fewer of these tokens than others.
+    target: the only one that it holds for, where it was measured by class.
     """
 
     prefix: tuple[int, ...] = (0,)
@@ -42,6 +46,9 @@ class Readout:
     declared: bool = field(default=True, compare=False)
     shares: Mapping[str, Tensor] | None = field(default=None, compare=False)
     unclear: str | None = field(default=None, compare=False)
+    by_image: bool = field(default=False, compare=False)
+    by_class: bool = field(default=False, compare=False)
+    target: Any = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if not self.prefix and not self.patches:
@@ -59,6 +66,10 @@ class Readout:
     def of_prefix(self) -> bool:
         """Whether the score is read from prefix tokens alone, as far as gradients show."""
         return not self.patches and not self.latents
+
+    def holds_for(self, target: Any) -> bool:
+        """Whether a target that is made of scores is read from these tokens."""
+        return not self.by_class or self.target is target
 
     def reads(self, layer: str) -> bool:
         """Whether the score depends on an attention layer: a head may read an earlier depth than the last."""

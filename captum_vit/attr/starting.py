@@ -15,6 +15,7 @@ class Reader(Protocol):
     """A method, as far as a run has to know it."""
 
     adapter: Adapter
+    class_specific: bool
 
     def needed(self, **options: Any) -> frozenset[Need]:
         """What it reads with these options."""
@@ -40,7 +41,8 @@ def start(
     Args:
         readers: methods that were made of the same model.
         call: what it is called with.
-        target: one that is made of more than the scores has a readout of its own, and so a run.
+        target: the only one that is asked about, if it is. One that is made of more than the scores has a readout of
+            its own, and so a run; so has each where single scores are read from tokens of their own.
         flow: whether the maps after each layer are wanted too.
         once: whether each method is asked for one target only.
         needs: what is asked of the run besides.
@@ -59,7 +61,13 @@ def start(
         needs |= {OUTPUTS}
         with untouched(adapter):
             readout = readout_of(adapter, call, target)
-    return Run(adapter, call, needs, layers=layers, readout=readout, given=given, once=once)
+    only = target if any(method.class_specific for method, _ in readers) else None
+    return Run(adapter, call, needs, layers=layers, readout=readout, target=only, given=given, once=once)
+
+
+def shared(run: Run, target: Target) -> bool:
+    """Whether a target is read from the tokens that a run for all of them was made for; any other has its own run."""
+    return target.reads_scores and run.readout.holds_for(target)
 
 
 def maps_of_targets(
@@ -67,9 +75,9 @@ def maps_of_targets(
 ) -> list[Tensor]:
     """The maps of one method for several targets, (N, layers or 1, patches) each.
 
-    Targets that are made of the scores alone are asked together, every other has a run of its own.
+    Targets that are read from the same tokens are asked together, every other has a run of its own.
     """
-    together = [target for target in targets if target.reads_scores]
+    together = [target for target in targets if shared(run, target)]
     found: dict[int, Tensor] = {}
     if together:
         parts = list(method._class_maps(run, together, flow=flow, **options))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..errors import UnsupportedModelError
 from ..targets import Target
-from .backward import Backward
+from .backward import Backward, check_alike
 from .forward import Forward, check_reached
 from .keeping import Keeping
 from .needs import GRADIENTS, OUTPUTS
@@ -42,6 +42,7 @@ class Along(Backward):
     @torch.no_grad()
     def _mean(self, targets: Sequence[Target], layer: str, steps: int) -> Tensor:
         self.kept.forward(())  # which shows whether hooks only listen, and is compared with a plain call
+        check_alike(self.kept, targets)
         total: Tensor | None = None
         for alpha in torch.linspace(0, 1, steps, dtype=torch.float64).tolist():
             found = self._step(alpha, targets, layer)

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from ..access import Adapter
+from ..errors import UnsupportedModelError
 from ..targets import Target, as_target
 from .forward import Forward, check_reached, filled
 from .inputs import Inputs
@@ -77,7 +78,8 @@ class Backward:
         """dy/dO of the attention layers, (B, H, M, d) each, for the target's score y.
 
         Raises:
-            UnsupportedModelError: no gradient reaches one of `names`, by default the kept layers.
+            UnsupportedModelError: no gradient reaches one of `names`, by default the kept layers; or the target is read
+                from tokens of its own, and the run was not made for it.
         """
         return self._of_outputs(as_target(target), self.layers if names is None else names, held=False)
 
@@ -136,6 +138,7 @@ class Backward:
         """`held_gradients` of several targets, (K, B, H, M, d): by a replay of K copies, or a batched backward."""
         names = self.layers if names is None else names
         forward = self.kept.forward({HELD_GRADIENTS})  # which shows whether hooks only listen
+        check_alike(self.kept, targets)
         if self.kept.replays and all(target.reads_scores for target in targets):
             try:
                 return self._replayed(forward, targets, names)
@@ -175,11 +178,26 @@ class Backward:
         ways = KINDS - REPLAYED if self.kept.replays else KINDS
         retain = not self.once or bool(self.kept.needs & ways - asked)
         with untouched(self.adapter):
-            found = compute(self.kept.forward(needs | _read(target)), retain)
+            forward = self.kept.forward(needs | _read(target))
+            check_alike(self.kept, [target])
+            found = compute(forward, retain)
         self._gradients[kind] = target, found
         if not retain:
             self.kept.spend()
         return found
+
+
+def check_alike(kept: Keeping, targets: Sequence[Target]) -> None:
+    """All of these must be read from the tokens that the run takes for those of the score.
+
+    Raises:
+        UnsupportedModelError: single scores are read from tokens of their own, and the run was made for another target.
+    """
+    if not all(kept.readout.holds_for(target) for target in targets):
+        raise UnsupportedModelError(
+            f"some scores of {type(kept.adapter.model).__name__} are read from other tokens than others: ask about "
+            f"each target by a run of its own, as .attribute(images, target) does"
+        )
 
 
 def _read(target: Target) -> set[Need]:

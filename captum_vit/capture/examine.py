@@ -52,6 +52,7 @@ class Examined:
     compared: int = 0
     replays: bool = True
     readouts: dict[Any, Readout] = field(default_factory=dict)
+    written: set[tuple[int, str]] = field(default_factory=set)  # attributes that the model's own forward puts there
 
     @property
     def declared(self) -> bool:
@@ -155,9 +156,14 @@ def state_key(adapter: Adapter, inputs: Inputs) -> tuple | None:
     given = [*inputs.args, *(part for item in sorted(inputs.kwargs.items()) for part in item)]
     if not all(isinstance(value, (*PLAIN, Tensor)) for value in given):
         return None
-    told = tuple(value if isinstance(value, PLAIN) else (value.shape, value.dtype) for value in given)
+    told = tuple(value if isinstance(value, PLAIN) else _told(value) for value in given)
     images = inputs.images
     return model_state(adapter.model), adapter.settings, images.shape[1:], images.dtype, images.device, told
+
+
+def _told(x: Tensor) -> tuple:
+    """What tells one tensor beside the images from another: boxes and masks say what of an image counts."""
+    return x.shape, x.dtype, hash(x.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
 
 
 def compare(adapter: Adapter, inputs: Inputs, scores: Tensor, known: Examined) -> None:

@@ -83,6 +83,12 @@ class Inputs:
             return object()
         return found
 
+    @property
+    def beside_each(self) -> bool:
+        """Whether several images have something of their own beside them."""
+        count, beside = len(self.images), [*self.args, *self.kwargs.values()]
+        return count > 1 and any(isinstance(x, Tensor) and x.dim() and len(x) == count for x in beside)
+
     def first(self) -> "Inputs":
         """The first image alone."""
         return self.image(0)

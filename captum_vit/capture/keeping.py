@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..access import Adapter, Readout
 from ..errors import UnsupportedModelError
+from ..targets import Target
 from .examine import Examined, compare, examine
 from .forward import Forward, HookEditedError, run_forward
 from .inputs import Inputs
@@ -27,7 +28,7 @@ from .needs import (
     VALUES,
     Need,
 )
-from .readout import readout_of
+from .readout import measure_readout, readout_of
 from .replay import can_replay
 from .rules import Rules, Ruling
 from .taps import ForwardTap, Keep
@@ -52,13 +53,14 @@ class Keeping:
         needs: Collection[Need],
         layers: Layers | None,
         readout: Readout | None,
+        target: Target | None = None,
         given: Layers | None = None,
         rules: Rules | None = None,
     ) -> None:
         self.adapter, self.inputs = adapter, inputs
         self.listened = foreign_hooks(adapter.model)
         self.needs, self.rules, self.may_replay = frozenset(needs), rules, rules is None
-        self._layers, self._readout, self._given = layers, readout, given
+        self.target, self._layers, self._readout, self._given = target, layers, readout, given
         self._edited = False
         self._examined: Examined | None = None
         self._forward: Forward | None = None
@@ -110,8 +112,7 @@ class Keeping:
                 self._forward, self._has = self._run(self.needs)
             except HookEditedError:  # then a head may read what its class does not say
                 self.listened, self._edited, self._examined = [], True, None
-                with untouched(self.adapter):
-                    self._readout = readout_of(self.adapter, self.inputs, declared=False, known=self._known())
+                self._readout = self._measured(declared=False)
                 self._forward, self._has = self._run(self.needs)
         return self._forward
 
@@ -138,9 +139,17 @@ class Keeping:
     @property
     def _expected(self) -> Readout:
         if self._readout is None:
-            with untouched(self.adapter):
-                self._readout = readout_of(self.adapter, self.inputs, known=self._known())
+            self._readout = self._measured(declared=True)
         return self._readout
+
+    def _measured(self, *, declared: bool) -> Readout:
+        with untouched(self.adapter):
+            known = self._known()
+            found = readout_of(self.adapter, self.inputs, declared=declared, known=known)
+            if found.by_class and self.target is not None:
+                own = measure_readout(self.adapter, self.inputs, self.target, known.place)
+                return replace(own, by_class=True, target=self.target)
+            return found
 
     def _known(self) -> Examined:
         """What is known of the model as it stands; asked once a run."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..errors import UnsupportedModelError
 from ..targets import Joined, Output, Target, as_target
 from ..targets.base import check_attached
-from .backward import Backward
+from .backward import Backward, check_alike
 from .few import ReplayTap
 from .forward import Forward
 from .head import Head, Pooled, check_once
@@ -43,6 +43,7 @@ class Layerwise(Backward):
         check_once(self.adapter, names)
         need = MEAN_LAYER_GRADIENTS if mean else LAYER_GRADIENTS
         forward = self.kept.forward({need} | ({OUTPUTS} if not target.reads_scores else set()))
+        check_alike(self.kept, [target])
         listened = bool(self.kept.listened)
         if not mean and self.kept.replays:
             return _replayed(forward, self.inputs, target, names, listened=listened)

@@ -8,7 +8,7 @@ from types import CodeType
 from typing import Any
 
 import torch.nn.modules.module as everywhere
-from torch import nn
+from torch import Tensor, nn
 
 from ..access import Adapter
 from .listeners import foreign_hooks
@@ -16,6 +16,12 @@ from .listeners import foreign_hooks
 PLAIN = (bool, int, float, str, type(None))
 LIBRARIES = "captum_vit.adapters."
 OF_TORCH = frozenset(nn.Module().__dict__)
+EXACTLY = frozenset(PLAIN)
+HOLDING = (list, tuple, set, frozenset, dict)
+SAYING = (*PLAIN, *HOLDING)
+SMALL = 4096  # entries of a tensor or a list that may be a setting; features and caches are larger
+FEW = 64  # entries of a list in an object; the names of classes in a configuration are more
+DEEP = 4  # of lists, dicts and objects in one another
 GLOBAL_TABLES = ("_global_forward_hooks", "_global_forward_pre_hooks")
 
 
@@ -99,12 +105,12 @@ def _written_elsewhere(kind: type, _methods: tuple[int, ...]) -> str | None:
 
 
 def model_state(model: nn.Module) -> tuple:
-    """What tells that a model was changed: its modules, their modes, attributes, hooks and methods; not its weights.
+    """What tells that a model was changed: its modules, modes, attributes, settings, hooks and methods; not weights.
 
     It is asked with every map, and so takes no longer than it must.
     """
     found: list[Any] = [tuple(getattr(everywhere, table)) for table in GLOBAL_TABLES]
-    kinds = set()
+    kinds, settings = set(), set[int]()
     for module in model.modules():
         kinds.add(type(module))
         own = module.__dict__
@@ -112,11 +118,59 @@ def model_state(model: nn.Module) -> tuple:
         for name, value in own.items():
             if name in OF_TORCH:
                 continue
-            if isinstance(value, PLAIN):
+            if type(value) in EXACTLY:
                 found.append(value)
+            elif (known := id(value)) in settings:
+                found.append(known)
+            elif isinstance(value, Tensor):
+                found += _indices(value)
             elif callable(value):
-                found.append(id(value))
+                found.append(known)
+            else:
+                settings.add(known)
+                found.append(_setting(value))
+        if buffers := own["_buffers"]:
+            found += [_indices(value) for value in buffers.values() if value is not None]
     for kind in kinds:
         for base in kind.__mro__[:-2]:  # without those of torch and Python themselves
             found += map(id, base.__dict__.values())
     return tuple(found)
+
+
+def _indices(x: Tensor) -> tuple:
+    """What tells one tensor of places or of yes and no from another; nothing of a counter, and of numbers."""
+    if x.is_floating_point() or x.is_complex() or not x.dim() or x.is_inference():
+        return ()
+    return id(x), x._version
+
+
+def _setting(value: Any, most: int = SMALL, deep: int = DEEP) -> Any:
+    """What a list, a dict or an object of settings holds, as far as it is plain."""
+    if isinstance(value, PLAIN):
+        return value
+    if isinstance(value, Tensor):
+        return _indices(value)
+    if isinstance(value, HOLDING):
+        if not deep or len(value) > most:
+            return ()
+        each = value.items() if isinstance(value, dict) else value
+        parts = (_setting(part, most, deep - 1) for part in each)
+        return type(value).__name__, *(part for part in parts if part != ())  # what a model recorded counts for nothing
+    if not deep or isinstance(value, (nn.Module, type)):
+        return ()
+    own = list(getattr(value, "__dict__", {}).items())
+    return tuple((name, _setting(part, FEW, 2)) for name, part in own if isinstance(part, SAYING))
+
+
+def own_tensors(model: nn.Module) -> dict[tuple[int, str], tuple[int, int]]:
+    """What tells the small tensors that modules keep as attributes, neither parameters nor buffers, from others."""
+    return {
+        (id(module), name): (id(value), value._version)
+        for module in model.modules()
+        for name, value in list(module.__dict__.items())
+        if name not in OF_TORCH and isinstance(value, Tensor) and _may_be_set(value)
+    }
+
+
+def _may_be_set(x: Tensor) -> bool:
+    return x.numel() <= SMALL and x.is_leaf and not x.is_inference()

@@ -7,15 +7,14 @@ from torch import Tensor
 
 from ..access import Adapter, Readout
 from ..errors import UnsupportedModelError
-from ..targets import Output, Target
-from .depths import measured
+from ..targets import Target
 from .examine import Examined, examine
 from .forward import run_forward
 from .inputs import Inputs
+from .others import own_tensors
 from .place import WHOLE, Place
 from .taps import Keep
-
-AGREE = 1e-3  # of the readout, by which what is declared and what is measured may differ
+from .weighing import AGREE, Weighed, draws_in_training, measured
 
 
 def readout_of(
@@ -46,16 +45,33 @@ def readout_of(
     said = adapter.readout if declared and known.declared else None
     if said is not None and not known.hands.own:
         return said
-    tensors = (*adapter.model.parameters(), *adapter.model.buffers())
-    weights = tuple((id(t), t._version) for t in tensors if not t.is_inference())
+    weights = _weights(adapter, known)
     if weights not in known.readouts:
         known.readouts.clear()
-        known.readouts[weights] = measure_readout(adapter, inputs, place=known.place)
+        before = own_tensors(adapter.model)
+        found = measure_readout(adapter, inputs, place=known.place)
+        if inputs.beside_each and not draws_in_training(adapter):  # boxes, masks: each image has its own
+            measure_readout(adapter, inputs, place=known.place, each=True)
+        now = own_tensors(adapter.model)
+        known.written |= {key for key in now if before.get(key) != now[key]}
+        weights = _weights(adapter, known)
+        known.readouts[weights] = found
     found = known.readouts[weights]
+    if found.by_image:
+        alike = measure_readout(adapter, inputs, place=known.place, each=True)
+        found = alike if not found.by_class else replace(alike, by_class=True, unclear=found.unclear)
     if said is None:
         return found
     _check_said(adapter, said, found)
     return said if _prefix_leads(adapter, inputs) else replace(said, declared=False)
+
+
+def _weights(adapter: Adapter, known: Examined) -> tuple:
+    """What tells one state of all numbers in a model from another."""
+    tensors = (*adapter.model.parameters(), *adapter.model.buffers())
+    kept = own_tensors(adapter.model)
+    own = tuple(told for key, told in kept.items() if key not in known.written)
+    return *((id(t), t._version) for t in tensors if not t.is_inference()), *own
 
 
 def _prefix_leads(adapter: Adapter, inputs: Inputs) -> bool:
@@ -91,18 +107,27 @@ def _told(readout: Readout) -> str:
     return f"{' and '.join(parts)}{how}{', through an attention pool' * bool(readout.latents)}"
 
 
-def measure_readout(adapter: Adapter, inputs: Inputs, target: Target | None = None, place: Place = WHOLE) -> Readout:
-    """The tokens that receive gradient from the scores directly, and by which weights; see `depths`.
+def measure_readout(
+    adapter: Adapter, inputs: Inputs, target: Target | None = None, place: Place = WHOLE, *, each: bool = False
+) -> Readout:
+    """The tokens that receive gradient from the scores directly, and by which weights; see `weighing`.
 
     Where cross-attention reads the tokens, its rows are the latents, and the tokens those of the last layer that has
     them among its queries while attention inputs are constants. Without a target the scores are weighed at random
     (from a generator of its own), so that sums that are constant, as those of a softmax, hide nothing. Needs a forward
-    of the first image, and more where several tokens are read; in train mode of all, for the sake of batch norms.
+    of the first image and of others made of it, and more where several tokens are read; in train mode of all, for the
+    sake of batch norms.
 
+    Args:
+        adapter, inputs: the model and what it is called with.
+        target: what is read; it may have something of its own for each image.
+        place: where the tokens lie on the images.
+        each: whether all images must be read alike, as they must for a target.
     Raises:
-        UnsupportedModelError: the score reads patches that are queries nowhere, or nothing at all.
+        UnsupportedModelError: the score reads patches that are queries nowhere, or nothing at all; or other tokens in
+            one image than in another.
     """
-    alone = target is None and not adapter.training  # a target may have something of its own for each image
+    alone = target is None and not draws_in_training(adapter) and not each
     for part in (inputs.first(), inputs) if alone and len(inputs.images) > 1 else (inputs,):
         found = None
         if not adapter.cross_attention:
@@ -166,12 +191,3 @@ def _reads_past_attention(adapter: Adapter, inputs: Inputs, target: Target | Non
         return False
     (gradient,) = forward.gradients(target or Weighed(), [images], held=True)
     return gradient is not None and bool(gradient.any())
-
-
-class Weighed(Target):
-    """All scores, each with a random weight."""
-
-    def score(self, output: Output) -> Tensor:
-        """Their sum, (N,)."""
-        flat = output.scores.flatten(1)
-        return flat @ torch.rand(flat.shape[1], generator=torch.Generator().manual_seed(0)).to(flat)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..access import Adapter, AttentionCall, Readout, TokenLayout
 from ..access.outputs import told_of
+from ..targets import Target
 from .along import Along
 from .examine import Examined
 from .given import Given
@@ -40,6 +41,7 @@ class Run(Layerwise, Along, AbstractContextManager["Run"]):
             here can be asked for all the same, and costs another forward.
         layers: of which attention layers, a function of the readout; by default of all.
         readout: the tokens that the score is read from; by default as the adapter declares, or measured.
+        target: the only one that is asked about, if it is: single scores may be read from tokens of their own.
         given: the places whose tokens `given` and `given_gradients` tell, a function of the readout: an attention layer
             stands for what it is given, any other module, by name, for what it gives; by default `layers`.
         once: whether each kind of gradient is asked for one target only, so that the graph goes with it.
@@ -54,12 +56,15 @@ class Run(Layerwise, Along, AbstractContextManager["Run"]):
         *,
         layers: Layers | None = None,
         readout: Readout | None = None,
+        target: Target | None = None,
         given: Layers | None = None,
         once: bool = False,
         rules: Rules | None = None,
     ) -> None:
         ruled = {need for need in needs if isinstance(need, UnderRules)}
-        super().__init__(Keeping(adapter, inputs, frozenset(needs) - ruled, layers, readout, given, rules), once)
+        super().__init__(
+            Keeping(adapter, inputs, frozenset(needs) - ruled, layers, readout, target, given, rules), once
+        )
         self._visit, self._ruled, self._places = ExitStack(), ruled, (layers, given)
         self._under: tuple[Rules, Run] | None = None
 
@@ -95,6 +100,7 @@ class Run(Layerwise, Along, AbstractContextManager["Run"]):
                 own,
                 layers=self._places[0],
                 readout=self.kept.given_readout,
+                target=self.kept.target,
                 given=self._places[1],
                 once=self.once,
                 rules=rules,

@@ -11,6 +11,7 @@ from ..access import Adapter
 from ..access.outputs import Choice
 from ..attr import start
 from ..attr.calls import checked_inputs
+from ..attr.starting import shared
 from ..capture import Run
 from ..errors import OptionError, brief
 from ..explanation.explaining import Explainer
@@ -62,7 +63,7 @@ class Visit:
         """
         found: dict[str, Tensor] = {}
         failed: dict[str, Exception] = {}
-        run = self.run if target.reads_scores or not self._readers else self._started(target)
+        run = self.run if not self._readers or shared(self.run, target) else self._started(target)
         for name, entry in self.methods.items():
             try:
                 if entry.reads(self.adapter):

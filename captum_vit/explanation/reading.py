@@ -11,6 +11,7 @@ from ..access.outputs import Choice
 from ..attr import ViTAttribution, start
 from ..attr.calls import checked_inputs
 from ..attr.raw_attention import RECORDED, recorded
+from ..attr.starting import shared
 from ..capture import Run
 from ..explained import AttentionRecord, Attribution
 from ..targets import Classes, FeatureImportance, Output, Target
@@ -81,10 +82,10 @@ class Reading:
         specific = [name for name, method in self.asked.methods.items() if method.class_specific]
         general = [name for name in self.asked.methods if name not in specific]
         once = {name: self._flow(self.run, name, Classes(None)) for name in general}
-        together = [each.target for each in wanted if each.target.reads_scores]
+        together = [each.target for each in wanted if shared(self.run, each.target)]
         flows = self._flows(self.run, specific, together) if specific else {}
         for each in wanted:
-            if not each.target.reads_scores and specific:
+            if specific and not shared(self.run, each.target):
                 flows |= self._flows(self._own(each.target), specific, [each.target])
         found: list[list[Attribution]] = [[] for _ in self.call.images]
         for each in wanted if specific else ():

@@ -198,10 +198,10 @@ def test_a_readout_belongs_to_its_output():
     [
         (
             None,
-            r"Both gives several outputs, and .* not clear: 0 \(1, 24\), 1 \(1, 7\). Choose by output=0 or output=1",
+            r"Both gives several outputs, and .* not clear: 0 \(\d, 24\), 1 \(\d, 7\). Choose by output=0 or output=1",
         ),
-        (2, r"Both gives no output 2, but 0 \(1, 24\), 1 \(1, 7\)"),
-        ("logits", r"Both gives no output 'logits', but 0 \(1, 24\), 1 \(1, 7\)"),
+        (2, r"Both gives no output 2, but 0 \(\d, 24\), 1 \(\d, 7\)"),
+        ("logits", r"Both gives no output 'logits', but 0 \(\d, 24\), 1 \(\d, 7\)"),
         (True, "output says which of the model's outputs are the scores: a name, as 'logits', a place, as 1, or a"),
         (torch.zeros(2), "output says which .* got float32 tensor"),
         (lambda output: output["logits"], r"output=a function fails on what Both gives \(tuple\): TypeError"),

@@ -9,7 +9,7 @@ import torch
 from hypothesis import assume, given, note
 from hypothesis import strategies as st
 
-from captum_vit.capture import depths, examine, keeping, listeners, meeting, readout, stem, trunk
+from captum_vit.capture import depths, examine, keeping, listeners, meeting, readout, stem, trunk, weighing
 from tests.owners.batches import BATCHES, FORMS
 from tests.owners.hands import HANDS
 from tests.owners.owner import Situation, runs, verdicts
@@ -202,17 +202,17 @@ TWINS: dict[str, tuple[list[tuple[Any, str, Any]], Situation, str]] = {
     "some pixels off": ([(stem, "_compare_edges", nothing)], Situation(changes=(WAYS["reflected"],)), "agcam"),
     "written to .data": ([(listeners, "_hold", true)], Situation(hand=HOOKS["two exchanged in place"]), "agcam"),
     "patches that are chosen": (
-        [(depths, "_choices", nothing)],
-        Situation(VIT["HF"], HEADS["the largest"]),
-        "agcam",
+        [(weighing, "_choices", nothing)],
+        Situation(VIT["HF"], HEADS["the largest"], count=1),
+        "daam",
     ),
-    "depths": ([(depths, "Alike", AlikeInEach)], Situation(VIT["HF"], HEADS["depths, added unequally"]), "rollout"),
+    "depths": ([(weighing, "Alike", AlikeInEach)], Situation(VIT["HF"], HEADS["depths, added unequally"]), "rollout"),
     "tokens first": (
         [(meeting.Meeting, "_look", nothing)],
         Situation(VIT["HF"], HEADS["attention of a query"]),
         "rollout",
     ),
-    "by content": ([(depths, "_by_content", nothing)], Situation(VIT["HF"], HEADS["gated attention"]), "rollout"),
+    "by content": ([(weighing, "_by_content", nothing)], Situation(VIT["HF"], HEADS["gated attention"]), "rollout"),
 }
 
 
