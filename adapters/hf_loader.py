@@ -24,6 +24,7 @@ def load(
     checkpoint: str | Path | None = None,
     checkpoint_key: str | None = None,
     pretrained: bool = True,
+    img_size: int | None = None,
 ) -> LoadedModel:
     """An image classifier, or a backbone without a head where the checkpoint is one (as DINO's).
 
@@ -33,6 +34,8 @@ def load(
             the folder or on the hub; the configuration is still read from there, but for the number of classes.
         checkpoint_key: which of several sets of weights in it.
         pretrained: without a checkpoint, load the weights; else they are random.
+        img_size: side of the images that a checkpoint was trained for, where it is not that of the configuration; what
+            the image processor gives follows.
     Raises:
         ModelLoadError: no such folder or id, no network, a file missing, weights that do not fit.
     """
@@ -41,6 +44,8 @@ def load(
     with _quiet():
         config = _from_source(AutoConfig, source, name, trust_remote_code=False)
         processor = _from_source(AutoImageProcessor, source, name, trust_remote_code=False)
+        if img_size is not None:
+            _resize(config, processor, img_size, name, own_weights=checkpoint is None and pretrained)
         preprocess = read_preprocessing(processor)
         kind = _kind(config)
         named = kind is not AutoModel
@@ -90,6 +95,7 @@ def _with_weights(kind: Any, config: Any, found: Checkpoint) -> Any:
         )
     except Exception as error:  # whatever transformers stumbles over
         raise ModelLoadError(f"the checkpoint {found.path!r} cannot be loaded: {hub.reason(error)}") from error
+    _check_positions(model, config, found)
     missing, unknown = ([str(key) for key in sorted(info[f"{what}_keys"])] for what in ("missing", "unexpected"))
     reshaped = [
         f"{key[0]} is {tuple(key[1])} and should be {tuple(key[2])}" if isinstance(key, tuple) else str(key)
@@ -104,6 +110,52 @@ def _with_weights(kind: Any, config: Any, found: Checkpoint) -> Any:
             f"the model: {details}"
         )
     return model
+
+
+def _resize(config: Any, processor: Any, side: int, name: str, *, own_weights: bool) -> None:
+    """Set the configuration and the image processor to square images of this side, in the same proportions."""
+    if own_weights:
+        known = getattr(config, "image_size", "one size")
+        raise ModelLoadError(
+            f"img_size={side}: the weights of 'hf/{name}' are for images of {known}, and "
+            f"transformers gives them no other size where it loads them: leave img_size out (--img-size)"
+        )
+    if side < 1:
+        raise ModelLoadError(f"img_size is the side of the images in pixels, got {side}")
+    before = getattr(config, "image_size", None)
+    if not isinstance(before, int):
+        raise ModelLoadError(f"img_size={side}: the configuration of 'hf/{name}' has image_size={before!r}: change it")
+    config.image_size = side
+    if dict(getattr(processor, "crop_size", None) or {}) and getattr(processor, "do_center_crop", False):
+        cropped = dict(processor.crop_size)["height"]
+        processor.crop_size = {"height": side, "width": side}
+        processor.size = {key: round(value * side / cropped) for key, value in dict(processor.size).items() if value}
+    else:
+        given = [key for key, value in dict(processor.size).items() if value]
+        processor.size = dict.fromkeys(given, side)
+
+
+def _check_positions(model: Any, config: Any, found: Checkpoint) -> None:
+    """That the position embeddings are for as many patches as the model has; else name the size of image that they fit.
+
+    Raises:
+        ModelLoadError: they are for another size of image.
+    """
+    patch, side = getattr(config, "patch_size", None), getattr(config, "image_size", None)
+    for name, own in model.state_dict().items():
+        given = found.weights.get(name)
+        if not name.endswith(("position_embeddings", "position_embedding.weight")) or given is None:
+            continue
+        if given.shape == own.shape or given.shape[-1] != own.shape[-1] or not (patch and isinstance(side, int)):
+            continue
+        prefix = own.shape[-2] - (side // patch) ** 2
+        across = round(max(given.shape[-2] - prefix, 0) ** 0.5)
+        fits = across > 0 and across * across == given.shape[-2] - prefix
+        size = f"img_size={across * patch} (--img-size {across * patch})" if fits else "img_size=... (--img-size)"
+        raise ModelLoadError(
+            f"the position embeddings of the checkpoint {found.path!r} are of another image size: {given.shape[-2]} "
+            f"tokens, and the configuration, for images of {side}, has {own.shape[-2]}: pass {size}, as it was trained"
+        )
 
 
 def _source(name: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .errors import ModelLoadError, nearest
@@ -36,16 +37,40 @@ class Checkpoint:
         Weights beside those, as of a loss, are left out, and told.
 
         Raises:
-            ModelLoadError: the model stands in it under several prefixes, and none was chosen.
+            ModelLoadError: the model stands in it under several prefixes, and none was chosen; or weights are NaN,
+                quantised, sparse or without values.
         """
         prefix = self._prefix(own)
-        if not prefix:
-            return self
+        found = self._without(prefix) if prefix else self
+        found._check_values()
+        return found
+
+    def _without(self, prefix: str) -> "Checkpoint":
         inside = {name.removeprefix(prefix): w for name, w in self.weights.items() if name.startswith(prefix)}
         outside = [name for name in self.weights if not name.startswith(prefix)]
         note = f"checkpoint: {prefix!r} is taken off {len(inside)} names"
         note += f"; left out, without it: {len(outside)} ({first(outside)})" if outside else ""
         return replace(self, weights=inside, notes=(*self.notes, note))
+
+    def _check_values(self) -> None:
+        """That the weights are numbers that a model can be given, whatever it is."""
+        if any(name.endswith((".zero_point", "._packed_params")) for name in self.weights):
+            raise ModelLoadError(
+                f"the checkpoint {self.path!r} is of a quantised model: give the weights before they were quantised"
+            )
+        kinds = {name: kind for name, weight in self.weights.items() if (kind := _unusable(weight))}
+        if kinds:
+            name, kind = next(iter(kinds.items()))
+            raise ModelLoadError(
+                f"the checkpoint {self.path!r} holds {len(kinds)} of {len(self.weights)} weights that are {kind} "
+                f"({first(kinds)}): save {name} as an ordinary tensor of numbers"
+            )
+        lost = [name for name, weight in self.weights.items() if _has_nan(weight)]
+        if lost:
+            raise ModelLoadError(
+                f"the checkpoint {self.path!r} holds NaN in {len(lost)} of {len(self.weights)} weights "
+                f"({first(lost)}): its training has failed; take an earlier one"
+            )
 
     def _prefix(self, own: Collection[str]) -> str:
         counts = Counter(prefix for name in self.weights for prefix in _prefixes(name, own))
@@ -209,6 +234,21 @@ def _prefixes(name: str, own: Collection[str]) -> Iterator[str]:
         place = name.find(".", place) + 1
         if not place:
             return
+
+
+def _has_nan(weight: Tensor) -> bool:
+    if not weight.is_floating_point():
+        return False
+    return bool((weight.float() if weight.element_size() == 1 else weight).isnan().any())  # 8 bits know no isnan
+
+
+def _unusable(weight: Tensor) -> str:
+    """What a weight is that is no ordinary tensor; empty of one that is."""
+    if weight.is_quantized:
+        return "quantised"
+    if weight.is_meta:
+        return "without values (on the meta device)"
+    return "" if weight.layout is torch.strided else "sparse"
 
 
 def _common(names: Collection[str]) -> str:

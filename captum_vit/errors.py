@@ -80,6 +80,12 @@ def nearest(name: str, known: Collection[str]) -> str:
     return f"; nearest: {', '.join(close)}" if close else ""
 
 
+def reason(error: BaseException) -> str:
+    """An exception of somebody's code in one line."""
+    said = " ".join(str(error).split())[:300]
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
 def brief(value: Any, most: int = 80) -> str:
     """A value as it stands in a message: what a tensor or a module is, never what it holds, and no more than its start.
 

@@ -1,4 +1,4 @@
-"""Models by name: `timm/vit_base_patch16_224`, `hf/<id or folder>`, `sample`.
+"""Models by name: `timm/vit_base_patch16_224`, `hf/<id or folder>`, `sample`, and `module:object` of one's own.
 
 What stands before the first slash chooses a loader from the entry-point group `captum_vit.loaders`; the rest is for
 the loader. So the core knows no framework, and a package can bring loaders of its own.
@@ -18,8 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from .checking import check_path, check_text
-from .errors import ModelLoadError, OptionError, brief, nearest
+from .checkpoints import load_weights, read_checkpoint
+from .errors import ModelLoadError, OptionError, brief, nearest, reason
 from .images import SUFFIXES
+from .plugins import is_path, named_object
 from .preprocessing import Preprocessing
 
 LOADERS = "captum_vit.loaders"
@@ -67,16 +69,17 @@ class LoadedModel:
 def load_model(spec: str, *, checkpoint: str | Path | None = None, **options: Any) -> LoadedModel:
     """The model that `spec` names.
 
-    >>> loaded = load_model("sample")  # or "timm/vit_base_patch16_224", "hf/FOLDER"
+    >>> loaded = load_model("sample")  # or "timm/vit_base_patch16_224", "hf/FOLDER", "my_module:make_model"
     >>> type(loaded.model).__name__, loaded.class_names[0]
     ('VisionTransformer', 'disc')
 
     Args:
-        spec: `loader/name`, or `loader` alone where it has a default.
+        spec: `loader/name`, or `loader` alone where it has a default; or `module:object`, a model of your own, or a
+            class or function without arguments that makes one.
         checkpoint: file with weights to load into it, .safetensors or one of torch.save, as Lightning's .ckpt; nothing
             in it is run.
         options: for the loader: `pretrained=False` for random weights, `checkpoint_key="teacher"` for one of several
-            sets of weights in a checkpoint, and `img_size=384` for a model of timm that is built for another size.
+            sets of weights in a checkpoint, and `img_size=384` for a model that is built for another size.
     Raises:
         ModelLoadError: no such loader or model, a missing package, an option that the loader does not have, or weights
             that do not fit.
@@ -86,6 +89,9 @@ def load_model(spec: str, *, checkpoint: str | Path | None = None, **options: An
         check_path("checkpoint", checkpoint)
     loader, _, name = spec.partition("/")
     points = {point.name: point for point in entry_points(group=LOADERS)}
+    if is_path(spec) and spec.partition(":")[0] not in points:
+        _check_options(_of_object, "module:object", options)
+        return replace(_of_object(spec, checkpoint=checkpoint, **options), name=spec)
     if loader not in points:
         raise ModelLoadError(_unknown(spec, points))
     try:
@@ -96,6 +102,32 @@ def load_model(spec: str, *, checkpoint: str | Path | None = None, **options: An
         raise ModelLoadError(
             f"{spec!r} needs the package {error.name!r}, which is not installed: pip install 'captum-vit[all]'"
         ) from error
+
+
+def _of_object(path: str, *, checkpoint: str | Path | None = None, checkpoint_key: str | None = None) -> LoadedModel:
+    """The model that `module:object` names: a module, a `LoadedModel`, or a class or function that makes one."""
+    found = named_object(path)
+    if not isinstance(found, (nn.Module, LoadedModel)) and callable(found):
+        try:
+            found = found()
+        except Exception as error:  # of somebody's code
+            raise ModelLoadError(
+                f"{path!r} fails where it is called without arguments ({reason(error)}): name a function that takes "
+                f"none and returns the model"
+            ) from error
+    if isinstance(found, nn.Module):
+        found = LoadedModel(found)
+    if not isinstance(found, LoadedModel):
+        raise ModelLoadError(
+            f"{path!r} must be a torch.nn.Module, a LoadedModel, or a class or function that makes one without "
+            f"arguments, got {brief(found)}"
+        )
+    found.model.eval()
+    if checkpoint is None:
+        return found
+    weights = read_checkpoint(checkpoint, checkpoint_key).fitted(found.model.state_dict().keys())
+    load_weights(found.model, weights)
+    return replace(found, notes=(*found.notes, *weights.notes))
 
 
 def _check_options(load: Callable[..., LoadedModel], loader: str, options: Mapping[str, Any]) -> None:
@@ -114,7 +146,7 @@ def _unknown(spec: str, points: Mapping[str, EntryPoint]) -> str:
     if Path(spec).suffix.lower() in SUFFIXES:
         return f"unknown model {spec!r}: that is an image, and the image comes first, as explain(image, model)"
     head, _, rest = spec.partition("/")
-    begins = f"unknown model {spec!r}: a name begins with {', '.join(sorted(points))}"
+    begins = f"unknown model {spec!r}: a name begins with {', '.join(sorted(points))}, or is module:object"
     close = [points[loader] for loader in get_close_matches(head, list(points), cutoff=0.6)]
     meant = [f"{point.name}/{rest}" for point in close if _knows(point, rest)]
     meant = meant or [f"{loader}/{spec}" for loader, point in sorted(points.items()) if _knows(point, spec)]

@@ -9,7 +9,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from .errors import OptionError, nearest
+from .errors import OptionError, nearest, reason
 
 
 def imported(group: str) -> Iterator[Any]:
@@ -63,6 +63,8 @@ def named_object(path: str) -> Any:
         found = import_module(module)
     except (ImportError, ValueError) as error:
         raise OptionError(f"cannot import {path!r}: {error}") from error
+    except (Exception, SystemExit) as error:  # of whatever stands in the module, as a script without a guard
+        raise OptionError(f"cannot import {path!r}: its code ends in {reason(error)}") from error
     if not hasattr(found, name):
         raise OptionError(f"cannot import {path!r}: {module} has no {name!r}{nearest(name, dir(found))}")
     return getattr(found, name)

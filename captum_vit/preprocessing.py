@@ -100,12 +100,26 @@ def _probed(function: Any) -> Preprocessing:
         made = function(image=np.asarray(image))["image"] if by_name else function(image)
         if isinstance(made, np.ndarray) and made.ndim == 3:
             made = torch.from_numpy(np.ascontiguousarray(made.transpose(2, 0, 1)))
+        wrong = _no_input(made)
+        if wrong:
+            raise PreprocessingError(f"{name} makes {wrong} of an image: it has to give a tensor of floats (C, H, W)")
         return made
 
     view = lru_cache(1024)(partial(seen_view, prepare, name))
     view((640, 480))  # what cannot be had is told before the work
     mean, std = seen_normalisation(prepare)
     return Preprocessing(prepare, view, mean, std, f"the function {name}, seen on images of grey")
+
+
+def _no_input(made: Any) -> str:
+    """What somebody's function made instead of a model's input; empty if it made one."""
+    if not isinstance(made, Tensor):
+        return type(made).__name__
+    if made.dim() != 3 or made.shape[0] not in (1, 3):
+        return f"a tensor of shape {tuple(made.shape)}"
+    if not made.is_floating_point():
+        return f"{made.dtype}"
+    return "NaN" if bool(made.isnan().any()) else ""
 
 
 def shown_as(

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .errors import CaptumViTError, PreprocessingError
+from .errors import CaptumViTError, PreprocessingError, reason
 from .geometry import Size, View
 
 SIZES = ((301, 200), (130, 517), (900, 660))  # no symmetry; smaller and larger than what models take
@@ -28,8 +28,8 @@ def check_view(prepare: Callable[[Image.Image], Tensor], view: Callable[[Size], 
     except Warning:
         raise
     except Exception as error:  # a foreign processor raises whatever it likes
-        reason = str(error) if isinstance(error, CaptumViTError) else f"{type(error).__name__} on a plain image"
-        raise unknown(name, reason) from error
+        told = str(error) if isinstance(error, CaptumViTError) else f"{reason(error)} (on a plain image)"
+        raise unknown(name, told) from error
     if problem is not None:
         raise unknown(name, problem)
 
@@ -97,7 +97,7 @@ def seen_view(prepare: Callable[[Image.Image], Tensor], name: str, size: Size) -
     except Warning:
         raise
     except Exception as error:  # anybody's function raises whatever it likes
-        raise unknown(name, f"{type(error).__name__} on a plain image") from error
+        raise unknown(name, f"{reason(error)} (on a plain image)") from error
     left, top, right, bottom = box
     window = (max(left, 0.0), max(top, 0.0), min(right, float(size[0])), min(bottom, float(size[1])))
     return replace(view, window=window)

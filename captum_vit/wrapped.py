@@ -20,6 +20,7 @@ from .access.outputs import Choice
 from .capture import Inputs, untouched
 from .errors import OptionError, PreprocessingError, brief
 from .models import LoadedModel, load_model
+from .plugins import is_path
 from .preprocessing import Preprocessing, read_preprocessing
 
 
@@ -106,10 +107,11 @@ def with_names(
     """A model by name or the module itself, with the names of its classes, or with others."""
     if isinstance(model, str):
         found = load_model(model, checkpoint=checkpoint)
-    elif isinstance(model, LoadedModel):
-        found = model
     else:
-        found = _of_module(model, output)
+        found = model if isinstance(model, LoadedModel) else _of_module(model, output)
+    if is_path(found.name) and found.preprocess is None and not found.class_names:  # somebody's own, by its name
+        seen = _of_module(found.model, output)
+        found = replace(seen, name=found.name, notes=(*found.notes, *seen.notes))
     if class_names is None:
         return found
     return replace(found, class_names=_numbered(class_names))

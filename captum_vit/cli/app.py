@@ -46,7 +46,9 @@ app.command()(explain)
 
 @app.command()
 def inspect(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="timm/NAME, hf/ID, hf/FOLDER or sample.")] = "sample",
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="timm/NAME, hf/FOLDER, module:object or sample.")
+    ] = "sample",
     checkpoint: Checkpoint = None,
     weights: Annotated[
         bool, typer.Option("--weights/--no-weights", help="Load the pretrained weights; the view is the same without.")
@@ -62,8 +64,9 @@ def inspect(
         look_here()
         from ..inspection import inspect as look
         from ..models import load_model
+        from ..plugins import is_path
 
-        options = {} if checkpoint else {"pretrained": weights}
+        options = {} if checkpoint or is_path(model) else {"pretrained": weights}
         loaded = load_model(model, checkpoint=checkpoint, **options)
         view = look(loaded.model, forward_kwargs=o.keyword_arguments(forward_kwargs), output=o.choice(output))
     except CaptumViTError as error:

@@ -16,7 +16,11 @@ BAD_IMAGES, BAD_USE, STOPPED = 1, 2, 130
 
 Model = Annotated[
     str,
-    typer.Option(metavar="NAME", help="timm/NAME, hf/ID, hf/FOLDER as save_pretrained writes it, or sample."),
+    typer.Option(
+        metavar="NAME",
+        help="timm/NAME, hf/ID, hf/FOLDER as save_pretrained writes it, sample, or "
+        "module:object: a model of your own, or a function without arguments that makes it.",
+    ),
 ]
 Checkpoint = Annotated[
     Path | None,

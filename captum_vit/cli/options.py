@@ -36,8 +36,8 @@ ImageSize = Annotated[
         "--img-size",
         metavar="PIXELS",
         min=1,
-        help="Side of the images that a model of timm is built for; position embeddings of another size are "
-        "interpolated.",
+        help="Side of the images that a model of timm, or of Hugging Face with a checkpoint, is built for; timm "
+        "interpolates position embeddings of another size.",
     ),
 ]
 Preprocess = Annotated[

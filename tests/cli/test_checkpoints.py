@@ -14,7 +14,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+from transformers import BitImageProcessor, ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from captum_vit import sample, weight_files
 from captum_vit.checkpoints import Checkpoint, load_weights, read_checkpoint
@@ -262,6 +262,24 @@ def test_a_checkpoint_that_does_not_fit():
     assert torch.equal(model[0].bias, before)
 
 
+def test_weights_that_are_no_ordinary_numbers(tmp_path: Path):
+    def altered(change: Any) -> dict[str, torch.Tensor]:
+        return {**weights(), "head.weight": change(weights()["head.weight"].clone())}
+
+    with pytest.raises(ModelLoadError, match=r"holds NaN in 1 of 80 weights \(head.weight\): its training has failed"):
+        loaded(altered(lambda w: w.index_fill_(0, torch.tensor(2), torch.nan)), tmp_path)
+    with pytest.raises(ModelLoadError, match=r"1 of 80 weights that are sparse \(head.weight\): save head.weight as"):
+        loaded(altered(torch.Tensor.to_sparse), tmp_path)
+    with pytest.raises(ModelLoadError, match=r"1 of 80 weights that are without values \(on the meta device\)"):
+        loaded(altered(lambda w: w.to("meta")), tmp_path)
+    with pytest.raises(ModelLoadError, match=r"is of a quantised model: give the weights before they were quantised"):
+        loaded({**weights(), "head.zero_point": torch.zeros(1)}, tmp_path)
+    beside = {**prefixed("model.", weights()), "loss.weight": torch.tensor([torch.nan])}
+    assert same(loaded(beside, tmp_path).model.state_dict(), weights())  # what the model does not get is its affair
+    few_bits = altered(lambda w: w.to(torch.float8_e4m3fn))
+    assert torch.equal(loaded(few_bits, tmp_path).model.head.weight, few_bits["head.weight"].float())
+
+
 # --- another size
 
 
@@ -317,6 +335,34 @@ def test_hugging_faces_names_before_version_5(tmp_path: Path):
     torch.save({"state_dict": prefixed("model.", old)}, tmp_path / "w.ckpt")
     found = load_model(spec, checkpoint=tmp_path / "w.ckpt")
     assert same(found.model.state_dict(), expected)
+
+
+def test_hugging_faces_position_embeddings_of_another_size(tmp_path: Path):
+    spec = hf_folder(tmp_path / "model")
+    larger = ViTForImageClassification(ViTConfig(**SMALL, image_size=64, patch_size=8, num_labels=3)).eval()
+    save_file(larger.state_dict(), tmp_path / "w.safetensors")
+    with pytest.raises(
+        ModelLoadError, match=r"65 tokens, and the configuration, for images of 32, has 17: pass img_size=64 \("
+    ):
+        load_model(spec, checkpoint=tmp_path / "w.safetensors")
+    found = load_model(spec, checkpoint=tmp_path / "w.safetensors", img_size=64)
+    assert same(found.model.state_dict(), larger.state_dict())
+    assert found.preprocess.view((500, 300)).size == (64, 64)
+    images = torch.randn(1, 3, 64, 64)
+    assert torch.equal(found.model(images).logits, larger(images).logits)
+    with pytest.raises(ModelLoadError, match=r"img_size=64: the weights of .* are for images of 32, and transformers"):
+        load_model(spec, img_size=64)
+    with pytest.raises(ModelLoadError, match=r"img_size is the side of the images in pixels, got 0"):
+        load_model(spec, pretrained=False, img_size=0)
+
+
+def test_an_image_processor_that_crops_follows_the_size(tmp_path: Path):
+    hf_folder(tmp_path / "model")
+    cropping = BitImageProcessor(size={"shortest_edge": 40}, crop_size={"height": 32, "width": 32})
+    cropping.save_pretrained(tmp_path / "model")
+    view = load_model(f"hf/{tmp_path / 'model'}", pretrained=False, img_size=64).preprocess.view((200, 100))
+    assert view.size == (64, 64)
+    assert view.scale == pytest.approx((0.8, 0.8), abs=1e-6)  # the shorter side to 80
 
 
 def test_a_classifier_of_another_size(tmp_path: Path):

@@ -1,5 +1,6 @@
 """Loading models by name: the loaders, their preprocessing, and what a bad name or checkpoint is told."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,9 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from captum_vit import sample
+from captum_vit import explain, sample
 from captum_vit.adapters import hub
-from captum_vit.errors import ModelLoadError
+from captum_vit.errors import ModelLoadError, OptionError
 from captum_vit.models import LoadedModel, load_model
 
 SMALL = {
@@ -48,6 +49,58 @@ def saved(folder: Path, model: Any, processor: Any = None) -> str:
     model.save_pretrained(folder)
     (processor or ViTImageProcessor(size={"height": 32, "width": 32})).save_pretrained(folder)
     return f"hf/{folder}"
+
+
+# --- models of one's own
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module of somebody's with models in it; a new name each time, as Python keeps what it has imported."""
+    name = f"own_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(
+        "import timm, torch\n"
+        "class Probe(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.vit = timm.create_model('test_vit', num_classes=3)\n"
+        "    def forward(self, images):\n"
+        "        return self.vit(images)\n"
+        "def make(): return Probe()\n"
+        "def needs(path): return Probe()\n"
+        "made = Probe()\n"
+        "number = 3\n"
+    )
+    (tmp_path / f"{name}_script.py").write_text("raise SystemExit(3)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    return name
+
+
+def test_a_model_of_ones_own(own: str, tmp_path: Path):
+    for found in ("Probe", "make", "made"):
+        model = load_model(f"{own}:{found}").model
+        assert (type(model).__name__, model.training) == ("Probe", False)
+    weights = {f"model.{name}": torch.randn_like(value) for name, value in model.state_dict().items()}
+    torch.save({"state_dict": weights, "epoch": 3}, tmp_path / "w.ckpt")
+    found = load_model(f"{own}:make", checkpoint=tmp_path / "w.ckpt")
+    assert all(torch.equal(value, weights[f"model.{name}"]) for name, value in found.model.state_dict().items())
+    explained = explain(Image.new("RGB", (200, 160), "grey"), found, method="agcam")
+    assert (explained.model, explained.grid) == (f"{own}:make", (10, 10))
+    assert any("stands inside Probe (vit)" in note for note in explained.notes)  # timm's preprocessing
+
+
+def test_what_is_no_model_of_ones_own(own: str):
+    fails(f"{own}:number", f"'{own}:number' must be a torch.nn.Module, a LoadedModel, or a class or function")
+    fails(f"{own}:needs", "fails where it is called without arguments (TypeError: needs() missing 1 required")
+    fails(f"{own}:make", "models of module:object have no option 'pretrained'", pretrained=False)
+    fails("hf:make", "unknown model 'hf:make': a name begins with hf, sample, timm, or is module:object")
+    for path, message in {
+        f"{own}:mad": f"cannot import '{own}:mad': {own} has no 'mad'; nearest: made, make",
+        f"{own}_script:net": "its code ends in SystemExit: 3",
+        "nothing_here:net": "cannot import 'nothing_here:net': No module named 'nothing_here'",
+    }.items():
+        with pytest.raises(OptionError, match=re.escape(message)):
+            load_model(path)
 
 
 # --- names

@@ -25,7 +25,7 @@ NOTE = "Note: the sample model knows drawn shapes alone; name a --model for phot
 
 def test_bad_options():
     photo("a.png")
-    refused("no method 'agcm'; there are agcam, daam", "--method", "agcm")
+    refused("no method 'agcm'; there are agcam, ", "--method", "agcm")
     refused("nearest: agcam", "--method", "agcm")
     refused("unknown model 'tim/x'", "a.png", "--model", "tim/x")
     refused("nearest: vit_tiny_patch16_224", "a.png", "--model", "timm/vit_tinny_patch16_224")
@@ -113,7 +113,10 @@ def test_only_bad_images(monkeypatch: pytest.MonkeyPatch):
 def test_weights_that_are_not_numbers():
     weights = {name: value * float("nan") for name, value in sample.state_dict().items()}
     save_file(weights, "nan.safetensors")
-    result = explain("--checkpoint", "nan.safetensors", "--method", "rollout", code=1)
+    refused("holds NaN in 80 of 80 weights", "--checkpoint", "nan.safetensors")
+    infinite = {**sample.state_dict(), "blocks.0.attn.qkv.weight": torch.full((288, 96), float("inf"))}
+    save_file({name: value.contiguous() for name, value in infinite.items()}, "infinite.safetensors")
+    result = explain("--checkpoint", "infinite.safetensors", "--method", "rollout", code=1)
     assert "Failed: the map holds NaN or infinite values" in result.stderr
 
 

@@ -80,8 +80,11 @@ NO_WAY_BACK = {
     "turned": (lambda i: function(STEPS["crop"])(i).mT, "does not come out as one"),
     "bent": (lambda i: function(STEPS["crop"])(i) ** 2, "does not come out as one"),
     "blank": (lambda i: torch.zeros(3, 160, 160), "does not come out as one"),
-    "no tensor": (lambda i: i, "it makes Image of an image"),
-    "failing": (lambda i: 1 / 0, "ZeroDivisionError on a plain image"),
+    "no tensor": (lambda i: i, "<lambda> makes Image of an image: it has to give a tensor of floats"),
+    "whole numbers": (lambda i: torch.zeros(3, 9, 9, dtype=torch.uint8), "<lambda> makes torch.uint8 of an image"),
+    "several": (lambda i: torch.zeros(1, 3, 9, 9), r"<lambda> makes a tensor of shape \(1, 3, 9, 9\) of an image"),
+    "no numbers": (lambda i: torch.full((3, 9, 9), torch.nan), "<lambda> makes NaN of an image"),
+    "failing": (lambda i: 1 / 0, r"ZeroDivisionError: division by zero \(on a plain image\)"),
 }
 
 
