@@ -19,7 +19,8 @@ from .rule_names import DIVIDING, ELEMENTWISE, PLACING
 from .ruled import Call, tensors_in
 from .rules import Rule, Rules
 
-HANDED_ON = ELEMENTWISE | {"layer_norm", "rms_norm", "softmax", "dropout", "normalize"}
+HANDED_ON = ELEMENTWISE | {"layer_norm", "rms_norm", "batch_norm", "softmax", "dropout", "normalize"}
+DIFFERENCES = {"sub", "subtract"}
 CASTS = {"to", "type", "type_as", "float", "half", "bfloat16"}
 LINEAR = frozenset(["mean", "sum", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d"])
 
@@ -156,8 +157,10 @@ def linear(call: Call) -> Tensor:
 def added(call: Call) -> Tensor:
     """A sum of two token streams, of which the first block's own is no activation yet; a bias has no part in it."""
     operands = list(tensors_in((call.args, call.kwargs)))
-    if len(operands) == 2 and operands[0].shape == operands[1].shape and call.kwargs.get("alpha", 1) == 1:
-        return _Sum.apply(*operands)
+    both = len(operands) == 2 and call.kwargs.get("alpha", 1) == 1
+    if both and (len(call.active) == 2 or operands[0].shape == operands[1].shape):
+        a, b = torch.broadcast_tensors(*operands)
+        return _Sum.apply(a, -b if call.name in DIFFERENCES else b)
     return handed_on(call)
 
 
@@ -206,7 +209,7 @@ def sharing_rules() -> Rules:
         (PLACING | {"cat", "concat", "concatenate", "stack"}, Call.run),
         (CASTS, kept),
         (HANDED_ON | DIVIDING, handed_on),
-        (("add", "radd", "iadd"), added),
+        ({"add", "radd"} | DIFFERENCES, added),
         (("mul", "rmul", "multiply", "matmul", "bmm", "einsum"), product),
         (LINEAR, product),
         (("linear",), linear),

@@ -93,7 +93,8 @@ class Steps:
         if self.tap.adapter.training:
             return  # with dropout
         rows = [row % call.queries for row in CHECKED_ROWS]
-        with torch.no_grad():
+        call, own = replace(call, q=call.q.detach(), k=call.k.detach(), v=call.v.detach()), own.detach()
+        with torch.no_grad():  # detached all the same, as a graph is built under anybody's no_grad
             expected = call.weights(rows) @ ops.widen(call.v)
             worst = (expected - own[:, :, rows]).abs().max().item()
             size = own.abs().max().item()

@@ -15,6 +15,7 @@ from tests.helpers import CLASSES, randomise
 
 SMALL = {"embed_dim": 24, "num_heads": 3, "depth": 2, "num_classes": CLASSES}
 WIDE = (32, 48)
+MIXED = ("transformer_attribution",)  # mixed heads
 PLAIN = tuple(name for name, method in METHODS.items() if method.multiplies_layers)
 
 
@@ -150,13 +151,16 @@ TIMM = [
         layers=3,
         other_size=WIDE,
     ),
-    timm_family("CaiT", "cait_*", small("cait_xxs24_224", patch_size=8, img_size=WIDE), layers=4, size=WIDE),
+    timm_family(
+        "CaiT", "cait_*", small("cait_xxs24_224", patch_size=8, img_size=WIDE), layers=4, size=WIDE, without=MIXED
+    ),
     timm_family(
         "CaiT, mean of patches",
         "Cait(global_pool='avg')",
         small("cait_xxs24_224", patch_size=8, img_size=WIDE, global_pool="avg"),
         layers=4,
         size=WIDE,
+        without=MIXED,
     ),
     timm_family(
         "XCiT",
@@ -213,6 +217,7 @@ TIMM = [
             size=(64, 64),
             explicit=hasattr(GPSA, "init_non_persistent_buffers"),  # before, its positions stayed in float32
             unfuse=None,
+            without=MIXED,
         )
         for name, models, changes in (
             ("ConViT", "convit_*", {}),
