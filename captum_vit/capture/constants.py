@@ -40,5 +40,5 @@ def _constant(x: Any) -> Any:
     if not isinstance(x, Tensor):
         return x
     if x.is_inference():
-        return x.clone()
+        return x.clone().detach()  # a parameter of inference mode asks for gradients all the same
     return x.detach() if type(x) is nn.Parameter else x

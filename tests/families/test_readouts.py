@@ -134,6 +134,7 @@ class Probe(nn.Module):
         return self.head(torch.cat(parts, 2)[:, 0])
 
 
+SHOWING_ALL = (AGCAM, DAAM, AttentionRollout, GradientRollout, RawAttention)
 LATE = {
     "cait": small("cait_xxs24_224", patch_size=8),
     "convit": lambda: randomise(
@@ -153,7 +154,7 @@ def test_patches_are_seen_beside_a_class_token_that_joins_late(kind, token, patc
         assert measure_readout(adapter, Inputs(x)) == readout
     layers = list(adapter.attention_layers())
     expected = {CLASS: layers[2:], PATCHES: layers[:2] if kind == "cait" else layers, CLASS_AND_PATCHES: layers}
-    for method in METHODS:
+    for method in SHOWING_ALL:
         ours = method(model)
         assert explain(ours, x).abs().max() > 0
         assert ours.flow_layers(readout) == expected[readout]

@@ -263,7 +263,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[CaptumViTError], str]] = {
         f"no method 'Score-CAM' here: nearest are gradcam, layercam .* agcam, .*; {ONE_OF}",
     ),
     "smoothgradcam++": (lambda: PIPE(PHOTO, method="SmoothGradCAM++"), OptionError, "here: nearest are gradcam"),
-    "Chefer": (lambda: ask(method="Chefer et al."), OptionError, "here: nearest are gradient_rollout"),
+    "Chefer": (lambda: ask(method="Chefer et al."), OptionError, "here: transformer_attribution is that, and generic"),
     "LRP": (lambda: ask(method="LRP"), OptionError, "cp_lrp and attn_lrp are of that kind"),
     "attention flow": (lambda: ask(method="Attention Flow"), OptionError, "here: nearest is rollout"),
     "LayerGradCam": (lambda: ask(method="LayerGradCam"), OptionError, "it gives values of a layer"),
