@@ -34,8 +34,10 @@ def block_inputs(
                 f"given, as in an attention pool, or where a class token joins late: what stands for each of them is "
                 f"not known"
             )
-        if stream.shape[1] == layout.keys and layout.order is not None:
-            stream = stream[:, layout.order.to(stream.device)]
+        if layout.order is not None:
+            whole = stream.shape[1] == layout.keys
+            order = layout.order if whole else layout.order[layout.prefix :].argsort().argsort()  # of patches alone
+            stream = stream[:, order.to(stream.device)]
         found[name] = stream[:, layout.prefix - layout.keys :] if patches else stream
     return found
 

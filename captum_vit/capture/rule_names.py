@@ -31,7 +31,7 @@ CHOOSING = _names("""
 # several operands side by side, constants among them
 ADDING = _names("""
     add radd iadd sub subtract rsub cat concat concatenate stack hstack vstack dstack column_stack row_stack block_diag
-    where masked_fill masked_scatter index_add index_copy index_put index_fill scatter scatter_add setitem copy
+    where fill masked_fill masked_scatter index_add index_copy index_put index_fill scatter scatter_add setitem copy
     """)
 # linear in each of their operands
 MULTIPLYING = _names("mul rmul multiply matmul rmatmul mm bmm mv dot vdot inner outer ger kron einsum tensordot")

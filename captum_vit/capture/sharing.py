@@ -206,7 +206,7 @@ def sharing_rules() -> Rules:
     'relevance propagation'
     """
     kinds: list[tuple[Any, Rule]] = [
-        (PLACING | {"cat", "concat", "concatenate", "stack"}, Call.run),
+        (PLACING | {"cat", "concat", "concatenate", "stack", "fill"}, Call.run),
         (CASTS, kept),
         (HANDED_ON | DIVIDING, handed_on),
         ({"add", "radd"} | DIFFERENCES, added),
