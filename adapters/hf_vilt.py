@@ -9,11 +9,7 @@ from captum_vit.access import CLASS, Grid, TokenLayout
 from captum_vit.adapters.hf_common import HFAdapter
 from captum_vit.errors import InputError, TokenLayoutError
 
-READOUTS = {
-    "ViltModel": CLASS,
-    "ViltForQuestionAnswering": CLASS,
-    "ViltForImageAndTextRetrieval": CLASS,
-}
+READOUTS = dict.fromkeys(["ViltModel", "ViltForQuestionAnswering", "ViltForImageAndTextRetrieval"], CLASS)
 SEVERAL = "ViltForImagesAndTextClassification"
 
 

@@ -19,7 +19,7 @@ def constant_parameters(func: Callable, args: tuple, kwargs: dict, ruling: Rulin
     kwargs = {key: _constant(value) for key, value in kwargs.items()} if kwargs else kwargs
     if ruling is None:
         return func(*args, **kwargs)
-    if ruling.rules.double:
+    if ruling.double:
         written = int(name_of(func)[1])  # what a function writes into stays what it is
         args = (*args[:written], *with_tensors(args[written:], _double))
         kwargs = with_tensors(kwargs, _double)

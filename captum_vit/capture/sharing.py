@@ -16,11 +16,13 @@ from torch import Tensor
 from .. import ops
 from ..errors import UnsupportedModelError
 from .rule_names import DIVIDING, ELEMENTWISE, PLACING
-from .ruled import Call, tensors_in
+from .ruled import Call, out_of_place, tensors_in
 from .rules import Rule, Rules
 
 HANDED_ON = ELEMENTWISE | {"layer_norm", "rms_norm", "batch_norm", "softmax", "dropout", "normalize"}
+PLACED = PLACING | {"cat", "concat", "concatenate", "stack", "fill", "setitem", "copy"}
 DIFFERENCES = {"sub", "subtract"}
+ADDING = DIFFERENCES | {"add", "radd"}
 CASTS = {"to", "type", "type_as", "float", "half", "bfloat16"}
 LINEAR = frozenset(["mean", "sum", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d"])
 
@@ -156,6 +158,9 @@ def linear(call: Call) -> Tensor:
 
 def added(call: Call) -> Tensor:
     """A sum of two token streams, of which the first block's own is no activation yet; a bias has no part in it."""
+    if call.in_place:
+        alone = out_of_place(call) if call.args[0].requires_grad else None  # a state of the model's is no stream
+        return call.run() if alone is None else call.args[0].copy_(added(alone))
     operands = list(tensors_in((call.args, call.kwargs)))
     both = len(operands) == 2 and call.kwargs.get("alpha", 1) == 1
     if both and (len(call.active) == 2 or operands[0].shape == operands[1].shape):
@@ -206,14 +211,14 @@ def sharing_rules() -> Rules:
     'relevance propagation'
     """
     kinds: list[tuple[Any, Rule]] = [
-        (PLACING | {"cat", "concat", "concatenate", "stack", "fill"}, Call.run),
+        (PLACED, Call.run),
         (CASTS, kept),
         (HANDED_ON | DIVIDING, handed_on),
-        ({"add", "radd"} | DIFFERENCES, added),
+        (ADDING, added),
         (("mul", "rmul", "multiply", "matmul", "bmm", "einsum"), product),
         (LINEAR, product),
         (("linear",), linear),
         (("scaled_dot_product_attention",), attention),
     ]
     table: Mapping[str, Rule] = {name: rule for names, rule in kinds for name in names}
-    return Rules("relevance propagation", MappingProxyType(dict(table)), PLACING, double=True)
+    return Rules("relevance propagation", MappingProxyType(dict(table)), PLACED | ADDING, double=True)
