@@ -28,6 +28,8 @@ def class_index(target: int | str, names: Mapping[int, str], classes: int, model
     text = str(target).strip()
     found = [] if isinstance(target, int) else _named(text, names)
     if not found and re.fullmatch("-?[0-9]{1,9}", text):
+        if not names and not classes and int(text) >= 0:  # how many there are is not known here
+            return int(text)
         if not 0 <= int(text) < classes:
             raise TargetError(f"target {text} is out of range: {model!r} has 0 to {classes - 1}")
         return int(text)

@@ -23,6 +23,16 @@ MAX_PAGES = 10_000  # of a TIFF, which Pillow counts in a time that grows with t
 MAX_RATIO = 100  # a preprocessing that keeps proportions blows a longer strip up to any size
 _MAGIC = (b"\x89PNG", b"\xff\xd8", b"GIF8", b"RIFF", b"BM")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_PHONES = "a photograph of a phone (HEIC): save it as JPEG"
+_OTHERS = {  # how files of another kind begin: where, and what to do with them
+    b"version https://git-lfs": (0, "a pointer of Git LFS, not the image itself: fetch that by git lfs pull"),
+    **dict.fromkeys((b"ftyphei", b"ftyphev", b"ftypmif1", b"ftypmsf1"), (4, _PHONES)),
+    b"DICM": (128, "a DICOM file: save its slice as a TIFF of 16 bits, or pass an array of its values in 0..255"),
+    b"\x93NUMPY": (0, "an array of NumPy: load it by numpy.load, and pass the array"),
+    b"%PDF": (0, "a PDF: save its page as PNG"),
+    b"8BPS": (0, "a file of Photoshop: save it as PNG"),
+    b"\0\0\0\x0cjP  ": (0, "JPEG 2000: save it as PNG or TIFF"),
+}
 _COLOURS = ("LA", "RGB", "RGBA", "RGBX")
 
 
@@ -42,6 +52,8 @@ def check_file(path: Path) -> None:
     try:
         if path.is_dir():
             raise ImageLoadError(f"{str(path)!r} is a folder, not an image: name the files in it")
+        if path.is_symlink() and not path.exists():
+            raise ImageLoadError(f"{str(path)!r} is a link that leads to no file")
         if not path.exists():
             raise ImageLoadError(f"no such file: {str(path)!r}")
         if not path.is_file():
@@ -228,6 +240,9 @@ def _what_it_is(source: Path | BytesIO) -> str:
             "is a TIFF that is damaged, or of pixels that Pillow does not read, as floats of 64 bits or colours of 32: "
             "save it with greys of 16 bits, floats of 32, or colours of 8 or 16"
         )
+    known = next((told for sign, (at, told) in _OTHERS.items() if start[at : at + len(sign)] == sign), None)
+    if known:
+        return f"is {known}"
     text = start.decode("utf-8", "ignore")
     if len(text) > len(start) / 2 and all(c.isprintable() or c.isspace() for c in text):
         return "is not an image but text, whatever its name says"

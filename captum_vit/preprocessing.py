@@ -85,6 +85,8 @@ def read_preprocessing(source: Any) -> Preprocessing:
             return found if found.origin else replace(found, origin=type(source).__name__)
     if callable(source) and not isinstance(source, (type, nn.Module)):
         return _probed(source)
+    if isinstance(source, str):
+        raise PreprocessingError(f"no preprocessing is called {brief(source)}: the one that has a name is 'squash'")
     raise PreprocessingError(
         f"no preprocessing is known for {type(source).__name__}: pass preprocess=..., torchvision transforms, an image "
         f"processor of Hugging Face, or a captum_vit.Preprocessing"

@@ -11,6 +11,7 @@ from . import options as o
 from .console import BAD_IMAGES, BAD_USE, Checkpoint, complain, look_here, plain, say
 from .evaluate import compare, evaluate
 from .explain_command import explain
+from .stopping import heeding
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -41,7 +42,7 @@ def _root(
     pass
 
 
-app.command()(explain)
+app.command()(heeding()(explain))
 
 
 @app.command()

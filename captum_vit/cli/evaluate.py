@@ -14,6 +14,7 @@ from . import options as o
 from .console import BAD_IMAGES, BAD_USE, STOPPED, Checkpoint, Device, Line, Model, complain, look_here, plain, say
 from .cores import threads_here, usable_cores
 from .progress import Progress, can_go_back
+from .stopping import heeding, held
 
 if TYPE_CHECKING:
     from ..evaluation import Leaderboard
@@ -65,7 +66,7 @@ Actors = Annotated[int, typer.Option(min=1, help="With ray, how many processes."
 Gpus = Annotated[float, typer.Option(min=0, help="With ray, GPUs for each process.")]
 Threads = Annotated[
     int | None,
-    typer.Option(min=1, help="Of each process. Default: as many as there are cores that nobody else uses."),
+    typer.Option(min=1, max=1024, help="Of each process. Default: as many as there are cores that nobody else uses."),
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many items, from the first.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images at once.")]
@@ -109,8 +110,9 @@ def evaluate(
     """
     with _complaints(out):
         look_here()
-        from ..evaluation import Plan, runs
-        from .modelling import ModelOptions
+        with held():
+            from ..evaluation import Plan, runs
+            from .modelling import ModelOptions
 
         known = ModelOptions(checkpoint_key=checkpoint_key, img_size=img_size)
         plan = Plan(
@@ -164,7 +166,8 @@ def compare(
 def _complaints(out: Path | None = None) -> Iterator[None]:
     """Say what cannot be had and exit; a run that is stopped is told how it goes on in its folder."""
     try:
-        yield
+        with heeding():
+            yield
     except CaptumViTError as error:
         complain(f"Error: {error}")
         raise typer.Exit(BAD_USE) from None

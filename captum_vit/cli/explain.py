@@ -9,7 +9,7 @@ from ..errors import ExplanationLoadError, OutputError
 from ..explained import RANDOM, Attribution
 from ..explanation.explanation import Explanation
 from ..explanation.saving import MANIFEST
-from ..files import check_writable, make_folder, write_atomically
+from ..files import check_writable, make_folder, write_atomically, writing_to
 from ..names import distinct, safe_name
 from ..pixels import png
 from ..visualization import SIGNS, Cell, overlay, sheet
@@ -153,7 +153,9 @@ def check_folder(folder: Path) -> None:
     Raises:
         OutputError: it cannot.
     """
-    if folder.is_file():
+    with writing_to(folder):  # as a name that is too long
+        occupied = folder.is_file()
+    if occupied:
         raise OutputError(f"cannot write to {str(folder)!r}: it is a file, --out takes a folder")
     check_writable(folder)
 

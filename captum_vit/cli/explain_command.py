@@ -12,6 +12,7 @@ from ..errors import CaptumViTError, InputError, OptionError
 from . import options as o
 from .console import BAD_IMAGES, BAD_USE, STOPPED, Checkpoint, Device, Model, complain, look_here, plain, say
 from .progress import Progress, can_go_back
+from .stopping import check, held
 
 if TYPE_CHECKING:
     from ..explanation.explanation import Explanation
@@ -63,8 +64,9 @@ def explain(
     """
     try:
         look_here()
-        from . import working
-        from .modelling import ModelOptions
+        with held():
+            from . import working
+            from .modelling import ModelOptions
 
         working.check_methods(method or [])
         _check(images, model, report, open_)
@@ -156,6 +158,7 @@ def _explain_all(jobs: list["Job"], options: "Options", out: Path, resume: bool,
                 notes.of(explanation, options.model.of_sample)
                 folders.append(folder)
                 say(_summary(str(answer.file or working.EMBEDDED), explanation, written, folder))
+            check()
             if progress is not None:
                 progress.update()
     if failed:

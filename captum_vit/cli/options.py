@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import OptionError, brief
+from ..errors import OptionError, brief, reason
 from ..plugins import is_path, named_object
 
 Images = Annotated[
@@ -215,7 +215,11 @@ def keyword_arguments(text: str | None) -> dict[str, Any]:
         return {}
     if is_path(text):
         found = named_object(text)
-        found = found() if callable(found) else found
+        if not isinstance(found, Mapping) and callable(found):
+            try:
+                found = found()
+            except Exception as error:  # of somebody's code
+                raise OptionError(f"--forward-kwargs: {text!r} fails where it is called ({reason(error)})") from error
         if not isinstance(found, Mapping):
             raise OptionError(f"--forward-kwargs: expected a dictionary at {text!r}, got {brief(found)}")
         return dict(found)

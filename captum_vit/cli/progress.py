@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TextIO
 
 from .console import Line
+from .stopping import check
 
 REDRAWN = 0.1  # seconds between two pictures of a terminal's line
 LOGGED = 30.0  # seconds between two lines of a log
@@ -55,7 +56,8 @@ class Progress:
             self._line.show(self._text(self._begun))
 
     def update(self, count: int = 1) -> None:
-        """So many more are done."""
+        """So many more are done; here a run stops whose Ctrl-C was lost."""
+        check()
         self.done += count
         now = self._clock()
         if now - self._told >= (REDRAWN if self._line else LOGGED):

@@ -20,6 +20,9 @@ KEYWORDS = (
     *("method", "target", "layer", "output", "preprocess", "class_names", "multi_label", "device"),
     *("top_k", "attention", "batch_size", "forward_kwargs"),
 )
+_LOADING = "a model is loaded so by load_model(NAME, {}=...), which explain takes as model"
+ELSEWHERE = {name: _LOADING.format(name) for name in ("checkpoint", "checkpoint_key", "img_size", "pretrained")}
+ELSEWHERE |= dict.fromkeys(("mean", "std"), "a normalisation is part of preprocess=...")
 
 
 @dataclass(frozen=True)
@@ -199,7 +202,7 @@ def chosen_methods(method: Any, unfit: Callable[[type[ViTAttribution]], str | No
     """The methods that are meant, each once: by name, `module:Class`, or as classes; "all" are all that apply.
 
     Raises:
-        OptionError: an unknown name, or a method that does not apply.
+        OptionError: an unknown name, a method that does not apply, or none at all.
     """
     asked = list(method) if isinstance(method, (list, tuple)) else [method]
     found: dict[str, type[ViTAttribution]] = {}
@@ -209,6 +212,8 @@ def chosen_methods(method: Any, unfit: Callable[[type[ViTAttribution]], str | No
         else:
             name, kind = find_method(each)
             found[name] = kind
+    if not found:
+        raise OptionError(f"at least one method is needed, got none of {', '.join(METHODS)}")
     for name, kind in found.items():
         reason = unfit(kind)
         if reason is not None:
@@ -232,6 +237,7 @@ def shared_options(
             close = nearest(option, [one for accepted in known.values() for one in accepted])
             meant = get_close_matches(str(option), KEYWORDS, n=1, cutoff=0.75)
             close = f"; explain takes {meant[0]}=..." if meant else close
+            close = f"; {ELSEWHERE[option]}" if option in ELSEWHERE else close
             raise OptionError(
                 f"{' and '.join(methods)} {'has' if len(methods) == 1 else 'have'} no option {option!r}; there is: "
                 f"{', '.join(there) or 'none'}{close}"

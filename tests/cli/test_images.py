@@ -46,6 +46,11 @@ BAD_FILES = {
     "script.png": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", "is not an image but text"),
     "zeros.jpg": (bytes(1000), "is damaged or cut off"),
     "random.png": (bytes(range(128, 256)) * 4, "is not an image in a format that is known here"),
+    "phone.jpg": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(range(256)), "a photograph of a phone (HEIC)"),
+    "slice.dcm": (bytes(128) + b"DICM" + bytes(99), "is a DICOM file: save its slice as a TIFF of 16 bits"),
+    "array.npy": (b"\x93NUMPY\1\0v\0" + bytes(range(256)), "is an array of NumPy: load it by numpy.load"),
+    "paper.jpg": (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n" + bytes(range(256)), "is a PDF: save its page as PNG"),
+    "pointer.png": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a pointer of Git LFS"),
     "cut.png": (encoded("PNG")[:2000], "is damaged or cut off"),
     "cut.jpg": (encoded("JPEG")[:1000], "is damaged or cut off"),
     "cut.webp": (encoded("WEBP")[:1000], "is damaged or cut off"),
@@ -66,6 +71,15 @@ def test_bad_files(tmp_path: Path, name: str):
     assert message in str(error.value)
     assert name in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_links_that_lead_nowhere(tmp_path: Path):
+    (tmp_path / "a.png").symlink_to("gone.png")
+    (tmp_path / "b.png").symlink_to("c.png")
+    (tmp_path / "c.png").symlink_to("b.png")
+    for name in ("a.png", "b.png"):
+        with pytest.raises(ImageLoadError, match=rf"{name}' is a link that leads to no file"):
+            open_image(tmp_path / name)
 
 
 def test_a_good_file_passes_the_same_checks(tmp_path: Path):

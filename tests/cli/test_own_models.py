@@ -176,9 +176,13 @@ def test_arguments_of_the_model(monkeypatch: pytest.MonkeyPatch):
         given = {"weight": torch.tensor([[weight]]), "sign": -1}
         alone = explain(f"{name}.png", net, target=1, preprocess=loaded.preprocess, forward_kwargs=given)
         torch.testing.assert_close(saved(name).maps, alone.maps, rtol=1e-4, atol=1e-8)
-    Path("beside.py").write_text("import torch\ngiven = {'weight': torch.ones(1, 1)}\nwrong = 3\n")
+    Path("beside.py").write_text(
+        "import torch\ngiven = {'weight': torch.ones(1, 1)}\nwrong = 3\ndef fails(): return 1 / 0\n"
+    )
     run("explain", *files, *use, "--forward-kwargs", "beside:given")
     refused("expected a dictionary at 'beside:wrong'", *files, *use, "--forward-kwargs", "beside:wrong")
+    message = "--forward-kwargs: 'beside:fails' fails where it is called (ZeroDivisionError: division by zero)"
+    refused(message, *files, *use, "--forward-kwargs", "beside:fails")
     refused("--forward-kwargs takes JSON", *files, *use, "--forward-kwargs", "[1")
     refused("expected (1, ...) for all images, or (2, ...)", *files, *use, "--forward-kwargs", '{"weight": [1, 2, 3]}')
     failed = drawn(*files, *use[:-1], code=1)

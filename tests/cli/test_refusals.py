@@ -120,6 +120,14 @@ def test_weights_that_are_not_numbers():
     assert "Failed: the map holds NaN or infinite values" in result.stderr
 
 
+def test_an_output_folder_with_an_endless_name():
+    refused("cannot write to the folder 'xxx", "--out", "x" * 300)
+
+
+def test_more_threads_than_a_machine_has():
+    assert "--threads" in run("evaluate", "--threads", "100000", code=2).stderr
+
+
 def test_wrong_use_of_the_shell():
     assert "No such option" in run("explain", "--methd", "agcam", code=2).stderr
     assert "No such command" in run("explian", code=2).stderr

@@ -33,10 +33,11 @@ from captum_vit import (
     register,
 )
 from captum_vit.attr import find_method
-from captum_vit.errors import InputError, OptionError, TargetError, UnsupportedModelError, brief
+from captum_vit.errors import InputError, OptionError, PreprocessingError, TargetError, UnsupportedModelError, brief
 from captum_vit.evaluation import Plan, evaluate
 from captum_vit.evaluation.quantus import quantus_explain
 from captum_vit.pipelines import ImageAttributionPipeline
+from captum_vit.preprocessing import read_preprocessing
 from tests.helpers import CLASSES, assert_close, hf_vit, images, timm_vit
 
 MODEL, X, PHOTO = timm_vit(), images(1), Image.new("RGB", (40, 40))
@@ -238,12 +239,29 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[CaptumViTError], str]] = {
         TargetError,
         "it has kind 0, kind 1, .*; nearest: kind 3",
     ),
+    "a number as text, too large": (
+        lambda: AGCAM(MODEL).attribute(X, str(CLASSES)),
+        TargetError,
+        f"target out of range: the model gives {CLASSES} scores, 0 to {CLASSES - 1}, got {CLASSES}",
+    ),
     "a contrast as text": (
         lambda: AGCAM(MODEL).attribute(X, "tabby/tiger"),
         TargetError,
         "its classes have no names",
     ),
     "no target": (lambda: AGCAM(MODEL).attribute(X), TargetError, "target is needed: .*argmax"),
+    "no method": (lambda: ask(method=[]), OptionError, "at least one method is needed, got none of agcam, "),
+    "a checkpoint": (
+        lambda: ask(checkpoint="w.pth"),
+        OptionError,
+        r"by load_model\(NAME, checkpoint=...\), which explain",
+    ),
+    "a normalisation": (lambda: ask(mean=0.5), OptionError, "a normalisation is part of preprocess="),
+    "a misspelt preprocessing": (
+        lambda: read_preprocessing("sqush"),
+        PreprocessingError,
+        "no preprocessing is called 'sqush': the one that has a name is 'squash'",
+    ),
     "methods": (
         lambda: ask(methods="agcam"),
         OptionError,
@@ -397,3 +415,7 @@ def test_an_explanation_is_shown_in_the_viewer_that_there_is(monkeypatch):
     EXPLANATION.show()
     assert len(seen) == 1
     assert min(seen[0].size) > 100
+
+
+def test_a_number_as_text_is_a_class_of_a_model_without_names():
+    assert_close(AGCAM(MODEL).attribute(X, "1"), AGCAM(MODEL).attribute(X, 1))
