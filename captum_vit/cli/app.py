@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from .._version import __version__
-from ..errors import CaptumViTError, ExplanationLoadError
+from ..errors import CaptumViTError, ExplanationLoadError, OutputError
 from . import options as o
 from .console import BAD_IMAGES, BAD_USE, Checkpoint, complain, look_here, plain, say
 from .evaluate import compare, evaluate
@@ -24,7 +24,11 @@ app = typer.Typer(
 
 def main() -> None:
     """The entry point of `captum-vit`."""
-    app(prog_name="captum-vit")
+    try:
+        app(prog_name="captum-vit")
+    except OutputError as error:  # what a command says at its end cannot be written
+        complain(f"Error: {error}")
+        raise SystemExit(BAD_USE) from None
 
 
 def _version(wanted: bool) -> None:

@@ -3,13 +3,14 @@
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, ClassVar, TextIO
 
 import typer
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from ..errors import OutputError
 from ..names import printable
 
 BAD_IMAGES, BAD_USE, STOPPED = 1, 2, 130
@@ -84,14 +85,30 @@ class Line:
 
 
 def say(text: str) -> None:
-    """To stdout; what comes from elsewhere goes through `plain` first."""
-    with Line.aside():
-        tqdm.write(_encodable(text, sys.stdout), file=sys.stdout)  # keeps clear of a progress bar
-        sys.stdout.flush()  # before a line is drawn again on another stream
+    """To stdout; what comes from elsewhere goes through `plain` first.
+
+    Raises:
+        OutputError: it cannot be written, as to a full disk.
+        BrokenPipeError: whoever read it has gone, which ends a command without a word.
+    """
+    if sys.stdout is None:  # a program without a console has none
+        return
+    try:
+        with Line.aside():
+            tqdm.write(_encodable(text, sys.stdout), file=sys.stdout)  # keeps clear of a progress bar
+            sys.stdout.flush()  # before a line is drawn again on another stream
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        with suppress(OSError, ValueError):  # what waits there would be tried, and told, again at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OutputError(f"cannot write to standard output: {error.strerror or error}") from error
 
 
 def complain(text: str) -> None:
     """One line to stderr."""
+    if sys.stderr is None:
+        return
     with Line.aside():
         tqdm.write(_encodable(plain(text), sys.stderr), file=sys.stderr)
 

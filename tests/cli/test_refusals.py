@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from captum_vit import models, sample
 from captum_vit.cli import app as cli
+from captum_vit.cli import console
 from captum_vit.cli import explain as _run
 from tests.cli.helpers import explain, photo, pixels, refused, run, written
 
@@ -161,6 +162,20 @@ def test_a_picture_appears_when_it_is_complete(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(os, "fsync", broken)
     explain("--method", "rollout", code=130)
     assert {p: p.read_bytes() for p in Path("captum-vit-out").rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is full")
+def test_an_output_that_cannot_be_written():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "captum_vit", "inspect"], stdout=full, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (2, b"Error: cannot write to standard output: No space left on device\n")
+
+
+def test_a_program_without_a_console(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    console.say("text")
+    console.complain("text")
 
 
 def test_control_c_in_a_real_process():
