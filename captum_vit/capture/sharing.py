@@ -60,7 +60,7 @@ class _Proportional(torch.autograd.Function):
 
 
 class _Linear(torch.autograd.Function):
-    """The z+ rule: products x w of one sign with what they add to, biases not; in single precision, as none cancel.
+    """The z+ rule: products x w of one sign with what they add to, biases not.
 
     With |x| and |w| one product of matrices does for two: x+ w+ + x- w- = (x w + |x| |w|) / 2.
     """
@@ -73,10 +73,10 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, relevance: Tensor) -> tuple[Tensor, None, None]:
-        x, weight, product = (part.float() for part in ctx.saved_tensors)
+        x, weight, product = ctx.saved_tensors
         size, heavy = x.abs(), weight.abs()
-        share = ops.safe_divide(relevance.float(), (product + F.linear(size, heavy)) / 2)
-        return ((x * (share @ weight) + size * (share @ heavy)) / 2).to(relevance), None, None
+        share = ops.safe_divide(relevance, (product + F.linear(size, heavy)) / 2)
+        return (x * (share @ weight) + size * (share @ heavy)) / 2, None, None
 
 
 class _Sum(torch.autograd.Function):
