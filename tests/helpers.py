@@ -41,7 +41,6 @@ METHODS = tuple(
     if method in STANDING_FOR_OTHERS
     or not issubclass(method, (TokenCAM, ConservingGradients, PathWeighted, attr.GenericRelevance))
 )
-METHODS = tuple(method for method in METHODS if method is not attr.TransformerAttribution)  # single in train mode
 CLASSES = 7
 SIZE, PATCH, WIDTH, HEADS, DEPTH = 32, 8, 24, 3, 3
 

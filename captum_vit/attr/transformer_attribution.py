@@ -22,8 +22,7 @@ class TransformerAttribution(ViTAttribution):
     The map is the readout row of (F_L + I) ... (F_1 + I).
 
     Shares are divided by q k^T, which comes near 0, so that in single precision the result is not a number one can
-    trust: the forward and the relevance are computed in double precision, but in train mode, and on Apple's devices,
-    which have none.
+    trust: the forward and the relevance are computed in double precision, but on Apple's devices, which have none.
 
     Source: Chefer, Gur & Wolf 2021, "Transformer Interpretability Beyond Attention Visualization" (arXiv:2012.09838),
         section 3.

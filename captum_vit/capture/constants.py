@@ -6,9 +6,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import UnsupportedModelError
+from .rule_names import CASTS, PLACING
 from .ruled import name_of, with_tensors
 from .rules import Ruling
 from .scopes import CarriedError
+
+# what shares memory with its argument, and so may be written to: a copy in double precision would lose that
+SHARED = (PLACING - CASTS) | {"data", "detach"}
 
 
 def constant_parameters(func: Callable, args: tuple, kwargs: dict, ruling: Ruling | None = None) -> Any:
@@ -19,9 +23,9 @@ def constant_parameters(func: Callable, args: tuple, kwargs: dict, ruling: Rulin
     kwargs = {key: _constant(value) for key, value in kwargs.items()} if kwargs else kwargs
     if ruling is None:
         return func(*args, **kwargs)
-    if ruling.double:
-        written = int(name_of(func)[1])  # what a function writes into stays what it is
-        args = (*args[:written], *with_tensors(args[written:], _double))
+    name, written = name_of(func)
+    if ruling.rules.double and name not in SHARED:
+        args = (*args[: int(written)], *with_tensors(args[int(written) :], _double))
         kwargs = with_tensors(kwargs, _double)
     try:
         return ruling(func, *args, **kwargs)

@@ -191,7 +191,7 @@ class Keeping:
         )
         with untouched(self.adapter):
             known = self._known()
-            ruling = None if self.rules is None else Ruling(self.rules, training=self.adapter.training)
+            ruling = None if self.rules is None else Ruling(self.rules)
             forward = run_forward(
                 self.adapter,
                 self.inputs,

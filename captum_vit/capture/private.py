@@ -129,8 +129,9 @@ class Private:
         if copy is None:
             return x
         if id(x) not in self._own:  # always the same, for the sake of its graph
-            own = torch.empty(0, dtype=x.dtype, device=x.device)
-            self._own[id(x)] = x, own.set_(copy, x.storage_offset(), x.size(), x.stride())
+            with torch._C.DisableTorchFunction():
+                own = torch.empty(0, dtype=x.dtype, device=x.device)
+                self._own[id(x)] = x, own.set_(copy, x.storage_offset(), x.size(), x.stride())
         own = self._own[id(x)][1]
         given[id(own)] = x
         return own
@@ -240,7 +241,8 @@ def storage_of(x: Any) -> torch.UntypedStorage | None:
     if not isinstance(x, Tensor) or x.layout != torch.strided:
         return None
     try:
-        return x.untyped_storage()
+        with torch._C.DisableTorchFunction():  # of the tensor itself, whatever a mode would put in its place
+            return x.untyped_storage()
     except (NotImplementedError, RuntimeError):
         return None
 

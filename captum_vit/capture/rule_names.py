@@ -15,6 +15,7 @@ PLACING = _names("""
     channel_shuffle native_channel_shuffle atleast_1d atleast_2d atleast_3d requires_grad identity real positive neg
     negative pad retain_grad
     """)
+CASTS = _names("to type type_as float double half bfloat16")  # of these, those that may change the type
 # sums of their entries, each by a constant weight
 WEIGHING = _names("""
     sum mean nansum cumsum diff avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d

@@ -32,7 +32,7 @@ class Rules:
     table: the name of a torch function -> its rule, which takes a `Call` of it and gives what the function gives.
         Functions of one name in torch, `Tensor` and `torch.nn.functional` are one, those in place too.
     as_they_are: of these names, those whose own way back is the rule's, so that they may write in place.
-    double: whether all is computed in double precision, weights too, where the device has it; not in train mode.
+    double: whether all is computed in double precision, weights too, where the device has it.
     """
 
     title: str
@@ -48,12 +48,10 @@ class Ruling:
         rules: by which functions are computed.
         accounting: whether constants that are added to activations become leaves of the graph, which tell what they
             hold.
-        training: whether the model writes to its state as it runs, which double precision would be a copy of.
     """
 
-    def __init__(self, rules: Rules, *, accounting: bool = False, training: bool = False) -> None:
+    def __init__(self, rules: Rules, *, accounting: bool = False) -> None:
         self.rules, self.state = rules, State(rules.title, accounting=accounting)
-        self.double = rules.double and not training
         self._seen = WeakIdKeyDictionary()  # the activations whose making was seen
 
     def __call__(self, func: Callable, /, *args: Any, **kwargs: Any) -> Any:

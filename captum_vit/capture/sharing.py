@@ -4,7 +4,7 @@ What comes back as a gradient is relevance here. Each rule shares out what it is
 function; what numbers are merely changed by, as a norm or an activation function, hands it on as it is.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from types import MappingProxyType
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .. import ops
 from ..errors import UnsupportedModelError
-from .rule_names import DIVIDING, ELEMENTWISE, PLACING
+from .rule_names import CASTS, DIVIDING, ELEMENTWISE, PLACING
 from .ruled import Call, out_of_place, tensors_in
 from .rules import Rule, Rules
 
@@ -23,7 +23,6 @@ HANDED_ON = ELEMENTWISE | {"layer_norm", "rms_norm", "batch_norm", "softmax", "d
 PLACED = PLACING | {"cat", "concat", "concatenate", "stack", "fill", "setitem", "copy"}
 DIFFERENCES = {"sub", "subtract"}
 ADDING = DIFFERENCES | {"add", "radd"}
-CASTS = {"to", "type", "type_as", "float", "half", "bfloat16"}
 LINEAR = frozenset(["mean", "sum", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d"])
 
 
@@ -220,5 +219,5 @@ def sharing_rules() -> Rules:
         (("linear",), linear),
         (("scaled_dot_product_attention",), attention),
     ]
-    table: Mapping[str, Rule] = {name: rule for names, rule in kinds for name in names}
-    return Rules("relevance propagation", MappingProxyType(dict(table)), PLACED | ADDING, double=True)
+    table = {name: rule for names, rule in kinds for name in names}
+    return Rules("relevance propagation", MappingProxyType(table), PLACED | ADDING, double=True)
