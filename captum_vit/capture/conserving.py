@@ -33,11 +33,6 @@ from .rules import Rule, Rules
 NUMBERS = {"add", "radd", "sub", "subtract", "rsub"}  # functions of which a plain number may be an operand
 
 
-def as_it_is(call: Call) -> Any:
-    """A function whose derivative is the rule."""
-    return call.run()
-
-
 def added(call: Call) -> Any:
     """A sum, or constants that stand beside activations; of numbers of one root, another function of it."""
     numbers = call.name in NUMBERS
@@ -145,7 +140,7 @@ def shared_attention(call: Call) -> Tensor:
 
 def _table(own: Mapping[str, Rule], gamma: tuple[float, float], *, gates: bool) -> dict[str, Rule]:
     kinds: list[tuple[Any, Rule]] = [
-        (PLACING | WEIGHING | CHOOSING, as_it_is),
+        (PLACING | WEIGHING | CHOOSING, Call.run),
         (ADDING, added),
         (MULTIPLYING, product),
         (("mul", "rmul", "multiply"), partial(multiplied, gates=gates)),
@@ -154,7 +149,7 @@ def _table(own: Mapping[str, Rule], gamma: tuple[float, float], *, gates: bool) 
         (ELEMENTWISE, elementwise),
         (SCALES, norms.statistic),
         (("sqrt", "rsqrt", "reciprocal", "exp"), elementwise),
-        (("prelu",), as_it_is),
+        (("prelu",), Call.run),
         (("glu",), gated_half),
         (("linear",), partial(linear, gamma=gamma[1])),
         ((name for name in LAYERS if name != "linear"), partial(linear, gamma=gamma[0])),
