@@ -69,10 +69,8 @@ def grad_cam(model: nn.Module) -> Maps:
 def torchcam_legrad(model: nn.Module) -> Maps:
     from torchcam.methods import LeGrad
 
-    cam = LeGrad(model)
-
     def maps(x: Tensor) -> Tensor:
-        with torch.enable_grad():
+        with LeGrad(model, list(model.encoder.layers)) as cam, torch.enable_grad():
             return cam([TARGET] * len(x), model(x), normalized=False)[0]
 
     return maps
