@@ -87,9 +87,14 @@ class LayerAccess(ABC):
     def stream(self, values: Any) -> Tensor:
         """The token stream (B, N, D) out of what a block or the embedding returns: all of it, or the first entry.
 
-        Also out of the positional arguments of the first block.
+        Also out of the positional arguments of the first block. Where `tokens_first`, it is (N, B, D).
         """
         return values if isinstance(values, Tensor) else values[0]
+
+    @property
+    def tokens_first(self) -> bool:
+        """Whether blocks give the stream as (N, B, D), as where nn.MultiheadAttention is made without `batch_first`."""
+        return False
 
     @property
     def bypass(self) -> tuple[nn.Module, ...]:

@@ -94,6 +94,10 @@ class NestedAdapter(Adapter):
     def stream(self, values: Any) -> Tensor:
         return self.inner.stream(values)
 
+    @property
+    def tokens_first(self) -> bool:
+        return self.inner.tokens_first
+
     def reading_layers(self, readout: Readout) -> list[str]:
         return [self._outer(name) for name in self.inner.reading_layers(readout)]
 

@@ -43,7 +43,7 @@ def account(kept: Keeping, target: Target, rules: Rules) -> Account:
         rules: in place of derivatives.
     """
     with untouched(kept.adapter):
-        ruling = Ruling(rules, accounting=True)
+        ruling = Ruling(rules, images=1, tokens_first=kept.adapter.tokens_first, accounting=True)
         keep, place = Keep((), frozenset({OUTPUTS}), tail=True), kept.examined.place
         tap = ForwardTap(kept.adapter, kept.inputs, kept.readout, keep, True, place, ruling)
         forward = run_forward(kept.adapter, kept.inputs, kept.readout, keep, graph=True, streams=True, tap=tap)

@@ -20,6 +20,7 @@ from ..targets import Target
 from .forward import run_forward
 from .inputs import Inputs
 from .place import Place
+from .streams import stream_of, with_stream
 from .taps import ForwardTap, Keep
 
 Leaf = Callable[[Tensor], Tensor]  # what the head is given for a stream (B, N, D)
@@ -50,14 +51,9 @@ class Depths:
     def _after(self, module: nn.Module, args: tuple, output: Any) -> Any:
         if not self.tap.active:
             return None
-        stream = self.adapter.stream(output)
+        stream = stream_of(self.adapter, output)
         leaf = self.leaves[self.layers[module]] = self.leaf(stream.detach()).requires_grad_()
-        given = leaf.clone()  # somebody may write to it
-        if output is stream:
-            return given
-        if isinstance(output, (tuple, list)):
-            return type(output)(given if part is stream else part for part in output)
-        return None
+        return with_stream(self.adapter, output, leaf.clone())  # somebody may write to it
 
 
 class LastSum:

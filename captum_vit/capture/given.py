@@ -110,7 +110,9 @@ class GivenTokens:
         if not self.tap.active or kwargs is None or (name := self.tap.layer) not in self.names:
             return None
         assert name is not None
-        tokens_first = isinstance(module, nn.MultiheadAttention) and not module.batch_first
+        tokens_first = self.tap.adapter.tokens_first
+        if isinstance(module, nn.MultiheadAttention):  # which may be called with axes exchanged for it alone
+            tokens_first = not module.batch_first
         given = next((x for x in (*args, *kwargs.values()) if self._holds_tokens(x, name, tokens_first)), None)
         if given is None:
             raise UnsupportedModelError(
@@ -145,13 +147,14 @@ class GivenTokens:
             if not self.tap.active:
                 return None
             given = output[0] if isinstance(output, (tuple, list)) and len(output) else output
-            if name in self._found or not self._holds_tokens(given, name, False):
+            tokens_first = self.tap.adapter.tokens_first
+            if name in self._found or not self._holds_tokens(given, name, tokens_first):
                 again = "runs more than once" if name in self._found else "does not give the tokens as (B, N, D)"
                 raise UnsupportedModelError(
                     f"the module {name} ({type(module).__name__}) {again}: choose an attention layer, a block, or a "
                     f"module whose output is the token stream"
                 )
-            tokens = self._put(name, given, False)
+            tokens = self._put(name, given, tokens_first)
             return tokens if given is output else type(output)((tokens, *output[1:]))
 
         return hook

@@ -191,7 +191,10 @@ class Keeping:
         )
         with untouched(self.adapter):
             known = self._known()
-            ruling = None if self.rules is None else Ruling(self.rules)
+            ruling = None
+            if self.rules is not None:
+                count, tokens_first = len(self.inputs.images), self.adapter.tokens_first
+                ruling = Ruling(self.rules, images=count, tokens_first=tokens_first)
             forward = run_forward(
                 self.adapter,
                 self.inputs,

@@ -18,7 +18,7 @@ from .inputs import Inputs
 from .listeners import unheard
 from .needs import LAYER_GRADIENTS, MEAN_LAYER_GRADIENTS, OUTPUTS
 from .replay import check_same
-from .streams import with_stream
+from .streams import stream_of, with_stream
 from .untouched import untouched
 
 
@@ -107,7 +107,7 @@ class _LayerReplayTap(ReplayTap):
     def _after(self, module: nn.Module, args: tuple, output: Any) -> Any:
         if not self.active:
             return None
-        stream = self.adapter.stream(output)
+        stream = stream_of(self.adapter, output)
         if module in self.wanted:
             self.streams.append(stream)
         if module is not self.blocks[-1]:

@@ -22,17 +22,43 @@ class State:
 
     Attributes:
         title: whose rules are at work, for messages.
+        images: how many there are; None if each is by itself along the first axis, whatever that is.
+        tokens_first: whether token streams are (N, B, D).
         leaves: where constants are collected that are added to activations; None where nobody asks what they hold.
         absorbed: what softmaxes keep for themselves on the way back, written there as it comes; None likewise.
     """
 
-    def __init__(self, title: str, *, accounting: bool = False) -> None:
-        self.title = title
+    def __init__(
+        self, title: str, *, images: int | None = None, tokens_first: bool = False, accounting: bool = False
+    ) -> None:
+        self.title, self.images, self.tokens_first = title, images, tokens_first
         self.leaves: list[Tensor] | None = [] if accounting else None
         self.absorbed: list[Tensor] | None = [] if accounting else None
         self._held = WeakIdKeyDictionary()  # held constant -> the function that made it
         self._rooted = WeakIdKeyDictionary()  # activation -> the one that it is a function of, element by element
         self._roots = WeakIdKeyDictionary()  # activation -> itself as such a one, kept alive by its functions alone
+
+    def image_axis(self, x: Tensor, name: str) -> int:
+        """The axis of an activation along which the images stand.
+
+        Raises:
+            UnsupportedModelError: that is not clear, to the function of this name, which asks for each image's whole.
+        """
+        images = self.images
+        if images is None or (not self.tokens_first and x.dim() > 0 and len(x) == images):
+            return 0
+        if self.tokens_first:
+            axes = [axis for axis, size in enumerate(x.shape[:2]) if size == images]
+            if x.dim() < 3:
+                axes = axes[:1]
+            if len(axes) == 1:
+                return axes[0]
+        elif x.dim() > 2 and len(x) % images == 0:  # views of each, which stand alone
+            return 0
+        raise UnsupportedModelError(
+            f"the rules of {self.title} share out each image's relevance in {name}, and which axis of "
+            f"{tuple(x.shape)} is that of the {images} images is not known: explain one image, or fewer at once"
+        )
 
     def hold(self, x: Tensor, name: str) -> Tensor:
         """What the function of this name gave, as a held constant."""

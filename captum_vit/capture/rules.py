@@ -46,12 +46,16 @@ class Ruling:
 
     Args:
         rules: by which functions are computed.
+        images, tokens_first: how many images there are, and whether streams are (N, B, D), as `State` has them.
         accounting: whether constants that are added to activations become leaves of the graph, which tell what they
             hold.
     """
 
-    def __init__(self, rules: Rules, *, accounting: bool = False) -> None:
-        self.rules, self.state = rules, State(rules.title, accounting=accounting)
+    def __init__(
+        self, rules: Rules, *, images: int | None = None, tokens_first: bool = False, accounting: bool = False
+    ) -> None:
+        self.rules = rules
+        self.state = State(rules.title, images=images, tokens_first=tokens_first, accounting=accounting)
         self._seen = WeakIdKeyDictionary()  # the activations whose making was seen
 
     def __call__(self, func: Callable, /, *args: Any, **kwargs: Any) -> Any:

@@ -82,16 +82,17 @@ class _Sum(torch.autograd.Function):
     """a + b, each with a part of the image's whole relevance that is as its own sum."""
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+    def forward(ctx: Any, a: Tensor, b: Tensor, image_axis: int) -> Tensor:
         ctx.save_for_backward(a, b)
+        ctx.image_axis = image_axis
         return a + b
 
     @staticmethod
-    def backward(ctx: Any, relevance: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, relevance: Tensor) -> tuple[Tensor, Tensor, None]:
         a, b = ctx.saved_tensors
         share = ops.safe_divide(relevance, a + b)
         parts = [a * share, b * share]
-        axes = tuple(range(1, a.dim()))
+        axes = tuple(axis for axis in range(a.dim()) if axis != ctx.image_axis)
         whole = relevance.sum(axes, keepdim=True)
         sums = [part.sum(axes, keepdim=True) for part in parts]
         both = sums[0].abs() + sums[1].abs()
@@ -99,7 +100,7 @@ class _Sum(torch.autograd.Function):
             part * ops.safe_divide(ops.safe_divide(own.abs(), both) * whole, own)
             for part, own in zip(parts, sums, strict=True)
         )
-        return first, second
+        return first, second, None
 
 
 class _Attention(torch.autograd.Function):
@@ -164,7 +165,7 @@ def added(call: Call) -> Tensor:
     both = len(operands) == 2 and call.kwargs.get("alpha", 1) == 1
     if both and (len(call.active) == 2 or operands[0].shape == operands[1].shape):
         a, b = torch.broadcast_tensors(*operands)
-        return _Sum.apply(a, -b if call.name in DIFFERENCES else b)
+        return _Sum.apply(a, -b if call.name in DIFFERENCES else b, call.state.image_axis(a, call.name))
     return handed_on(call)
 
 

@@ -64,33 +64,42 @@ class Streams:
     def _before(self, module: nn.Module, args: tuple, kwargs: dict | None = None) -> tuple[tuple, dict] | None:
         if not self.active() or kwargs is None:
             return None
-        if not args or not isinstance(stream := self.adapter.stream(args), Tensor):
+        if not args or not isinstance(stream := stream_of(self.adapter, args), Tensor):
             raise UnsupportedModelError(f"the first block, {type(module).__name__}, is called without a token stream")
-        given = stream
         if self.rooted and not stream.requires_grad:
             stream = stream.detach().requires_grad_()
         self._put(EMBEDDED, stream)
-        return tuple(stream if part is given else part for part in args), kwargs
+        return with_stream(self.adapter, args, stream), kwargs
 
-    def _after(self, module: nn.Module, args: tuple, output: Any) -> None:
-        if self.active():
-            stream = self.adapter.stream(output)
-            if not isinstance(stream, Tensor) or stream.dim() != 3:
-                raise UnsupportedModelError(f"a block, {type(module).__name__}, gives no token stream (B, N, D)")
-            self._put(module, stream)
+    def _after(self, module: nn.Module, args: tuple, output: Any) -> Any:
+        if not self.active():
+            return None
+        stream = stream_of(self.adapter, output)
+        if not isinstance(stream, Tensor) or stream.dim() != 3:
+            raise UnsupportedModelError(f"a block, {type(module).__name__}, gives no token stream (B, N, D)")
+        self._put(module, stream)
+        # what goes on has to come of what is kept: a view of it, and not what this is a view of
+        return with_stream(self.adapter, output, stream) if self.adapter.tokens_first else None
 
     def _put(self, key: nn.Module | str, stream: Tensor) -> None:
         self.found[key] = stream if self.graph else self._shelf.put(stream)
         self._versions[key] = stream._version
 
 
+def stream_of(adapter: Adapter, values: Any) -> Tensor:
+    """The token stream (B, N, D) in what a block gives, or in what the first is given."""
+    stream = adapter.stream(values)
+    return stream.transpose(0, 1) if adapter.tokens_first and isinstance(stream, Tensor) else stream
+
+
 def with_stream(adapter: Adapter, output: Any, stream: Tensor) -> Any:
-    """What a block gave, with another token stream in it.
+    """What a block gave, with another token stream (B, N, D) in it.
 
     Raises:
         UnsupportedModelError: the stream stands where nothing can be put in its place.
     """
     given = adapter.stream(output)
+    stream = stream.transpose(0, 1) if adapter.tokens_first else stream
     if output is given:
         return stream
     if type(output) in (tuple, list):

@@ -18,6 +18,7 @@ from .inputs import Inputs
 from .place import Place
 from .scopes import Attention
 from .stem import EnoughError, StemTap, run_until_enough
+from .streams import stream_of
 
 DIGITS = 8  # of the numbers of tokens, up to 255; in more tokens than that numbers come twice, far apart
 STRIDE = 37  # between the numbers of neighbours; it has no divisor in common with 255
@@ -69,7 +70,7 @@ class TrunkTap(StemTap):
         """A hook on the last block, before those of others, who have to do with its head."""
         if not self.active or self.index < self.start:
             return
-        stream, layout = self.adapter.stream(output), self.layout
+        stream, layout = stream_of(self.adapter, output), self.layout
         if stream is None or stream.shape[1] != layout.tokens or layout.grid != self.first.layout.grid:
             return
         self._look(stream if layout.order is None else stream[:, layout.order.to(stream.device)], END)

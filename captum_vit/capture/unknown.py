@@ -21,7 +21,7 @@ from .remembered import remembered
 
 SIZES = (112, 224, 32, 64, 96, 128, 160, 192, 256, 384, 448, 512, 518)
 TRIES = 40
-FACTS = ("attentions", "batch_dims", "_blocks", "_channels", "_features", "_layouts", "_size")  # of a model, by names
+FACTS = ("attentions", "batch_dims", "_blocks", "_channels", "_features", "_layouts", "_size", "_tokens_first")
 HEAD = re.compile(r"(^|_)(head|classifier|logits)s?$")  # how modules are called that give scores of classes
 
 
@@ -91,6 +91,8 @@ class Found(Adapter):
         self._blocks = blocks_of(
             self.model, finder, [name for names in found.layers.values() for name in names if name]
         )
+        _, stream = finder.passed[next(iter(self._blocks.values()))] if self._blocks else (None, None)
+        self._tokens_first = stream is not None and len(self.stream(stream)) > 1  # of one image
         self._channels, self._size, self.batch_dims = images.shape[1], self.size_of(images), images.dim()
         self._layouts[self._size] = self._layout_of(patches, first.keys, found.tokens - found.patches, self._size)
         return found
@@ -147,10 +149,14 @@ class Found(Adapter):
         return {name: modules[block] for name, block in self._blocks.items()}
 
     @property
+    def tokens_first(self) -> bool:
+        return self._tokens_first
+
+    @property
     def first_block(self) -> nn.Module | None:
         """The first of blocks through which all tokens go; that a part of them can is seen when they do."""
         apart = (*self.attentions.bare, *self.attentions.alone, *self.attentions.cross)
-        return None if apart else next(iter(self.blocks().values()), None)
+        return None if apart or self.tokens_first else next(iter(self.blocks().values()), None)
 
     def reading_layers(self, readout: Readout) -> list[str]:
         left_out = {

@@ -249,7 +249,7 @@ def to_tensor(image: Image.Image) -> torch.Tensor:
         (Compose([Resize(224)]), "no preprocessing is known for Compose: pass preprocess=..., torchvision transforms"),
         (transformers.BitImageProcessor(size={"longest_edge": 40}), "resizes to {'longest_edge': 40}"),
         (transforms.Resize(224), "no preprocessing is known for Resize"),
-        ("timm", "no preprocessing is known for str"),
+        ("timm", "no preprocessing is called 'timm': the one that has a name is 'squash'"),
         (torch.nn.Linear(2, 2), "no preprocessing is known for Linear: pass preprocess="),
     ],
 )

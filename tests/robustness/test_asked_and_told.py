@@ -161,7 +161,9 @@ def test_dense_scores():
     model, x = Dense().eval(), images(2)
     maps = AGCAM(model).attribute(x, (1, 2, 3))
     assert_close(maps, AGCAM(model).attribute(x, lambda output: output[:, 1, 2, 3]))
-    assert_close(AGCAM(model).attribute(x, [(0, 0, 0), (1, 2, 3)])[1], maps[1])
+    with pytest.raises(UnsupportedModelError, match=r"other tokens in image 1 .* explain one image at a time"):
+        AGCAM(model).attribute(x, [(0, 0, 0), (1, 2, 3)])
+    assert_close(AGCAM(model).attribute(x, [(1, 2, 3), (1, 2, 3)]), maps)
     assert captum_vit.explain(x[0], model, target=[(1, 2, 3)]).targets[0].name == "(1, 2, 3)"
     for target, text in (
         (1, "a target is a tuple of 3 indices"),
