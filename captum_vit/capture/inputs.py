@@ -103,6 +103,17 @@ class Inputs:
         kwargs = {key: cut(value) for key, value in self.kwargs.items()}
         return replace(self, images=self.images[place], args=tuple(map(cut, self.args)), kwargs=kwargs)
 
+    def rows(self, numbers: Tensor) -> "Inputs":
+        """The images of these numbers, (R,), with what belongs to each."""
+        count = len(self.images)
+
+        def taken(x: Any) -> Any:
+            own = isinstance(x, Tensor) and x.dim() > (count == 1) and len(x) == count
+            return x[numbers.to(x.device)] if own else x
+
+        kwargs = {key: taken(value) for key, value in self.kwargs.items()}
+        return replace(self, images=taken(self.images), args=tuple(map(taken, self.args)), kwargs=kwargs)
+
     def copies(self, count: int) -> "Inputs":
         """The first image `count` times over, with what belongs to it."""
         first, single = self.first(), len(self.images) == 1

@@ -119,7 +119,7 @@ def evaluate(model: nn.Module, scenes: int = 2000, seed: int = _TEST_SEED) -> np
 
 def initialise(model: Any) -> None:
     """Start the position embeddings as waves over the grid, so that near patches start alike."""
-    width, side = CONFIG["embed_dim"], CONFIG["img_size"] // CONFIG["patch_size"]
+    width, (side, _) = model.embed_dim, model.patch_embed.grid_size
     pace = torch.logspace(math.log10(math.pi / side), math.log10(math.pi), width // 4)
     angle = torch.arange(side)[:, None] * pace
     waves = torch.cat([angle.sin(), angle.cos()], dim=1)  # (side, width / 2)
@@ -129,15 +129,15 @@ def initialise(model: Any) -> None:
         model.pos_embed[0, 1:] = 0.3 * grid
 
 
-def optimisers(learner: Learner, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the blocks, AdamW for the rest."""
-    matrices = [p for p in learner.model.blocks.parameters() if p.ndim == 2]
+def optimisers(learner: nn.Module, matrix_rate: float, other_rate: float, decay: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the blocks of `learner.model`, AdamW for the rest, with a weight decay for both."""
+    model: Any = learner.model
+    matrices = [p for p in model.blocks.parameters() if p.ndim == 2]
     known = {id(p) for p in matrices}
     others = [p for p in learner.parameters() if id(p) not in known]
-    decay = recipe.weight_decay
     return [
-        torch.optim.Muon(matrices, lr=recipe.matrix_rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=recipe.other_rate, weight_decay=decay, betas=(0.9, 0.98)),
+        torch.optim.Muon(matrices, lr=matrix_rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=other_rate, weight_decay=decay, betas=(0.9, 0.98)),
     ]
 
 
@@ -167,7 +167,7 @@ def train(model: nn.Module, recipe: Recipe, report: Report) -> nn.Module:
     initialise(model)
     learner = Learner(model, recipe.patch_blocks).train()
     average = copy.deepcopy(model).eval()
-    steppers = optimisers(learner, recipe)
+    steppers = optimisers(learner, recipe.matrix_rate, recipe.other_rate, recipe.weight_decay)
     peaks = [recipe.matrix_rate, recipe.other_rate]
     steps = recipe.scenes // recipe.batch
     for step in range(1, steps + 1):
