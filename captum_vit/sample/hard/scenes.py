@@ -126,8 +126,14 @@ class Plan:
             else:
                 (distractors if negative else masks)[at, torch.from_numpy(things["kind"].astype(int))] |= own
         images = (canvas.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
-        pixels = (x.numpy() for x in (masks, distractors, marks))
-        return Batch(images.numpy(), self.labels, *pixels, self.grounds["kind"] == SKY)
+        return Batch(
+            images.numpy(),
+            labels=self.labels,
+            masks=masks.numpy(),
+            distractors=distractors.numpy(),
+            marks=marks.numpy(),
+            sky=self.grounds["kind"] == SKY,
+        )
 
     @property
     def labels(self) -> np.ndarray:
