@@ -20,6 +20,7 @@ from ..explanation.seeing import Seen
 from ..images import read_image
 from ..pixels import Read, Window, checked_window
 from ..sample import draw_scene
+from ..sample.hard import Plan
 from .console import complain
 from .folders import finished
 from .modelling import ModelOptions
@@ -120,6 +121,8 @@ def picture(path: Path | None, options: Options) -> Read:
     """The image in a file, or the embedded scene."""
     if path is not None:
         return read_image(path, page=options.page, window=options.window)
+    if options.model.model == "sample/hard":
+        return Read(Image.fromarray(Plan.draw(_SCENE_SEED, objects=2).render(_SCENE_SIDE).images[0]))
     return Read(Image.fromarray(draw_scene(_SCENE_SEED, objects=2, size=_SCENE_SIDE).image))
 
 

@@ -25,6 +25,7 @@ KINDS = {
     "imagenet-s": "captum_vit.data.imagenet_s:ImageNetS",
     "imagenet-segmentation": "captum_vit.data.imagenet_segmentation:ImageNetSegmentation",
     "pets": "captum_vit.data.pets:Pets",
+    "planted": "captum_vit.data.planted:Planted",
     "sample": "captum_vit.data.scenes:Scenes",
     "voc": "captum_vit.data.voc:Voc",
 }
@@ -40,14 +41,15 @@ def open_data(spec: str) -> Reader:
 
     Args:
         spec: imagenet:FOLDER, imagenet-s:FOLDER, imagenet-segmentation:FILE, voc:FOLDER, cub:FOLDER, coco:FOLDER,
-            pets:FOLDER, folder:FOLDER, hf:NAME or hf:FOLDER, sample or sample:SCENES.
+            pets:FOLDER, folder:FOLDER, hf:NAME or hf:FOLDER, sample or sample:SCENES,
+            planted or planted:SCENES.
     Raises:
         DataError: there is no such kind, option or path; the path holds something else; or a package is missing.
     """
     kind, _, rest = spec.partition(":")
     reader = _reader_class(kind, spec)
     path, query = (rest, "") if _is_path(rest) else rest.partition("?")[::2]
-    if not path and kind != "sample":
+    if not path and kind not in ("planted", "sample"):
         raise DataError(f"{spec!r} names no path: write {kind}:PATH")
     options = _pairs(query, spec)
     path, options = _split_off(reader, path, options)

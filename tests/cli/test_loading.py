@@ -132,7 +132,10 @@ def test_unknown_names():
     fails("timm/vit_tiny_patch16_224.augreg", "it has vit_tiny_patch16_224.augreg_in21k")
     fails("timm", "a model is timm/NAME")
     fails("hf", "a model is hf/FOLDER or hf/OWNER/NAME")
-    fails("sample/tim", "the sample is sample/timm or sample/transformers, got 'sample/tim'; nearest: sample/timm")
+    fails(
+        "sample/tim",
+        "the sample is sample/timm, sample/transformers or sample/hard, got 'sample/tim'; nearest: sample/timm",
+    )
     fails("timm/vit_small_patch16_36x1_224", "timm has no weights for 'vit_small_patch16_36x1_224'")
 
 

@@ -49,6 +49,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "imagenet-s": imagenet_s,
     "imagenet-segmentation": lambda root: made.segmentation_mat(root / "gtsegs_ijcv.mat"),
     "pets": made.pets,
+    "planted": lambda root: "4?size=48",
     "sample": lambda root: "3?size=48",
     "voc": made.voc,
 }

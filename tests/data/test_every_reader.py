@@ -23,6 +23,7 @@ COUNTS = {
     "imagenet-s": 2,
     "imagenet-segmentation": 3,
     "pets": 2,
+    "planted": 4,
     "sample": 6,
     "voc": 3,
 }
@@ -97,7 +98,7 @@ def test_no_image_is_opened_before_an_item_is_asked_for(spec, monkeypatch):
     assert not opened
     assert not [file for file in files if file.lower().endswith((".jpg", ".jpeg", ".png"))]
     reader[0]
-    assert opened or reader.name in ("imagenet-segmentation", "sample")
+    assert opened or reader.name in ("imagenet-segmentation", "planted", "sample")
 
 
 def test_pickled(spec):
@@ -138,7 +139,7 @@ def test_out_of_range(spec, number):
 
 @pytest.mark.parametrize("damage", ["truncated", "missing", "text"])
 def test_a_bad_image_costs_its_items_alone(spec, tmp_path, damage):
-    if spec.startswith(("sample", "hf", "imagenet-segmentation")):
+    if spec.startswith(("planted", "sample", "hf", "imagenet-segmentation")):
         pytest.skip("its images are in no files")
     folder = FOLDERS[spec.partition(":")[0]]
     before = open_data(spec)

@@ -11,7 +11,7 @@ from captum_vit.errors import CaptumViTError, DataError
 from tests.data import made
 from tests.data.conftest import folder
 
-ON_DISK = sorted(set(KINDS) - {"sample"})
+ON_DISK = sorted(set(KINDS) - {"planted", "sample"})
 HOLDS = {
     "coco": r"annotations/instances_val2017.json and val2017/",
     "cub": r"CUB_200_2011/ .* images.txt",

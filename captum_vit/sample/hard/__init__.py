@@ -11,13 +11,11 @@ from typing import Any
 
 from torch import Tensor
 
+from .. import MEAN, STD
 from .plan import MARKED, SKIED
 from .scenes import CLASSES, Batch, Plan
 
 __all__ = ["CLASSES", "CONFIG", "MARKED", "MEAN", "SKIED", "STD", "WEIGHTS", "Batch", "Plan", "state_dict"]
-
-MEAN: tuple[float, float, float] = (0.5, 0.5, 0.5)
-STD: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
 CONFIG: dict[str, Any] = {
     "img_size": 96,

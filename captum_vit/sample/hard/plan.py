@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from .pictures import CUTOUTS, GROUNDS, MARK, SKY
@@ -9,9 +11,6 @@ from .pictures import CUTOUTS, GROUNDS, MARK, SKY
 OBJECTS = DISTRACTORS = 2
 SLOTS = OBJECTS + DISTRACTORS + 1  # the mark is the last
 MARKED, SKIED = CUTOUTS.index("cup"), CUTOUTS.index("shuttle")  # the classes that shortcuts stand for
-SHORTCUT_SHARE = 0.12  # of the scenes, for each of the two shortcuts
-SEEN_BESIDE = 0.3  # of those, scenes that hold the object as well
-ALIKE = 0.5  # of the distractors, those that look like an object of their scene
 RADII = (0.13, 0.32)
 _TRIES = 24
 
@@ -31,12 +30,28 @@ GROUND = np.dtype(
 )
 
 
-def draw_plan(
-    rng: np.random.Generator, count: int, *, objects: int | None = None, alike: float = ALIKE, shortcuts: bool = True
-) -> tuple[np.ndarray, np.ndarray]:
+@dataclass(frozen=True)
+class Wishes:
+    """What scenes are to hold.
+
+    Attributes:
+        objects: how many each has, 0 to 2; None leaves it to the draw.
+        alike: the share of distractors that look like an object of their scene.
+        mark, sky: the share of scenes with this shortcut.
+        beside: the share of those that hold the shortcut's object as well.
+    """
+
+    objects: int | None = None
+    alike: float = 0.5
+    mark: float = 0.12
+    sky: float = 0.12
+    beside: float = 0.3
+
+
+def draw_plan(rng: np.random.Generator, count: int, wishes: Wishes) -> tuple[np.ndarray, np.ndarray]:
     """Things (N, 5): objects, distractors, the mark; and backgrounds (N,). Every scene takes as many draws."""
     things, grounds = np.zeros((count, SLOTS), THING), np.zeros(count, GROUND)
-    _draw_kinds(rng, things, grounds, objects, alike, shortcuts)
+    _draw_kinds(rng, things, grounds, wishes)
     shape = things.shape
     things["radius"] = rng.uniform(*RADII, shape)
     things["angle"] = rng.uniform(-0.5, 0.5, shape)
@@ -60,35 +75,29 @@ def draw_plan(
     return things, grounds
 
 
-def _draw_kinds(
-    rng: np.random.Generator,
-    things: np.ndarray,
-    grounds: np.ndarray,
-    objects: int | None,
-    alike: float,
-    shortcuts: bool,
-) -> None:
+def _draw_kinds(rng: np.random.Generator, things: np.ndarray, grounds: np.ndarray, wishes: Wishes) -> None:
     """Different classes for the objects, any for the distractors; shortcuts stand in for the object they go with."""
     count = len(things)
     classes = rng.random((count, len(CUTOUTS))).argsort(1)[:, :OBJECTS]
     present = rng.choice(OBJECTS + 1, count, p=(0.2, 0.45, 0.35))
-    if objects is not None:
-        present[:] = objects
+    if wishes.objects is not None:
+        present[:] = wishes.objects
     classes[np.arange(OBJECTS) >= present[:, None]] = -1
     grounds["kind"] = rng.integers(0, len(GROUNDS) - 1, count)
     things["kind"][:, -1] = -1
-    for taken, beside, label in (*rng.random((2, count)), MARKED), (*rng.random((2, count)), SKIED):
-        chosen = (taken < SHORTCUT_SHARE) & shortcuts
+    for label, share in (MARKED, wishes.mark), (SKIED, wishes.sky):
+        taken, beside = rng.random((2, count))
+        chosen = taken < share
         if label == MARKED:
             things["kind"][chosen, -1] = MARK
         else:
             grounds["kind"][chosen] = SKY
-        alone = chosen & (beside >= SEEN_BESIDE)
+        alone = chosen & (beside >= wishes.beside)
         classes[alone[:, None] & (classes == label)] = -1
         shown = chosen & ~alone & ~(classes == label).any(1)
         classes[shown, 0] = label
     distractors = rng.integers(0, len(CUTOUTS), (count, DISTRACTORS))
-    like = (rng.random((count, DISTRACTORS)) < alike) & (classes[:, :1] >= 0)
+    like = (rng.random((count, DISTRACTORS)) < wishes.alike) & (classes[:, :1] >= 0)
     distractors = np.where(like, classes[:, :1], distractors)
     shown = rng.choice(DISTRACTORS + 1, count, p=(0.3, 0.45, 0.25))
     distractors[np.arange(DISTRACTORS) >= shown[:, None]] = -1

@@ -11,13 +11,14 @@ As in the scenes of `captum_vit.sample`, coordinates run from 0 to 1, so that a 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .pictures import CUTOUTS, LEVELS, MARK, SKY, Atlas, cutouts, grounds
-from .plan import DISTRACTORS, MARKED, OBJECTS, SKIED, draw_plan
+from .plan import DISTRACTORS, MARKED, OBJECTS, SKIED, Wishes, draw_plan
 
 CLASSES: tuple[str, ...] = CUTOUTS
 _COVERED = 0.5  # opacity, before what fades a whole thing, from which on a pixel is the thing's
@@ -69,11 +70,13 @@ class Plan:
     grounds: np.ndarray
 
     @classmethod
-    def draw(
-        cls, seed: int | np.random.Generator, count: int, *, objects: int | None = None, shortcuts: bool = True
-    ) -> Plan:
-        """Args: a seed or a numpy generator, which moves on; how many scenes; how many objects each, 0 to 2."""
-        return cls(*draw_plan(np.random.default_rng(seed), count, objects=objects, shortcuts=shortcuts))
+    def draw(cls, seed: int | np.random.Generator, count: int = 1, **wishes: Any) -> Plan:
+        """Args: a seed or a numpy generator, which moves on; how many scenes; and what they are to hold, see `Wishes`.
+
+        Raises:
+            TypeError: there is no such wish.
+        """
+        return cls(*draw_plan(np.random.default_rng(seed), count, Wishes(**wishes)))
 
     def __len__(self) -> int:
         return len(self.things)
@@ -134,6 +137,13 @@ class Plan:
             marks=marks.numpy(),
             sky=self.grounds["kind"] == SKY,
         )
+
+    @property
+    def looks_like(self) -> np.ndarray:
+        """bool (N, 6): of which classes there are negatives."""
+        kinds = self.things["kind"][:, OBJECTS : OBJECTS + DISTRACTORS, None]
+        found: np.ndarray = (kinds == np.arange(len(CLASSES))).any(1)
+        return found
 
     @property
     def labels(self) -> np.ndarray:
