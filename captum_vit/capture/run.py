@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import replace
-from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -13,6 +11,7 @@ from ..access import Adapter, AttentionCall, Readout, TokenLayout
 from ..access.outputs import told_of
 from ..targets import Target
 from .along import Along
+from .changed import Changed
 from .examine import Examined
 from .given import Given
 from .inputs import Inputs
@@ -20,13 +19,12 @@ from .keeping import Keeping, Layers
 from .layerwise import Layerwise
 from .needs import GIVEN, OUTPUT_WEIGHTS, OUTPUTS, TOKENS, Need, UnderRules
 from .rules import Rules
-from .subsets import Subsets
 from .untouched import untouched
 
 T = TypeVar("T")
 
 
-class Run(Layerwise, Along, AbstractContextManager["Run"]):
+class Run(Layerwise, Along, Changed, AbstractContextManager["Run"]):
     """What a model computed for a batch of images; each part is computed at the first question, and kept.
 
     >>> run = Run(adapt(model), Inputs(images), needs={GRADIENTS})
@@ -181,34 +179,3 @@ class Run(Layerwise, Along, AbstractContextManager["Run"]):
         found = self.kept.forward({OUTPUT_WEIGHTS}).kept.weights
         assert found is not None
         return {name: found.of(name) for name in names}
-
-    def on_tokens(self, kept: Tensor, target: Target, *, batch: int = 64) -> Tensor:
-        """The number that a target makes of each image where only some of its patches go into the blocks, (N, S).
-
-        >>> kept = torch.rand(8, 196) > 0.5  # eight choices of patches, the same for all images
-        >>> Run(adapt(model), Inputs(images)).on_tokens(kept, Classes(281)).shape
-        torch.Size([2, 8])
-
-        All keep their positions, and the prefix tokens stay: nothing stands where the others were. A model whose blocks
-        were trained with some of their tokens left out has seen this before; any has seen it rather than grey patches.
-
-        Args:
-            kept: which patches, in reading order, bool (S, patches), or (N, S, patches) with other ones for each image.
-            target: what is asked.
-            batch: how many choices go through the model at once.
-        Raises:
-            InputError: there are other numbers of patches, or none is kept of what the score is read from.
-            UnsupportedModelError: the model's blocks do not take a part of its tokens.
-        """
-        return self._subsets.scores(kept, target, batch)
-
-    @cached_property
-    def _subsets(self) -> Subsets:
-        listened = bool(self.kept.listened)
-        return Subsets(self.adapter, self.inputs, self.layout, self.readout, self.scores, listened=listened)
-
-    def score(self, images: Tensor) -> Tensor:
-        """The scores of other images, as a perturbation method asks for: one plain forward."""
-        with untouched(self.adapter), torch.no_grad():
-            inputs = replace(self.inputs, images=images)
-            return inputs.scores(self.adapter, inputs.run(self.adapter.model))

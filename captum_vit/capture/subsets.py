@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import ops
 from ..access import Adapter, Readout, TokenLayout
 from ..errors import CaptumViTError, InputError, UnsupportedModelError
 from ..targets import Output, Target
 from .inputs import Inputs
-from .listeners import unheard
 from .untouched import untouched
 
 NEAR = 1e-3  # of the largest score: how near the scores must come with all tokens, in another order
@@ -43,11 +43,10 @@ class Subsets:
     """A model, its images, and forwards in which some of their patches are left out.
 
     Args:
-        adapter, inputs: the model, and what it is called with.
+        adapter, inputs: the model, without hooks that must not hear this, and what it is called with.
         layout: where its tokens lie.
         readout: the tokens that the score is read from.
         scores: of the images with all their patches.
-        listened: whether hooks of somebody else's, which must not hear this, are on the model.
     Raises:
         UnsupportedModelError: its blocks do not take a part of the tokens, or more than attention tells where these
             stand.
@@ -60,10 +59,8 @@ class Subsets:
         layout: TokenLayout,
         readout: Readout,
         scores: Tensor,
-        *,
-        listened: bool,
     ) -> None:
-        self.adapter, self.inputs, self.layout = unheard(adapter, listened=listened), inputs, layout
+        self.adapter, self.inputs, self.layout = adapter, inputs, layout
         self.name = type(adapter.model).__name__
         if adapter.training:
             raise UnsupportedModelError(
@@ -79,33 +76,37 @@ class Subsets:
     def scores(self, kept: Tensor, target: Target, batch: int) -> Tensor:
         """What a target makes of each choice of patches; see `Run.on_tokens`."""
         images = len(self.inputs.images)
-        if kept.dtype != torch.bool or kept.shape[-1:] != (self.patches,) or kept.dim() not in (2, 3):
+        fits = kept.dtype == torch.bool and kept.dim() in (2, 3) and kept.shape[-1] == self.patches and kept.numel()
+        if not fits:
             raise InputError(
-                f"which patches are kept is bool (choices, {self.patches}) or (images, choices, {self.patches}), got "
-                f"{kept.dtype} {tuple(kept.shape)}"
+                f"which patches are kept is bool (choices, {self.patches}) or (images, choices, {self.patches}), at "
+                f"least one choice, got {kept.dtype} {tuple(kept.shape)}"
             )
         if kept.dim() == 3 and len(kept) != images:
             raise InputError(f"of {images} images other patches each are kept, got {tuple(kept.shape)}")
         kept = kept.expand(images, -1, -1).cpu()
         if self.reads_patches and not bool(kept.any(2).all()):
             raise InputError("no patch is kept in one of the choices, and the score is read from patches")
-        found = torch.empty(kept.shape[:2])
         alike = target.of_image(0) is target
-        for rows in [torch.arange(images)] if alike else torch.arange(images).split(1):
-            own = target if alike else target.of_image(int(rows))
-            found[rows] = self._of_images(rows, kept[rows], own, batch)
-        return found
+        parts = [torch.arange(images)] if alike else torch.arange(images).split(1)
+        return torch.cat(
+            [
+                self._of_images(rows, kept[rows], target if alike else target.of_image(int(rows)), batch)
+                for rows in parts
+            ]
+        )
 
     def _of_images(self, images: Tensor, kept: Tensor, target: Target, batch: int) -> Tensor:
         """Of some of the images, with one target for all, (images, S)."""
         flat, numbers = kept.flatten(0, 1), images.repeat_interleave(kept.shape[1])
-        found, counts = torch.empty(len(flat)), flat.sum(1)
+        counts, order, parts = flat.sum(1), [], []
         for count in counts.unique():
             for rows in (counts == count).nonzero()[:, 0].split(batch):
                 patches = flat[rows].nonzero()[:, 1].view(len(rows), -1)
                 tokens = torch.cat([self.prefix.expand(len(rows), -1), self.places[patches]], 1).sort(1).values
-                found[rows] = target.score(self._run(numbers[rows], tokens)).detach().float().cpu()
-        return found.view(kept.shape[:2])
+                parts.append(ops.widen(target.score(self._run(numbers[rows], tokens)).detach()).cpu())
+                order.append(rows)
+        return torch.cat(parts)[torch.cat(order).argsort()].unflatten(0, kept.shape[:2])
 
     def _run(self, images: Tensor, tokens: Tensor) -> Output:
         """One forward of rows of images; the places of their tokens in the model's own order, (R, prefix + k)."""

@@ -16,5 +16,6 @@ from .feature_importance import FeatureImportance
 from .forms import Function, as_target
 from .forms import target_at as target_at
 from .joined import Joined as Joined
+from .joined import Several as Several
 
 __all__ = ["Classes", "Contrast", "Embedding", "FeatureImportance", "Function", "Output", "Target", "as_target"]

@@ -32,3 +32,20 @@ class Joined(Target):
         for target, score in zip(self.targets, found, strict=True):
             check_attached(score, output, target)
         return torch.cat(found)
+
+
+@dataclass(frozen=True, eq=False)
+class Several(Target):
+    """Several targets of each image of a batch, (N, K): they share what is computed for them."""
+
+    targets: Sequence[Target]
+
+    def score(self, output: Output) -> Tensor:
+        """The number of each target for each image, (N, K)."""
+        return torch.stack([target.score(output) for target in self.targets], 1)
+
+    def of_image(self, number: int) -> Target:
+        """Those of one image."""
+        own = [target.of_image(number) for target in self.targets]
+        alike = all(one is target for one, target in zip(own, self.targets, strict=True))
+        return self if alike else Several(own)

@@ -3,7 +3,7 @@
 import doctest
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 from unittest import mock
 
@@ -37,6 +37,7 @@ from tests.helpers import images, timm_vit
 Method = type[ViTAttribution]
 FACTS = {"name": str, "title": str, "unit": str, "class_specific": bool, "signed": bool}
 REPLAYED = {HELD_GRADIENTS, LAYER_GRADIENTS}  # where the score is read from prefix tokens
+FORWARDS = ("score", "on_images", "on_tokens")  # questions of a run that are forwards of changed images
 UNITS = ("evidence", "attention")
 A, B = 1, 4  # two classes
 MODELS: dict[str, dict[str, Any]] = {"class token": {}, "mean of patches": {"global_pool": "avg", "fc_norm": True}}
@@ -290,16 +291,23 @@ class Convolutions(TorchFunctionMode):
 @contextmanager
 def counted() -> Iterator[list[int]]:
     """Forwards of the model, one entry each; those that a method asks the run for are not counted."""
-    score = Run.score
+    seen = Convolutions()
 
-    def not_counting(self: Run, x: Tensor) -> Tensor:
-        seen.on = False
-        try:
-            return score(self, x)
-        finally:
-            seen.on = True
+    def not_counting(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def asked(self: Run, *args: Any, **kwargs: Any) -> Tensor:
+            _ = self.scores  # the forward that the run itself answers from
+            seen.on = False
+            try:
+                return forward(self, *args, **kwargs)
+            finally:
+                seen.on = True
 
-    with Convolutions() as seen, mock.patch.object(Run, "score", not_counting):
+        return asked
+
+    with ExitStack() as stack:
+        for name in FORWARDS:
+            stack.enter_context(mock.patch.object(Run, name, not_counting(getattr(Run, name))))
+        stack.enter_context(seen)
         yield seen.forwards
 
 
