@@ -6,6 +6,8 @@ once. Every result is one value for each image, NaN where it is undefined; no im
 
 from ..errors import OptionError, brief, nearest
 from ..plugins import named_object
+from .agreement import agreement, rank_agreement, top_overlap, top_weights
+from .artifacts import artifact_share, artifact_tokens, token_norms
 from .base import Case, Figure, Metric, blank, curves_of, enlarge, figures_of, means
 from .curves import Course, Curve, perturbation_curve
 from .localization import (
@@ -26,6 +28,7 @@ from .occluders import black, blur
 from .perturbation import Perturbation, perturbation
 from .regions import binarise, boxes_of, fill_boxes, normalise
 from .sanity import Randomisation, Sanity, class_sensitivity, randomisation, sparseness, stability
+from .spread import flatness
 
 METRICS: dict[str, type[Metric]] = {
     "localization": Localization,
@@ -66,6 +69,9 @@ __all__ = [
     "Perturbation",
     "Randomisation",
     "Sanity",
+    "agreement",
+    "artifact_share",
+    "artifact_tokens",
     "average_precision",
     "binarise",
     "black",
@@ -81,6 +87,7 @@ __all__ = [
     "enlarge",
     "figures_of",
     "fill_boxes",
+    "flatness",
     "iou",
     "means",
     "miou",
@@ -92,7 +99,11 @@ __all__ = [
     "pointing_game",
     "precision",
     "randomisation",
+    "rank_agreement",
     "recall",
     "sparseness",
     "stability",
+    "token_norms",
+    "top_overlap",
+    "top_weights",
 ]

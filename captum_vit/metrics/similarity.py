@@ -5,6 +5,7 @@ torchmetrics is imported by the first call that needs it: its import takes secon
 
 from typing import cast
 
+import torch
 from torch import Tensor
 
 from ..errors import InputError
@@ -15,17 +16,22 @@ from .regions import normalise
 def correlation(first: Tensor, second: Tensor) -> Tensor:
     """Pearson's r of two maps (N, rows, cols) of each image, (N,) float64; NaN where one is constant or not finite."""
     a, b = (x.double().flatten(1) - x.double().flatten(1).mean(1, keepdim=True) for x in (first, second))
-    flat = _constant(first) | _constant(second)  # the mean's rounding would leave a little of a constant
+    flat = constant(first) | constant(second)  # the mean's rounding would leave a little of a constant
     return blank(((a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))).clamp(-1, 1), flat)
 
 
 def rank_correlation(first: Tensor, second: Tensor) -> Tensor:
     """Spearman's rho of two maps (N, rows, cols) of each image, (N,) float64; NaN where `correlation` is."""
-    from torchmetrics.functional.regression import spearman_corrcoef
-
     (a, bad_a), (b, bad_b) = finite(first), finite(second)
-    found = spearman_corrcoef(a.double().flatten(1).T, b.double().flatten(1).T)
-    return blank(found.double().view(-1), bad_a | bad_b | _constant(a) | _constant(b))
+    return blank(correlation(_ranks(a), _ranks(b)), bad_a | bad_b)
+
+
+def _ranks(maps: Tensor) -> Tensor:
+    """The rank of each value in its map, float64, of the same shape; equal values have the mean of their ranks."""
+    values = maps.flatten(1).contiguous()
+    rising = values.sort(1).values
+    below, not_above = (torch.searchsorted(rising, values, right=right) for right in (False, True))
+    return ((below + not_above + 1).double() / 2).view_as(maps)
 
 
 def structural_similarity(first: Tensor, second: Tensor, size: tuple[int, int]) -> Tensor:
@@ -43,6 +49,7 @@ def structural_similarity(first: Tensor, second: Tensor, size: tuple[int, int]) 
     return blank(found.view(-1), bad_a | bad_b)
 
 
-def _constant(maps: Tensor) -> Tensor:
+def constant(maps: Tensor) -> Tensor:
+    """Which maps (N, rows, cols) have one value everywhere, bool (N,)."""
     values = maps.flatten(1)
     return values.amax(1) == values.amin(1)
