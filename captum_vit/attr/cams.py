@@ -4,13 +4,13 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from ..capture import Need, Run, UnderRules, rules_named
+from ..capture import Need, Run, rules_named
 from ..errors import OptionError, brief
 from ..targets import Target
 from .token_cam import TokenCAM
+from .ways import Ways, under
 
 Weights = Literal["mean", "elementwise"]
-Ways = Literal["none", "cp", "attn", "libra"]
 WEIGHTS = ("mean", "elementwise")
 
 
@@ -39,8 +39,7 @@ class GradCAM(TokenCAM):
 
     def needed(self, **options: Any) -> frozenset[Need]:
         """The gradients, or what stands in their place."""
-        rules = rules_named(options.get("rules", "none"))
-        return self.needs if rules is None else frozenset(UnderRules(rules, need) for need in self.needs)
+        return under(options.get("rules", "none"), self.needs)
 
     def _maps(self, run: Run, target: Target, *, flow: bool, weights: Weights = "mean", rules: Ways = "none") -> Tensor:
         if not isinstance(weights, str) or weights not in WEIGHTS:

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from ..access import AttentionCall
-from ..capture import ATTENTION, GRADIENTS, VALUES, Run
+from ..capture import ATTENTION, GRADIENTS, VALUES, Need, Run, rules_named
 from ..checking import check_flag
 from ..facts import Facts
 from ..targets import FeatureImportance, Target
 from .base import ViTAttribution
+from .ways import Ways, under
 
 
 class DAAM(ViTAttribution):
@@ -28,6 +29,8 @@ class DAAM(ViTAttribution):
     Options of `attribute`:
         signed: keep what speaks against the target, by default False: neither the gradient nor a block's sum is
             rectified. The map is then linear in the score: that of a contrast is the difference of two maps.
+        rules: "none" (default) takes gradients; "cp", "attn" and "libra" take dy/dO_l by what stands in the place of
+            derivatives in `CPLRP`, `AttnLRP` and `LibraGrad`. An attention's own weights and values meet as above.
 
     Source: "Dynamic Accumulated Attention Map for Interpreting Evolution of Decision-Making in Vision Transformer"
         (arXiv:2503.14640), supervised and self-supervised. With both signs
@@ -46,8 +49,13 @@ class DAAM(ViTAttribution):
         found = super().facts()
         return replace(found, title=f"{found.title}, signed", signed=True) if options.get("signed") else found
 
-    def _maps(self, run: Run, target: Target, *, flow: bool, signed: bool = False) -> Tensor:
+    def needed(self, **options: Any) -> frozenset[Need]:
+        """Attention and gradients, or what stands in the place of these."""
+        return under(options.get("rules", "none"), self.needs)
+
+    def _maps(self, run: Run, target: Target, *, flow: bool, signed: bool = False, rules: Ways = "none") -> Tensor:
         check_flag("signed", signed)
+        run = run.under(rules_named(rules))
         names = self.layers_read(run.readout)
         gradients = run.gradients(target, names)
         calls = run.calls(names, {ATTENTION, VALUES})

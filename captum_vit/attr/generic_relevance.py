@@ -5,10 +5,11 @@ from typing import Any
 from torch import Tensor
 
 from ..access import AttentionCall, Readout
-from ..capture import ATTENTION, GRADIENTS, VALUES, Run
+from ..capture import ATTENTION, GRADIENTS, VALUES, Need, Run, rules_named
 from ..targets import Target
 from .base import ViTAttribution
 from .carrying import Step, carried, layers_from, read_below
+from .ways import Ways, under
 
 
 class GenericRelevance(ViTAttribution):
@@ -24,6 +25,9 @@ class GenericRelevance(ViTAttribution):
     Options of `attribute`:
         start_layer: the first layer that adds, counted from 0 among those that are read, or from the end; by default
             0, which is all of them. With -1 the last adds alone, as the authors have it for CLIP.
+        rules: "none" (default) takes gradients; "cp", "attn" and "libra" take those at an attention's output by what
+            stands in the place of derivatives in `CPLRP`, `AttnLRP` and `LibraGrad`; from there to its weights A_h they
+            are derivatives.
 
     Source: Chefer, Gur & Wolf 2021, "Generic Attention-model Explainability for Interpreting Bi-Modal and
         Encoder-Decoder Transformers" (arXiv:2103.15679), equations 5 and 6.
@@ -35,6 +39,10 @@ class GenericRelevance(ViTAttribution):
     multiplies_layers = True
     paper = "arXiv:2103.15679"
 
+    def needed(self, **options: Any) -> frozenset[Need]:
+        """Attention and gradients, or what stands in the place of these."""
+        return under(options.get("rules", "none"), self.needs)
+
     def layers_kept(self, readout: Readout, flow: bool, **options: Any) -> list[str]:
         """The layers that add; all where their slices of a flow are wanted, or the score is read below them too."""
         names = self.layers_read(readout)
@@ -42,7 +50,8 @@ class GenericRelevance(ViTAttribution):
         whole = flow or read_below(readout, names[: -len(adding)])
         return names if whole else adding
 
-    def _maps(self, run: Run, target: Target, *, flow: bool, start_layer: int = 0) -> Tensor:
+    def _maps(self, run: Run, target: Target, *, flow: bool, start_layer: int = 0, rules: Ways = "none") -> Tensor:
+        run = run.under(rules_named(rules))
         names = self.layers_kept(run.readout, flow, start_layer=start_layer)
         adding = layers_from(self.layers_read(run.readout), start_layer)
         gradients = run.gradients(target, adding)

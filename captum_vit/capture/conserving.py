@@ -206,7 +206,7 @@ def rules_named(word: str) -> Rules | None:
     Raises:
         OptionError: another word.
     """
-    if word not in WORDS:
+    if not isinstance(word, str) or word not in WORDS:
         raise OptionError(f"rules are one of {', '.join(WORDS)}, got {brief(word)}")
     made = WORDS[word]
     return None if made is None else made()
