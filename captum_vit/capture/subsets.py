@@ -1,12 +1,6 @@
-"""The model on a part of its patch tokens: the others never enter its blocks, and all keep their positions."""
+"""The model on a part of its patch tokens: the others are as if they had never been, and all keep their positions."""
 
-import inspect
-from collections.abc import Callable
-from contextlib import ExitStack
-from contextvars import ContextVar
-from dataclasses import dataclass, field
 from math import prod
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,28 +9,12 @@ from .. import ops
 from ..access import Adapter, Readout, TokenLayout
 from ..errors import CaptumViTError, InputError, UnsupportedModelError
 from ..targets import Output, Target
+from .chosen import Chosen
 from .inputs import Inputs
-from .untouched import untouched
+from .leaving import Entering, Unseen, Way, run
 
-NEAR = 1e-3  # of the largest score: how near the scores must come with all tokens, in another order
-
-_chosen: ContextVar["_Rows | None"] = ContextVar("captum_vit_chosen_tokens", default=None)
-
-
-@dataclass
-class _Rows:
-    """Which tokens of each row of a batch go into the blocks.
-
-    tokens: their places in the model's own order, prefix tokens too, (R, prefix + k).
-    patches: those among them that are patches, as numbers among all patches, (R, k).
-    total: how many tokens there are.
-    entered: whether the first block was called.
-    """
-
-    tokens: Tensor
-    patches: Tensor
-    total: int
-    entered: bool = field(default=False)
+FAILS = (RuntimeError, ValueError, TypeError, IndexError, AttributeError)  # of code that expects all of its tokens
+NOISE = 10.0  # of the spread of what attention gives
 
 
 class Subsets:
@@ -47,9 +25,10 @@ class Subsets:
         layout: where its tokens lie.
         readout: the tokens that the score is read from.
         scores: of the images with all their patches.
+    Attributes:
+        way: how they are left out.
     Raises:
-        UnsupportedModelError: its blocks do not take a part of the tokens, or more than attention tells where these
-            stand.
+        UnsupportedModelError: there is no way that is sure.
     """
 
     def __init__(
@@ -61,17 +40,17 @@ class Subsets:
         scores: Tensor,
     ) -> None:
         self.adapter, self.inputs, self.layout = adapter, inputs, layout
-        self.name = type(adapter.model).__name__
+        self.name, self.patches = type(adapter.model).__name__, prod(layout.grid)
         if adapter.training:
             raise UnsupportedModelError(
                 f"{self.name} is in train mode, in which a part of its tokens is not run alike: call model.eval()"
             )
-        if self.adapter.first_block is None:
-            raise self._refused("no one block is known through which all of them go, whatever their number")
-        order = torch.arange(layout.tokens) if layout.order is None else layout.order.cpu()
-        self.prefix, self.places = order[: layout.prefix], order[layout.prefix :]
-        self.patches, self.reads_patches = prod(layout.grid), readout.patches and not readout.prefix
-        self._check(scores)
+        met = adapter.gap or ("patches meet before its first block" if adapter.mixes_before else None)
+        if met is not None:  # what is left out may be in the others
+            raise self._refused(met)
+        mean_of_all = readout.even and bool(readout.prefix)
+        self.needs_a_patch = readout.patches and not mean_of_all
+        self.way = self._surest(readout, scores[:1])
 
     def scores(self, kept: Tensor, target: Target, batch: int) -> Tensor:
         """What a target makes of each choice of patches; see `Run.on_tokens`."""
@@ -85,7 +64,7 @@ class Subsets:
         if kept.dim() == 3 and len(kept) != images:
             raise InputError(f"of {images} images other patches each are kept, got {tuple(kept.shape)}")
         kept = kept.expand(images, -1, -1).cpu()
-        if self.reads_patches and not bool(kept.any(2).all()):
+        if self.needs_a_patch and not bool(kept.any(2).all()):
             raise InputError("no patch is kept in one of the choices, and the score is read from patches")
         alike = target.of_image(0) is target
         parts = [torch.arange(images)] if alike else torch.arange(images).split(1)
@@ -102,53 +81,80 @@ class Subsets:
         counts, order, parts = flat.sum(1), [], []
         for count in counts.unique():
             for rows in (counts == count).nonzero()[:, 0].split(batch):
-                patches = flat[rows].nonzero()[:, 1].view(len(rows), -1)
-                tokens = torch.cat([self.prefix.expand(len(rows), -1), self.places[patches]], 1).sort(1).values
-                parts.append(ops.widen(target.score(self._run(numbers[rows], tokens)).detach()).cpu())
+                output = self._run(self.way, numbers[rows], Chosen.of(self.layout, flat[rows]))
+                parts.append(ops.widen(target.score(output).detach()).cpu())
                 order.append(rows)
         return torch.cat(parts)[torch.cat(order).argsort()].unflatten(0, kept.shape[:2])
 
-    def _run(self, images: Tensor, tokens: Tensor) -> Output:
-        """One forward of rows of images; the places of their tokens in the model's own order, (R, prefix + k)."""
-        among_patches = torch.isin(tokens, self.places)
-        ranks = torch.full((self.layout.tokens,), -1)
-        ranks[self.places.sort().values] = torch.arange(self.patches)
-        rows = _Rows(tokens, ranks[tokens[among_patches]].view(len(tokens), -1), self.layout.tokens)
-        inputs, token = self.inputs.rows(images), _chosen.set(rows)
+    def _run(self, way: Way, images: Tensor, chosen: Chosen) -> Output:
+        """One forward of rows of images."""
         try:
-            with untouched(self.adapter), torch.no_grad(), ExitStack() as stack:
-                self._listen(stack)
-                raw = inputs.run(self.adapter.model)
-                scores = inputs.scores(self.adapter, raw)
-        finally:
-            _chosen.reset(token)
-        if not rows.entered:
-            raise self._refused("its first block did not run")
-        if len(scores) != len(tokens):
-            raise self._refused(f"of {len(tokens)} rows it gives {len(scores)} scores")
-        return Output(raw, scores, self.adapter.headless)
+            return run(self.adapter, way, self.inputs.rows(images), chosen)
+        except FAILS as error:
+            if isinstance(error, (CaptumViTError, torch.OutOfMemoryError)):
+                raise
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+            count = chosen.patches.shape[1]
+            raise UnsupportedModelError(
+                f"{self.name} fails on {count} of its {self.patches} patches ({reason})"
+            ) from error
 
-    def _check(self, scores: Tensor) -> None:
-        """All tokens in another order give the same where only position embeddings say where they stand.
+    def _surest(self, readout: Readout, scores: Tensor) -> Way:
+        """The cheapest way that is seen to be right.
 
-        Of one image: position tables in the attention, convolutions between tokens and lists of places would show.
+        scores: of the first image.
         """
-        mixed = torch.arange(self.layout.tokens)
-        draw = torch.Generator().manual_seed(0)
-        mixed[self.places.sort().values] = self.places[torch.randperm(self.patches, generator=draw)]
-        try:
-            found = self._run(torch.zeros(1, dtype=torch.long), mixed[None]).scores
-        except CaptumViTError:
-            raise
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            reason = " ".join(str(error).split())[:160]
-            raise self._refused(f"it fails on them in another order ({type(error).__name__}: {reason})") from error
-        difference = float((found.float() - scores[:1].float()).abs().max())
-        if not difference <= NEAR * max(float(scores[:1].float().abs().max()), 1e-6):
-            raise self._refused(
-                "more than their position embedding tells where they stand, as a table of positions in the attention "
-                "or a convolution: all of them in another order give other scores"
-            )
+        reasons = []
+        for check in (self._entering, self._unseen):
+            try:
+                return check(readout, scores)
+            except CaptumViTError as error:
+                reasons.append(str(error))
+        raise self._refused(f"{reasons[0]}; nor is it enough that attention does not see them: {reasons[1]}")
+
+    def _entering(self, readout: Readout, scores: Tensor) -> Way:
+        """Where only position embeddings tell where tokens stand, their order is of no matter, whatever their number.
+
+        Tables of positions in the attention, convolutions between tokens and lists of places would show.
+        """
+        way = Entering(self.adapter)
+        for share in (1, 2):
+            count = max(1, self.patches // share)
+            mixed = torch.randperm(self.patches, generator=torch.Generator().manual_seed(0))[:count]
+            kept = torch.zeros(1, self.patches, dtype=torch.bool)
+            kept[0, mixed] = True
+            chosen = Chosen.of(self.layout, kept)
+            own = scores if share == 1 else self._of_first(way, chosen)
+            if not self._same(self._of_first(way, Chosen(self.layout, mixed[None])), own):
+                raise UnsupportedModelError(
+                    "more than their position embedding tells where they stand, as a table of positions in the "
+                    "attention or a convolution: in another order they give other scores"
+                )
+        return way
+
+    def _unseen(self, readout: Readout, scores: Tensor) -> Way:
+        """Where tokens meet in attention alone, it is of no matter what stands in place of those that are left out."""
+        way = Unseen(self.adapter, self.layout, readout)
+        whole = Chosen.of(self.layout, torch.ones(1, self.patches, dtype=torch.bool))
+        if not self._same(self._of_first(way, whole), scores):
+            raise UnsupportedModelError("where attention is computed anew the scores are others")
+        kept = torch.arange(self.patches)[None] % 2 == 0
+        half = Chosen.of(self.layout, kept)
+        noisy = Unseen(self.adapter, self.layout, readout, NOISE)
+        if not self._same(self._of_first(noisy, half), self._of_first(way, half)):
+            raise UnsupportedModelError("they are seen in other ways, as in a convolution, or by the head")
+        return way
+
+    def _of_first(self, way: Way, chosen: Chosen) -> Tensor:
+        return self._run(way, torch.zeros(1, dtype=torch.long), chosen).scores
+
+    def _same(self, found: Tensor, scores: Tensor) -> bool:
+        """Whether scores are equal but for rounding; nan never is."""
+        if found.shape != scores.shape:
+            return False
+        difference = (found.double() - scores.double()).abs().max()
+        size = scores.double().abs().max().clamp(min=1e-6)
+        return bool(difference <= _rounding(self.adapter.model, scores) ** 0.5 * size)
 
     def _refused(self, reason: str) -> UnsupportedModelError:
         return UnsupportedModelError(
@@ -156,47 +162,12 @@ class Subsets:
             f"apply, as occlusion with patches of one colour"
         )
 
-    def _listen(self, stack: ExitStack) -> None:
-        first = self.adapter.first_block
-        assert first is not None
-        for block, name in self.adapter.patch_arguments().items():
-            stack.callback(block.register_forward_pre_hook(_changing(name, _patch_rows), with_kwargs=True).remove)
-        stack.callback(first.register_forward_pre_hook(_changing(None, _token_rows), with_kwargs=True).remove)
 
-
-def _changing(name: str | None, change: Callable[[Any, _Rows], Any]) -> Callable[..., tuple[tuple, dict] | None]:
-    """A hook that changes one argument of a module, by default the first, where tokens are chosen in this context."""
-
-    def hook(module: nn.Module, args: tuple, kwargs: dict | None = None) -> tuple[tuple, dict] | None:
-        rows = _chosen.get()
-        if rows is None or kwargs is None:
-            return None
-        bound = inspect.signature(module.forward).bind(*args, **kwargs)
-        key = next(iter(bound.arguments)) if name is None else name
-        given = bound.arguments if bound.arguments.get(key) is not None else bound.arguments.get("kwargs", {})
-        if given.get(key) is not None:
-            given[key] = change(given[key], rows)
-        return bound.args, bound.kwargs
-
-    return hook
-
-
-def _token_rows(stream: Tensor, rows: _Rows) -> Tensor:
-    """The chosen tokens of a stream (R, N, D)."""
-    if stream.shape[:2] != (len(rows.tokens), rows.total):
-        raise UnsupportedModelError(
-            f"expected {len(rows.tokens)} times {rows.total} tokens at the first block, got {tuple(stream.shape)}: "
-            f"which of them are left out is not known"
-        )
-    rows.entered = True
-    index = rows.tokens.to(stream.device)[..., None].expand(-1, -1, stream.shape[2])
-    return stream.gather(1, index)
-
-
-def _patch_rows(x: Any, rows: _Rows) -> Any:
-    """Of tensors (patches, d), with a row for each patch: (R, 1, k, d), as they meet queries (R, heads, k, d)."""
-    if isinstance(x, (tuple, list)):
-        return type(x)(_patch_rows(part, rows) for part in x)
-    if x.shape[:-2].numel() != 1:
-        raise UnsupportedModelError(f"what blocks are given for each patch is {tuple(x.shape)}: of which is not known")
-    return x.reshape(x.shape[-2:])[rows.patches.to(x.device)][:, None]
+def _rounding(model: nn.Module, scores: Tensor) -> float:
+    """Of the coarsest type that the model computes in; many compute a softmax or a norm in float32 at best."""
+    kind = scores.device.type
+    types = {scores.dtype} | {p.dtype for p in model.parameters() if p.is_floating_point()}
+    if torch.is_autocast_enabled(kind):
+        types.add(torch.get_autocast_dtype(kind))
+    tensor_cores = kind == "cuda" and torch.backends.cuda.matmul.allow_tf32
+    return max(2.0**-10 if tensor_cores else 2.0**-23, *(torch.finfo(x).eps for x in types if x.is_floating_point))
