@@ -12,8 +12,11 @@ from ..capture import LAYER_GRADIENTS, MEAN_LAYER_GRADIENTS, Need, Run
 from ..errors import OptionError, brief
 from ..targets import Target
 from .base import ViTAttribution
+from .naming import named_target
+from .starting import maps_of_targets
 
 POOLINGS = ("mean", "readout")
+LIT = 0.8  # of the map of a target that names nothing, from its least value to its largest
 
 
 class LeGrad(ViTAttribution):
@@ -34,12 +37,13 @@ class LeGrad(ViTAttribution):
             them as the model does: the class token, or the mean of the patches; of an attention pool, as the authors do
             for SigLIP and CoCa, the gradient is taken at the pool's own attention to the tokens after block l, whose
             query is its latent.
+        empty: None (default), or a target that names nothing, as the `Embedding` of "a photo of a": patches that it
+            lights up are set to 0, those above 0.8 in its own map brought to [0, 1], as the authors do for SigLIP.
 
     The paper adds up all layers, which is the default here (of a model that pools its patches on the way, as PiT, those
     after the last pooling, whose tokens its head can read); the authors' program takes the last two blocks
     (`layer=[-2, -1]`), and torchcam divides by the number of layers. For SigLIP and CoCa their program leaves out the
-    norm before, or behind, the pool, which is part of the head here; and for SigLIP it sets patches to 0 that an empty
-    prompt lights up, which is not done here, as it needs a text.
+    norm before, or behind, the pool, which is part of the head here.
 
     Source: Bousselham et al. 2025, "LeGrad: An Explainability Method for Vision Transformers via Feature Formation
         Sensitivity" (ICCV 2025, arXiv:2404.03214).
@@ -75,8 +79,30 @@ class LeGrad(ViTAttribution):
     def _chosen(self, layer: Layer | Sequence[Layer] | None) -> dict[str, nn.Module]:
         return super()._chosen(_alike(self.adapter) if layer is None else layer)
 
-    def _maps(self, run: Run, target: Target, *, flow: bool, pooling: Literal["mean", "readout"] = "mean") -> Tensor:
+    def _maps(
+        self,
+        run: Run,
+        target: Target,
+        *,
+        flow: bool,
+        pooling: Literal["mean", "readout"] = "mean",
+        empty: Any = None,
+    ) -> Tensor:
         self.needed(pooling=pooling)
+        if empty is None:
+            return self._summed(run, target, pooling, flow=flow)
+        (lit,) = maps_of_targets(self, {"pooling": pooling}, run, [self._empty(empty)], flow=flow)
+        maps = self._summed(run, target, pooling, flow=flow)
+        return maps.masked_fill(ops.min_max(lit.flatten(0, 1)).view_as(lit) > LIT, 0)
+
+    def _empty(self, empty: Any) -> Target:
+        """The target that names nothing, the same for all images."""
+        found = named_target(empty, self.adapter)
+        if found.of_image(0) is not found:
+            raise OptionError("empty is one target for all images, as the embedding (D,) of a text, got one for each")
+        return found
+
+    def _summed(self, run: Run, target: Target, pooling: str, *, flow: bool) -> Tensor:
         names = self.layers_read(run.readout)
         gradients = run.layer_gradients(target, names, mean=pooling == "mean")
         maps = torch.stack([_rectified(*gradients[name]) for name in names], 1)

@@ -10,7 +10,7 @@ from timm.models.cait import Cait
 from torch import Tensor, nn
 
 from captum_vit import Embedding, GradECLIP, LeGrad
-from captum_vit.errors import UnsupportedModelError
+from captum_vit.errors import OptionError, UnsupportedModelError
 from tests.families.open_clip import tower
 from tests.families.timm_models import torchvision_vit
 from tests.helpers import (
@@ -203,6 +203,54 @@ def test_the_formula(case, pooling):
     ]
     for other in wrong[: 1 if case.build is cait else 2]:  # whose class blocks give the class token alone
         assert relative_error(flow, other) > 1e-2
+
+
+# patches that a text without an object lights up
+
+
+@pytest.mark.parametrize("pooling", ["mean", "readout"])
+def test_what_an_empty_prompt_lights_up(pooling):
+    model = timm_vit(global_pool="map", class_token=False, num_classes=0).double()
+    x, (text, nothing) = images(3).double(), images(1, (2, WIDTH)).double()[0, 0]
+    ours = LeGrad(model)
+    flow, lit = (ours.attribute_flow(x, Embedding(v), pooling=pooling) for v in (text, nothing))
+    found = ours.attribute_flow(x, Embedding(text), pooling=pooling, empty=Embedding(nothing))
+
+    def without(share: float, summed: Tensor = lit) -> Tensor:
+        return torch.stack(
+            [
+                torch.stack([layer.where(n <= n.min() + share * (n.max() - n.min()), 0) for layer, n in pairs])
+                for pairs in [list(zip(one, other, strict=True)) for one, other in zip(flow, summed, strict=True)]
+            ]
+        )
+
+    assert_close(found, without(0.8), EXACT)
+    alone = ours.attribute(x, Embedding(text), pooling=pooling, empty=Embedding(nothing))
+    assert_close(alone, found[:, -1:], EXACT)
+    each = torch.cat(
+        [ours.attribute(one, Embedding(text), pooling=pooling, empty=Embedding(nothing)) for one in x.split(1)]
+    )
+    assert_close(alone, each, EXACT)
+    assert relative_error(found, flow) > 1e-2
+    assert relative_error(found, without(0.5)) > 1e-2
+    by_layer = torch.cat([lit[:, :1], lit.diff(dim=1)], 1)
+    assert relative_error(found, without(0.8, by_layer)) > 1e-2
+    whole = (lit - lit.amin((0, 2, 3), keepdim=True)) / (lit - lit.amin((0, 2, 3), keepdim=True)).amax(
+        (0, 2, 3), keepdim=True
+    )
+    assert relative_error(found, flow.where(whole <= 0.8, 0)) > 1e-2
+
+
+def test_an_empty_target_that_has_a_run_of_its_own():
+    model, x = timm_vit().double(), images().double()
+    ours = LeGrad(model)
+    by_number = ours.attribute(x, TARGET, empty=1)
+    assert_close(ours.attribute(x, TARGET, empty=lambda scores: scores[:, 1]), by_number, EXACT)
+    assert relative_error(ours.attribute(x, TARGET, empty=2), by_number) > 1e-2
+    with pytest.raises(OptionError, match="empty is one target for all images"):
+        LeGrad(timm_vit(num_classes=0)).attribute(
+            images(), Embedding(torch.ones(WIDTH)), empty=Embedding(torch.ones(2, WIDTH))
+        )
 
 
 # Grad-ECLIP
