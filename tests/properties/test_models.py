@@ -279,13 +279,3 @@ def test_each_slice_of_a_flow_is_the_map_up_to_there(world, method):
     for i in range(flow.shape[1]):
         upto = method(world.model, list(range(i + 1)))
         close(flow[:, i : i + 1], upto.attribute(world.images, world.targets if method.class_specific else None))
-
-
-@given(worlds(), st.sampled_from([AGCAM, DAAM]), st.floats(0.1, 9))
-def test_scaling_the_head_scales_the_maps(world, method, factor):
-    before = maps(method, world)
-    with torch.no_grad():
-        world.model.head.weight *= factor
-        if isinstance(world.model, VisionTransformerDistilled):
-            world.model.head_dist.weight *= factor
-    close(maps(method, world), before * factor)
