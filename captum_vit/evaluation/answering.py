@@ -64,7 +64,8 @@ class Asker:
         explainer = self.explainer
         images = torch.stack([one.inputs for one in batch]).to(explainer.device, explainer.dtype)
         own = torch.tensor([-1 if one.target is None else one.target for one in batch], device=explainer.device)
-        visit = Visit(explainer.adapter, images, methods, explainer.output)
+        needs = frozenset().union(*(metric.reads for metric in self.metrics))
+        visit = Visit(explainer.adapter, images, methods, explainer.output, needs)
         with visit.run:
             logits = visit.scores.float()
             predictions = logits.argmax(1)
@@ -82,10 +83,12 @@ class Asker:
             for one, of_one in zip(batch, _by_item(told, len(batch)), strict=True)
         ]
         answers = Answers([{} for _ in batch], shared, failed)
-        case = annotated(self._case(images, targets, logits, own), batch)
+        case = replace(annotated(self._case(images, targets, logits, own), batch), run=visit.run)
+        told = {name: found[:, 0] for name, found in maps.items() if not methods[name].baseline}
         for name, found in maps.items():
+            others = {other: its for other, its in told.items() if other != name}
             try:
-                self._fill(answers, name, replace(case, maps=found[:, 0], method=methods[name]))
+                self._fill(answers, name, replace(case, maps=found[:, 0], method=methods[name], others=others))
             except Exception as error:  # of a metric, asked about maps of this method
                 failed[name] = error.with_traceback(None)
         return answers

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from ..access import Adapter
 from ..attr import METHODS, ViTAttribution, find_method
 from ..attr.captum_methods import Scored
+from ..attr.completeness import Completeness
+from ..attr.conserving import ConservingGradients
 from ..attr.finding import called, of_captum, unknown_method
 from ..capture import Inputs, Run
 from ..describing import described
@@ -64,6 +66,17 @@ class Entry:
         found = found.detach()
         found = found.float() if found.dtype in (torch.float16, torch.bfloat16) else found
         return found.sum(1, keepdim=True) if found.dim() == 4 else found[:, None]
+
+    @property
+    def baseline(self) -> bool:
+        """Whether it knows nothing of the model."""
+        return self.method in BASELINES.values()
+
+    def completeness(self, images: Tensor, target: Tensor, *, output: Any = None) -> tuple[Completeness, ...] | None:
+        """Where the score of each image lies, of a method that knows."""
+        if not isinstance(self.method, ConservingGradients):
+            return None
+        return self.method.completeness(images, target, output=output, **self.options)
 
     def reads(self, adapter: Adapter) -> bool:
         """Whether it is a reader of runs of this model; all others run the model by themselves."""

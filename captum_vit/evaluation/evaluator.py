@@ -182,6 +182,8 @@ class Evaluator:
             if len(batch) > 1:
                 return [rows for one in batch for rows in self._rows([one])]
             return [self._one_by_one(batch[0], error)]
+        if answers.failed and len(batch) > 1 and any("others" in metric.needs for metric in self.metrics):
+            return [rows for one in batch for rows in self._rows([one])]  # which ask about all methods together
         found = []
         for one, rows, shared in zip(batch, answers.rows, answers.shared, strict=True):
             for name, reason in answers.failed.items():

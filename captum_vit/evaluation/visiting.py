@@ -1,6 +1,6 @@
 """One run of the model for all methods on a leaderboard that read runs."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -12,7 +12,7 @@ from ..access.outputs import Choice
 from ..attr import start
 from ..attr.calls import checked_inputs
 from ..attr.starting import shared
-from ..capture import Run
+from ..capture import Need, Run
 from ..errors import OptionError, brief
 from ..explanation.explaining import Explainer
 from ..targets import Classes, Contrast, Target
@@ -29,18 +29,24 @@ class Visit:
         adapter, images: the model and its inputs.
         methods: what stands on the leaderboard.
         output: which of the model's outputs are the scores, where somebody chose.
+        needs: what metrics ask of the run.
     """
 
     def __init__(
-        self, adapter: Adapter, images: Tensor, methods: Mapping[str, Entry], output: Choice | None = None
+        self,
+        adapter: Adapter,
+        images: Tensor,
+        methods: Mapping[str, Entry],
+        output: Choice | None = None,
+        needs: Collection[Need] = (),
     ) -> None:
         self.adapter, self.images, self.methods = adapter, images, methods
         self._call = checked_inputs(adapter, images, output=output)
         self._readers = [(entry.method, entry.options) for entry in methods.values() if entry.reads(adapter)]
-        self.run = self._started() if self._readers else Run(adapter, self._call)
+        self.run = self._started(needs=needs) if self._readers else Run(adapter, self._call, needs)
 
-    def _started(self, target: Target | None = None) -> Run:
-        return start(self._readers, self._call, target, flow=False, once=True)
+    def _started(self, target: Target | None = None, needs: Collection[Need] = ()) -> Run:
+        return start(self._readers, self._call, target, flow=False, once=True, needs=needs)
 
     @property
     def scores(self) -> Tensor:

@@ -9,7 +9,10 @@ from ..plugins import named_object
 from .agreement import agreement, rank_agreement, top_overlap, top_weights
 from .artifacts import artifact_share, artifact_tokens, token_norms
 from .base import Case, Figure, Metric, blank, curves_of, enlarge, figures_of, means
-from .curves import Course, Curve, perturbation_curve
+from .cascade import Randomisation, efficient_randomisation, randomisation
+from .course import Course
+from .curves import Curve, perturbation_curve
+from .faithfulness import Faithfulness, patch_drops, saco, single_deletion
 from .localization import (
     Localization,
     average_precision,
@@ -27,13 +30,16 @@ from .localization import (
 from .occluders import black, blur
 from .perturbation import Perturbation, perturbation
 from .regions import binarise, boxes_of, fill_boxes, normalise
-from .sanity import Randomisation, Sanity, class_sensitivity, randomisation, sparseness, stability
+from .sanity import Sanity, class_sensitivity, sparseness, stability
 from .spread import flatness
+from .traits import Traits, completeness_errors
 
 METRICS: dict[str, type[Metric]] = {
     "localization": Localization,
     "perturbation": Perturbation,
+    "faithfulness": Faithfulness,
     "sanity": Sanity,
+    "traits": Traits,
 }
 
 
@@ -63,12 +69,14 @@ __all__ = [
     "Case",
     "Course",
     "Curve",
+    "Faithfulness",
     "Figure",
     "Localization",
     "Metric",
     "Perturbation",
     "Randomisation",
     "Sanity",
+    "Traits",
     "agreement",
     "artifact_share",
     "artifact_tokens",
@@ -79,10 +87,12 @@ __all__ = [
     "blur",
     "boxes_of",
     "class_sensitivity",
+    "completeness_errors",
     "counts",
     "curves_of",
     "dataset_scores",
     "dice",
+    "efficient_randomisation",
     "energy_inside",
     "enlarge",
     "figures_of",
@@ -93,6 +103,7 @@ __all__ = [
     "miou",
     "named_metric",
     "normalise",
+    "patch_drops",
     "perturbation",
     "perturbation_curve",
     "pixel_accuracy",
@@ -101,6 +112,8 @@ __all__ = [
     "randomisation",
     "rank_agreement",
     "recall",
+    "saco",
+    "single_deletion",
     "sparseness",
     "stability",
     "token_norms",

@@ -38,7 +38,7 @@ def artifact_tokens(norms: Tensor) -> Tensor:
     usual bound), and more than twice the median. The paper's own bound, a norm of 150, holds for one model; its
     artifacts have about ten times the norm of other tokens.
 
-    Source: Darcet et al. 2024, "Vision Transformers Need Registers" (arXiv:2309.16588), section 2.1; the rule is of
+    Source: Darcet et al. 2024, "Vision Transformers Need Registers" (arXiv:2309.16588), section 2; the rule is of
         Iglewicz & Hoaglin 1993, "How to Detect and Handle Outliers".
 
     Args:

@@ -8,8 +8,10 @@ from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..access import adapt
+from ..capture import Inputs, Need, Run
 from ..describing import described
 from ..errors import InputError
 
@@ -32,6 +34,8 @@ class Case:
     labels: (N,), the images' own classes, whatever the maps explain, -1 where unknown; None if they are the targets.
     cover: (height, width) of the part of the input, from its upper left corner, that whole patches cover and the maps
         lie on; None for all of it. Maps of the input's own size lie on all of it in any case.
+    run: of the model on these images, for what is made of its tokens.
+    others: maps of other methods for the same questions, by name.
     """
 
     images: Tensor
@@ -48,6 +52,9 @@ class Case:
     boxes: Sequence[Tensor] | None = None
     labels: Tensor | None = None
     cover: tuple[int, int] | None = None
+    run: Run | None = None
+    others: Mapping[str, Tensor] = field(default_factory=dict)
+    found: dict[str, tuple[Any, ...]] = field(default_factory=dict, repr=False, compare=False)  # see `once`
 
     @property
     def size(self) -> tuple[int, int]:
@@ -63,6 +70,41 @@ class Case:
         whole = inner.amin((1, 2), keepdim=True).repeat(1, *self.size)
         whole[:, : self.cover[0], : self.cover[1]] = inner
         return whole
+
+    def on_patches(self, maps: Tensor | None = None) -> Tensor:
+        """Maps, by default the case's own, on the grid of the model's patches, (N, rows, cols): means over each.
+
+        Raises:
+            InputError: there is neither a run nor a model whose grid could be asked for.
+        """
+        maps = self.maps if maps is None else maps
+        grid = self.of_run().layout.grid
+        if maps.shape[1:] == grid:
+            return maps
+        if self.cover is not None and maps.shape[1:] == self.size:
+            maps = maps[:, : self.cover[0], : self.cover[1]]
+        maps = maps.float() if maps.dtype in (torch.float16, torch.bfloat16) else maps
+        return F.interpolate(maps[:, None], grid, mode="area")[:, 0]
+
+    def of_run(self) -> Run:
+        """The run, of the model if none was given.
+
+        Raises:
+            InputError: the model is a function, in which no tokens are seen.
+        """
+        return self.once("run", lambda: run_of(self.required("model") if self.run is None else self.run, self.images))
+
+    def once(self, name: str, make: Callable[[], Any]) -> Any:
+        """What is the same for the maps of all methods, made when it is first asked for.
+
+        It is known by its name; a case with other images or targets, made of this one by `replace`, makes its own.
+        """
+        asked = (self.images, self.targets, self.model, self.run)
+        *before, value = self.found.get(name, (None,))
+        if len(before) != len(asked) or any(one is not other for one, other in zip(before, asked, strict=True)):
+            value = make()
+            self.found[name] = (*asked, value)
+        return value
 
     def required(self, name: str) -> Any:
         """A field that a metric cannot do without.
@@ -98,17 +140,24 @@ class Figure:
     over: "images", the mean of the column; "classes", the mean over classes of each class's mean; "pixels", a score of
         the counts summed over all images.
     score: over pixels which one, "pixel_accuracy" or "miou".
+    words: what it asks of a map, in a line.
     """
 
     higher_is_better: bool
     columns: tuple[str, ...]
     over: Literal["images", "classes", "pixels"] = "images"
     score: str = ""
+    words: str = ""
 
 
-def means(**higher_is_better: bool) -> dict[str, Figure]:
-    """Figures that are means over images of the column of their name."""
-    return {name: Figure(better, (name,)) for name, better in higher_is_better.items()}
+def means(words: Mapping[str, str] = MappingProxyType({}), /, **higher_is_better: bool) -> dict[str, Figure]:
+    """Figures that are means over images of the column of their name.
+
+    Args:
+        words: what each of them asks, in a line.
+        higher_is_better: of each.
+    """
+    return {name: Figure(better, (name,), words=words.get(name, "")) for name, better in higher_is_better.items()}
 
 
 class Metric(ABC):
@@ -118,11 +167,14 @@ class Metric(ABC):
     figures: what a leaderboard makes of the columns.
     published: what a published protocol asks of a run: "target", "label" or "predicted"; "preprocess", "squash".
     curves: columns that hold a curve for each image, with their first and last level; levels are evenly spaced.
-    needs: which fields of a Case must be there besides images, targets and maps: "masks", "model", "method".
+    needs: which fields of a Case must be there besides images, targets and maps: "masks", "model", "method", "run"
+        (or a model that is a module), "others" (of which there may be none).
+    reads: what it asks of the run, so that one forward serves the methods and it.
     """
 
     name: ClassVar[str]
     needs: frozenset[str] = frozenset()
+    reads: frozenset[Need] = frozenset()
     published: Mapping[str, str] = MappingProxyType({})
     figures: Mapping[str, Figure]
     curves: Mapping[str, tuple[float, float]] = MappingProxyType({})
@@ -157,7 +209,7 @@ def curves_of(metrics: Iterable[Metric]) -> dict[str, tuple[float, float]]:
     return {name: span for metric in metrics for name, span in metric.curves.items()}
 
 
-FACTS = ("figures", "curves", "needs", "published")  # of a metric; they follow from its settings
+FACTS = ("figures", "curves", "needs", "reads", "published")  # of a metric; they follow from its settings
 
 
 def enlarge(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -179,3 +231,21 @@ def finite(maps: Tensor) -> tuple[Tensor, Tensor]:
     """The maps (N, ...), those with a NaN or infinite value replaced by 0, and which those are, bool (N,)."""
     bad = ~maps.isfinite().flatten(1).all(1)
     return maps.masked_fill(bad.view(-1, *[1] * (maps.dim() - 1)), 0), bad
+
+
+def run_of(asked: Any, images: Tensor) -> Run:
+    """The run of a model on some images.
+
+    Raises:
+        InputError: what is there is a function of images, in which no tokens can be seen; or a run of other images.
+    """
+    if isinstance(asked, Run):
+        if len(asked.inputs.images) != len(images):
+            raise InputError(f"the run is of {len(asked.inputs.images)} images, and {len(images)} are asked about")
+        return asked
+    if isinstance(asked, nn.Module):
+        return Run(adapt(asked), Inputs(finite(images)[0]))
+    raise InputError(
+        f"tokens are seen in a model, or in a run of it on these images: got {type(asked).__name__}, which "
+        f"gives scores alone"
+    )

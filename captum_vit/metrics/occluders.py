@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..errors import InputError, OptionError, brief
 
-Occluder = Tensor | float | Literal["blur"] | Callable[[Tensor], Tensor]
+Occluder = Tensor | float | Literal["mean", "blur", "tokens"] | Callable[[Tensor], Tensor]
 
 
 def black(mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -33,6 +33,11 @@ def blur(images: Tensor) -> Tensor:
     return F.conv2d(down, line.view(1, 1, 1, -1).expand(channels, 1, 1, -1), padding=(0, reach // 2), groups=channels)
 
 
+def mean_colour(images: Tensor) -> Tensor:
+    """The mean of each image's pixels, (N, C, 1, 1)."""
+    return images.mean((2, 3), keepdim=True)
+
+
 def occlusion(occluder: Occluder, images: Tensor) -> Tensor:
     """What stands where the images (N, C, H, W) do not, of the same shape, dtype and device.
 
@@ -40,12 +45,14 @@ def occlusion(occluder: Occluder, images: Tensor) -> Tensor:
         OptionError: an unknown word.
         InputError: it does not broadcast to the images.
     """
-    if isinstance(occluder, str) and occluder == "blur":
-        occluder = blur
+    if isinstance(occluder, str):
+        occluder = {"blur": blur, "mean": mean_colour}.get(occluder, occluder)
     if callable(occluder):
         occluder = occluder(images)
     if isinstance(occluder, str):
-        raise OptionError(f"occluder must be a number, a tensor, 'blur' or a function, got {brief(occluder)}")
+        raise OptionError(
+            f"occluder must be a number, a tensor, 'mean', 'blur', 'tokens' or a function, got {brief(occluder)}"
+        )
     try:
         return torch.as_tensor(occluder, dtype=images.dtype, device=images.device).expand_as(images)
     except RuntimeError as error:

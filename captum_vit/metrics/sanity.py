@@ -1,19 +1,16 @@
 """Whether a map depends on what it should (the class, the model's weights), and on nothing that it should not."""
 
-import copy
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from captum.metrics import sensitivity_max
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import InputError, OptionError, brief
 from .base import Case, Metric, blank, finite, means
-from .redrawing import draw_anew, stages_of
-from .similarity import correlation, rank_correlation, structural_similarity
+from .cascade import efficient_randomisation, maps_of, randomisation
+from .similarity import correlation
 
 
 def sparseness(maps: Tensor) -> Tensor:
@@ -53,88 +50,10 @@ def class_sensitivity(
     Returns:
         (N,), float64.
     """
-    first = _maps(method, images, targets, options) if maps is None else maps
-    second = _maps(method, images, others, options)
+    first = maps_of(method, images, targets, options) if maps is None else maps
+    second = maps_of(method, images, others, options)
     same = (first == second).flatten(1).all(1) & first.isfinite().flatten(1).all(1)
     return torch.where(same, 0.0, 1 - correlation(first, second))
-
-
-@dataclass(frozen=True)
-class Randomisation:
-    """How alike a map stays as the model's weights are drawn anew, stage by stage.
-
-    stages: S names: "head", then the blocks, the last first. At each stage all earlier ones stay drawn anew.
-    spearman, ssim: (N, S), similarity with the map of the model as it was.
-    """
-
-    stages: tuple[str, ...]
-    spearman: Tensor
-    ssim: Tensor
-
-
-def randomisation(
-    method: Any,
-    images: Tensor,
-    targets: Any,
-    *,
-    maps: Tensor | None = None,
-    options: Mapping[str, Any] | None = None,
-    seed: int = 0,
-) -> Randomisation:
-    """The cascading randomisation test: a map that explains the model has to change with the model's weights.
-
-    The weights of a copy are drawn anew, stage by stage from the head to the first block; neither the model nor the
-    random state is touched. A module that has `reset_parameters` is reset by it; a parameter of any other module is
-    drawn from a normal distribution of the parameter's own mean and deviation. What comes before the first block is
-    kept.
-
-    Source: Adebayo et al. 2018 (arXiv:1810.03292).
-
-    Args:
-        method: one of ours, or any with `attribute(images, target=...)` that has its model as an attribute
-            (`forward_func`, as captum has it); it is copied, the model with it.
-        images: (N, C, H, W).
-        targets: as `attribute` takes them.
-        maps: of the model as it is, (N, rows, cols), if they are there already.
-        options: what `attribute` is given besides.
-        seed: of the weights.
-    Raises:
-        InputError: the method has no model whose weights could be drawn, or asks another one than it has.
-    """
-    first = _maps(method, images, targets, options) if maps is None else maps
-    if not isinstance(getattr(method, "forward_func", None), nn.Module):
-        raise InputError(
-            f"{type(method).__name__} has no forward_func that is a model, so its weights cannot be drawn anew"
-        )
-    twin = copy.deepcopy(method)
-    stages, spearman, ssim = [], [], []
-    with torch.random.fork_rng({images.device} if images.is_cuda else ()), _never_called(method.forward_func):
-        torch.manual_seed(seed)
-        for name, parts in stages_of(twin.forward_func).items():
-            for part in parts:
-                draw_anew(part)
-            changed = _maps(twin, images, targets, options)
-            stages.append(name)
-            spearman.append(rank_correlation(first, changed))
-            ssim.append(structural_similarity(first, changed, (images.shape[2], images.shape[3])))
-    return Randomisation(tuple(stages), torch.stack(spearman, 1), torch.stack(ssim, 1))
-
-
-@contextmanager
-def _never_called(model: nn.Module) -> Iterator[None]:
-    """The copy of a method has to ask the copy of its model, not this one, whose weights are as they were."""
-
-    def refuse(*_: Any) -> None:
-        raise InputError(
-            "the method keeps asking the model that it was made of, in a function of its own, so that no weights drawn "
-            "anew reach it: give it the model itself"
-        )
-
-    handle = model.register_forward_pre_hook(refuse)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def stability(
@@ -167,7 +86,7 @@ def stability(
 
     def explain(inputs: Tensor | tuple[Tensor, ...], target: Any) -> tuple[Tensor]:
         x = inputs[0] if isinstance(inputs, tuple) else inputs
-        return (_maps(method, x, target, options).contiguous(),)  # captum would iterate over a bare tensor
+        return (maps_of(method, x, target, options).contiguous(),)  # captum would iterate over a bare tensor
 
     def disturb(inputs: Any, radius: float) -> Tensor:
         x = inputs[0] if isinstance(inputs, tuple) else inputs
@@ -190,10 +109,12 @@ class Sanity(Metric):
     """Whether maps depend on the class and on the weights, how sparse they are, and how stable under noise.
 
     Columns: "sparseness"; "class_sensitivity", against the class that scores highest besides the target;
-    "randomisation_spearman" and "randomisation_ssim", means over the stages; "sensitivity_max", of the stability.
+    "randomisation_spearman" and "randomisation_ssim", means over the stages; "emprt"; "sensitivity_max", of the
+    stability.
 
     Args:
-        checks: one or several of "sparseness", "class_sensitivity", "randomisation" and "stability"; all by default.
+        checks: one or several of "sparseness", "class_sensitivity", "randomisation", "emprt" and "stability"; all by
+            default.
         radius, samples: of the stability.
         seed: of the stability's noise and the randomisation's weights.
     """
@@ -203,7 +124,16 @@ class Sanity(Metric):
         "sparseness": {"sparseness": True},
         "class_sensitivity": {"class_sensitivity": True},
         "randomisation": {"randomisation_spearman": False, "randomisation_ssim": False},
+        "emprt": {"emprt": True},
         "stability": {"sensitivity_max": False},
+    }
+    words: Mapping[str, str] = {
+        "sparseness": "Does the map show little, rather than a bit of everything?",
+        "class_sensitivity": "Does the map change where another class is asked about?",
+        "randomisation_spearman": "Does the map stay the same where the model's weights are drawn anew (by ranks)?",
+        "randomisation_ssim": "Does the map stay the same where the model's weights are drawn anew (as a picture)?",
+        "emprt": "Does the map lose its structure where all of the model's weights are drawn anew?",
+        "sensitivity_max": "How much does the map change under small noise?",
     }
 
     def __init__(
@@ -215,14 +145,17 @@ class Sanity(Metric):
         if unknown or not self.chosen:
             raise OptionError(f"checks must be some of {', '.join(self.checks)}, got {brief(checks)}")
         self.radius, self.samples, self.seed = radius, samples, seed
-        self.figures = means(**{column: up for name in self.chosen for column, up in self.checks[name].items()})
+        self.figures = means(
+            self.words, **{column: up for name in self.chosen for column, up in self.checks[name].items()}
+        )
         asks = {"method"} if set(self.chosen) != {"sparseness"} else set()
         self.needs = frozenset(asks | ({"model"} if "class_sensitivity" in self.chosen else set()))
 
     def __call__(self, case: Case) -> dict[str, Tensor]:
         out: dict[str, Tensor] = {}
         for name in self.chosen:
-            out |= getattr(self, f"_{name}")(case)
+            if name not in out:
+                out |= getattr(self, f"_{name}")(case)
         return out
 
     def _sparseness(self, case: Case) -> dict[str, Tensor]:
@@ -240,7 +173,20 @@ class Sanity(Metric):
         found = randomisation(
             case.required("method"), case.images, case.targets, maps=case.maps, options=case.options, seed=self.seed
         )
-        return {"randomisation_spearman": found.spearman.mean(1), "randomisation_ssim": found.ssim.mean(1)}
+        out = {"randomisation_spearman": found.spearman.mean(1), "randomisation_ssim": found.ssim.mean(1)}
+        return out | (self._emprt(case, found.last) if "emprt" in self.chosen else {})
+
+    def _emprt(self, case: Case, last: Tensor | None = None) -> dict[str, Tensor]:
+        found = efficient_randomisation(
+            case.required("method"),
+            case.images,
+            case.targets,
+            maps=case.maps,
+            last=last,
+            options=case.options,
+            seed=self.seed,
+        )
+        return {"emprt": found}
 
     def _stability(self, case: Case) -> dict[str, Tensor]:
         found = stability(
@@ -253,12 +199,3 @@ class Sanity(Metric):
             seed=self.seed,
         )
         return {"sensitivity_max": found}
-
-
-def _maps(method: Any, images: Tensor, targets: Any, options: Mapping[str, Any] | None) -> Tensor:
-    """The method's maps as grids, (N, rows, cols), NaN for images that are not finite."""
-    images, bad = finite(images)
-    maps = method.attribute(images, target=targets, **(options or {}))
-    if maps.dim() != 4:
-        raise InputError(f"expected maps of shape (N, 1, rows, cols) of the method, got {tuple(maps.shape)}")
-    return blank(maps.mean(1), bad)

@@ -19,7 +19,7 @@ def flatness(maps: Tensor) -> Tensor:
     largest value, that of an even map, makes grids of other sizes comparable. `n ** flatness` is how many patches an
     even map with the same entropy would lie on. The Gini index, the other measure in use, is `sparseness`.
 
-    Source: Bhatt et al. 2020, "Evaluating and Aggregating Feature-based Model Explanations" (arXiv:2005.00631), eq. 5.
+    Source: Bhatt et al. 2020, "Evaluating and Aggregating Feature-based Model Explanations" (arXiv:2005.00631).
 
     Args:
         maps: (N, rows, cols); the signs do not count.

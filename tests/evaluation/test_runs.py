@@ -347,7 +347,7 @@ def test_what_the_command_line_can_ask_for(tmp_path: Path):
     assert len(set(per_class)) > 2
     for wrong, message in (
         (("--option", "fusion"), "an option is NAME=VALUE"),
-        (("--metrics", "perturbation:x"), "preset must be one of agcam, chefer, rise, got 'x'"),
+        (("--metrics", "perturbation:x"), "preset must be one of agcam, chefer, rise, srg, tokens, got 'x'"),
         (("--metrics", "sanity:x"), "checks must be some of sparseness, .*, got 'x'"),
         (("--metrics", "localisation"), "no metric 'localisation'.*nearest: localization"),
         (("--data", "imagenet:/no/such"), "no such file or folder"),

@@ -196,7 +196,9 @@ def test_what_does_not_hold():
         draw(levels=[0.5, 0.1])
     with pytest.raises(OptionError, match="expected levels, or a step of at least 1"):
         draw(levels=[0.5], step=3)
-    with pytest.raises(OptionError, match="occluder must be a number, a tensor, 'blur' or a function, got 'grey'"):
+    with pytest.raises(
+        OptionError, match="occluder must be a number, a tensor, 'mean', 'blur', 'tokens' or a function, got 'grey'"
+    ):
         draw(occluder="grey")
     with pytest.raises(InputError, match="the occluder does not broadcast to images"):
         draw(occluder=torch.zeros(2))
@@ -208,9 +210,9 @@ def test_what_does_not_hold():
         draw(targets=CLASSES)
     with pytest.raises(InputError, match="sets pixels to 0 before normalisation: pass mean and std"):
         perturbation(Spy(), images, maps, targets, "chefer")
-    with pytest.raises(OptionError, match="preset must be one of agcam, chefer, rise, got 'x'"):
+    with pytest.raises(OptionError, match="preset must be one of agcam, chefer, rise, srg, tokens, got 'x'"):
         perturbation(Spy(), images, maps, targets, "x")
-    with pytest.raises(OptionError, match="preset must be one of agcam, chefer, rise, got 'x'"):
+    with pytest.raises(OptionError, match="preset must be one of agcam, chefer, rise, srg, tokens, got 'x'"):
         Perturbation("x")
     with pytest.raises(InputError, match="the metric needs the model of the case"):
         Perturbation()(world().case(model=None))

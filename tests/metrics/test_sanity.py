@@ -9,7 +9,17 @@ from scipy import stats
 
 from captum_vit import AGCAM, AttentionRollout
 from captum_vit.errors import InputError, OptionError
-from captum_vit.metrics import METRICS, Sanity, class_sensitivity, randomisation, sparseness, stability
+from captum_vit.metrics import (
+    METRICS,
+    Sanity,
+    class_sensitivity,
+    efficient_randomisation,
+    enlarge,
+    randomisation,
+    sparseness,
+    stability,
+)
+from captum_vit.metrics.cascade import complexity
 from captum_vit.metrics.redrawing import stages_of
 from captum_vit.metrics.similarity import correlation, rank_correlation, structural_similarity
 from tests.fingerprint import changes, fingerprint
@@ -112,9 +122,37 @@ def test_randomisation():
     assert found.ssim.mean() < 0.3
     again = randomisation(world().method, images[:2], targets[:2])
     assert_equal(again.spearman, found.spearman[:2], 0.02)  # ranks of nearly equal values may change places
+    emprt = efficient_randomisation(world().method, images, targets, maps=maps)
+    given = efficient_randomisation(world().method, images, targets, maps=maps, last=found.last)
+    assert_equal(given, emprt)  # the last stage is the model with all weights drawn anew
+    sizes = [enlarge(each, (64, 64)).double().numpy() for each in (maps, found.last)]
+    rises = [(entropy_of(b) - entropy_of(a)) / entropy_of(a) for a, b in zip(*sizes, strict=True)]
+    assert_equal(emprt, rises, 1e-9)
+    assert_equal(efficient_randomisation(Fixed(world().model), images, targets), [0.0] * FEW)
     blind = randomisation(Fixed(world().model), images, targets)
     assert_equal(blind.spearman, torch.ones(FEW, 7))
     assert_equal(blind.ssim, torch.ones(FEW, 7))
+
+
+def entropy_of(grid: np.ndarray, flaw: str | None = None) -> float:
+    """Of the histogram of a map, value by value."""
+    low, high = (0.0, 1.0) if flaw == "between 0 and 1" else (grid.min(), grid.max())
+    edges = [low + i * (high - low) / 100 for i in range(101)]
+    counts = [0] * 100
+    for value in grid.ravel():
+        counts[max(0, min(99, sum(value >= edge for edge in edges) - 1))] += 1
+    shares = [count / grid.size for count in counts if count]
+    return -sum(share * (np.log2(share) if flaw == "bits" else np.log(share)) for share in shares)
+
+
+@pytest.mark.parametrize("flaw", [None, *(pytest.param(f, marks=caught) for f in ("between 0 and 1", "bits"))])
+def test_complexity(flaw):
+    maps = torch.from_numpy(np.random.default_rng(3).normal(0, 3, (3, 12, 12)).round(2))
+    assert_equal(complexity(maps), [entropy_of(grid, flaw) for grid in maps.numpy()], 1e-12)
+    constant = torch.ones(2, 4, 4)
+    constant[1, 0, 0] = torch.nan
+    method, images = Fixed(world().model), torch.zeros(2, 3, 64, 64)
+    assert efficient_randomisation(method, images, 0, maps=constant, last=maps[:2, :4, :4]).isnan().all()
 
 
 @caught
