@@ -144,8 +144,9 @@ def perturbation(
             "rise" (Petsiuk et al. 2018): the map explains the predicted class, as `targets`; area under the softmax in
             steps of 224 pixels, "deletion" towards mid-grey and "insertion" into the blurred image.
             "srg" (symmetric relevance gain, Blücher et al. 2024, arXiv:2401.06654): what abpc is too, over ten levels
-            of whole patches, from none to nine tenths, with several occluders: "srg_grey", "srg_black" (needs mean and std), "srg_mean", "srg_blur", and
-            "srg_tokens", where the tokens of the patches are left out. Maps lie on the model's grid.
+            of whole patches, from none to nine tenths, with several occluders: "srg_grey", "srg_black" (needs mean and
+            std), "srg_mean", "srg_blur", and "srg_tokens", where the tokens of the patches are left out. Maps lie on
+            the model's grid.
             "tokens": the last of these alone.
         unit: by default the protocol's.
         mean, std: of each channel, with which the images were normalised.
