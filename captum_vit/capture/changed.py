@@ -36,7 +36,7 @@ class Changed(Backward):
         """The scores of the images as they are."""
 
     def on_tokens(self, kept: Tensor, target: Target, *, batch: int = 64) -> Tensor:
-        """The number that a target makes of each image where only some of its patches go into the blocks, (N, S).
+        """The number that a target makes of each image where only some of its patches are there, (N, S).
 
         >>> kept = torch.rand(8, 196) > 0.5  # eight choices of patches, the same for all images
         >>> Run(adapt(model), Inputs(images)).on_tokens(kept, Classes(281)).shape
@@ -44,6 +44,10 @@ class Changed(Backward):
 
         All keep their positions, and the prefix tokens stay: nothing stands where the others were. A model whose blocks
         were trained with some of their tokens left out has seen this before; any has seen it rather than grey patches.
+        What a stem mixes before the first block, as one of convolutions, stays in the tokens that are kept.
+
+        Where blocks do not take a part of the tokens, as with a table of relative positions, all go in and none looks
+        at the others: the same number, at the cost of whole images. Which way is right is tried on the first image.
 
         Args:
             kept: which patches, in reading order, bool (S, patches), or (N, S, patches) with other ones for each image.
@@ -51,7 +55,7 @@ class Changed(Backward):
             batch: how many choices go through the model at once.
         Raises:
             InputError: there are other numbers of patches, or none is kept of what the score is read from.
-            UnsupportedModelError: the model's blocks do not take a part of its tokens.
+            UnsupportedModelError: tokens of this model cannot be left out, and why.
         """
         return self._subsets.scores(kept, target, batch)
 

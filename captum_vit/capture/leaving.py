@@ -24,6 +24,7 @@ from .head import last_read
 from .inputs import Inputs
 from .interrupts import INTERRUPTS
 from .scopes import Attention
+from .still import InOwnOrder
 from .streams import stream_of, with_stream
 from .tap import Tap
 from .untouched import untouched
@@ -86,6 +87,7 @@ class Entering:
                     stack.callback(block.register_forward_pre_hook(hook, with_kwargs=True).remove)
                 hook = _changing(chosen, None, enter)
                 stack.callback(self.first.register_forward_pre_hook(hook, with_kwargs=True).remove)
+                stack.enter_context(InOwnOrder())  # the layout is that of a forward under a tap
                 yield
         finally:
             _chosen.reset(token)

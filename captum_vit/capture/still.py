@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from .softmaxes import DROPOUTS
 
@@ -44,3 +45,11 @@ def in_own_order(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> T
     if given.get("replacement") or weights.dim() != 1 or len(weights) != given["num_samples"] or not weights.all():
         return None
     return torch.arange(len(weights), device=weights.device)
+
+
+class InOwnOrder(TorchFunctionMode):
+    """A context in which a model that draws the order of its tokens has them one after another, as under a tap."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        rows = in_own_order(func, args, kwargs or {})
+        return func(*args, **(kwargs or {})) if rows is None else rows

@@ -1,5 +1,7 @@
 """Words and patches in one sequence, whose patches come in a random order; and videos whose frames come last."""
 
+from contextlib import nullcontext
+from itertools import product
 from typing import Any
 
 import pytest
@@ -7,10 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from captum_vit import AGCAM, DAAM, AttentionRollout, RawAttention, adapt
+from captum_vit.capture import Inputs, Run, leaving
 from captum_vit.errors import InputError, TokenLayoutError, UnsupportedModelError
+from captum_vit.targets import Classes
 from tests.families import stepwise
 from tests.families.hf import small
+from tests.families.masked import keys_masked
 from tests.helpers import assert_close, explain, images, relative_error
+from tests.properties.broken import caught
 
 WORDS, TEXT = 6, {"vocab_size": 50, "max_position_embeddings": 20}
 SIZE, GRID = (32, 48), (4, 6)
@@ -110,3 +116,28 @@ def test_a_video_whose_attention_is_joint(method, theirs):
 def test_frames_apart_have_no_map_of_the_video(kind, reason):
     with pytest.raises(UnsupportedModelError, match=f"attention_type='{kind}' is not supported: .*{reason}"):
         AGCAM(timesformer(kind))
+
+
+def test_patches_beside_words_are_left_out():
+    """Each image with its own words; which patch a token is, stands in the order that the model draws."""
+    model, x = vilt().double(), images(2, SIZE).double()
+    kept = torch.rand(2, 24, generator=torch.Generator().manual_seed(0)) > 0.5
+    run = Run(adapt(model), Inputs(x, kwargs={"input_ids": ids()}))
+    found, order = run.on_tokens(kept, Classes(1)), with_order(model)
+    for image, choice in product(range(2), range(2)):
+        one = {"pixel_values": x[image : image + 1], "input_ids": ids()[image : image + 1]}
+        torch.manual_seed(1)
+        with torch.no_grad():
+            model(**one)  # for the order that is drawn
+            rows, cols = order[-1][0].unbind(-1)
+            seen = torch.cat([torch.ones(WORDS + 1, dtype=torch.bool), kept[choice][rows * GRID[1] + cols]])
+            torch.manual_seed(1)
+            with keys_masked({len(seen): seen}):
+                expected = model(**one).logits[:, 1]
+        assert_close(found[image, choice][None], expected, 1e-6)
+
+
+@caught
+def test_patches_in_the_order_that_is_drawn(monkeypatch):
+    monkeypatch.setattr(leaving, "InOwnOrder", nullcontext)
+    test_patches_beside_words_are_left_out()
