@@ -87,18 +87,24 @@ class Inspection:
         lines += [f"  {index:3d}  {layer.name:{width}}  {layer.told}" for index, layer in enumerate(self.layers)]
         lines.append("methods")
         width = max(map(len, self.methods))
-        lines += [f"  {name:{width}}  {'yes' if why is None else f'no: {why}'}" for name, why in self.methods.items()]
+        lines += [f"  {name:{width}}  {_applies(name, why)}" for name, why in self.methods.items()]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         facts = _html(self._facts.items())
         layers = _html((str(index), layer.name, layer.told) for index, layer in enumerate(self.layers))
-        methods = _html((name, "yes" if why is None else f"no: {why}") for name, why in self.methods.items())
+        methods = _html((name, _applies(name, why)) for name, why in self.methods.items())
         return (
             f"<p><b>{escape(self.model)}</b> by {escape(self.adapter)}</p>{facts}"
             f"<details><summary>{len(self.layers)} layers</summary>{layers}</details>"
             f"<details open><summary>methods</summary>{methods}</details>"
         )
+
+
+def _applies(name: str, why: str | None) -> str:
+    """Whether a method applies, or why not; of a costly one what it costs."""
+    costly = METHODS[name].costly if name in METHODS else ""
+    return f"no: {why}" if why is not None else f"yes, by name alone: {costly}" if costly else "yes"
 
 
 def _html(rows: Iterable[tuple[str, ...]]) -> str:

@@ -37,7 +37,7 @@ from captum_vit.targets import as_target
 STANDING_FOR_OTHERS = (attr.CDAM, attr.EigenCAM, attr.AttnLRP, attr.TransitionAttention)
 METHODS = tuple(
     method
-    for method in attr.METHODS.values()
+    for method in attr.in_all().values()
     if method in STANDING_FOR_OTHERS
     or not issubclass(method, (TokenCAM, ConservingGradients, PathWeighted, attr.GenericRelevance))
 )

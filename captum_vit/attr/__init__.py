@@ -8,16 +8,21 @@ from .cams import CDAM, GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, XGradCAM
 from .conserving import CPLRP, AttnLRP, LibraGrad
 from .daam import DAAM
 from .eigen_cams import EigenCAM, EigenGradCAM
-from .finding import METHODS, find_method
+from .finding import METHODS, find_method, in_all
 from .finer_cam import FinerCAM
 from .generic_relevance import GenericRelevance
 from .grad_eclip import GradECLIP
 from .legrad import LeGrad
 from .raw_attention import RawAttention
+from .rise import RISE
 from .rollout import AttentionRollout, GradientRollout
+from .score_cam import ScoreCAM
 from .starting import start
+from .tis import TIS
+from .token_occlusion import TokenOcclusion
 from .transformer_attribution import TransformerAttribution
 from .transition_attention import TransitionAttention
+from .vit_cx import ViTCX
 
 __all__ = [
     "AGCAM",
@@ -25,6 +30,8 @@ __all__ = [
     "CPLRP",
     "DAAM",
     "METHODS",
+    "RISE",
+    "TIS",
     "AttCAT",
     "AttentionRollout",
     "AttnLRP",
@@ -42,10 +49,14 @@ __all__ = [
     "LeGrad",
     "LibraGrad",
     "RawAttention",
+    "ScoreCAM",
+    "TokenOcclusion",
     "TransformerAttribution",
     "TransitionAttention",
     "ViTAttribution",
+    "ViTCX",
     "XGradCAM",
     "find_method",
+    "in_all",
     "start",
 ]

@@ -54,6 +54,11 @@ class Methods(Mapping[str, MethodClass]):
         return len(self._own) + len(self._others)
 
 
+def in_all() -> dict[str, MethodClass]:
+    """The methods that "all" stands for: not those that are too costly to be asked without their name."""
+    return {name: kind for name, kind in METHODS.items() if not kind.costly}
+
+
 def find_method(method: Any) -> tuple[str, MethodClass]:
     """The name and class of a method.
 

@@ -1,7 +1,10 @@
-"""From the tokens of a stream to the patches of a map."""
+"""From the tokens of a stream, and from pixels, to the patches of a map."""
 
+from collections.abc import Sequence
 from math import prod
 
+import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -33,3 +36,60 @@ def of_patches(evidence: Tensor, layout: TokenLayout, name: str) -> Tensor:
     coarse = patches.reshape(len(patches), 1, *grid)
     fine = F.interpolate(coarse, layout.grid, mode=ENLARGING[len(grid)], align_corners=False)
     return fine.flatten(1) * (count / prod(layout.grid))
+
+
+def patch_of_pixels(layout: TokenLayout, size: Sequence[int]) -> Tensor:
+    """The patch that holds the centre of each pixel of an image, (H, W), counted in reading order; -1 where none does.
+
+    size: (H, W) of the images that the model is given.
+    """
+    numbers = torch.arange(prod(layout.grid)).view(layout.grid)
+    if layout.view is not None:
+        height, width = (round(cells * patch) for cells, patch in zip(layout.grid, layout.patch, strict=True))
+        placed = layout.view.cropped(0, 0, width, height).place(numbers, smooth=False)
+        return torch.from_numpy(np.nan_to_num(placed, nan=-1.0)).round().long()
+    seen = layout.image_size or size
+    rows, columns = (
+        ((torch.arange(side) + 0.5) * shown / side / patch).floor().long()
+        for side, shown, patch in zip(size, seen, layout.patch, strict=True)
+    )
+    inside = (rows < layout.grid[0])[:, None] & (columns < layout.grid[1])
+    found = rows[:, None] * layout.grid[1] + columns
+    return found.where(inside, -1)
+
+
+def mean_of_patches(pixels: Tensor, patches: Tensor, count: int) -> Tensor:
+    """The mean over the pixels of each patch, (..., count), of values (..., H, W).
+
+    patches: as `patch_of_pixels` has them, at least one pixel for each.
+    """
+    inside = patches.flatten() >= 0
+    where, values = patches.flatten()[inside].to(pixels.device), pixels.flatten(-2)[..., inside.to(pixels.device)]
+    sums = values.new_zeros(*values.shape[:-1], count).index_add_(-1, where, values)
+    return sums / torch.bincount(where, minlength=count)
+
+
+def enlarged(channels: Tensor, layout: TokenLayout, size: Sequence[int], *, corners: bool) -> Tensor:
+    """Channels (D, rows, cols) over the patches, bilinear over the pixels of an image, (D, H, W).
+
+    What no patch covers has the lowest value of its channel.
+
+    Args:
+        channels: of any grid that lies on the patches.
+        layout: where these lie.
+        size: (H, W) of the images that the model is given.
+        corners: whether the centres of the outermost cells lie at the edges.
+    """
+    seen = size if layout.view is not None else layout.image_size or size
+    sides = (1.0, 1.0) if layout.view is not None else [side / shown for side, shown in zip(size, seen, strict=True)]
+    height, width = (
+        round(cells * patch * side) for cells, patch, side in zip(layout.grid, layout.patch, sides, strict=True)
+    )
+    large = F.interpolate(channels[None], (height, width), mode="bilinear", align_corners=corners)[0]
+    lowest = large.flatten(1).amin(1)[:, None, None]
+    if layout.view is None:
+        right, below = size[1] - width, size[0] - height
+        return F.pad(large - lowest, (0, right, 0, below)) + lowest
+    view = layout.view.cropped(0, 0, width, height)
+    placed = torch.from_numpy(np.stack([view.place(each) for each in large])).to(large)
+    return placed.where(~placed.isnan(), lowest)

@@ -61,15 +61,28 @@ class AtPixels:
 
 
 class Probability(Target):
-    """A target of the softmax over classes in place of the scores."""
+    """A target of the softmax over classes in place of the scores, or of a sigmoid of each, as of a single one."""
 
-    def __init__(self, of: Target) -> None:
+    unit = "probability"
+
+    def __init__(self, of: Target, *, sigmoid: bool = False) -> None:
+        self.of, self.sigmoid = of, sigmoid
         if not of.reads_scores:
-            raise OptionError(f"score='probability' is for classes, and {brief(of)} is made of more than their scores")
-        self.of = of
+            raise self._no_classes(f"{brief(of)} is made of more than their scores")
 
     def score(self, output: Output) -> Tensor:
         """The target's number, (N,)."""
         if output.headless:
-            raise OptionError("score='probability' is for classes, and the model gives features")
-        return self.of.score(replace(output, scores=output.scores.softmax(1)))
+            raise self._no_classes("the model gives features")
+        alone = self.sigmoid or output.scores.shape[1] == 1  # a softmax over one score is 1, whatever it is
+        shares = output.scores.sigmoid() if alone else output.scores.softmax(1)
+        return self.of.score(replace(output, scores=shares))
+
+    def of_image(self, number: int) -> Target:
+        """The probability of the target of one image."""
+        own = self.of.of_image(number)
+        return self if own is self.of else Probability(own, sigmoid=self.sigmoid)
+
+    def _no_classes(self, reason: str) -> OptionError:
+        word = "sigmoid" if self.sigmoid else "probability"
+        return OptionError(f"score='{word}' is for classes, and {reason}: pass score='logit', the target's own number")

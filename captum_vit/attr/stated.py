@@ -25,6 +25,7 @@ class Stated:
         needs: what of a run the method reads, of `captum_vit.capture`.
         multiplies_layers: whether it needs all attention between the image and the score.
         paper: where it was published.
+        costly: what a map costs, where that is so much that the method is asked for by its name, and is none of "all".
     """
 
     name: ClassVar[str] = ""
@@ -36,6 +37,7 @@ class Stated:
     needs: ClassVar[frozenset[Need]] = frozenset()
     multiplies_layers: ClassVar[bool] = False
     paper: ClassVar[str] = ""
+    costly: ClassVar[str] = ""
 
     _maps: Callable[..., Tensor]
 

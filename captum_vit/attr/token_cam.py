@@ -18,30 +18,10 @@ from .base import ViTAttribution
 Cam = Callable[[Tensor, Tensor], Tensor]
 
 
-class TokenCAM(ViTAttribution):
-    """A class activation map on the tokens at one layer, as `GradCAM`.
-
-    By default that is what the last attention is given through which the score reads patches: the output of the norm
-    before it. It is the last block's, be the score read from a class token or from the mean of the patches; CaiT's last
-    class block's; and an attention pool's, where one reads the tokens. The gradient is of what passes that attention
-    alone, and not the skip connection around it.
-
-    A subclass implements `_cam`.
-
-    Args:
-        model: any timm or Hugging Face ViT, or a module with one inside.
-        layer: an attention layer, or the block around it, by name, index or module, stands for what that attention is
-            given. Any other module, by name or as itself, stands for what it gives, which has to be the token stream.
-            None reads all attention layers. A map is that of the last of several, in the order in which the model lists
-            them; a flow shows each alone.
-    Raises:
-        UnsupportedModelError: no adapter knows the model; with the map, a layer at which no patch has a gradient, as
-            behind the last attention where the score is read from a class token.
-        LayerNotFoundError: a layer that the model does not have, or one behind the last in which the score is read.
-    """
+class AtTokens(ViTAttribution):
+    """A method that reads tokens at single places, as the output of the norm before an attention."""
 
     accumulates = False
-    needs = frozenset({GIVEN, GIVEN_GRADIENTS})
 
     def layers_read(self, readout: Readout) -> list[str]:
         """The chosen layers up to the last attention in which the score is read, and other chosen modules.
@@ -89,6 +69,31 @@ class TokenCAM(ViTAttribution):
         found = others | {name: attention[name] for name in (select_layers(self.adapter, rest) if rest else ())}
         order = {module: place for place, module in enumerate(self.adapter.model.modules())}
         return dict(sorted(found.items(), key=lambda item: order[item[1]]))
+
+
+class TokenCAM(AtTokens):
+    """A class activation map on the tokens at one layer, as `GradCAM`.
+
+    By default that is what the last attention is given through which the score reads patches: the output of the norm
+    before it. It is the last block's, be the score read from a class token or from the mean of the patches; CaiT's last
+    class block's; and an attention pool's, where one reads the tokens. The gradient is of what passes that attention
+    alone, and not the skip connection around it.
+
+    A subclass implements `_cam`.
+
+    Args:
+        model: any timm or Hugging Face ViT, or a module with one inside.
+        layer: an attention layer, or the block around it, by name, index or module, stands for what that attention is
+            given. Any other module, by name or as itself, stands for what it gives, which has to be the token stream.
+            None reads all attention layers. A map is that of the last of several, in the order in which the model lists
+            them; a flow shows each alone.
+    Raises:
+        UnsupportedModelError: no adapter knows the model; with the map, a layer at which no patch has a gradient, as
+            behind the last attention where the score is read from a class token.
+        LayerNotFoundError: a layer that the model does not have, or one behind the last in which the score is read.
+    """
+
+    needs = frozenset({GIVEN, GIVEN_GRADIENTS})
 
     def _maps(self, run: Run, target: Target, *, flow: bool) -> Tensor:
         return self._by_layer(run, target, flow)

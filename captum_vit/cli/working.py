@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from ..attr import METHODS, find_method
+from ..attr import find_method, in_all
 from ..describing import described, versions
 from ..errors import CaptumViTError, ImageLoadError, InputError, OptionError
 from ..explanation.asking import Asked
@@ -158,7 +158,7 @@ def load(options: Options) -> tuple[Explainer, Asked, list[str]]:
     )
     notes = []
     reasons: dict[str, list[str]] = {}
-    for name, method in METHODS.items() if "all" in (options.methods or ()) else ():
+    for name, method in in_all().items() if "all" in (options.methods or ()) else ():
         reason = explainer.unfit(method)
         if reason is not None:
             reasons.setdefault(reason, []).append(name)

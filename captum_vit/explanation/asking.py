@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..attr import METHODS, ViTAttribution, find_method
+from ..attr import METHODS, ViTAttribution, find_method, in_all
 from ..classes import class_index
 from ..errors import OptionError, TargetError, brief, nearest
 from ..explained import Attribution, Label
@@ -199,7 +199,8 @@ def listed(target: Any) -> list[Any]:
 
 
 def chosen_methods(method: Any, unfit: Callable[[type[ViTAttribution]], str | None]) -> dict[str, type[ViTAttribution]]:
-    """The methods that are meant, each once: by name, `module:Class`, or as classes; "all" are all that apply.
+    """The methods that are meant, each once: by name, `module:Class`, or as classes; "all" are all that apply, but for
+    the costly ones, which are asked for by name.
 
     Raises:
         OptionError: an unknown name, a method that does not apply, or none at all.
@@ -208,7 +209,7 @@ def chosen_methods(method: Any, unfit: Callable[[type[ViTAttribution]], str | No
     found: dict[str, type[ViTAttribution]] = {}
     for each in asked:
         if isinstance(each, str) and each == "all":
-            found.update({name: kind for name, kind in METHODS.items() if unfit(kind) is None})
+            found.update({name: kind for name, kind in in_all().items() if unfit(kind) is None})
         else:
             name, kind = find_method(each)
             found[name] = kind

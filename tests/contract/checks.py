@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from captum_vit.attr import ViTAttribution, start
+from captum_vit.attr import ScoreCAM, ViTAttribution, start
 from captum_vit.attr.base import ENTRIES
 from captum_vit.attr.options import parameters_of
 from captum_vit.capture import (
@@ -52,16 +52,22 @@ def pictures(count: int = 2, seed: int = 1) -> Tensor:
     return images(count, seed=seed).double()
 
 
+def few(method: Method) -> dict[str, Any]:
+    """Of a method that draws masks, few of them."""
+    return {"masks": 6} if method.costly and "masks" in method.options() else {}
+
+
 def variants(method: Method) -> list[dict[str, Any]]:
     """Options to try: the defaults, each word of an option that is one of several words, and what may be switched."""
     hints = {name: hint for name, hint in get_type_hints(method._maps).items() if name in method.options()}
     words = [{name: word} for name, hint in hints.items() if get_origin(hint) is Literal for word in get_args(hint)]
-    switched = [{name: not method.options()[name]} for name, hint in hints.items() if hint is bool]
-    return [{}, *words, *switched]
+    flags = (name for name, hint in hints.items() if hint is bool and name != "progress")  # which changes no map
+    switched = [{name: not method.options()[name]} for name in flags]
+    return [few(method) | options for options in ({}, *words, *switched)]
 
 
 def maps(method: Method, net: nn.Module, x: Tensor, target: Any = A, **options: Any) -> Tensor:
-    return method(net).attribute(x, target=target, **options)
+    return method(net).attribute(x, target=target, **few(method) | options)
 
 
 def assert_same(ours: Tensor, theirs: Tensor, what: str) -> None:
@@ -149,7 +155,8 @@ def check_flow(method: Method) -> None:
             flow = ours.attribute_flow(x, target=A, **options)
             last = ours.attribute(x, target=A, **options)
             assert_same(flow[:, -1:], last, "the last slice of the flow is not the map")
-            assert flow.shape[1] == len(ours.layer_names), "a flow has a slice for each layer"
+            layers = ours.layer_names if not method.costly else ours.layer_names[:1]  # which have the map alone
+            assert flow.shape[1] == len(layers), "a flow has a slice for each layer"
 
 
 def check_batch(method: Method) -> None:
@@ -162,7 +169,7 @@ def check_batch(method: Method) -> None:
 
 
 def check_nothing(method: Method) -> None:
-    if not method.class_specific:
+    if not method.class_specific or method is ScoreCAM:  # which weighs channels by a softmax: of nothing, all alike
         return
     net, x = model(), pictures()
     scale = maps(method, net, x, Contrast(A, B)).abs().max()
@@ -314,7 +321,7 @@ def counted() -> Iterator[list[int]]:
 def check_forwards(method: Method) -> None:
     for kind in MODELS:
         ours, x = method(model(kind)), pictures()
-        ours.attribute(x, target=A)  # the first time a model is looked at from all sides
+        ours.attribute(x, target=A, **few(method))  # the first time a model is looked at from all sides
         for options in variants(method):
             needed = ours.needed(**options)
             ways = {need.rules if isinstance(need, UnderRules) else None for need in needed} or {None}
