@@ -4,7 +4,7 @@ import re
 
 ELSEWHERE = {
     "nearest are gradcam, layercam and hirescam, which weigh the channels of tokens by gradients, and agcam, which "
-    "weighs attention": "cam scorecam ablationcam fullgrad smoothgradcam++ shapleycam",
+    "weighs attention": "cam ablationcam fullgrad smoothgradcam++ shapleycam",
     "gradcam with weights='elementwise' is that": "gradcamelementwise elementwisegradcam",
     "nearest are gradient_rollout, which weighs attention by its gradient and multiplies the layers, and agcam, which "
     "adds them up": (
@@ -26,8 +26,8 @@ ELSEWHERE = {
     "Captum has captum.attr:Saliency, captum.attr:IntegratedGradients and captum.attr:GradientShap": (
         "shap gradient gradients vanillagradient vanillagradients ig smoothgrad gradxinput inputxgrad"
     ),
-    "nothing here asks the model about covered images but Captum's, as captum.attr:Occlusion": (
-        "rise vitcx tis vitshapley perturbation"
+    "token_occlusion, rise, tis and vitcx ask the model about images with parts left out": (
+        "vitshapley perturbation leaveoneout loo"
     ),
 }
 

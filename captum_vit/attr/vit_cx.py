@@ -7,7 +7,7 @@ from ..capture import Run
 from ..checking import check_number
 from ..targets import Target
 from .clusters import clusters
-from .patches import enlarged
+from .patches import enlarged, patch_of_pixels
 from .perturbing import (
     AtOnePlace,
     Forwards,
@@ -71,11 +71,12 @@ class ViTCX(OfPixels, AtOnePlace):
         (name,) = self.layers_given(run.readout, flow)
         given = run.given()[name]
         channels = patches(given, given.values)[0].mT.unflatten(2, given.layout.grid)
+        seen = patch_of_pixels(run.layout, images.shape[2:]) >= 0
         found = []
         with Forwards(run, target, score, batch, total=len(images), progress=progress, title=self.title) as forwards:
             for i, (image, own) in enumerate(zip(images, channels, strict=True)):
                 large = enlarged(own.to(working(images)), run.layout, images.shape[2:], corners=False)
-                masks = cluster_masks(large, distance)
+                masks = over(cluster_masks(large[:, seen.to(large.device)], distance), seen)
                 impacts = self._impacts(forwards, i, image, masks, drawn(seed, len(masks), image) * noise)
                 pixels = average(impacts, masks.flatten(1)) / max(len(masks), 1)
                 found.append(pixels.unflatten(1, images.shape[2:]))
@@ -95,13 +96,20 @@ class ViTCX(OfPixels, AtOnePlace):
 
 
 def cluster_masks(channels: Tensor, distance: float) -> Tensor:
-    """One mask of each cluster of channels (D, H, W), between 0 and 1, (K, H, W)."""
+    """One mask of each cluster of channels (D, pixels), between 0 and 1, (K, pixels)."""
     masks = between_0_and_1(channels)
-    groups = clusters(masks.flatten(1), distance).to(masks.device)
+    groups = clusters(masks, distance).to(masks.device)
     if not len(groups):
         return masks
-    sums = masks.new_zeros(int(groups.max()) + 1, *masks.shape[1:]).index_add_(0, groups, masks)
+    sums = masks.new_zeros(int(groups.max()) + 1, masks.shape[1]).index_add_(0, groups, masks)
     return between_0_and_1(sums)
+
+
+def over(masks: Tensor, seen: Tensor) -> Tensor:
+    """Masks of the pixels that are seen, (K, pixels), on the whole image, (K, H, W), 0 where it is not."""
+    whole = masks.new_zeros(len(masks), *seen.shape)
+    whole[:, seen.to(masks.device)] = masks
+    return whole
 
 
 def drawn(seed: int, count: int, image: Tensor) -> Tensor:

@@ -124,6 +124,7 @@ def entries(
             made = made(model if issubclass(made, ViTAttribution) else Scored(explainer.adapter, call))
         own = {option: value for option, value in (options or {}).items() if option in _known_options(made)}
         used |= own.keys()
+        own = explainer.options(type(made), own) if isinstance(made, ViTAttribution) else own
         found[name] = Entry(made, model, own)
     if not found:
         raise OptionError("no methods to evaluate")

@@ -225,7 +225,7 @@ class Explainer:
             what = "features" if self.headless else "values"
             raise TargetError(f"a target needs a classifier, and {self.model_name!r} gives {what}, not classes")
         kinds = self.choose(method)
-        given = shared_options(kinds, options)
+        given = {name: self.options(kinds[name], own) for name, own in shared_options(kinds, options).items()}
         return Asked({name: self.method(kind) for name, kind in kinds.items()}, given, wanted, top_k, attention)
 
     def choose(self, method: Any = None) -> dict[str, type[ViTAttribution]]:
@@ -246,6 +246,12 @@ class Explainer:
         if kind not in self._methods:
             self._methods[kind] = kind(self.loaded.model, self.layer)
         return self._methods[kind]
+
+    def options(self, kind: type[ViTAttribution], options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options of a method, and where it asks for probabilities by itself, what these are of this model."""
+        known = "logit" if self.classless or self.loaded.shares else "sigmoid" if self.loaded.multi_label else None
+        asks = kind.options().get("score") == "probability" and "score" not in options
+        return {**options, "score": known} if asks and known else dict(options)
 
     def see(self, image: Picture, arguments: Mapping[str, Any] | None = None) -> Seen:
         """The image as the model sees it, with the keyword arguments that its forward is given beside it.

@@ -9,7 +9,7 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from captum_vit import sample
 from captum_vit._version import __version__
-from captum_vit.attr import METHODS
+from captum_vit.attr import in_all
 from captum_vit.cli import working
 from tests.cli.helpers import explain, photo, pixels, refused, run, written
 
@@ -24,8 +24,8 @@ def test_without_arguments():
     assert [words[1] for words in explained] == [sample.CLASSES[int(words[0])] for words in explained]
     assert all(float(words[2].rstrip("%")) > 90 for words in explained)
     assert len(lines) == 1 + 3 + 1
-    expected = ["overview.png", *(f"{name}.png" for name, kind in METHODS.items() if not kind.class_specific)]
-    specific = [name for name, kind in METHODS.items() if kind.class_specific]
+    expected = ["overview.png", *(f"{name}.png" for name, kind in in_all().items() if not kind.class_specific)]
+    specific = [name for name, kind in in_all().items() if kind.class_specific]
     for label in labels:
         expected += [f"{name}-{label}-{sample.CLASSES[label]}.png" for name in specific]
     found = [name for name in written("captum-vit-out/scene") if name.endswith(".png") and "image-" not in name]
@@ -103,7 +103,7 @@ def test_a_model_without_classes():
     result = explain("a.png", *use, "--method", "all", "--out", "all")
     told = [line for line in result.stderr.splitlines() if "cannot be drawn" in line]  # all others explain the feature
     assert ["finercam" in line for line in told] == [True], told
-    drawn = [name for name in METHODS if name != "finercam"]
+    drawn = [name for name in in_all() if name != "finercam"]
     assert written("all") == sorted([*(f"a/{name}.png" for name in drawn), "a/overview.png"])
     refused("target needs a classifier", "a.png", *use, "--target", "3")
 

@@ -17,7 +17,7 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 from captum_vit import AGCAM, DAAM, Explainer, Explanation, Preprocessing, explain, sample
 from captum_vit.access import CLASS
 from captum_vit.adapters.sample_vit import PREPROCESSING, build
-from captum_vit.attr import METHODS
+from captum_vit.attr import METHODS, in_all
 from captum_vit.errors import CaptumViTError, InputError, OptionError, PreprocessingError, TargetError
 from captum_vit.geometry import View
 from captum_vit.images import to_image
@@ -54,7 +54,7 @@ def test_one_line():
     assert {"captum-vit", "torch", "captum", "python"} <= set(found.versions)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", in_all())
 def test_maps_and_flows_are_those_of_the_method(method: str):
     model = build()
     found = explain(scene(), model, method, [CLASSES["cross"]], preprocess=PREPROCESSING)
@@ -71,7 +71,7 @@ def test_maps_and_flows_are_those_of_the_method(method: str):
 
 def test_several_methods_and_classes():
     found = explain(scene(), method="all", target=["cross", 0], discard_ratio=0.5, kind="peak")
-    specific = [kind.title for kind in METHODS.values() if kind.class_specific]
+    specific = [kind.title for kind in in_all().values() if kind.class_specific]
     others = [kind.title for kind in METHODS.values() if not kind.class_specific]
     assert {"AGCAM", "gradient rollout"} <= set(specific)
     assert {"attention rollout"} <= set(others)
@@ -82,8 +82,8 @@ def test_several_methods_and_classes():
     assert found.options["agcam"] == {}
     only = found.only("daam", "disc")
     assert [a.title for a in only] == ["DAAM: disc"]
-    assert len(found.only(target="cross")) == len(METHODS)
-    assert len(found.only(target=0)) == len(METHODS)
+    assert len(found.only(target="cross")) == len(in_all())
+    assert len(found.only(target=0)) == len(in_all())
 
 
 def test_an_option_may_give_a_map_of_two_signs():
@@ -267,7 +267,7 @@ def test_a_model_of_features(make: Any):
         scene(), model, method="all", preprocess=None if hasattr(model, "pretrained_cfg") else PREPROCESSING
     )
     # those of a class explain the feature by its importance, but for the one that compares classes
-    assert set(found.methods) == set(METHODS) - {"finercam"}
+    assert set(found.methods) == set(in_all()) - {"finercam"}
     assert found.labels == found.targets == ()
     by_hand = explain(scene(), model, method="agcam", target=FeatureImportance(), preprocess=found_by(model))
     assert_close(by_hand.maps[0], found.only("agcam").maps[0], 1e-5)

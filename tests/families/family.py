@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from captum_vit import adapt
-from captum_vit.attr import METHODS
+from captum_vit.attr import in_all
 
 
 @dataclass(frozen=True)
@@ -38,4 +38,4 @@ class Family:
     def refused(self, model: nn.Module) -> list[str]:
         """The methods that do not apply to its model, in order: of features, none that compares classes."""
         of_classes = {"finercam"} if adapt(model).headless else set()
-        return [name for name in METHODS if name in self.without or name in of_classes]
+        return [name for name in in_all() if name in self.without or name in of_classes]

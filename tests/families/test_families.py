@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from captum_vit import AGCAM, DAAM, AttentionRollout, GradientRollout, adapt
+from captum_vit import AGCAM, DAAM, RISE, AttentionRollout, GradientRollout, TokenOcclusion, ViTCX, adapt
 from captum_vit.access import Adapter, AttentionCall
-from captum_vit.attr import METHODS
+from captum_vit.attr import in_all
 from captum_vit.attr.token_cam import TokenCAM
 from captum_vit.capture import ATTENTION, GRADIENTS, VALUES, Inputs, Run, measure_readout, untouched
 from captum_vit.errors import UnsupportedModelError
@@ -62,7 +62,7 @@ def test_recomputed_attention_is_the_output(family, model):
 
 def test_which_methods_apply(family, model):
     x = batch(family)
-    for name, method in METHODS.items():
+    for name, method in in_all().items():
         if name in family.refused(model):
             with pytest.raises(
                 UnsupportedModelError, match=f"{method.__name__} does not apply to {type(model).__name__}"
@@ -84,6 +84,28 @@ def test_which_methods_apply(family, model):
         singles = torch.cat([explain(ours, x[i : i + 1]) for i in range(2)])
         tolerance = 1e-2 if name in UNSTABLE else 1e-4
         torch.testing.assert_close(singles, maps, rtol=0, atol=tolerance * float(maps.abs().max()))
+
+
+def test_methods_that_change_the_image(family, model):
+    """Patches are left out, or the reason why not is said and they are made grey."""
+    x, asked = batch(family), {"score": "logit", "batch": 5}
+    window = min(adapt(model).token_layout(family.size, {}).grid) - 1
+    occlusion = TokenOcclusion(model)
+    try:
+        found = occlusion.attribute(x, 1, window=window, **asked)
+    except UnsupportedModelError as refusal:
+        if "cannot be left out" not in str(refusal):
+            raise
+        asked["occluder"] = "grey"
+        found = occlusion.attribute(x, 1, window=window, **asked)
+    singles = torch.cat([occlusion.attribute(x[i : i + 1], 1, window=window, **asked) for i in range(2)])
+    assert_close(singles, found, 1e-3)
+    asked.pop("occluder", None)
+    for ours, options in ((RISE(model), {"masks": 2}), (ViTCX(model), {"distance": 2.0})):
+        maps = ours.attribute(x, 1, **asked, **options)
+        assert maps.shape == found.shape
+        assert torch.isfinite(maps).all()
+        assert maps.abs().max() > 0
 
 
 def test_the_readout_is_the_measured_one(family, model):
@@ -119,7 +141,7 @@ def correlation(ours: Tensor, theirs: Tensor) -> float:
 
 def test_autocast_is_near(family, model):
     x = batch(family, 1)
-    for name, method in METHODS.items():
+    for name, method in in_all().items():
         if name not in family.refused(model):
             expected = explain(method(model), x)
             with torch.autocast("cpu", torch.bfloat16):
@@ -136,7 +158,7 @@ def test_the_model_is_left_as_it_was(family, model):
     x = batch(family)
     model(x)  # some keep what they computed for a size
     before = fingerprint(model, x)
-    for name, method in METHODS.items():
+    for name, method in in_all().items():
         if name not in family.refused(model):
             explain(method(model), x)
             assert changes(before, fingerprint(model, x)) == []

@@ -24,7 +24,7 @@ from transformers.pipelines.pt_utils import KeyDataset
 
 from captum_vit import AGCAM, Contrast, explain, sample
 from captum_vit.adapters.sample_vit import build
-from captum_vit.attr import METHODS
+from captum_vit.attr import METHODS, in_all
 from captum_vit.errors import InputError, OptionError, TargetError
 from captum_vit.pipelines import ImageAttributionPipeline, explainer
 from captum_vit.visualization import overlay
@@ -57,7 +57,7 @@ def assert_scores(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> N
     assert [r["score"] for r in ours] == pytest.approx([r["score"] for r in theirs], rel=1e-4)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", in_all())
 def test_labels_scores_maps_and_overlays(pipe: ImageAttributionPipeline, model: nn.Module, method: str):
     image = scene(size=(280, 200))
     results = pipe(image, method=method, top_k=3)
@@ -179,7 +179,7 @@ def test_what_cannot_be_had(pipe: ImageAttributionPipeline, options: dict[str, A
 def test_the_model_is_left_as_it_was(pipe: ImageAttributionPipeline, model: nn.Module):
     before = fingerprint(model)
     state = torch.get_rng_state()
-    for method in METHODS:
+    for method in in_all():
         pipe(images(), method=method, top_k=2, batch_size=2)
     torch.set_rng_state(state)  # the DataLoader of every pipeline draws a seed
     assert fingerprint(model) == before
