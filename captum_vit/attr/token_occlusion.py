@@ -28,9 +28,9 @@ class TokenOcclusion(OfInput):
     torch.Size([2, 1, 14, 14])
 
     y(all) - y(all but w), the mean over the windows w of window x window patches that hold a patch; with a window of 1
-    that is leave-one-out. The patches do not go into the blocks at all, and nothing stands in their place; a model
-    whose blocks do not take a part of their tokens is refused, and has a map with `occluder="grey"`. What is below 0
-    speaks against the target. It takes one forward for each window and one without, and draws nothing.
+    that is leave-one-out. The patches do not go into the blocks, and nothing stands in their place; a model of which
+    patches cannot be left out, as where convolutions mix them, is refused, and has a map with `occluder="grey"`. What
+    is below 0 speaks against the target. It takes one forward for each window and one without, and draws nothing.
 
     Options of `attribute`:
         window: sides of the windows, in patches, by default 1.

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from timm.models.xcit import Xcit
 from torch import Tensor, nn
 
 from captum_vit import RISE, TIS, Contrast, FeatureImportance, ScoreCAM, TokenOcclusion, ViTCX, explain, inspect
@@ -16,7 +17,7 @@ from captum_vit.errors import LayerNotFoundError, OptionError, UnsupportedModelE
 from captum_vit.explanation.explaining import Explainer
 from captum_vit.models import load_model
 from tests.fingerprint import changes, fingerprint
-from tests.helpers import assert_close, hf_vit, images, relative_error, timm_vit
+from tests.helpers import assert_close, hf_vit, images, randomise, relative_error, timm_vit
 
 FEW = {RISE: {"masks": 5}, TIS: {"masks": 5}, ViTCX: {"distance": 0.15}, ScoreCAM: {}, TokenOcclusion: {"window": 2}}
 DRAWN = [RISE, TIS, ViTCX]
@@ -263,14 +264,12 @@ def test_what_does_not_apply():
             method(model).attribute(x, 1, **options)
 
 
-def test_a_table_of_positions_is_told_and_grey_applies():
-    from timm.models.beit import Beit
-
+def test_where_patches_meet_in_convolutions_grey_applies():
     size = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3, "num_classes": 7}
-    model = Beit(**size, use_rel_pos_bias=True)  # whose table is 0 as it begins
+    model = randomise(Xcit(**size))
     for method in (TIS, TokenOcclusion):
         with pytest.raises(UnsupportedModelError, match="cannot be left out"):
-            method(model.eval()).attribute(images(), 1)
+            method(model).attribute(images(), 1, **({"masks": 4} if method is TIS else {}))
     assert TokenOcclusion(model).attribute(images(), 1, window=3, occluder="grey").abs().max() > 0
 
 
