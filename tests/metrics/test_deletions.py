@@ -6,7 +6,6 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-import timm
 import torch
 from scipy import stats
 
@@ -24,7 +23,8 @@ from captum_vit.metrics import (
     single_deletion,
 )
 from captum_vit.metrics.faithfulness import BY_GREY, BY_TOKENS
-from tests.helpers import CLASSES, randomise, timm_vit
+from tests.families.table import FAMILIES
+from tests.helpers import CLASSES, timm_vit
 from tests.helpers import images as drawn
 from tests.metrics.world import assert_equal
 from tests.properties.broken import caught
@@ -257,8 +257,11 @@ def test_what_does_not_hold():
         Faithfulness("x")
 
 
-def test_a_model_that_takes_no_part_of_its_tokens_says_why():
-    small = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3, "num_classes": CLASSES}
-    beit = randomise(timm.create_model("beit_base_patch16_224", **small))
-    with pytest.raises(UnsupportedModelError, match=r"tokens of Beit cannot be left out: .*occlusion"):
-        Perturbation("tokens")(Case(drawn(1), torch.tensor([0]), torch.rand(1, 4, 4), model=beit))
+def test_a_model_of_which_no_patch_can_be_left_out_says_why():
+    """It pools its patches on the way."""
+    [pit] = [family for family in FAMILIES if (family.library, family.name) == ("timm", "PiT")]
+    x = drawn(1, pit.size)
+    case = Case(x, torch.tensor([0]), torch.rand(1, 4, 4), model=pit.build())
+    with pytest.raises(UnsupportedModelError, match=r"cannot be left out: .*pools its patches.*occlusion"):
+        Perturbation("tokens")(case)
+    assert Perturbation("agcam")(case)["abpc"].isfinite().all()  # in the image they can
