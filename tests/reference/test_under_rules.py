@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from captum_vit import DAAM, GenericRelevance
 from captum_vit.errors import OptionError
-from tests.helpers import assert_close, images, relative_error, timm_vit
+from tests.conversion import to_hf
+from tests.helpers import assert_close, hf_vit, images, relative_error, timm_vit
 from tests.reference import explicit
 from tests.reference.explicit import Attention
 from tests.reference.test_formulas import DIFFERENT, SIZE, TARGET, World
@@ -117,6 +118,18 @@ def test_near_misses_under_rules_differ(equation, wrong):
     w = World("class")
     found = method(w.model).attribute(w.images, TARGET, rules="attn", **options)
     assert relative_error(found, expected(w, *wrong(w))) > DIFFERENT
+
+
+@pytest.mark.parametrize("rules", ["cp", "attn"])
+@pytest.mark.parametrize("method", [DAAM, GenericRelevance])
+def test_both_libraries_agree_under_rules(method, rules):
+    ours, theirs = timm_vit().double(), hf_vit().double()
+    theirs.load_state_dict(to_hf(ours.state_dict(), theirs))
+    x = images(3).double()
+    found = method(ours).attribute(x, 1, rules=rules)
+    assert_close(method(theirs).attribute(x, 1, rules=rules), found, NEAR)
+    each = [method(ours).attribute(one, 1, rules=rules) for one in x.split(1)]
+    assert_close(torch.cat(each), found, NEAR)
 
 
 @pytest.mark.parametrize("method", [DAAM, GenericRelevance])
