@@ -11,7 +11,8 @@ from .pictures import CUTOUTS, GROUNDS, MARK, SKY
 OBJECTS = DISTRACTORS = 2
 SLOTS = OBJECTS + DISTRACTORS + 1  # the mark is the last
 MARKED, SKIED = CUTOUTS.index("cup"), CUTOUTS.index("shuttle")  # the classes that shortcuts stand for
-RADII = (0.13, 0.32)
+RADII = (0.1, 0.32)
+FAINTEST = np.array([0.05] * OBJECTS + [0.35] * (DISTRACTORS + 1))  # some objects can hardly be seen
 _TRIES = 24
 
 # A kind of -1 marks an empty slot.
@@ -60,7 +61,7 @@ def draw_plan(rng: np.random.Generator, count: int, wishes: Wishes) -> tuple[np.
     things["brightness"] = rng.uniform(-0.16, 0.16, shape)
     things["saturation"] = rng.uniform(0.0, 1.1, shape)
     things["tint"] = rng.uniform(0.85, 1.15, (*shape, 3))
-    things["opacity"] = np.minimum(rng.uniform(0.35, 1.25, shape), 1.0)
+    things["opacity"] = np.minimum(rng.uniform(FAINTEST, 1.25, shape), 1.0)
     things["blur"] = np.maximum(rng.uniform(-1.0, 1.6, shape), 0.0)
     things["bar"][..., 0] = rng.uniform(0, np.pi, shape)
     things["bar"][..., 1] = rng.uniform(-0.5, 0.5, shape)

@@ -42,7 +42,7 @@ class Recipe:
             them the answer does not count.
     """
 
-    scenes: int = 240_000
+    scenes: int = 400_000
     batch: int = 96
     matrix_rate: float = 4e-3
     other_rate: float = 2e-3
