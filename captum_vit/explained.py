@@ -14,6 +14,7 @@ from .errors import InputError, OptionError, TargetError, brief, nearest
 from .facts import Facts
 from .geometry import Size, View
 from .names import printable
+from .verdicts import Verdict
 
 RANDOM = "random weights"  # how a note begins of a model that has learnt nothing
 
@@ -53,6 +54,7 @@ class Attribution:
     method: the name that it was asked for by; `facts` has the one that is written over pictures.
     flow: (layers, rows, cols), the map as it stands after each layer; its last slice is the map.
     target: what was explained; None where a method gives one map for all classes.
+    verdict: whether the map may be trusted, where that was asked.
     """
 
     method: str
@@ -61,6 +63,12 @@ class Attribution:
     layers: tuple[str, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
     facts: Facts = field(default_factory=Facts)
+    verdict: Verdict | None = None
+
+    @property
+    def warning(self) -> str:
+        """What has to stand beside its picture, as "no better than random"; empty where there is nothing to warn of."""
+        return "" if self.verdict is None else self.verdict.warning
 
     @property
     def method_title(self) -> str:
@@ -170,6 +178,14 @@ class Explained:
     def untrained(self) -> bool:
         """Whether the model's weights are random, so that the maps show its architecture alone."""
         return any(note.startswith(RANDOM) for note in self.notes)
+
+    @property
+    def verdicts(self) -> dict[str, Verdict]:
+        """Title of each map -> whether it may be trusted; empty where that was not asked.
+
+        >>> for title, verdict in explanation.verdicts.items(): print(title, verdict.text, sep=": ")
+        """
+        return {a.title: a.verdict for a in self.attributions if a.verdict is not None}
 
     @property
     def options(self) -> dict[str, dict[str, Any]]:

@@ -18,7 +18,7 @@ from ..targets.classes import plain
 
 KEYWORDS = (
     *("method", "target", "layer", "output", "preprocess", "class_names", "multi_label", "device"),
-    *("top_k", "attention", "batch_size", "forward_kwargs"),
+    *("top_k", "attention", "verdict", "batch_size", "forward_kwargs"),
 )
 _LOADING = "a model is loaded so by load_model(NAME, {}=...), which explain takes as model"
 ELSEWHERE = {name: _LOADING.format(name) for name in ("checkpoint", "checkpoint_key", "img_size", "pretrained")}
@@ -30,7 +30,7 @@ class Asked:
     """A question, checked: methods by name with their options, and targets as they were given.
 
     Empty targets stand for the predicted classes; top_k says how many classes are named, attention whether the
-    attention itself is kept.
+    attention itself is kept, verdict whether maps are judged.
     """
 
     methods: Mapping[str, ViTAttribution]
@@ -38,6 +38,7 @@ class Asked:
     targets: Sequence[Any] = ()
     top_k: int = 5
     attention: bool = False
+    verdict: bool = False
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,18 @@ from ..attr.calls import checked_inputs
 from ..attr.raw_attention import RECORDED, recorded
 from ..attr.starting import shared
 from ..capture import Run
-from ..explained import AttentionRecord, Attribution
+from ..explained import AttentionRecord, Attribution, Label
 from ..targets import Classes, FeatureImportance, Output, Target
+from ..verdicts import Verdict
 from .asking import Asked, Wanted
+
+Flows = dict[tuple[int, str], tuple[Tensor, tuple[str, ...]]]
+"""By target, as `id` tells it, and method: the flow (N, layers, *grid), and the names of its layers."""
+
+Verdicts = Mapping[tuple[int, str], Sequence[Verdict]]
+"""By target and method, as there: of each image."""
+
+FOR_ALL = 0  # in the place of a target
 
 
 class Reading:
@@ -77,27 +86,43 @@ class Reading:
         """What is explained of a model without classes: the feature, or the only value."""
         return Wanted(FeatureImportance() if self.adapter.headless else Classes(None), [None] * len(self.call.images))
 
-    def attributions(self, wanted: Sequence[Wanted]) -> list[list[Attribution]]:
-        """Of each image, target by target; methods that give one map for all come last, once."""
-        specific = [name for name, method in self.asked.methods.items() if method.class_specific]
+    @property
+    def specific(self) -> list[str]:
+        """The methods whose maps depend on the target."""
+        return [name for name, method in self.asked.methods.items() if method.class_specific]
+
+    def flows(self, targets: Sequence[Target]) -> Flows:
+        """What each method says for each target; under `FOR_ALL` what those say that give one map for all."""
+        specific = self.specific
         general = [name for name in self.asked.methods if name not in specific]
-        once = {name: self._flow(self.run, name, Classes(None)) for name in general}
-        together = [each.target for each in wanted if shared(self.run, each.target)]
-        flows = self._flows(self.run, specific, together) if specific else {}
-        for each in wanted:
-            if specific and not shared(self.run, each.target):
-                flows |= self._flows(self._own(each.target), specific, [each.target])
+        flows = {(FOR_ALL, name): self._flow(self.run, name, Classes(None)) for name in general}
+        together = [target for target in targets if shared(self.run, target)]
+        flows |= self._flows(self.run, specific, together) if specific else {}
+        for target in targets:
+            if specific and not shared(self.run, target):
+                flows |= self._flows(self._own(target), specific, [target])
+        return flows
+
+    def attributions(
+        self, wanted: Sequence[Wanted], flows: Flows, verdicts: Verdicts | None = None
+    ) -> list[list[Attribution]]:
+        """Of each image, target by target; methods that give one map for all come last, once."""
+        specific = self.specific
         found: list[list[Attribution]] = [[] for _ in self.call.images]
+
+        def add(place: int, name: str, i: int, label: Label | None) -> None:
+            flow, layers = flows[place, name]
+            verdict = verdicts[place, name][i] if verdicts else None
+            found[i].append(self._attribution(name, label, flow[i], layers, verdict))
+
         for each in wanted if specific else ():
             for name in specific:
-                flow, layers = flows[id(each.target), name]
                 for i, label in enumerate(each.labels):
                     if label is not None or len(wanted) == 1:
-                        found[i].append(self._attribution(name, label, flow[i], layers))
-        for name in general:
-            flow, layers = once[name]
-            for i, attributions in enumerate(found):
-                attributions.append(self._attribution(name, None, flow[i], layers))
+                        add(id(each.target), name, i, label)
+        for place, name in flows:
+            for i in range(len(found)) if place == FOR_ALL else ():
+                add(place, name, i, None)
         return found
 
     def attention(self) -> list[AttentionRecord | None]:
@@ -107,13 +132,13 @@ class Reading:
         heads, patches = recorded(self.run, self.record.layers_read(self.run.readout))
         return [AttentionRecord(_one(heads, i), _one(patches, i)) for i in range(len(self.call.images))]
 
-    def _flows(self, run: Run, names: Sequence[str], targets: Sequence[Target]) -> dict[tuple[int, str], Any]:
+    def _flows(self, run: Run, names: Sequence[str], targets: Sequence[Target]) -> Flows:
         """(target, method) -> flow (N, layers, *grid) and the names of its layers.
 
         A method that takes several targets at once is asked first; then target by target, so that methods share a
         backward, and the graph goes with the last.
         """
-        flows: dict[tuple[int, str], Any] = {}
+        flows: Flows = {}
         for name in names:
             method, options = self.asked.methods[name], self.asked.options[name]
             if type(method)._class_maps is not ViTAttribution._class_maps and len(targets) > 1:
@@ -136,9 +161,12 @@ class Reading:
         flow = run.layout.to_grid(maps).detach().float().cpu()
         return flow, tuple(self.asked.methods[name].flow_layers(run.readout))
 
-    def _attribution(self, name: str, label: Any, flow: Tensor, layers: tuple[str, ...]) -> Attribution:
+    def _attribution(
+        self, name: str, label: Label | None, flow: Tensor, layers: tuple[str, ...], verdict: Verdict | None
+    ) -> Attribution:
         options = dict(self.asked.options[name])
-        return Attribution(name, label, flow.clone(), layers, options, self.asked.methods[name].facts(**options))
+        facts = self.asked.methods[name].facts(**options)
+        return Attribution(name, label, flow.clone(), layers, options, facts, verdict)
 
 
 def _one(by_layer: Mapping[str, Tensor], image: int) -> dict[str, Tensor]:

@@ -1,0 +1,168 @@
+"""What is to be thought of a map: numbers of what it does to the model, and one line that says it."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Finding = Literal["carries", "counts", "chance", "against", "untested"]
+FINDINGS: tuple[str, ...] = get_args(Finding)
+
+EVEN = 0.97  # share of the patches from which on a map counts as flat: its values differ by a quarter or so
+ALIKE = 0.9  # correlation from which on maps of two classes count as one
+FINEST = 6  # digits of a score
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a map may be trusted: what happens without the patches that it marks most, in numbers and in one line.
+
+    >>> verdict = Verdict("cat", 0.98, 0.31, (0.95, 0.981), "carries", tokens=20, patches=196, draws=6)
+    >>> print(verdict.text)
+    Without the marked tenth of the picture the score of "cat" falls from 0.98 to 0.31; without a random tenth it is \
+0.95 to 0.98: the marked part carries this answer.
+
+    of: what is explained, in words.
+    score: of the whole picture, in 0..1 for a class; otherwise the number that is explained.
+    without_map: the score without the `tokens` patches with the highest values of the map.
+    without_random: from where to where it lies without as many random ones, in 98 of 100 cases: the prediction interval
+        of Student's t for one more draw, of a class on the scale of log-odds. The draws share no patch with each other
+        or with the map's.
+    finding: "carries", where the score falls below the interval and loses half; "counts", where it falls below it;
+        "chance", where it does not; "against", where it rises above it and above the score; "untested".
+    tokens, patches, draws: how many patches are taken away, of how many, and how many random choices there were.
+    unit: what the score is: "score" of a class, else as "logit difference".
+    painted: whether patches were painted over in the picture's mean colour, where the model takes no part of them.
+    reason: why it is untested.
+    evenness: the share of the patches that a map as flat as this, by its entropy, would lie on evenly; 1 of a flat one.
+    sum: what the map sums to, as a share of what it explains, of methods that claim to share that out.
+    second, likeness: the class that scores next, and Pearson's r between its map and this one.
+    others, agreement: how many other methods were asked of the same target, and the mean rank correlation with their
+        maps.
+    for_all: whether this is one map for all classes, and `of` only what it was tested with.
+    untrained: whether the model's weights look like random numbers.
+    """
+
+    of: str
+    score: float | None = None
+    without_map: float | None = None
+    without_random: tuple[float, float] | None = None
+    finding: Finding = "untested"
+    tokens: int = 0
+    patches: int = 0
+    draws: int = 0
+    unit: str = "score"
+    painted: bool = False
+    reason: str = ""
+    evenness: float | None = None
+    sum: float | None = None
+    second: str = ""
+    likeness: float | None = None
+    others: int = 0
+    agreement: float | None = None
+    for_all: bool = False
+    untrained: bool = False
+
+    @property
+    def trusted(self) -> bool | None:
+        """Whether the marked part matters more than a random one; None where it was not tested.
+
+        False of a model that looks untrained, whatever its maps do.
+        """
+        if self.untrained:
+            return False
+        return None if self.finding == "untested" else self.finding in ("carries", "counts")
+
+    @property
+    def flat(self) -> bool:
+        """Whether the map marks everything nearly alike."""
+        return self.evenness is not None and self.evenness >= EVEN
+
+    @property
+    def warning(self) -> str:
+        """What has to stand beside the picture, in a few words; empty where there is nothing to warn of."""
+        if self.untrained:
+            return "model looks untrained"
+        if self.finding == "against":
+            return "marks what speaks against it"
+        if self.finding == "chance":
+            return "no better than random"
+        return "nearly flat" if self.flat else ""
+
+    @property
+    def text(self) -> str:
+        """The verdict in one line."""
+        told = [self._untrained, self._tested, self._flat, self._for_all, self._second, self._sum, self._agreement]
+        return " ".join(part for part in told if part)
+
+    @property
+    def _untrained(self) -> str:
+        if not self.untrained:
+            return ""
+        return "The model looks untrained, its weights are like random numbers: no picture of it explains an answer."
+
+    @property
+    def _tested(self) -> str:
+        if self.score is None or self.without_map is None or self.without_random is None:
+            return f"Not tested what the marked part does: {self.reason}."
+        part = self._part
+        whole, without, (low, high) = self._shown()
+        moves = "falls" if self.without_map < self.score else "rises"
+        course = f"stays at {whole}" if whole == without else f"{moves} from {whole} to {without}"
+        marked = f"With the marked {part} painted over" if self.painted else f"Without the marked {part}"
+        random = f"with a random {part.split()[0]} painted over" if self.painted else f"without a random {part.split()[0]}"
+        named = f'the {self.unit} of "{self.of}"'
+        head = f"{marked} {named} {course}"
+        if self.finding == "chance":
+            above = self.without_map > self.without_random[1]
+            than = "less than" if above else "no more than"
+            return f"{head}, {than} {random} ({low} to {high}): do not trust this picture."
+        ends = {
+            "carries": "the marked part carries this answer",
+            "counts": "the marked part counts more than chance, but the answer does not stand or fall with it",
+            "against": "the marked part speaks against this answer, do not take this picture for its reason",
+        }
+        return f"{head}; {random} it is {low} to {high}: {ends[self.finding]}."
+
+    @property
+    def _part(self) -> str:
+        if self.patches >= 10:
+            return "tenth of the picture"
+        return f"part of the picture ({self.tokens} of {self.patches} patches)"
+
+    def _shown(self) -> tuple[str, str, tuple[str, str]]:
+        """The score, that without the map's patches, and the interval, in as many digits as tell the first two apart."""
+        assert self.score is not None and self.without_map is not None and self.without_random is not None
+        numbers = [self.score, self.without_map, *self.without_random]
+        for digits in range(2, FINEST + 1):
+            shown = [f"{x:.{digits}f}" if self.unit == "score" else f"{x:.{digits + 1}g}" for x in numbers]
+            if shown[0] != shown[1]:
+                break
+        whole, without, low, high = shown
+        return whole, without, (low, high)
+
+    @property
+    def _flat(self) -> str:
+        return "The map is nearly flat: it marks everything alike." if self.flat else ""
+
+    @property
+    def _for_all(self) -> str:
+        return f'The map is one for all classes, tested with "{self.of}".' if self.for_all else ""
+
+    @property
+    def _second(self) -> str:
+        if self.likeness is None:
+            return ""
+        alike = f'The map of "{self.second}" is nearly the same' if self.likeness >= ALIKE else ""
+        if not alike:
+            return f'The map of "{self.second}" differs (correlation {self.likeness:.2f}).'
+        return f"{alike} (correlation {self.likeness:.2f}): it shows what stands out, not why the one and not the other."
+
+    @property
+    def _sum(self) -> str:
+        return "" if self.sum is None else f"The map sums to {100 * self.sum:.0f} % of what it explains."
+
+    @property
+    def _agreement(self) -> str:
+        if self.agreement is None:
+            return ""
+        others = "the other method" if self.others == 1 else f"the {self.others} other methods"
+        return f"It agrees with {others} at {self.agreement:.2f} (mean rank correlation, 1 is alike)."
