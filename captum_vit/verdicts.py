@@ -8,6 +8,8 @@ FINDINGS: tuple[str, ...] = get_args(Finding)
 
 EVEN = 0.97  # share of the patches from which on a map counts as flat: its values differ by a quarter or so
 ALIKE = 0.9  # correlation from which on maps of two classes count as one
+FAINT = 0.05  # score of a class below which it is no answer that a part could carry
+FAINTLY = "but the model sees hardly any of this class here"
 FINEST = 6  # digits of a score
 
 
@@ -20,13 +22,14 @@ class Verdict:
     Without the marked tenth of the picture the score of "cat" falls from 0.98 to 0.31; without a random tenth it is \
 0.95 to 0.98: the marked part carries this answer.
 
-    of: what is explained, in words.
+    of: what is explained, in words; empty of the only value of a model.
     score: of the whole picture, in 0..1 for a class; otherwise the number that is explained.
     without_map: the score without the `tokens` patches with the highest values of the map.
     without_random: from where to where it lies without as many random ones, in 98 of 100 cases: the prediction interval
         of Student's t for one more draw, of a class on the scale of log-odds. The draws share no patch with each other
         or with the map's.
-    finding: "carries", where the score falls below the interval and loses half; "counts", where it falls below it;
+    finding: "carries", where the score falls below the interval and loses half, that of a class from 0.05 up; "counts",
+        where it falls below the interval;
         "chance", where it does not; "against", where it rises above it and above the score; "untested".
     tokens, patches, draws: how many patches are taken away, of how many, and how many random choices there were.
     unit: what the score is: "score" of a class, else as "logit difference".
@@ -103,35 +106,32 @@ class Verdict:
     def _tested(self) -> str:
         if self.score is None or self.without_map is None or self.without_random is None:
             return f"Not tested what the marked part does: {self.reason}."
-        part = self._part
         whole, without, (low, high) = self._shown()
         moves = "falls" if self.without_map < self.score else "rises"
         course = f"stays at {whole}" if whole == without else f"{moves} from {whole} to {without}"
-        marked = f"With the marked {part} painted over" if self.painted else f"Without the marked {part}"
-        random = f"with a random {part.split()[0]} painted over" if self.painted else f"without a random {part.split()[0]}"
-        named = f'the {self.unit} of "{self.of}"'
+        part = "tenth" if self.patches >= 10 else "part"
+        few = "" if self.patches >= 10 else f" ({self.tokens} of {self.patches} patches)"
+        marked = f"{part} of the picture{few}"
+        marked = f"With the marked {marked} painted over" if self.painted else f"Without the marked {marked}"
+        random = f"with a random {part} painted over" if self.painted else f"without a random {part}"
+        named = f'the {self.unit} of "{self.of}"' if self.of else f"the {self.unit}"
         head = f"{marked} {named} {course}"
         if self.finding == "chance":
             above = self.without_map > self.without_random[1]
             than = "less than" if above else "no more than"
             return f"{head}, {than} {random} ({low} to {high}): do not trust this picture."
+        faint = self.unit == "score" and self.score < FAINT
+        counts = "but the answer does not stand or fall with it"
         ends = {
             "carries": "the marked part carries this answer",
-            "counts": "the marked part counts more than chance, but the answer does not stand or fall with it",
+            "counts": f"the marked part counts more than chance, {FAINTLY if faint else counts}",
             "against": "the marked part speaks against this answer, do not take this picture for its reason",
         }
         return f"{head}; {random} it is {low} to {high}: {ends[self.finding]}."
 
-    @property
-    def _part(self) -> str:
-        if self.patches >= 10:
-            return "tenth of the picture"
-        return f"part of the picture ({self.tokens} of {self.patches} patches)"
-
     def _shown(self) -> tuple[str, str, tuple[str, str]]:
-        """The score, that without the map's patches, and the interval, in as many digits as tell the first two apart."""
-        assert self.score is not None and self.without_map is not None and self.without_random is not None
-        numbers = [self.score, self.without_map, *self.without_random]
+        """The score, that without the map, and the interval, in as many digits as tell the first two apart."""
+        numbers = [self.score or 0.0, self.without_map or 0.0, *(self.without_random or (0.0, 0.0))]
         for digits in range(2, FINEST + 1):
             shown = [f"{x:.{digits}f}" if self.unit == "score" else f"{x:.{digits + 1}g}" for x in numbers]
             if shown[0] != shown[1]:
@@ -145,16 +145,19 @@ class Verdict:
 
     @property
     def _for_all(self) -> str:
-        return f'The map is one for all classes, tested with "{self.of}".' if self.for_all else ""
+        if not self.for_all:
+            return ""
+        tested = f', tested with "{self.of}"' if self.of and self.finding != "untested" else ""
+        return f"The map is one for all targets{tested}."
 
     @property
     def _second(self) -> str:
         if self.likeness is None:
             return ""
-        alike = f'The map of "{self.second}" is nearly the same' if self.likeness >= ALIKE else ""
-        if not alike:
-            return f'The map of "{self.second}" differs (correlation {self.likeness:.2f}).'
-        return f"{alike} (correlation {self.likeness:.2f}): it shows what stands out, not why the one and not the other."
+        other, r = f'The map of "{self.second}"', f"correlation {self.likeness:.2f}"
+        if self.likeness < ALIKE:
+            return f"{other} differs ({r})."
+        return f"{other} is nearly the same ({r}): this shows what stands out, not why the one and not the other."
 
     @property
     def _sum(self) -> str:

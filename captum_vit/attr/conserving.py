@@ -77,6 +77,10 @@ class ConservingGradients(ViTAttribution):
         """The target whose gradient is taken."""
         return target
 
+    def sums_to_score(self, **options: Any) -> bool:
+        """Of the map of all layers; what it does not hold `completeness` tells."""
+        return set(self.layer_names) == set(self.adapter.attention_layers())
+
     def completeness(
         self,
         inputs: Images,
@@ -240,6 +244,9 @@ class LibraGrad(ConservingGradients):
     ) -> Tensor:
         target = self.explained(target, {"score": score})
         return self._handed_on(run, target, self.ruled(gamma), flow=flow)
+
+    def sums_to_score(self, **options: Any) -> bool:
+        return super().sums_to_score(**options) and options.get("score", "logit") == "logit"
 
     def explained(self, target: Target, options: Mapping[str, Any]) -> Target:
         score = options.get("score", "logit")

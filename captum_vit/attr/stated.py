@@ -79,6 +79,10 @@ class Stated:
         """The options of `attribute` with their defaults."""
         return {parameter.name: parameter.default for parameter in parameters_of(cls._maps)}
 
+    def sums_to_score(self, **options: Any) -> bool:
+        """Whether with these options the map shares out the score, so that its sum is a part of that."""
+        return False
+
     @classmethod
     def unsuited(cls, adapter: Adapter) -> str | None:
         """Why the method does not apply to a model; None if it does."""

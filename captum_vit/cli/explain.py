@@ -118,11 +118,11 @@ def _stamped(picture: Image.Image, explanation: Explanation) -> Image.Image:
 
 
 def _title(attribution: Attribution) -> str:
-    label = attribution.target
+    label, warned = attribution.target, f", {attribution.warning}" if attribution.warning else ""
     if label is None:
-        return attribution.method_title
+        return attribution.method_title + warned
     score = f", {label.measured}" if label.index is None else f" {label.score:.0%}"
-    return f"{attribution.method_title}: {label.title}{score}"
+    return f"{attribution.method_title}: {label.title}{score}{warned}"
 
 
 def _file_name(attribution: Attribution) -> str:

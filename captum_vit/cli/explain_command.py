@@ -4,6 +4,7 @@ import sys
 import webbrowser
 from contextlib import nullcontext
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import typer
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ..explanation.explanation import Explanation
     from .working import Job, Options
 
+WIDTH = 100  # letters of a line, where sentences are printed
 FEW = 20  # images, whose own lines tell in a log how far it has come
 
 
@@ -47,6 +49,7 @@ def explain(
     open_: o.Open = False,
     max_side: o.MaxSide = 1024,
     attention: o.Attention = False,
+    verdict: o.Verdict = None,
     report: o.Report = True,
     flow: o.Flow = True,
     batch_size: o.BatchSize = 8,
@@ -94,6 +97,7 @@ def explain(
             top_k=top_k,
             batch_size=batch_size,
             attention=attention,
+            verdict=report if verdict is None else verdict,
             report=report,
             flow=flow,
             page=page,
@@ -219,6 +223,9 @@ def _summary(image: str, explanation: "Explanation", written: list[str], folder:
     for label in explanation.targets:
         if label.index is None:
             lines.append(f"         {plain(label.title)}: {label.unit} {label.score:.3g}  explained")
+    for title, verdict in explanation.verdicts.items():
+        told = plain(f"{title}: {verdict.text}")
+        lines.append(fill(told, WIDTH, initial_indent="  ", subsequent_indent="    ", break_long_words=False))
     overlays = sum(name.endswith(".png") for name in written) - 1
     pages = [name for name in written if name.endswith(".html")]
     others = [name for name in written if name not in pages and not name.endswith(".png")]

@@ -132,6 +132,14 @@ Attention = Annotated[
         help="Keep the attention between patches for the report; it grows with the square of their number.",
     ),
 ]
+Verdict = Annotated[
+    bool | None,
+    typer.Option(
+        "--verdict/--no-verdict",
+        help="Say of each map whether it may be trusted: what the score does without the part that it marks. Takes up "
+        "to 8 forwards a map. Default: with a report.",
+    ),
+]
 Report = Annotated[
     bool,
     typer.Option("--report/--no-report", help="Write report.html, and the explanation itself for captum-vit report."),

@@ -44,6 +44,7 @@ class Options:
     top_k: int = 3
     batch_size: int = BATCH
     attention: bool = False
+    verdict: bool = True
     report: bool = True
     flow: bool = True
     page: int | None = None
@@ -154,6 +155,7 @@ def load(options: Options) -> tuple[Explainer, Asked, list[str]]:
         target=options.targets,
         top_k=options.top_k,
         attention=options.attention,
+        verdict=options.verdict,
         **options.method_options,
     )
     notes = []

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from itertools import groupby
 from pathlib import Path
 from typing import Any, overload
 
@@ -27,8 +26,9 @@ from .answering import notes_of, probabilities, titled, wanted
 from .arguments import of_each, together
 from .asking import Asked, Vocabulary, chosen_methods, listed, shared_options
 from .explanation import Explanation
+from .judging import attributions
 from .reading import Reading
-from .seeing import Seen, see
+from .seeing import Seen, batches, see
 
 BATCH = 8  # images at once; the graph of ViT-B/16 takes 70 MiB an image
 
@@ -59,6 +59,7 @@ def explain(
     device: str | torch.device | None = None,
     top_k: int = 5,
     attention: bool = False,
+    verdict: bool = False,
     batch_size: int = BATCH,
     forward_kwargs: Mapping[str, Any] | None = None,
     **options: Any,
@@ -91,6 +92,8 @@ def explain(
         device: for a model by name, where to compute; by default cuda if there is one.
         top_k: how many predicted classes to name.
         attention: keep the attention itself, of heads and between patches, for the figures and the report.
+        verdict: judge each map, in one line that says whether it may be trusted: what the score does without the part
+            that it marks. Takes up to 8 forwards a map on some of the tokens, and the maps of a second class.
         batch_size: images of a list that are explained at once.
         forward_kwargs: keyword arguments of the model's forward beside the images. A tensor has a first dimension of 1,
             for all images, or of as many rows as there are images.
@@ -104,13 +107,13 @@ def explain(
         raise InputError(f"the image comes first, then the model, as explain(image, model): got {brief(images)}")
     shown: dict[str, Any] = {"preprocess": preprocess, "class_names": class_names, "multi_label": multi_label}
     explainer = Explainer(model, **shown, layer=layer, output=output, device=device)
-    asked = explainer.ask(method=method, target=target, top_k=top_k, attention=attention, **options)
+    kept: dict[str, Any] = {"top_k": top_k, "attention": attention, "verdict": verdict}
+    asked = explainer.ask(method=method, target=target, **kept, **options)
     if isinstance(images, (list, tuple)):
         rows = of_each(forward_kwargs, len(images))
         seen = (explainer.see(image, row) for image, row in zip(images, rows, strict=True))
         return list(explainer.several(seen, asked, batch_size))
-    (row,) = of_each(forward_kwargs, 1)
-    return explainer.answer([explainer.see(images, row)], asked)[0]  # type: ignore[arg-type]
+    return explainer.answer([explainer.see(images, *of_each(forward_kwargs, 1))], asked)[0]  # type: ignore[arg-type]
 
 
 class Explainer:
@@ -200,16 +203,24 @@ class Explainer:
         target: Any = None,
         top_k: int = 5,
         attention: bool = False,
+        verdict: bool = False,
         forward_kwargs: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Explanation:
         """Explain one image; arguments and errors are those of `explain`."""
-        asked = self.ask(method=method, target=target, top_k=top_k, attention=attention, **options)
-        (row,) = of_each(forward_kwargs, 1)
-        return self.answer([self.see(image, row)], asked)[0]
+        kept: dict[str, Any] = {"top_k": top_k, "attention": attention, "verdict": verdict}
+        asked = self.ask(method=method, target=target, **kept, **options)
+        return self.answer([self.see(image, *of_each(forward_kwargs, 1))], asked)[0]
 
     def ask(
-        self, *, method: Any = None, target: Any = None, top_k: int = 5, attention: bool = False, **options: Any
+        self,
+        *,
+        method: Any = None,
+        target: Any = None,
+        top_k: int = 5,
+        attention: bool = False,
+        verdict: bool = False,
+        **options: Any,
     ) -> Asked:
         """A question, checked before any image is looked at; arguments are those of `explain`.
 
@@ -219,6 +230,7 @@ class Explainer:
         """
         check_whole("top_k", top_k)
         check_flag("attention", attention)
+        check_flag("verdict", verdict)
         wanted = listed(target)
         classes = [each for each in wanted if isinstance(each, (int, str)) and not is_path(str(each))]
         if self.classless and classes:
@@ -226,7 +238,8 @@ class Explainer:
             raise TargetError(f"a target needs a classifier, and {self.model_name!r} gives {what}, not classes")
         kinds = self.choose(method)
         given = {name: self.options(kinds[name], own) for name, own in shared_options(kinds, options).items()}
-        return Asked({name: self.method(kind) for name, kind in kinds.items()}, given, wanted, top_k, attention)
+        methods = {name: self.method(kind) for name, kind in kinds.items()}
+        return Asked(methods, given, wanted, top_k, attention, verdict)
 
     def choose(self, method: Any = None) -> dict[str, type[ViTAttribution]]:
         """The methods that are asked for, of all those that apply, or one that suits the model.
@@ -268,15 +281,8 @@ class Explainer:
             OptionError: a batch of none.
         """
         check_whole("batch_size", batch_size)
-        for _, alike in groupby(seen, key=lambda one: one.inputs.shape):
-            batch: list[Seen] = []
-            for one in alike:
-                batch.append(one)
-                if len(batch) == batch_size:
-                    yield from self.answer(batch, asked)
-                    batch = []
-            if batch:
-                yield from self.answer(batch, asked)
+        for batch in batches(seen, batch_size):
+            yield from self.answer(batch, asked)
 
     def answer(self, seen: Sequence[Seen], asked: Asked) -> list[Explanation]:
         """Explain images whose inputs have one size, by one run of the model."""
@@ -286,12 +292,12 @@ class Explainer:
         reading = Reading(self.adapter, inputs, asked, record, beside, self.output)
         with reading.run:
             shares = None if self.classless else probabilities(self.loaded, reading.scores)
-            found = reading.attributions(wanted(reading, self.vocabulary, asked, shares, self.loaded.multi_label))
+            each = wanted(reading, self.vocabulary, asked, shares, self.loaded.multi_label)
+            found = attributions(reading, each, self.loaded, shares, self.vocabulary.label)
             kept, layout = reading.attention(), reading.run.layout
         labels = self.vocabulary.labels(shares, found, asked.top_k)
         notes = notes_of(self.loaded, None if shares is None else reading.scores, reading.run.scores_told)
-        name = f"{self.model_name} ({RANDOM})" if self.loaded.random else self.model_name
-        explanations = []
+        name, explanations = f"{self.model_name} ({RANDOM})" if self.loaded.random else self.model_name, []
         for i, one in enumerate(seen):
             told: dict[str, Any] = {"model": name, "source": one.source, "notes": (*notes, *one.notes)}
             told |= {"versions": dict(versions()), "attention": kept[i]}

@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -16,9 +15,10 @@ from ..errors import InputError
 from ..explained import AttentionRecord, Attribution, Explained, Label
 from ..facts import Facts
 from ..geometry import View
+from ..verdicts import FINDINGS, Verdict
+from .checked import flag, many, mapping, number, side, text, whole, wrong
 
 T = TypeVar("T")
-LARGEST = 2**31 - 1
 DEEPEST = 8  # lists in lists, in an option
 LONGEST_GRID = 4096  # patches a side; laying a map on a photograph takes memory for all of them
 SHOWN = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -49,7 +49,7 @@ def from_manifest(manifest: Mapping[str, Any], tensors: Mapping[str, Tensor], im
     _check_size(explanation)
     photographed = manifest.get("photographed")
     if photographed is not None:
-        width, height = many(photographed, "photographed", _side, 2)
+        width, height = many(photographed, "photographed", side, 2)
         explanation = replace(explanation, photographed=(width, height))
     kept = manifest.get("attention")
     if kept is None:
@@ -76,7 +76,7 @@ def check_names(manifest: Mapping[str, Any], data: bytes, most: int) -> None:
         named |= {f"{kind}.{name}" for name in many(mapping(kept, "attention").get(kind), f"attention.{kind}", text)}
     others = mapping(json.loads(data[8 : 8 + length]), "the header of the maps").keys() - named - {"__metadata__"}
     if others:
-        raise _wrong("the maps", "those that the manifest names", min(others))
+        raise wrong("the maps", "those that the manifest names", min(others))
 
 
 def _attributions(manifest: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
@@ -86,61 +86,13 @@ def _attributions(manifest: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
     return found
 
 
-def text(value: Any, where: str) -> str:
-    """The value, if it is text; otherwise an InputError that says where it stands, as from all checks below."""
-    if not isinstance(value, str):
-        raise _wrong(where, "text", value)
-    return value
-
-
-def mapping(value: Any, where: str) -> dict[str, Any]:
-    """The value, if it is a mapping of names to values."""
-    if not isinstance(value, dict):
-        raise _wrong(where, "values by name", value)
-    return value
-
-
-def many(value: Any, where: str, of: Callable[[Any, str], T], count: int | None = None) -> tuple[T, ...]:
-    """The entries of a list, each through the check `of`; `count` is how many there must be."""
-    if not isinstance(value, (list, tuple)) or count not in (None, len(value)):
-        raise _wrong(where, "a list" if count is None else f"a list of {count}", value)
-    return tuple(of(item, f"{where}[{i}]") for i, item in enumerate(value))
-
-
-def _whole(value: Any, where: str, least: int = 0) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= LARGEST:
-        raise _wrong(where, f"a whole number from {least}", value)
-    return value
-
-
-def _side(value: Any, where: str) -> int:
-    return _whole(value, where, 1)
-
-
-def _number(value: Any, where: str) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) <= sys.float_info.max:
-        raise _wrong(where, "a finite number", value)
-    return value
-
-
-def _flag(value: Any, where: str) -> bool:
-    if not isinstance(value, bool):
-        raise _wrong(where, "true or false", value)
-    return value
-
-
-def _wrong(where: str, wanted: str, value: Any) -> InputError:
-    shown = repr(value)
-    return InputError(f"{where} must be {wanted}, got {shown if len(shown) <= 60 else f'{shown[:60]}...'}")
-
-
 def _label(value: Any, where: str) -> Label:
     given = mapping(value, where)
     index = given.get("index", "nothing")  # null is a target that is no class, and has to be written
     return Label(
-        None if index is None else _whole(index, f"{where}.index"),
+        None if index is None else whole(index, f"{where}.index"),
         text(given.get("name"), f"{where}.name"),
-        _number(given.get("score"), f"{where}.score"),
+        number(given.get("score"), f"{where}.score"),
         text(given.get("title"), f"{where}.title"),
         text(given.get("unit"), f"{where}.unit"),
     )
@@ -150,7 +102,7 @@ def _option(value: Any, where: str, depth: int = 0) -> Any:
     if isinstance(value, (str, int, float, bool, type(None))):
         return value
     if not isinstance(value, list) or depth == DEEPEST:
-        raise _wrong(where, f"words, numbers and lists of them, {DEEPEST} deep at most", type(value).__name__)
+        raise wrong(where, f"words, numbers and lists of them, {DEEPEST} deep at most", type(value).__name__)
     return [_option(item, where, depth + 1) for item in value]
 
 
@@ -158,7 +110,7 @@ def _facts(value: Any, where: str) -> Facts:
     given = mapping(value, where)
 
     def yes(name: str) -> bool:
-        return _flag(given.get(name), f"{where}.{name}")
+        return flag(given.get(name), f"{where}.{name}")
 
     return Facts(
         text(given.get("title"), f"{where}.title"),
@@ -173,19 +125,19 @@ def _view(given: dict[str, Any]) -> View:
     def several(name: str, of: Callable[[Any, str], T], count: int = 2) -> tuple[T, ...]:
         return many(given.get(name), f"geometry.{name}", of, count)
 
-    (width, height), size = several("original", _side), several("size", _side)
-    (across, down), (x, y) = several("scale", _number), several("offset", _number)
+    (width, height), size = several("original", side), several("size", side)
+    (across, down), (x, y) = several("scale", number), several("offset", number)
     if min(across, down) <= 0:
-        raise _wrong("geometry.scale", "positive", given["scale"])
-    left, top, right, bottom = several("window", _number, 4)
+        raise wrong("geometry.scale", "positive", given["scale"])
+    left, top, right, bottom = several("window", number, 4)
     if size[0] * size[1] > MAX_PIXELS:
-        raise _wrong("geometry.size", f"at most {MAX_PIXELS} pixels", size)
+        raise wrong("geometry.size", f"at most {MAX_PIXELS} pixels", size)
     slack = 1e-6 * max(width, height)  # of rounding
     if not (-slack <= left < right <= width + slack and -slack <= top < bottom <= height + slack):
-        raise _wrong("geometry.window", f"left < right and top < bottom within {width}x{height}", given["window"])
+        raise wrong("geometry.window", f"left < right and top < bottom within {width}x{height}", given["window"])
     view = View((width, height), (size[0], size[1]), (across, down), (x, y), (left, top, right, bottom))
     if not all(map(math.isfinite, view.box)):
-        raise _wrong("geometry.offset", "a finite number of the image's pixels", given["offset"])
+        raise wrong("geometry.offset", "a finite number of the image's pixels", given["offset"])
     return view
 
 
@@ -202,7 +154,31 @@ def _attribution(entry: dict[str, Any], where: str, flow: Tensor | None) -> Attr
             for name, value in mapping(entry.get("options"), f"{where}.options").items()
         },
         _facts(entry.get("facts"), f"{where}.facts"),
+        _verdict(entry.get("verdict"), f"{where}.verdict"),
     )
+
+
+def _verdict(value: Any, where: str) -> Verdict | None:
+    """The verdict of a map, its line made anew; None where none was asked."""
+    if value is None:
+        return None
+    given = mapping(value, where)
+
+    def of(name: str, check: Callable[[Any, str], T]) -> T:
+        return check(given.get(name), f"{where}.{name}")
+
+    numbers = ("score", "without_map", "evenness", "sum", "likeness", "agreement")
+    found: dict[str, Any] = {name: None if given.get(name) is None else of(name, number) for name in numbers}
+    found |= {name: of(name, whole) for name in ("tokens", "patches", "draws", "others")}
+    found |= {name: of(name, text) for name in ("of", "unit", "reason", "second")}
+    found |= {name: of(name, flag) for name in ("painted", "for_all", "untrained")}
+    if given.get("without_random") is not None:
+        found["without_random"] = many(given["without_random"], f"{where}.without_random", number, 2)
+    finding = given.get("finding")
+    known = None not in (found["score"], found["without_map"], found.get("without_random"))
+    if finding not in FINDINGS or (finding != "untested" and not known):
+        raise wrong(f"{where}.finding", f"one of {', '.join(FINDINGS)}, with its numbers", finding)
+    return Verdict(**found, finding=finding)
 
 
 def _attention(kept: dict[str, Any], tensors: Mapping[str, Tensor], grid: tuple[int, int]) -> AttentionRecord:
@@ -234,4 +210,4 @@ def _tensor(tensor: Tensor | None, where: str, shape: tuple[int | None, ...]) ->
 def _check_size(explanation: Explained) -> None:
     """That view and image are of one size."""
     if explanation.view.original != explanation.image.size:
-        raise _wrong("geometry.original", f"the size of the image, {explanation.image.size}", explanation.view.original)
+        raise wrong("geometry.original", f"the size of the image, {explanation.image.size}", explanation.view.original)

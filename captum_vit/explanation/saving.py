@@ -19,7 +19,8 @@ from ..explained import Explained
 from ..files import make_folder, read_within, write_atomically, writing_to
 from ..pixels import png, to_rgb
 from ..quiet import quiet
-from .manifest import DEEPEST, check_names, from_manifest, mapping, text
+from .checked import mapping, text
+from .manifest import DEEPEST, check_names, from_manifest
 
 MANIFEST = "explanation.json"
 FORMAT = 2
@@ -148,6 +149,7 @@ def _manifest(explanation: Explained) -> dict[str, Any]:
                 "target": a.target and asdict(a.target),
                 "layers": list(a.layers),
                 "options": {name: _plain(value) for name, value in a.options.items()},
+                "verdict": a.verdict and {**asdict(a.verdict), "text": a.verdict.text},
             }
             for a in explanation
         ],

@@ -1,7 +1,8 @@
 """An image as a model sees it: its input, and the way back from there to the photograph."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,13 @@ def see(picture: Picture, preprocess: Any, adapter: Adapter, arguments: Mapping[
     view = checked_view(preprocess(), image.size, (prepared.shape[2], prepared.shape[1]))
     notes = (f"preprocessing: {preprocess()}", *told, *_odd(prepared))
     return Seen(image, prepared, view, source, arguments, notes)
+
+
+def batches(seen: Iterable[Seen], size: int) -> Iterator[list[Seen]]:
+    """Images one after another in lists of `size` at most, whose inputs are of one shape."""
+    for _, alike in groupby(seen, key=lambda one: one.inputs.shape):
+        while batch := list(islice(alike, size)):
+            yield batch
 
 
 def _odd(inputs: Tensor) -> tuple[str, ...]:

@@ -15,20 +15,24 @@ def unit(a: Attribution) -> Line:
 
 
 def lines(a: Attribution) -> tuple[Line, ...]:
-    """Target, method, and the score: of a class beside its name, of another target on a line of its own."""
-    method = (a.method_title, "")
+    """Target, method, and the score: of a class beside its name, of another target on a line of its own.
+
+    Last, where the map was judged, what has to be warned of.
+    """
+    method, warned = (a.method_title, ""), ((a.warning, ""),) if a.warning else ()
     if a.target is None:
-        return (method,) if a.facts.class_specific else (("for any class", ""), method)
+        return (method, *warned) if a.facts.class_specific else (("for any class", ""), method, *warned)
     if a.target.index is None:
-        return (a.target.title, ""), method, (score(a.target), "")
-    return (a.target.title, f", {score(a.target)}"), method
+        return (a.target.title, ""), method, (score(a.target), ""), *warned
+    return (a.target.title, f", {score(a.target)}"), method, *warned
 
 
 def heading(a: Attribution) -> Line:
-    """Method, target and score on one line."""
+    """Method, target and score on one line, and what has to be warned of."""
+    warned = f", {a.warning}" if a.warning else ""
     if a.target is None:
-        return a.method_title, ""
-    return f"{a.method_title} for {a.target.title}", f", {score(a.target)}"
+        return a.method_title, warned
+    return f"{a.method_title} for {a.target.title}", f", {score(a.target)}{warned}"
 
 
 def score(label: Label) -> str:

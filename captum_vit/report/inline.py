@@ -14,21 +14,25 @@ def render_inline(explanation: Explained) -> str:
     figures = "".join(_figure(explanation, attribution) for attribution in explanation.attributions[:SHOWN])
     signed = [a for a in explanation.attributions[:SHOWN] if a.signed]
     key = f"<p>{text(', '.join(dict.fromkeys(a.method_title for a in signed)))}: {SIGNS}</p>" if signed else ""
+    told = {a.title: a.verdict.text for a in explanation.attributions[:SHOWN] if a.verdict is not None}
+    verdicts = "".join(f"<p>{text(title)}: {text(verdict)}</p>" for title, verdict in told.items())
     more = len(explanation) - SHOWN
     left_out = f"<p>{more} more: see to_html()</p>" if more > 0 else ""
     notes = "".join(f"<p>{text(note)}</p>" for note in explanation.notes if not note.startswith("preprocessing: "))
     heading = (explanation.source or "Image") + (f" ({explanation.model})" if explanation.model else "")
     return (
         f'<div class="captum-vit"><p><strong>{text(heading)}</strong></p>'
-        f'<div style="display:flex;flex-wrap:wrap;gap:16px;align-items:flex-end">{figures}</div>{key}{left_out}{notes}'
+        f'<div style="display:flex;flex-wrap:wrap;gap:16px;align-items:flex-end">{figures}</div>{key}{verdicts}{left_out}{notes}'
         f"{_table(explanation)}</div>"
     )
 
 
 def _figure(explanation: Explained, attribution: Attribution) -> str:
     title = text(attribution.title)
+    warned = f"<br><strong>{text(attribution.warning)}</strong>" if attribution.warning else ""
     return (
-        f'<figure style="margin:0;max-width:{SIDE}px"><figcaption style="overflow-wrap:anywhere">{title}</figcaption>'
+        f'<figure style="margin:0;max-width:{SIDE}px"><figcaption style="overflow-wrap:anywhere">{title}{warned}'
+        f"</figcaption>"
         f'<img src="{thumbnail(explanation, attribution, SIDE)}" alt="{title}, drawn over the image"></figure>'
     )
 

@@ -85,9 +85,10 @@ def _section(explanation: Explained, title: str, number: int, attention_bytes: i
 def _entry(explanation: Explained, title: str, number: int) -> str:
     """One line of the index."""
     first = explanation.attributions[0]
+    warned = text(f" ({first.warning})") if first.warning else ""
     return (
         f'<li><a href="#image-{number}"><img src="{thumbnail(explanation, first, THUMBNAIL)}" alt="">'
-        f'<span class="name">{text(title)}</span><span class="quiet">{text(first.title)}</span></a></li>'
+        f'<span class="name">{text(title)}</span><span class="quiet">{text(first.title)}{warned}</span></a></li>'
     )
 
 

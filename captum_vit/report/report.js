@@ -141,10 +141,12 @@ class Viewer {
   }
 
   title() {
-    const { title, target } = this.attribution;
+    const { title, target, warning } = this.attribution;
     if (this.part.between.checked) return `Attention of the patch in ${this.place(this.asked)}, mean of the heads`;
-    if (target !== null) return `${title}: ${this.data.targets[target]}`;
-    return `${title}: ${this.data.features ? "one map, of the features" : `same for all ${this.data.kinds}`}`;
+    const warned = warning && ` (${warning})`;
+    if (target !== null) return `${title}: ${this.data.targets[target]}${warned}`;
+    const all = this.data.features ? "one map, of the features" : `same for all ${this.data.kinds}`;
+    return `${title}: ${all}${warned}`;
   }
 
   readout(shown) {
@@ -159,6 +161,9 @@ class Viewer {
     const { part } = this, shown = this.shown(), between = part.between.checked;
     const { unit, signed, accumulates } = this.attribution, own = part.own.checked;
     part.note.textContent = this.title() + (shown ? "" : " (not kept in this layer)");
+    part.verdict.textContent = this.attribution.verdict;
+    part.verdict.classList.toggle("warned", this.attribution.warning !== "");
+    part.verdict.hidden = between || !this.attribution.verdict;
     part.layer.textContent = this.where() + (accumulates ? "" : ", by itself");
     part.block.setAttribute("aria-valuetext", this.where());
     part.percent.textContent = `${part.opacity.value} %`;

@@ -62,6 +62,8 @@ def _attribution(attribution: Attribution, targets: Sequence[Label]) -> dict[str
         "accumulates": attribution.facts.accumulates,
         "signed": attribution.signed,
         "target": None if attribution.target is None else targets.index(attribution.target),
+        "verdict": "" if attribution.verdict is None else printable(attribution.verdict.text),
+        "warning": printable(attribution.warning),
         "layers": [printable(name) for name in attribution.layers],
         "flow": base64(attribution.flow.detach().float().cpu(), "<f4"),
     }

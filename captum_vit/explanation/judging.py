@@ -1,0 +1,176 @@
+"""Whether maps may be trusted: a verdict of each, with one line that says it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import isfinite
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..explained import Attribution, Label
+from ..metrics import flatness
+from ..metrics.agreement import rank_agreement
+from ..metrics.similarity import correlation
+from ..models import LoadedModel
+from ..targets import Classes, Target
+from ..untrained import looks_untrained
+from ..unusual import adds_up
+from ..verdicts import Verdict
+from .asking import Wanted
+from .marked import LogOdds, tested
+from .reading import FOR_ALL, Flows, Reading, Verdicts
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """Judges the maps of a batch of images; to be asked inside the run of their reading.
+
+    reading: the run, and the methods.
+    wanted: what is explained.
+    seconds: by target, as `id` tells it, another whose maps are compared with its own; see `second_classes`.
+    loaded: the model, which knows what its scores are.
+    """
+
+    reading: Reading
+    wanted: Sequence[Wanted]
+    seconds: Mapping[int, Wanted]
+    loaded: LoadedModel
+
+    @property
+    def targets(self) -> list[Target]:
+        """Of which maps are needed: what is explained, and what it is compared with."""
+        every = [*self.wanted, *self.seconds.values()]
+        return list({id(each.target): each.target for each in every}.values())
+
+    def verdicts(self, flows: Flows) -> Verdicts:
+        """Of each target and method, of each image."""
+        found: dict[tuple[int, str], Sequence[Verdict]] = {}
+        specific = self.reading.specific
+        for each in self.wanted if specific else ():
+            found |= self._of(each, id(each.target), specific, flows)
+        general = [name for place, name in flows if place == FOR_ALL]
+        return found | (self._of(self.wanted[0], FOR_ALL, general, flows) if general else {})
+
+    @cached_property
+    def untrained(self) -> bool:
+        """Whether nothing was learnt: it was said, or shows in the weights."""
+        return self.loaded.random or looks_untrained(self.loaded.model)
+
+    def _of(self, wanted: Wanted, place: int, names: Sequence[str], flows: Flows) -> dict[Any, Sequence[Verdict]]:
+        known = [Verdict(label.title, unit=label.unit) if label else _unnamed(wanted.target) for label in wanted.labels]
+        target = self._asked(wanted)
+        whole = target.score(self.reading.output(target if target.reads_scores else wanted.target))
+        maps = {name: flows[place, name][0][:, -1].flatten(1) for name in names}
+        return {
+            (place, name): [
+                replace(verdict, **self._beside(wanted, place, name, i, flows)) for i, verdict in enumerate(each)
+            ]
+            for name, each in tested(self.reading.run, target, whole, maps, known).items()
+        }
+
+    def _asked(self, wanted: Wanted) -> Target:
+        """What is asked of the model without some patches: of a class its log-odds."""
+        if not of_class(wanted):
+            return wanted.target
+        shares = self.loaded.shares or adds_up(self.reading.scores)
+        return LogOdds(wanted.target, self.loaded.multi_label, shares)
+
+    def _beside(self, wanted: Wanted, place: int, name: str, i: int, flows: Flows) -> dict[str, Any]:
+        """What else there is to say of the map of image `i`: fields of a Verdict."""
+
+        def map_of(place: int, name: str) -> Tensor:
+            return flows[place, name][0][i, -1].flatten().view(1, 1, -1)
+
+        own, target = map_of(place, name), wanted.target
+        places = [(id(target), other) for other in self.reading.specific]
+        places += [(at, other) for at, other in flows if at == FOR_ALL]
+        told = {"evenness": evenness(own), **agreement(own, [map_of(*at) for at in places if at[1] != name])}
+        told |= {"untrained": self.untrained, "for_all": place == FOR_ALL}
+        if place == FOR_ALL:
+            return told
+        second = self.seconds.get(id(target))
+        label = second.labels[i] if second else None
+        if second is not None and label is not None:
+            told |= {"second": label.title, "likeness": number(correlation(own, map_of(id(second.target), name)))}
+        if self.reading.asked.methods[name].sums_to_score(**self.reading.asked.options[name]):
+            score = float(target.score(self.reading.output(target))[i])
+            told["sum"] = float(own.sum()) / score if score else None
+        return told
+
+
+def attributions(
+    reading: Reading,
+    wanted: Sequence[Wanted],
+    loaded: LoadedModel,
+    shares: Tensor | None,
+    label: Callable[[int, Tensor], Label],
+) -> list[list[Attribution]]:
+    """What the methods say of each image, with verdicts where they are asked for.
+
+    Args:
+        reading: the run, and the methods.
+        wanted: what is explained.
+        loaded: the model.
+        shares, label: see `second_classes`.
+    """
+    if not reading.asked.verdict:
+        return reading.attributions(wanted, reading.flows([each.target for each in wanted]))
+    judge = Judge(reading, wanted, second_classes(wanted, shares, label) if reading.specific else {}, loaded)
+    flows = reading.flows(judge.targets)
+    return reading.attributions(wanted, flows, judge.verdicts(flows))
+
+
+def second_classes(
+    wanted: Sequence[Wanted], shares: Tensor | None, label: Callable[[int, Tensor], Label]
+) -> dict[int, Wanted]:
+    """By target, as `id` tells it, the class whose maps its own are compared with.
+
+    Of several classes that are explained the first, and for the first the second; of a single one the best among the
+    others, whose maps have to be made.
+
+    Args:
+        wanted: what is explained.
+        shares: scores of the classes, (N, C); None of a model without.
+        label: of a class, with the scores of an image.
+    """
+    classes = [each for each in wanted if of_class(each)]
+    if shares is None or shares.dim() != 2 or shares.shape[1] < 2 or not classes:
+        return {}
+    if len(classes) > 1:
+        return {id(each.target): classes[1] if each is classes[0] else classes[0] for each in classes}
+    rest = shares.clone()
+    for i, each in enumerate(classes[0].labels):
+        if each is not None and each.index is not None:
+            rest[i, each.index] = -torch.inf
+    best = rest.argmax(1).tolist()
+    second = Wanted(Classes(best), [label(index, row) for index, row in zip(best, shares, strict=True)])
+    return {id(classes[0].target): second}
+
+
+def of_class(wanted: Wanted) -> bool:
+    """Whether a target is a class, with a score in 0..1."""
+    return any(label is not None and label.index is not None for label in wanted.labels)
+
+
+def evenness(own: Tensor) -> float | None:
+    """The share of the patches that a map (1, rows, cols) as flat as this, by its entropy, would lie on evenly."""
+    return number(own.numel() ** (flatness(own) - 1))
+
+
+def agreement(own: Tensor, others: Sequence[Tensor]) -> dict[str, Any]:
+    """How far a map agrees with those of other methods: fields of a Verdict, none if there are none."""
+    found = [number(rank_agreement(own, other)) for other in others]
+    known = [value for value in found if value is not None]
+    return {"others": len(known), "agreement": sum(known) / len(known)} if known else {}
+
+
+def number(value: Any) -> float | None:
+    """A number, None in place of NaN."""
+    return float(value) if isfinite(float(value)) else None
+
+
+def _unnamed(target: Target) -> Verdict:
+    """Of the only value of a model without classes, or of its features."""
+    return Verdict("", unit="value" if isinstance(target, Classes) else target.unit)

@@ -1,0 +1,167 @@
+"""What the score does without the patches that a map marks, against as many random ones."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..capture import Run
+from ..errors import CaptumViTError, UnsupportedModelError
+from ..targets import Output, Target
+from ..verdicts import FAINT, Finding, Verdict
+
+DRAWS = 6  # random choices beside each map: with its own, and the one by which a run checks itself, 8 rows
+FEWEST = 3  # of fewer the interval says nothing
+SURE = {2: 6.965, 3: 4.541, 4: 3.747, 5: 3.365}  # 0.99 quantiles of Student's t, by degrees of freedom
+ROUNDING = 1e-3  # of log-odds, or of another score: what is less is no change
+
+
+@dataclass(frozen=True, eq=False)
+class LogOdds(Target):
+    """The logarithm of p / (1 - p), p being the probability of a class: what a fall from 0.999 to 0.99 shows on.
+
+    of: the class.  alone: whether it is scored by itself, by a sigmoid, and not against the others.  shares: whether
+    the scores are probabilities already.
+    """
+
+    of: Target
+    alone: bool
+    shares: bool = False
+
+    def score(self, output: Output) -> Tensor:
+        """The log-odds of each image, (N,)."""
+        scores = output.scores.double()
+        own = self.of.score(replace(output, scores=scores))
+        if self.shares:
+            least = torch.finfo(output.scores.dtype).tiny
+            return own.clamp(min=least).log() - (1 - own).clamp(min=least).log()
+        if self.alone or scores.shape[1] == 1:
+            return own
+        place = (scores - own[:, None]).abs().argmin(1, keepdim=True)
+        return own - scores.scatter(1, place, -torch.inf).logsumexp(1)
+
+    def of_image(self, number: int) -> Target:
+        """Of the class of one image."""
+        own = self.of.of_image(number)
+        return self if own is self.of else replace(self, of=own)
+
+
+def tested(
+    run: Run, target: Target, whole: Tensor, maps: Mapping[str, Tensor], named: Sequence[Verdict]
+) -> dict[str, list[Verdict]]:
+    """Of each method, for each image, the verdict with what the score does without the patches that the map marks.
+
+    Args:
+        run: of the images, and inside it.
+        target: what is explained; of a class its `LogOdds`.
+        whole: what it makes of the whole pictures, (N,).
+        maps: by method, (N, patches).
+        named: for each image the verdict as far as it is known.
+    """
+    patches = next(iter(maps.values())).shape[1]
+    count = max(1, patches // 10)
+    draws = min(DRAWS, patches // count - 1)
+    known = [replace(each, tokens=count, patches=patches, draws=draws) for each in named]
+    if draws < FEWEST:
+        return _untested(maps, known, f"{patches} patches are too few to leave some out by chance")
+    kept = torch.cat([_choices(own.cpu(), count, draws) for own in maps.values()], 1)
+    try:
+        values, painted = _without(run, kept, target)
+    except CaptumViTError as error:
+        return _untested(maps, known, str(error).rstrip("."))
+    parts = dict(zip(maps, values.double().cpu().split(1 + draws, 1), strict=True))
+    odds = isinstance(target, LogOdds)
+    found: dict[str, list[Verdict]] = {}
+    for name, own in maps.items():
+        found[name] = []
+        for i, verdict in enumerate(known):
+            odd = _odd(own[i])
+            done = compared(replace(verdict, painted=painted), float(whole[i]), parts[name][i], odds=odds)
+            found[name].append(replace(verdict, reason=odd) if odd else done)
+    return found
+
+
+def compared(verdict: Verdict, whole: float, values: Tensor, *, odds: bool) -> Verdict:
+    """The verdict with what the score does.
+
+    Args:
+        verdict: that knows all else.
+        whole: the score of the whole picture.
+        values: without the marked patches, and then without random ones, (1 + draws,).
+        odds: whether these are log-odds; the verdict tells probabilities.
+    """
+    if not all(map(isfinite, [whole, *values.tolist()])):
+        return replace(verdict, reason="the scores are not finite")
+    without, random = float(values[0]), values[1:]
+    draws, middle = len(random), float(random.mean())
+    reach = SURE[draws - 1] * float(random.std()) * (1 + 1 / draws) ** 0.5
+    reach = max(reach, ROUNDING if odds else ROUNDING * abs(whole))
+    low, high = middle - reach, middle + reach
+    numbers = torch.tensor([whole, without, low, high], dtype=torch.float64)
+    score, left, *ends = (numbers.sigmoid() if odds else numbers).tolist()
+    finding: Finding = "chance"
+    if without < min(low, whole):
+        halved = score - left > abs(score) / 2
+        finding = "carries" if halved and not (odds and score < FAINT) else "counts"
+    elif without > max(high, whole):
+        finding = "against"
+    return replace(verdict, score=score, without_map=left, without_random=(ends[0], ends[1]), finding=finding)
+
+
+def _choices(maps: Tensor, count: int, draws: int) -> Tensor:
+    """Which patches are kept, bool (N, 1 + draws, patches): all but the highest ones, and all but random ones.
+
+    The random choices share no patch with these or with each other, and are the same whatever stands beside an image.
+    """
+    kept = torch.ones(len(maps), 1 + draws, maps.shape[1], dtype=torch.bool)
+    for own, choices in zip(maps.nan_to_num(), kept, strict=True):
+        order = own.argsort(descending=True, stable=True)
+        rest = order[count:].sort().values
+        mixed = rest[torch.randperm(len(rest), generator=torch.Generator().manual_seed(0))]
+        choices.scatter_(1, torch.cat([order[:count], mixed[: draws * count]]).view(1 + draws, count), False)
+    return kept
+
+
+def _without(run: Run, kept: Tensor, target: Target) -> tuple[Tensor, bool]:
+    """What the target makes of each choice of patches, (N, S), and whether the others were painted over.
+
+    Raises:
+        UnsupportedModelError: neither can be done.
+    """
+    try:
+        return run.on_tokens(kept, target), False
+    except UnsupportedModelError:
+        if run.adapter.training:
+            raise
+    images, view = run.inputs.images, run.layout.view
+    if images.dim() != 4 or images.shape[1] != run.adapter.in_channels or view is not None:
+        raise UnsupportedModelError(
+            "the model takes no part of its tokens, and its patches are no tiles of the input to be painted over"
+        )
+    shown = _tiles(kept, run)
+    found = []
+    for i, image in enumerate(images):
+        colour = image.mean((1, 2), keepdim=True)
+        found.append(run.on_images(torch.where(shown[i], image, colour), target.of_image(i), place=i))
+    return torch.stack(found), True
+
+
+def _tiles(kept: Tensor, run: Run) -> Tensor:
+    """Which pixels are shown, bool (N, S, 1, H, W)."""
+    images = run.inputs.images
+    grids = run.layout.to_grid(kept.to(images.device, torch.float32))
+    return F.interpolate(grids, tuple(images.shape[2:]), mode="nearest").unsqueeze(2) > 0.5
+
+
+def _odd(own: Tensor) -> str:
+    """Why a map marks nothing; empty if it does."""
+    if not own.isfinite().all():
+        return "the map holds NaN or infinite values"
+    return "the map is the same everywhere, and marks no part" if own.max() == own.min() else ""
+
+
+def _untested(maps: Mapping[str, Tensor], known: Sequence[Verdict], reason: str) -> dict[str, list[Verdict]]:
+    return {name: [replace(verdict, reason=reason) for verdict in known] for name in maps}
