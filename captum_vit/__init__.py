@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from .pipelines import explainer as explainer
     from .preprocessing import Preprocessing
     from .targets import Contrast, Embedding, FeatureImportance
+    from .verdicts import Verdict
 
 _HOMES = {
     "AGCAM": "attr",
@@ -95,6 +96,7 @@ _HOMES = {
     "XGradCAM": "attr",
     "TransformerAttribution": "attr",
     "TransitionAttention": "attr",
+    "Verdict": "verdicts",
     "adapt": "access",
     "explain": "explanation.explaining",
     "explainer": "pipelines",  # not in __all__: it needs transformers
@@ -155,6 +157,7 @@ __all__ = [
     "TokenOcclusion",
     "TransformerAttribution",
     "TransitionAttention",
+    "Verdict",
     "ViTCX",
     "XGradCAM",
     "__version__",

@@ -4,7 +4,7 @@ The one module of the core that knows transformers: it is imported on demand, or
 has been imported already.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +28,20 @@ from .attr.starting import maps_of_targets
 from .capture import OUTPUTS, Inputs, Run, placed_layout
 from .checking import LONGEST, check_whole
 from .errors import ImageLoadError, InputError, brief
-from .explanation.asking import Vocabulary, listed
+from .explained import Label
+from .explanation.asking import Vocabulary, Wanted, listed
+from .explanation.judging import Judge, second_classes
+from .explanation.reading import FOR_ALL, Flows
 from .geometry import View
 from .images import to_image
+from .models import LoadedModel
 from .preprocessing import checked_view, covered, read_preprocessing
 from .targets import Classes, Output, Target
+from .verdicts import Verdict
 from .visualization import ALPHA, overlay
 
 TASK = "image-attribution"
-_OWN = ("method", "target", "top_k", "layer", "output")
+_OWN = ("method", "target", "top_k", "layer", "output", "verdict")
 _BESIDE = ("original", "size")  # go around the model, a list of one for each image
 _SHOWN = ("alpha", "cmap", "max_side")
 
@@ -57,6 +62,7 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
             24 megapixels take 170 MB a label.
         layer: attention layers to read, as for the methods; all by default.
         output: which of the model's outputs are its scores, where it gives several; as for the methods.
+        verdict: whether to judge each map, by up to 8 forwards on some of the tokens.
         any option of the method, as discard_ratio.
 
     An image gives a list, best label first and scores of one unit together, of dictionaries:
@@ -66,6 +72,7 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
         map: float32 (height, width) of the original image (or `max_side`), NaN where the model saw nothing of it.
         grid: float32 (rows, cols), the same in patch units.
         overlay: PIL image, the original under the map, in the same size.
+        verdict: where it was asked, a `Verdict`: whether the map may be trusted; its `text` says so in one line.
 
     Labels share map and overlay where a method gives one map for all.
     """
@@ -103,6 +110,7 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
         top_k: int | None = 5,
         layer: Any = None,
         output: Any = None,
+        verdict: bool = False,
         options: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         ours, options = self._method(method, layer), dict(options or {})
@@ -116,12 +124,27 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
             maps = run.layout.to_grid(self._maps(ours, run, targets, options))
             titles = [(each.title(self._names), each.unit) for each in targets]
             classes = [each.index if isinstance(each, Classes) else -1 for each in targets]
+            values = torch.stack([self._value(each, ours, call, run) for each in targets], 1).detach()
+            lists = [isinstance(one, list) for one in beside["original"]]
+            judged: list[Any] = [None] * len(pixels)
+            if verdict:
+                wanted = [self._wanted(target, values[:, k]) for k, target in enumerate(targets)]
+
+                def output(target: Target) -> Output:
+                    own = run if target.reads_scores else Run(ours.adapter, call, {OUTPUTS})
+                    return Output(None if own is run else own.outputs, own.scores, ours.adapter.headless)
+
+                judged = _judged(ours, options, run, wanted, maps.flatten(2), output)
             indices = [torch.as_tensor(index, device=maps.device).expand(len(pixels)) for index in classes]
             return {
                 "logits": run.scores,
                 "targets": torch.stack(indices, 1),
-                "values": torch.stack([self._value(each, ours, call, run) for each in targets], 1).detach(),
-                "titles": [[titles] if isinstance(one, list) else titles for one in beside["original"]],
+                "values": values,
+                "titles": [[titles] if nested else titles for nested in lists],
+                "verdicts": [
+                    [each] if isinstance(one, list) else each
+                    for one, each in zip(beside["original"], judged, strict=True)
+                ],
                 "maps": maps.detach(),
                 **beside,
             }
@@ -142,8 +165,10 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
             shown.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
         scores = self._scores(model_outputs["logits"][0], function_to_apply)
         given = (model_outputs[name][0] for name in ("targets", "values", "titles", "maps"))
+        told = model_outputs["verdicts"][0]
+        verdicts = [{}] * len(model_outputs["maps"][0]) if told is None else [{"verdict": each} for each in told]
         results, drawn, units = [], {}, dict[str, int]()
-        for index, value, (title, unit), grid in zip(*given, strict=True):
+        for index, value, (title, unit), grid, verdict in zip(*given, verdicts, strict=True):
             if grid.data_ptr() not in drawn:  # an expanded map is one for all
                 picture = overlay(shown, grid, view, alpha=alpha, cmap=cmap)
                 drawn[grid.data_ptr()] = {
@@ -155,7 +180,7 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
             label = self._names[int(index)] if of_class else title
             score = scores[int(index)] if of_class else float(value)
             place = units.setdefault("" if of_class else unit, len(units))
-            results.append((place, -score, {"label": label, "score": score, **drawn[grid.data_ptr()]}))
+            results.append((place, -score, {"label": label, "score": score, **drawn[grid.data_ptr()], **verdict}))
         return [result for *_, result in sorted(results, key=lambda each: each[:2])]
 
     def _scores(self, logits: Tensor, function_to_apply: Any) -> list[float]:
@@ -192,6 +217,14 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
         words = Vocabulary(self._names, {}, type(self.model).__name__)
         return words.parsed(listed(target), count)
 
+    def _wanted(self, target: Target, values: Tensor) -> Wanted:
+        """A target with what it is called, of each image."""
+        if not isinstance(target, Classes) or self.model.config.problem_type == "regression":
+            title = target.title(self._names)
+            return Wanted(target, [Label(None, title, value, unit=target.unit) for value in values.tolist()])
+        each = [target.of_image(i).index for i in range(len(values))]  # type: ignore[attr-defined]
+        return Wanted(target, [Label(i, self._names.get(i, ""), v) for i, v in zip(each, values.tolist(), strict=True)])
+
     @staticmethod
     def _value(target: Target, method: ViTAttribution, call: Inputs, run: Run) -> Tensor:
         """The number that is explained, (B,)."""
@@ -212,6 +245,25 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
         adapter = self._method("agcam").adapter
         call = Inputs(adapter.example(size, torch.Generator().manual_seed(0)).to(self.device, self.model.dtype))
         return covered(view, placed_layout(adapter, call), size)
+
+
+def _judged(
+    method: ViTAttribution, options: Mapping[str, Any], run: Run, wanted: Sequence[Wanted], maps: Tensor, output: Any
+) -> list[list[Verdict]]:
+    """Of each image, of each target, the verdict of its map (N, targets, patches)."""
+    model: Any = method.adapter.model
+    name, kind = method.get_name(), model.config.problem_type
+    seconds = second_classes(wanted)
+    loaded = LoadedModel(model, multi_label=kind == "multi_label_classification", regression=kind == "regression")
+    judge = Judge(run, {name: method}, {name: options}, output, wanted, seconds, loaded)
+    if not method.class_specific:
+        found = judge.verdicts({(FOR_ALL, name): (maps[:, :1].unflatten(2, run.layout.grid), ())})[FOR_ALL, name]
+        return [[each] * len(wanted) for each in found]
+    flows: Flows = {
+        (id(each.target), name): (maps[:, k : k + 1].unflatten(2, run.layout.grid), ()) for k, each in enumerate(wanted)
+    }
+    verdicts = judge.verdicts(flows)
+    return [[verdicts[id(each.target), name][i] for each in wanted] for i in range(len(maps))]
 
 
 def explainer(pipe: ImageClassificationPipeline) -> ImageAttributionPipeline:

@@ -10,6 +10,7 @@ EVEN = 0.97  # share of the patches from which on a map counts as flat: its valu
 ALIKE = 0.9  # correlation from which on maps of two classes count as one
 FAINT = 0.05  # score of a class below which it is no answer that a part could carry
 FAINTLY = "but the model sees hardly any of this class here"
+UNTRAINED = "The model looks untrained, its weights are like random numbers: no picture of it explains an answer."
 FINEST = 6  # digits of a score
 
 
@@ -92,15 +93,11 @@ class Verdict:
 
     @property
     def text(self) -> str:
-        """The verdict in one line."""
-        told = [self._untrained, self._tested, self._flat, self._for_all, self._second, self._sum, self._agreement]
+        """The verdict in one line; of a model that looks untrained only that."""
+        if self.untrained:
+            return UNTRAINED
+        told = [self._tested, self._flat, self._for_all, self._second, self._sum, self._agreement]
         return " ".join(part for part in told if part)
-
-    @property
-    def _untrained(self) -> str:
-        if not self.untrained:
-            return ""
-        return "The model looks untrained, its weights are like random numbers: no picture of it explains an answer."
 
     @property
     def _tested(self) -> str:
@@ -118,7 +115,7 @@ class Verdict:
         head = f"{marked} {named} {course}"
         if self.finding == "chance":
             above = self.without_map > self.without_random[1]
-            than = "less than" if above else "no more than"
+            than = "as" if moves == "rises" else "less than" if above else "no more than"
             return f"{head}, {than} {random} ({low} to {high}): do not trust this picture."
         faint = self.unit == "score" and self.score < FAINT
         counts = "but the answer does not stand or fall with it"
@@ -156,7 +153,7 @@ class Verdict:
             return ""
         other, r = f'The map of "{self.second}"', f"correlation {self.likeness:.2f}"
         if self.likeness < ALIKE:
-            return f"{other} differs ({r})."
+            return f"{other} {'differs' if self.likeness < ALIKE / 2 else 'resembles it'} ({r})."
         return f"{other} is nearly the same ({r}): this shows what stands out, not why the one and not the other."
 
     @property

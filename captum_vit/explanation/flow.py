@@ -69,7 +69,10 @@ class Flow:
         frames = []
         for number, layer in enumerate(self.layers):
             cells = [
-                (a.title, self._picture(image, maps[self._position(a, layer)], span, a.signed))
+                (
+                    f"{a.title}, {a.warning}" if a.warning else a.title,
+                    self._picture(image, maps[self._position(a, layer)], span, a.signed),
+                )
                 for a, maps, span in shown
             ]
             rows = [cells[i : i + across] for i in range(0, len(cells), across)]

@@ -9,17 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..attr import ViTAttribution
+from ..capture import Run
 from ..explained import Attribution, Label
 from ..metrics import flatness
 from ..metrics.agreement import rank_agreement
 from ..metrics.similarity import correlation
 from ..models import LoadedModel
-from ..targets import Classes, Target
+from ..targets import Classes, Output, Target
 from ..untrained import looks_untrained
 from ..unusual import adds_up
 from ..verdicts import Verdict
 from .asking import Wanted
-from .marked import LogOdds, tested
+from .marked import LogOdds, without_marks
 from .reading import FOR_ALL, Flows, Reading, Verdicts
 
 
@@ -27,13 +29,18 @@ from .reading import FOR_ALL, Flows, Reading, Verdicts
 class Judge:
     """Judges the maps of a batch of images; to be asked inside the run of their reading.
 
-    reading: the run, and the methods.
+    run: of the model.
+    methods, options: by name.
+    output: what the model gave, as far as a target reads it.
     wanted: what is explained.
     seconds: by target, as `id` tells it, another whose maps are compared with its own; see `second_classes`.
     loaded: the model, which knows what its scores are.
     """
 
-    reading: Reading
+    run: Run
+    methods: Mapping[str, ViTAttribution]
+    options: Mapping[str, Mapping[str, Any]]
+    output: Callable[[Target], Output]
     wanted: Sequence[Wanted]
     seconds: Mapping[int, Wanted]
     loaded: LoadedModel
@@ -47,11 +54,16 @@ class Judge:
     def verdicts(self, flows: Flows) -> Verdicts:
         """Of each target and method, of each image."""
         found: dict[tuple[int, str], Sequence[Verdict]] = {}
-        specific = self.reading.specific
+        specific = self.specific
         for each in self.wanted if specific else ():
             found |= self._of(each, id(each.target), specific, flows)
         general = [name for place, name in flows if place == FOR_ALL]
         return found | (self._of(self.wanted[0], FOR_ALL, general, flows) if general else {})
+
+    @property
+    def specific(self) -> list[str]:
+        """The methods whose maps depend on the target."""
+        return [name for name, method in self.methods.items() if method.class_specific]
 
     @cached_property
     def untrained(self) -> bool:
@@ -61,20 +73,20 @@ class Judge:
     def _of(self, wanted: Wanted, place: int, names: Sequence[str], flows: Flows) -> dict[Any, Sequence[Verdict]]:
         known = [Verdict(label.title, unit=label.unit) if label else _unnamed(wanted.target) for label in wanted.labels]
         target = self._asked(wanted)
-        whole = target.score(self.reading.output(target if target.reads_scores else wanted.target))
+        whole = target.score(self.output(target if target.reads_scores else wanted.target))
         maps = {name: flows[place, name][0][:, -1].flatten(1) for name in names}
         return {
             (place, name): [
                 replace(verdict, **self._beside(wanted, place, name, i, flows)) for i, verdict in enumerate(each)
             ]
-            for name, each in tested(self.reading.run, target, whole, maps, known).items()
+            for name, each in without_marks(self.run, target, whole, maps, known).items()
         }
 
     def _asked(self, wanted: Wanted) -> Target:
         """What is asked of the model without some patches: of a class its log-odds."""
         if not of_class(wanted):
             return wanted.target
-        shares = self.loaded.shares or adds_up(self.reading.scores)
+        shares = self.loaded.shares or adds_up(self.run.scores)
         return LogOdds(wanted.target, self.loaded.multi_label, shares)
 
     def _beside(self, wanted: Wanted, place: int, name: str, i: int, flows: Flows) -> dict[str, Any]:
@@ -84,7 +96,7 @@ class Judge:
             return flows[place, name][0][i, -1].flatten().view(1, 1, -1)
 
         own, target = map_of(place, name), wanted.target
-        places = [(id(target), other) for other in self.reading.specific]
+        places = [(id(target), other) for other in self.specific]
         places += [(at, other) for at, other in flows if at == FOR_ALL]
         told = {"evenness": evenness(own), **agreement(own, [map_of(*at) for at in places if at[1] != name])}
         told |= {"untrained": self.untrained, "for_all": place == FOR_ALL}
@@ -94,8 +106,8 @@ class Judge:
         label = second.labels[i] if second else None
         if second is not None and label is not None:
             told |= {"second": label.title, "likeness": number(correlation(own, map_of(id(second.target), name)))}
-        if self.reading.asked.methods[name].sums_to_score(**self.reading.asked.options[name]):
-            score = float(target.score(self.reading.output(target))[i])
+        if self.methods[name].sums_to_score(**self.options[name]):
+            score = float(target.score(self.output(target))[i])
             told["sum"] = float(own.sum()) / score if score else None
         return told
 
@@ -117,13 +129,15 @@ def attributions(
     """
     if not reading.asked.verdict:
         return reading.attributions(wanted, reading.flows([each.target for each in wanted]))
-    judge = Judge(reading, wanted, second_classes(wanted, shares, label) if reading.specific else {}, loaded)
+    asked = reading.asked
+    seconds = second_classes(wanted, shares, label) if reading.specific else {}
+    judge = Judge(reading.run, asked.methods, asked.options, reading.output, wanted, seconds, loaded)
     flows = reading.flows(judge.targets)
     return reading.attributions(wanted, flows, judge.verdicts(flows))
 
 
 def second_classes(
-    wanted: Sequence[Wanted], shares: Tensor | None, label: Callable[[int, Tensor], Label]
+    wanted: Sequence[Wanted], shares: Tensor | None = None, label: Callable[[int, Tensor], Label] | None = None
 ) -> dict[int, Wanted]:
     """By target, as `id` tells it, the class whose maps its own are compared with.
 
@@ -132,14 +146,14 @@ def second_classes(
 
     Args:
         wanted: what is explained.
-        shares: scores of the classes, (N, C); None of a model without.
+        shares: scores of the classes, (N, C); without them, as of a model without classes, no maps are made.
         label: of a class, with the scores of an image.
     """
     classes = [each for each in wanted if of_class(each)]
-    if shares is None or shares.dim() != 2 or shares.shape[1] < 2 or not classes:
-        return {}
     if len(classes) > 1:
         return {id(each.target): classes[1] if each is classes[0] else classes[0] for each in classes}
+    if shares is None or label is None or shares.dim() != 2 or shares.shape[1] < 2 or not classes:
+        return {}
     rest = shares.clone()
     for i, each in enumerate(classes[0].labels):
         if each is not None and each.index is not None:

@@ -49,7 +49,7 @@ class LogOdds(Target):
         return self if own is self.of else replace(self, of=own)
 
 
-def tested(
+def without_marks(
     run: Run, target: Target, whole: Tensor, maps: Mapping[str, Tensor], named: Sequence[Verdict]
 ) -> dict[str, list[Verdict]]:
     """Of each method, for each image, the verdict with what the score does without the patches that the map marks.

@@ -22,8 +22,8 @@ def render_inline(explanation: Explained) -> str:
     heading = (explanation.source or "Image") + (f" ({explanation.model})" if explanation.model else "")
     return (
         f'<div class="captum-vit"><p><strong>{text(heading)}</strong></p>'
-        f'<div style="display:flex;flex-wrap:wrap;gap:16px;align-items:flex-end">{figures}</div>{key}{verdicts}{left_out}{notes}'
-        f"{_table(explanation)}</div>"
+        f'<div style="display:flex;flex-wrap:wrap;gap:16px;align-items:flex-end">{figures}</div>{key}{verdicts}'
+        f"{left_out}{notes}{_table(explanation)}</div>"
     )
 
 
