@@ -295,3 +295,22 @@ def test_what_is_no_pipeline():
         explainer("model")
     with pytest.raises(OptionError, match="no method"):
         pipeline("image-attribution", model=build("transformers"), image_processor=processor(), method=["agcam"])
+
+
+def test_a_verdict_beside_each_map(pipe):
+    """Of each image the same, whatever stands beside it; the same as `explain` finds; nothing where it was not asked."""
+    images = [scene(), scene(seed=16)]
+    together = pipe(images, verdict=True, top_k=2, batch_size=2)
+    for image, results in zip(images, together, strict=True):
+        alone = pipe(image, verdict=True, top_k=2)
+        for one, other in zip(results, alone, strict=True):
+            assert one["verdict"].of == one["label"]
+            assert one["verdict"].score == pytest.approx(one["score"], abs=1e-5)
+            assert one["verdict"].finding == other["verdict"].finding
+            assert one["verdict"].without_map == pytest.approx(other["verdict"].without_map, abs=1e-4)
+    first, second = (each["verdict"] for each in together[0])
+    assert (first.second, second.second) == (second.of, first.of)
+    assert "verdict" not in pipe(images[0])[0]
+    general = pipe(images[0], method="rollout", verdict=True, top_k=2)
+    assert general[0]["verdict"] == general[1]["verdict"]
+    assert general[0]["verdict"].for_all
