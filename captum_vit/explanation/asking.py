@@ -199,6 +199,12 @@ def listed(target: Any) -> list[Any]:
     return every
 
 
+def check_no_class(targets: Sequence[Any], model: str, gives: str) -> None:
+    """Raise TargetError where a class is asked of a model that gives something else, as "features"."""
+    if any(isinstance(each, (int, str)) and not is_path(str(each)) for each in targets):
+        raise TargetError(f"a target needs a classifier, and {model!r} gives {gives}, not classes")
+
+
 def chosen_methods(method: Any, unfit: Callable[[type[ViTAttribution]], str | None]) -> dict[str, type[ViTAttribution]]:
     """The methods that are meant, each once: by name, `module:Class`, or as classes; "all" are all that apply, but for
     the costly ones, which are asked for by name.

@@ -15,16 +15,15 @@ from ..attr import RawAttention, ViTAttribution
 from ..checking import check_flag, check_whole
 from ..classes import titles
 from ..describing import versions
-from ..errors import InputError, OptionError, TargetError, brief
+from ..errors import InputError, OptionError, brief
 from ..explained import RANDOM
 from ..images import Picture
 from ..models import LoadedModel, chosen_device
-from ..plugins import is_path
 from ..preprocessing import Preprocessing, covered, read_preprocessing, squashed
 from ..wrapped import preprocessing_of, with_names
 from .answering import notes_of, probabilities, titled, wanted
 from .arguments import of_each, together
-from .asking import Asked, Vocabulary, chosen_methods, listed, shared_options
+from .asking import Asked, Vocabulary, check_no_class, chosen_methods, listed, shared_options
 from .explanation import Explanation
 from .judging import attributions
 from .reading import Reading
@@ -92,8 +91,7 @@ def explain(
         device: for a model by name, where to compute; by default cuda if there is one.
         top_k: how many predicted classes to name.
         attention: keep the attention itself, of heads and between patches, for the figures and the report.
-        verdict: judge each map, in one line that says whether it may be trusted: what the score does without the part
-            that it marks. Takes up to 8 forwards a map on some of the tokens, and the maps of a second class.
+        verdict: say of each map whether it may be trusted, by 7 forwards without some patches and a second class's map.
         batch_size: images of a list that are explained at once.
         forward_kwargs: keyword arguments of the model's forward beside the images. A tensor has a first dimension of 1,
             for all images, or of as many rows as there are images.
@@ -107,8 +105,7 @@ def explain(
         raise InputError(f"the image comes first, then the model, as explain(image, model): got {brief(images)}")
     shown: dict[str, Any] = {"preprocess": preprocess, "class_names": class_names, "multi_label": multi_label}
     explainer = Explainer(model, **shown, layer=layer, output=output, device=device)
-    kept: dict[str, Any] = {"top_k": top_k, "attention": attention, "verdict": verdict}
-    asked = explainer.ask(method=method, target=target, **kept, **options)
+    asked = explainer.ask(method=method, target=target, top_k=top_k, attention=attention, verdict=verdict, **options)
     if isinstance(images, (list, tuple)):
         rows = of_each(forward_kwargs, len(images))
         seen = (explainer.see(image, row) for image, row in zip(images, rows, strict=True))
@@ -208,8 +205,7 @@ class Explainer:
         **options: Any,
     ) -> Explanation:
         """Explain one image; arguments and errors are those of `explain`."""
-        kept: dict[str, Any] = {"top_k": top_k, "attention": attention, "verdict": verdict}
-        asked = self.ask(method=method, target=target, **kept, **options)
+        asked = self.ask(method=method, target=target, top_k=top_k, attention=attention, verdict=verdict, **options)
         return self.answer([self.see(image, *of_each(forward_kwargs, 1))], asked)[0]
 
     def ask(
@@ -232,10 +228,8 @@ class Explainer:
         check_flag("attention", attention)
         check_flag("verdict", verdict)
         wanted = listed(target)
-        classes = [each for each in wanted if isinstance(each, (int, str)) and not is_path(str(each))]
-        if self.classless and classes:
-            what = "features" if self.headless else "values"
-            raise TargetError(f"a target needs a classifier, and {self.model_name!r} gives {what}, not classes")
+        if self.classless:
+            check_no_class(wanted, self.model_name, "features" if self.headless else "values")
         kinds = self.choose(method)
         given = {name: self.options(kinds[name], own) for name, own in shared_options(kinds, options).items()}
         methods = {name: self.method(kind) for name, kind in kinds.items()}

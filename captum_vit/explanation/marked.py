@@ -5,15 +5,16 @@ from dataclasses import dataclass, replace
 from math import isfinite
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from ..attr.patches import patch_of_pixels
+from ..attr.perturbing import only_images, shaped_images
 from ..capture import Run
 from ..errors import CaptumViTError, UnsupportedModelError
 from ..targets import Output, Target
 from ..verdicts import FAINT, Finding, Verdict
 
-DRAWS = 6  # random choices beside each map: with its own, and the one by which a run checks itself, 8 rows
+DRAWS = 6  # random choices beside each map: with its own 7 forwards
 FEWEST = 3  # of fewer the interval says nothing
 SURE = {2: 6.965, 3: 4.541, 4: 3.747, 5: 3.365}  # 0.99 quantiles of Student's t, by degrees of freedom
 ROUNDING = 1e-3  # of log-odds, or of another score: what is less is no change
@@ -136,24 +137,17 @@ def _without(run: Run, kept: Tensor, target: Target) -> tuple[Tensor, bool]:
     except UnsupportedModelError:
         if run.adapter.training:
             raise
-    images, view = run.inputs.images, run.layout.view
-    if images.dim() != 4 or images.shape[1] != run.adapter.in_channels or view is not None:
-        raise UnsupportedModelError(
-            "the model takes no part of its tokens, and its patches are no tiles of the input to be painted over"
-        )
-    shown = _tiles(kept, run)
+    reason = only_images(run.adapter)
+    if reason is not None:
+        raise UnsupportedModelError(f"no part of its tokens can be left out, nor painted over: {reason}")
+    images = shaped_images(run)
+    patches = patch_of_pixels(run.layout, images.shape[2:]).to(images.device)
+    hidden = ~kept.to(images.device)[..., patches.clamp(min=0)] & (patches >= 0)  # (N, S, H, W)
     found = []
     for i, image in enumerate(images):
-        colour = image.mean((1, 2), keepdim=True)
-        found.append(run.on_images(torch.where(shown[i], image, colour), target.of_image(i), place=i))
+        painted = torch.where(hidden[i, :, None], image.mean((1, 2), keepdim=True), image)
+        found.append(run.on_images(painted, target.of_image(i), place=i))
     return torch.stack(found), True
-
-
-def _tiles(kept: Tensor, run: Run) -> Tensor:
-    """Which pixels are shown, bool (N, S, 1, H, W)."""
-    images = run.inputs.images
-    grids = run.layout.to_grid(kept.to(images.device, torch.float32))
-    return F.interpolate(grids, tuple(images.shape[2:]), mode="nearest").unsqueeze(2) > 0.5
 
 
 def _odd(own: Tensor) -> str:

@@ -297,8 +297,8 @@ def test_what_is_no_pipeline():
         pipeline("image-attribution", model=build("transformers"), image_processor=processor(), method=["agcam"])
 
 
-def test_a_verdict_beside_each_map(pipe):
-    """Of each image the same, whatever stands beside it; the same as `explain` finds; nothing where it was not asked."""
+def test_a_verdict_beside_each_map(pipe: ImageAttributionPipeline):
+    """Of each image the same, whatever stands beside it; nothing where it was not asked."""
     images = [scene(), scene(seed=16)]
     together = pipe(images, verdict=True, top_k=2, batch_size=2)
     for image, results in zip(images, together, strict=True):
