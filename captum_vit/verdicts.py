@@ -92,6 +92,16 @@ class Verdict:
         return "nearly flat" if self.flat else ""
 
     @property
+    def short(self) -> str:
+        """What was found in a few words with its numbers, as for a table of many maps."""
+        if self.untrained or self.score is None:
+            return self.warning or f"not tested: {self.reason}"
+        words = {"carries": "carries the answer", "counts": "counts more than chance"}.get(self.finding, self.warning)
+        whole, without, (low, high) = self._shown()
+        flat = ", nearly flat" if self.flat else ""
+        return f"{words}{flat}: {whole} to {without}, at random {low} to {high}"
+
+    @property
     def text(self) -> str:
         """The verdict in one line; of a model that looks untrained only that."""
         if self.untrained:

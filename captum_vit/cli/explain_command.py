@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .working import Job, Options
 
 WIDTH = 100  # letters of a line, where sentences are printed
+SENTENCES = 3  # maps whose verdicts are told in sentences; of more in a few words, and in sentences in the report
 FEW = 20  # images, whose own lines tell in a log how far it has come
 
 
@@ -223,8 +224,9 @@ def _summary(image: str, explanation: "Explanation", written: list[str], folder:
     for label in explanation.targets:
         if label.index is None:
             lines.append(f"         {plain(label.title)}: {label.unit} {label.score:.3g}  explained")
-    for title, verdict in explanation.verdicts.items():
-        told = plain(f"{title}: {verdict.text}")
+    verdicts = explanation.verdicts
+    for title, verdict in verdicts.items():
+        told = plain(f"{title}: {verdict.text if len(verdicts) <= SENTENCES else verdict.short}")
         lines.append(fill(told, WIDTH, initial_indent="  ", subsequent_indent="    ", break_long_words=False))
     overlays = sum(name.endswith(".png") for name in written) - 1
     pages = [name for name in written if name.endswith(".html")]

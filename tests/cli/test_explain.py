@@ -23,7 +23,10 @@ def test_without_arguments():
     assert sorted(int(words[0]) for words in explained) == labels
     assert [words[1] for words in explained] == [sample.CLASSES[int(words[0])] for words in explained]
     assert all(float(words[2].rstrip("%")) > 90 for words in explained)
-    assert len(lines) == 1 + 3 + 1
+    overlays = int(lines[-1].split(" overlays")[0].split()[-1])
+    found = [line for line in lines if ", at random " in line]
+    assert len(found) == overlays, "of each map what it does, in a line"
+    assert len(lines) == 1 + 3 + overlays + 1
     expected = ["overview.png", *(f"{name}.png" for name, kind in in_all().items() if not kind.class_specific)]
     specific = [name for name, kind in in_all().items() if kind.class_specific]
     for label in labels:
@@ -158,3 +161,13 @@ def test_version_and_help():
     text = run("explain", "--help").stdout
     for option in ("--model", "--checkpoint", "--method", "--target", "--layer", "--top-k", "--out", "--device"):
         assert option in text
+
+
+def test_each_map_has_a_verdict_where_there_is_a_report():
+    told = "Without the marked tenth of the picture the score of"
+    assert told in run("explain", "--method", "agcam", "--target", "cross").stdout.replace("\n   ", "")
+    plain = run("explain", "--method", "agcam", "--target", "cross", "--no-report", "--no-flow").stdout
+    assert "Without" not in plain
+    asked = run("explain", "--method", "agcam", "--target", "cross", "--no-report", "--no-flow", "--verdict").stdout
+    assert told in asked.replace("\n   ", "")
+    assert "Without" not in run("explain", "--method", "agcam", "--target", "cross", "--no-verdict").stdout

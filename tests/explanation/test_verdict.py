@@ -327,6 +327,13 @@ def test_a_model_in_train_mode_has_no_verdict_and_says_why():
 def test_the_line_and_the_caption(verdict: Verdict, text: str, warning: str):
     assert text in verdict.text
     assert verdict.warning == warning
+    assert warning in verdict.short
+
+
+def test_in_a_few_words():
+    assert TESTED.short == "carries the answer: 0.98 to 0.31, at random 0.95 to 0.98"
+    assert Verdict("cat", reason="no patches").short == "not tested: no patches"
+    assert replace(TESTED, untrained=True).short == "model looks untrained"
 
 
 def warned() -> Explanation:
