@@ -11,6 +11,7 @@ from statistics import median
 import pytest
 
 import captum_vit
+from tests.waiting import PATIENCE
 
 CORE = Path(captum_vit.__file__).parent
 ROOT = CORE.parent
@@ -19,7 +20,7 @@ pyproject = pytest.mark.skipif(not (ROOT / "pyproject.toml").exists(), reason="r
 
 
 def python(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -12,6 +12,7 @@ import pytest
 
 from captum_vit.evaluation import Evaluator, Plan, evaluate
 from tests.cli.helpers import run
+from tests.waiting import PATIENCE
 
 DATA = ("--data", "sample:4", "--methods", "random")
 
@@ -94,7 +95,7 @@ def test_a_terminal_shows_one_line_that_ends_as_a_sentence(tmp_path: Path):
                 told.write(part)
         except OSError:  # the other end is closed
             pass
-        assert process.wait(240) == 0
+        assert process.wait(PATIENCE) == 0
     os.close(ours)
     text = told.getvalue().decode()
     assert "\r\x1b[2Kloading sample and sample:4, and asking each method once..." in text

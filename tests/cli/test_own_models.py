@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import webbrowser
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from captum_vit.cli.folders import RECORD
 from captum_vit.models import load_model
 from tests.cli.helpers import explain as drawn
 from tests.cli.helpers import photo, pixels, refused, run, written
+from tests.waiting import wait_until
 
 OUT = Path("captum-vit-out")
 
@@ -276,9 +276,8 @@ def test_a_killed_run_goes_on():
     files = [photo(f"{i:03d}.png", (60 + i % 7, 60)) for i in range(60)]
     command = [sys.executable, "-m", "captum_vit", "explain", *map(str, files), "--method", "rollout", "--no-flow"]
     process = subprocess.Popen([*command, "--resume"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 200
-    while not (OUT / "010" / "explanation.json").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
+    eleventh = OUT / "010" / "explanation.json"
+    wait_until(lambda: eleventh.exists() or process.poll() is not None, "no explanation")
     process.send_signal(signal.SIGKILL)
     process.wait()
     complete = {f.parent.name for f in OUT.rglob(RECORD) if "made" in json.loads(f.read_text())}

@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from captum_vit.cli import app as cli
 from captum_vit.cli import console
 from captum_vit.cli import explain as _run
 from tests.cli.helpers import explain, photo, pixels, refused, run, written
+from tests.waiting import PATIENCE, wait_until
 
 STOPPED = "Stopped. The pictures written so far are complete, in captum-vit-out; --resume goes on"
 NOTE = "Note: the sample model knows drawn shapes alone; name a --model for photographs"
@@ -187,11 +187,10 @@ def test_control_c_in_a_real_process():
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
-    deadline = time.monotonic() + 200
-    while not Path("captum-vit-out/1/overview.png").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
+    first = Path("captum-vit-out/1/overview.png")
+    wait_until(lambda: first.exists() or process.poll() is not None, "no picture")
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, errors
     assert re.sub(r"\d+ of 400 images .*\n", "", errors) == f"{NOTE}\n{STOPPED}\n"
     assert not list(Path("captum-vit-out").rglob("*.tmp"))

@@ -10,6 +10,7 @@ from captum_vit.data import KINDS, READERS, IndexedReader, Item, Row, open_data,
 from captum_vit.errors import CaptumViTError, DataError
 from tests.data import made
 from tests.data.conftest import folder
+from tests.waiting import PATIENCE
 
 ON_DISK = sorted(set(KINDS) - {"planted", "sample"})
 HOLDS = {
@@ -127,6 +128,6 @@ def test_a_missing_package(tmp_path, monkeypatch, kind):
 
 def test_importing_brings_in_none_of_them():
     code = "import sys, captum_vit.data; print(*{name.split('.')[0] for name in sys.modules})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE)
     assert "captum_vit" in done.stdout.split()
     assert not set(done.stdout.split()) & {"torchvision", "datasets", "h5py", "pycocotools"}

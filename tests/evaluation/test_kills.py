@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from multiprocessing.process import BaseProcess
@@ -15,16 +14,29 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from captum_vit.errors import OptionError, OutputError
 from captum_vit.evaluation import Plan, evaluate, read_rows
 from captum_vit.evaluation.engines import _check_room
 from captum_vit.evaluation.shards import Shards
+from tests.waiting import ROOT, wait_until
 
-PLAN = Plan(data="sample:50", methods=("agcam", "random"))
+PLAN = Plan(data="sample:50", methods=("agcam", "random", "tests.evaluation.test_kills:held"))
 SHARD, SHARDS = 2, 50  # of two questions about each scene
+HELD_IN = "HELD_IN"  # the variable that names the folder of a run that is held
+HALF, MOST = "half", "most"  # files there: a shard is half written; how many shards the run may have
 HEAVY = ["captum_vit.evaluation", "ray.data", "scipy.ndimage", "timm", "torchmetrics", "transformers"]
 Start = Callable[..., BaseProcess]
+
+
+def held(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+    """A method that stands still once its run has as many shards as it may: so no run ends before it is killed."""
+    folder = Path(os.environ[HELD_IN]) if HELD_IN in os.environ else None
+    if folder and (folder / MOST).exists():
+        most = int((folder / MOST).read_text())
+        wait_until(lambda: shards_in(folder / "run") < most, "nobody kills the run")
+    return images.mean(1)
 
 
 def run(folder: Path, engine: str, in_place: bool) -> None:
@@ -32,19 +44,19 @@ def run(folder: Path, engine: str, in_place: bool) -> None:
     with (folder / "printed").open("w") as printed:
         os.dup2(printed.fileno(), 1), os.dup2(printed.fileno(), 2)
     torch.set_num_threads(1)
+    os.environ |= {HELD_IN: str(folder), "PYTHONPATH": str(ROOT)}  # Ray's actors have them from this process
     if in_place:
         Shards.write = write_in_place
     evaluate(PLAN, folder / "run", engine=engine, shard=SHARD, progress=True)
 
 
 def write_in_place(shards: Shards, shard: int, rows: list[Any], whole: Callable[..., None] = Shards.write) -> None:
-    """As a careless program would write: the shard is there half for a while."""
+    """As a careless program would write: the shard is there half, until the one who writes is killed."""
     whole(shards, shard, rows)
     path = shards._path(shard)
-    data = path.read_bytes()
-    path.write_bytes(data[:100])
-    time.sleep(1)
-    path.write_bytes(data)
+    path.write_bytes(path.read_bytes()[:100])
+    (shards.folder.parent / HALF).touch()
+    wait_until(lambda: False, "nobody kills the run")
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +73,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
 
     The processes are forked from one that has imported all that takes long: it would take more than the runs do.
     """
-    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # where a process finds this module
+    monkeypatch.syspath_prepend(ROOT)  # where a process finds this module
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(HEAVY)
     started: list[BaseProcess] = []
@@ -77,70 +89,69 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
         process.join()
 
 
-@pytest.mark.parametrize(("engine", "longest"), [("local", 0.1), ("ray", 0.3)])
+@pytest.mark.parametrize("engine", ["local", "ray"])
 def test_killed_at_five_moments_nothing_is_lost_or_doubled(
-    engine: str, longest: float, start: Start, undisturbed: tuple[dict[str, list[Any]], str], tmp_path: Path
+    engine: str, start: Start, undisturbed: tuple[dict[str, list[Any]], str], tmp_path: Path
 ):
-    kill_runs(start, tmp_path, engine, times=5, longest=longest)
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        kill_run(start, tmp_path, engine, after=int(rng.integers(1, 6)))
     finish(start(engine), tmp_path)
     assert (columns(tmp_path / "run"), evaluate(PLAN, tmp_path / "run", shard=SHARD).to_markdown()) == undisturbed
 
 
 def test_shards_that_are_not_put_in_place_whole_would_be_noticed(start: Start, tmp_path: Path):
-    kill_runs(start, tmp_path, "local", times=1, longest=0.1, in_place=True)
+    process = start("local", in_place=True)
+    wait_for(lambda: (tmp_path / HALF).exists(), process, tmp_path)
+    process.kill()
+    process.join()
     with pytest.raises(AssertionError, match="Parquet"):
         finish(start("local"), tmp_path)
 
 
 def test_a_run_outlives_its_actors(start: Start, undisturbed: tuple[dict[str, list[Any]], str], tmp_path: Path):
+    (tmp_path / MOST).write_text("7")  # it stands still there
     process = start("ray")
-    wait_for_shards(tmp_path, 5, process)
+    wait_for(lambda: shards_in(tmp_path / "run") >= 5, process, tmp_path)
     victim = actors_of(process)[0]
     os.kill(victim, signal.SIGKILL)
-    assert shards_in(tmp_path / "run") < SHARDS, "the run is too short for that"
+    wait_until(partial(gone, [victim]), "an actor outlives its end")
+    assert shards_in(tmp_path / "run") < SHARDS
+    (tmp_path / MOST).unlink()
     printed = finish(process, tmp_path)
     assert f"{SHARD * SHARDS}/{SHARD * SHARDS} " in printed  # each shard counted once
     assert columns(tmp_path / "run") == undisturbed[0]
 
 
-def kill_runs(start: Start, folder: Path, engine: str, *, times: int, longest: float, in_place: bool = False) -> None:
-    """Kill runs one after another, each at a random moment of the `longest` seconds after its first shard."""
-    rng = np.random.default_rng(0)
-    for _ in range(times):
-        before = shards_in(folder / "run")
-        process = start(engine, in_place=in_place)
-        wait_for_shards(folder, before + 1, process)
-        actors = actors_of(process)
-        assert len(actors) == (2 if engine == "ray" else 0)
-        time.sleep(rng.uniform(0, longest))
-        assert process.is_alive(), "the run is too short to be killed that often"
-        process.kill()
-        process.join()
-        wait_until(partial(gone, actors), 60, "an actor outlives its run")
-    assert shards_in(folder / "run") < SHARDS
+def kill_run(start: Start, folder: Path, engine: str, *, after: int) -> None:
+    """Kill a run that has made so many shards and is at work on the next; it may make three more before it is held."""
+    before = shards_in(folder / "run")
+    (folder / MOST).write_text(str(before + after + 3))
+    process = start(engine)
+    wait_for(lambda: shards_in(folder / "run") >= before + after, process, folder)
+    actors = actors_of(process)
+    assert len(actors) == (2 if engine == "ray" else 0)
+    process.kill()
+    process.join()
+    wait_until(partial(gone, actors), "an actor outlives its run")
+    assert before < shards_in(folder / "run") < SHARDS
+    (folder / MOST).unlink()
 
 
 def finish(process: BaseProcess, folder: Path) -> str:
     """What a run printed that is left to itself."""
-    process.join(240)
+    wait_until(lambda: not process.is_alive(), "the run does not end")
     printed = (folder / "printed").read_text()
     assert process.exitcode == 0, printed
     assert not list((folder / "run").glob(".*")), "temporary files stay"
     return printed
 
 
-def wait_for_shards(folder: Path, count: int, process: BaseProcess) -> None:
-    wait_until(lambda: shards_in(folder / "run") >= count or not process.is_alive(), 240, "no shards")
-    if not process.is_alive():
+def wait_for(there: Callable[[], bool], process: BaseProcess, folder: Path) -> None:
+    """Wait until a run has come so far; it must not end before."""
+    wait_until(lambda: there() or not process.is_alive(), "the run does not come so far")
+    if not there():
         pytest.fail(f"{shards_in(folder / 'run')} shards, then the end: {(folder / 'printed').read_text()}")
-
-
-def wait_until(there: Callable[[], bool], seconds: float, otherwise: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not there():
-        if time.monotonic() > deadline:
-            pytest.fail(otherwise)
-        time.sleep(0.01)
 
 
 def actors_of(driver: BaseProcess) -> list[int]:

@@ -29,6 +29,7 @@ from captum_vit.errors import InputError, OptionError, TargetError
 from captum_vit.pipelines import ImageAttributionPipeline, explainer
 from captum_vit.visualization import overlay
 from tests.fingerprint import fingerprint
+from tests.waiting import PATIENCE
 
 SIDE = 64
 
@@ -217,7 +218,7 @@ def test_saving_the_pipeline_is_not_disturbed(pipe: ImageAttributionPipeline, tm
 
 
 def run(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

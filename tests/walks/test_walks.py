@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from captum_vit import sample
+from tests.waiting import PATIENCE
 
 HERE = Path(__file__).parent
 ENTRY_POINTS = """
@@ -52,7 +53,7 @@ def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "default::UserWarning"}
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stderr
     return done
