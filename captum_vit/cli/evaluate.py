@@ -1,15 +1,16 @@
 """The commands evaluate and compare. What they do is in evaluation/, which is imported when a command runs."""
 
+import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ..errors import CaptumViTError
+from ..errors import CaptumViTError, OptionError, brief, nearest
 from . import options as o
 from .console import BAD_IMAGES, BAD_USE, STOPPED, Checkpoint, Device, Line, Model, complain, look_here, plain, say
 from .cores import threads_here, usable_cores
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from ..evaluation import Leaderboard
     from ..evaluation.engines import Meter
 
-FIGURES_ACROSS = 4
+WIDE = 120  # letters of a line where nobody knows
 
 
 Data = Annotated[
@@ -71,6 +72,13 @@ Threads = Annotated[
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many items, from the first.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images at once.")]
 Retry = Annotated[bool, typer.Option("--retry/--no-retry", help="Do again what failed.")]
+Figures = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES",
+        help="Of the table and the picture, with commas between, or all. Default: the four that say most.",
+    ),
+]
 KeepMaps = Annotated[bool, typer.Option("--keep-maps/--no-keep-maps", help="Keep every map in the rows, at grid size.")]
 
 
@@ -98,13 +106,15 @@ def evaluate(
     batch_size: BatchSize = 16,
     retry: Retry = False,
     keep_maps: KeepMaps = False,
+    figures: Figures = None,
     threads: Threads = None,
     device: Device = None,
 ) -> None:
     """Score the maps of several methods over a data set, and print a leaderboard with 95 % intervals.
 
-    Rows go to FOLDER/rows-*.parquet, with leaderboard.csv, which has every class too, and leaderboard.png. Started
-    again with the same settings, only what is missing is computed.
+    It shows four figures; leaderboard.md in FOLDER has all of them, leaderboard.csv every class too, leaderboard.png
+    the same four as bars, and rows-*.parquet each row. Started again with the same settings, only what is missing is
+    computed.
 
     Exit code: 0 all items scored; 1 some failed, their rows say why; 2 something that was asked for cannot be had.
     """
@@ -134,14 +144,18 @@ def evaluate(
             keep_maps=keep_maps,
             device=device,
         )
+        shown = _figures(figures, _names(metrics))
         options: dict[str, Any] = {"actors": actors, "num_gpus": gpus} if engine == "ray" else {}
         options["threads"], note = _threads(threads, options.get("actors", 1))
         with _waiting(f"loading {model} and {data}, and asking each method once") as ready:
             meter = _meter(ready, note)
             board = runs.evaluate(plan, out, engine=engine, retry=retry, progress=meter, **options)
-        runs.write_summary(board, out)
-    _say_board(board)
-    say(f"\nwritten: {plain(str(out))}, with leaderboard.csv, leaderboard.png and rows-*.parquet")
+        runs.write_summary(board, out, shown)
+    _say_board(board, shown)
+    say(
+        f"\nwritten: {plain(str(out))}, with leaderboard.md (all figures), leaderboard.csv (each class too), "
+        f"leaderboard.png and rows-*.parquet"
+    )
     raise typer.Exit(BAD_IMAGES if _complain_of_failures(board) else 0)
 
 
@@ -223,18 +237,26 @@ def _complain_of_failures(board: "Leaderboard") -> bool:
     return bool(board.errors)
 
 
-def _say_board(board: "Leaderboard") -> None:
-    """The figures, as many side by side as a screen holds, and by how much the best method leads."""
+def _figures(text: str | None, metrics: Sequence[str]) -> list[str] | Literal["all"] | None:
+    """The figures and curves that are to be shown, asked before a run begins; None for those that say most."""
+    from ..metrics import curves_of, figures_of, named_metric
+
+    if text is None or text.strip() == "all":
+        return text if text is None else "all"
+    every = [named_metric(name) for name in metrics]
+    known, names = [*figures_of(every), *curves_of(every)], _names(text)
+    for name in names:
+        if name not in known:
+            raise OptionError(f"no figure {brief(name)}; there are {', '.join(known)}, and all{nearest(name, known)}")
+    return [*names]
+
+
+def _say_board(board: "Leaderboard", asked: list[str] | Literal["all"] | None) -> None:
+    """The table and what it shows, as wide as the terminal is; then what a reader has to know besides."""
     undefined = board.undefined()
-    shown = [name for name in board.figures if name not in undefined]
-    tables = -(-len(shown) // FIGURES_ACROSS)
-    for i in range(tables):
-        say(board.bare_table(shown[len(shown) * i // tables : len(shown) * (i + 1) // tables]) + "\n")
-    if shown and len(board.methods) > 1:
-        best = board.ranking(shown[0])[0]
-        say(f"{shown[0]}, {best} less the others, paired:")
-        for method, lead in board.differences(shown[0]).items():
-            say(f"  {plain(method):20}  {lead}")
+    every = [name for name in board.figures if name not in undefined]
+    shown = board.headline() if asked is None else every if asked == "all" else [n for n in asked if n in every]
+    say(board.summary(shown, width=shutil.get_terminal_size((WIDE, 24)).columns))
     for count, names in _counted(board, shown).items():
         complain(f"Note: {count} count for {', '.join(names)}; others have no object, or none that the protocol takes")
     if undefined:

@@ -16,6 +16,7 @@ from .entries import Entry
 from .guarding import Guard
 from .scoring import annotated, columns_of
 from .seeing import Seen
+from .sharing import Shared, Together
 from .visiting import Visit, class_of_target
 
 Row = dict[str, Any]
@@ -85,10 +86,12 @@ class Asker:
         answers = Answers([{} for _ in batch], shared, failed)
         case = replace(annotated(self._case(images, targets, logits, own), batch), run=visit.run)
         told = {name: found[:, 0] for name, found in maps.items() if not methods[name].baseline}
+        together = Together(explainer.adapter, methods, explainer.output)
         for name, found in maps.items():
+            method = Shared(name, methods[name], together)
             others = {other: its for other, its in told.items() if other != name}
             try:
-                self._fill(answers, name, replace(case, maps=found[:, 0], method=methods[name], others=others))
+                self._fill(answers, name, replace(case, maps=found[:, 0], method=method, others=others))
             except Exception as error:  # of a metric, asked about maps of this method
                 failed[name] = error.with_traceback(None)
         return answers

@@ -11,11 +11,13 @@ import pyarrow as pa
 from ..errors import RunError
 from ..files import write_atomically
 from ..metrics import Figure, Metric, curves_of, figures_of
-from ..names import cell
+from ..names import cell, printable
+from . import reading
 from .bootstrap import Mean
 from .results import Results
 from .rows import column
 from .shards import as_table, read_manifest, read_rows
+from .standing import behind, headline, is_baseline, order
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,11 +26,19 @@ if TYPE_CHECKING:
     from .plots import Bars, Curves
 
 
+ACROSS = 4  # figures in a table of plain text
+
+
 class Leaderboard(Results):
     """What a run says of its methods: the figures of `Results`, with its arguments, as tables, files and plots.
 
-    Most come from `read`, of a run's folder, or from `evaluate`, which gives one.
+    Most come from `read`, of a run's folder, or from `evaluate`, which gives one. Printed, it is what `summary` gives.
+
+    Attributes:
+        about: the model and the data in words, as far as they are known.
     """
+
+    about = ""
 
     @classmethod
     def read(cls, folder: str | Path, *, seed: int = 0) -> "Leaderboard":
@@ -47,7 +57,12 @@ class Leaderboard(Results):
         except (KeyError, TypeError, AttributeError) as error:
             raise RunError(f"the manifest in {str(folder)!r} does not say its figures: {error}") from error
         board = cls(read_rows(folder, without=("map", "grid")), figures, settings.get("curves"), seed=seed)
-        board.notes = list(manifest.get("recorded", {}).get("notes", []))
+        recorded = manifest.get("recorded", {})
+        board.notes = list(recorded.get("notes", []))
+        data, root = settings.get("data"), recorded.get("root")
+        kind = data.get("kind") if isinstance(data, dict) else None
+        known = [settings.get("model"), f"{kind}:{root}" if kind and root else kind]
+        board.about = printable(" on ".join(str(name) for name in known if name))
         return board
 
     @classmethod
@@ -72,10 +87,61 @@ class Leaderboard(Results):
         curves = {name: span for board in boards.values() for name, span in board.curves.items()}
         return cls(pa.concat_tables(tables, promote_options="permissive"), figures, curves, seed=seed)
 
+    def headline(self, count: int = 4) -> list[str]:
+        """The figures that say most, at most so many, of all metrics; none that is defined for no item."""
+        return headline(self, count)
+
+    def summary(self, figures: Sequence[str] | None = None, *, width: int = 120) -> str:
+        """The run as a newcomer reads it, as plain text.
+
+        What was asked of which model; a table; which methods are shown to be better than maps that have never seen the
+        model, and behind the best; and what each figure asks.
+
+        Args:
+            figures: which; by default four, of all metrics.
+            width: in letters. Where whole intervals have no room, half of what they span stands there.
+        Raises:
+            RunError: no such figure.
+        """
+        shown = self.headline() if figures is None else list(figures)
+        titles = {name: self.title(name) for name in shown}
+        parts = [reading.folded(reading.heading(self, self.about), width)]
+        tables = -(-len(shown) // ACROSS)  # that stand below each other, in one order
+        for i in range(tables):
+            some = shown[len(shown) * i // tables : len(shown) * (i + 1) // tables]
+            parts.append(reading.table(self, some, titles, width, shown[0]))
+        parts.append(reading.folded(reading.verdict(self, shown[:ACROSS]), width))
+        parts.append(reading.questions(self, shown, titles, width))
+        return "\n\n".join(filter(None, parts))
+
+    def page(self) -> str:
+        """All figures as Markdown, with what each asks and the lead of the best method over each other."""
+        shown = [name for name in self.figures if name not in self.undefined()]
+        titles = {name: self.title(name) for name in shown}
+        parts = [reading.heading(self, self.about), reading.verdict(self, self.headline())]
+        if shown:
+            parts.append(self.to_markdown([*self.headline(), *(name for name in shown if name not in self.headline())]))
+            asks = [[titles[name], self.figures[name].words] for name in shown if self.figures[name].words]
+            parts.append(as_markdown(["figure", "what it asks"], asks) if asks else "")
+        parts += [self._leads(name) for name in self.headline()]
+        return "\n\n".join(filter(None, parts)) + "\n"
+
+    def _leads(self, figure: str) -> str:
+        """By how much the best method leads, as Markdown."""
+        found = behind(self, figure)
+        if found is None:
+            return ""
+        others = [method for method in order(self, figure) if method != found.to]
+        rows = [[method, str(self.difference(found.to, method, figure))] for method in others]
+        return as_markdown([f"{figure}: {found.to} less", "paired, image by image"], rows)
+
+    def __str__(self) -> str:
+        return self.summary()
+
     def rows(self, figures: Sequence[str] | None = None) -> dict[str, dict[str, Mean]]:
-        """Method -> figure -> mean, the best method by the first figure first."""
+        """Method -> figure -> mean, the best method by the first figure first, and after all of them the baselines."""
         shown = list(figures or self.figures)
-        methods = self.ranking(shown[0]) if shown else self.methods
+        methods = order(self, shown[0]) if shown else self.methods
         return {method: {name: self.mean(method, name) for name in shown} for method in methods}
 
     def title(self, figure: str) -> str:
@@ -121,26 +187,31 @@ class Leaderboard(Results):
         """Bars with intervals of a figure, or the methods' mean curves.
 
         Args:
-            names: of a figure or curve; several stand side by side, and None stands for all.
+            names: of a figure or curve; several stand side by side, in the order of the first figure. None stands for
+                the four of `summary`, and "all" for all.
             ax: for one of them, where to draw; it then gets no legend.
         Raises:
             RunError: no such figure or curve.
         """
         from .plots import panel, panels
 
-        shown = [*self.figures, *self.curves] if names is None else [names] if isinstance(names, str) else list(names)
-        drawn = [self._panel(name) for name in shown]
-        return panel(drawn[0], self.methods, ax) if isinstance(names, str) else panels(drawn, self.methods)
+        alone = isinstance(names, str) and names != "all"
+        every = [*self.figures, *self.curves]
+        shown = every if names == "all" else self.headline() or every if names is None else names
+        shown = [shown] if isinstance(shown, str) else list(shown)
+        by = next((name for name in shown if name in self.figures), None)
+        methods = order(self, by) if by else sorted(self.methods, key=is_baseline)
+        drawn = [self._panel(name, methods) for name in shown]
+        return panel(drawn[0], methods, ax) if alone else panels(drawn, methods, reading.heading(self, self.about))
 
-    def _panel(self, name: str) -> "Bars | Curves":
-        """What is drawn of a figure or curve."""
+    def _panel(self, name: str, methods: Sequence[str]) -> "Bars | Curves":
+        """What is drawn of a figure or curve, the methods in this order."""
         from .plots import Bars, Curves
 
         if name in self.curves:
             label = f"mean score, {name.removesuffix('_curve')}"
-            return Curves(label, {method: self.curve(method, name) for method in self.methods})
-        means = {method: self.mean(method, name) for method in self.ranking(name)}
-        return Bars(self.title(name), means)
+            return Curves(label, {method: self.curve(method, name) for method in methods})
+        return Bars(self.title(name), {method: self.mean(method, name) for method in methods})
 
 
 def as_markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

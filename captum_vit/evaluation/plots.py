@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,9 +11,13 @@ from matplotlib.figure import Figure
 from ..attr import METHODS
 from ..figures.panels import NotebookFigure
 from .bootstrap import Array, Mean
-from .entries import BASELINES
+from .reading import folded
+from .standing import is_baseline
 
-ACROSS = 3  # panels in a row
+ACROSS = 4  # panels in a row
+APART = 0.5  # of a bar's place, between methods and baselines
+BASE, GREY = "#a8a8a8", 7  # a baseline's colour, and the one of matplotlib's ten that is like it
+LINE, LETTERS = 0.4, 9  # inches of a heading, and letters in an inch of it
 CURVE = "curve"  # what a line of the legend is marked with
 
 
@@ -20,29 +25,31 @@ CURVE = "curve"  # what a line of the legend is marked with
 class Bars:
     """A figure of several methods, with 95 % intervals.
 
-    label: below the axis.
-    means: method -> its figure, the best method first.
+    label: above the bars.
+    means: method -> its figure, in the order in which they stand from the top; baselines come last, and apart.
     """
 
     label: str
     means: Mapping[str, Mean]
 
     def draw(self, axes: Axes, colors: Mapping[str, str]) -> None:
-        """Draw a bar for each method that has the figure, the first on top."""
+        """Draw a bar for each method, the first on top; one that lacks the figure has its place, and no bar."""
         shown = {method: mean for method, mean in self.means.items() if mean.count}
-        places = np.arange(len(shown))[::-1]
+        places = {method: -i - APART * is_baseline(method) for i, method in enumerate(self.means)}
         errors = np.array([[m.value - m.low, m.high - m.value] for m in shown.values()]).reshape(-1, 2).T.clip(min=0)
         axes.barh(
-            places,
+            [places[method] for method in shown],
             [m.value for m in shown.values()],
             xerr=errors,
             height=0.6,
             color=[colors[method] for method in shown],
             ecolor="#222222",
-            capsize=3,
+            capsize=2,
         )
-        axes.set_yticks(places, [_plain(method) for method in shown])
-        axes.set_xlabel(self.label)
+        axes.set_yticks([*places.values()], [_plain(method) for method in places])
+        axes.set_ylim(min(places.values(), default=0) - 0.6, 0.6)
+        axes.margins(x=0.02)
+        axes.set_title(self.label, fontsize="medium")
 
 
 @dataclass(frozen=True)
@@ -58,9 +65,11 @@ class Curves:
 
     def draw(self, axes: Axes, colors: Mapping[str, str]) -> None:
         """Draw a line for each method, with a point for each level where there are few."""
+        styles = cycle(("--", ":"))
         for method, (levels, mean) in self.curves.items():
             marker = "." if len(levels) <= 20 else ""
-            axes.plot(levels, mean, marker=marker, label=_plain(method), color=colors[method], gid=CURVE)
+            style = next(styles) if is_baseline(method) else "-"
+            axes.plot(levels, mean, style, marker=marker, label=_plain(method), color=colors[method], gid=CURVE)
         axes.set_xlabel("share of the image exchanged")
         axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
         axes.set_ylabel(self.label)
@@ -71,7 +80,7 @@ def panel(shown: Bars | Curves, methods: Sequence[str], ax: Axes | None = None) 
 
     Args:
         shown: what is drawn.
-        methods: all methods of the run, for their colours and the height of the panel.
+        methods: all methods of the run, in the order in which they stand, for their colours and the panel's height.
         ax: where to draw; by default on a figure of its own.
     """
     axes = ax or NotebookFigure(figsize=(5.5, _height(methods)), layout="constrained").subplots()
@@ -82,16 +91,24 @@ def panel(shown: Bars | Curves, methods: Sequence[str], ax: Axes | None = None) 
     return figure
 
 
-def panels(shown: Sequence[Bars | Curves], methods: Sequence[str]) -> Figure:
-    """Several panels side by side; a method has one colour throughout. The arguments are those of `panel`."""
+def panels(shown: Sequence[Bars | Curves], methods: Sequence[str], heading: str = "") -> Figure:
+    """Several panels side by side, under a heading; a method has one colour and one place throughout.
+
+    The other arguments are those of `panel`. Bars side by side have the methods' names at the first of them only.
+    """
     across = min(ACROSS, len(shown))
     rows = -(-len(shown) // across)
-    figure = NotebookFigure(figsize=(4.6 * across, _height(methods) * rows), layout="constrained")
+    figure = NotebookFigure(figsize=(1.6 + 3.2 * across, _height(methods) * rows + LINE), layout="constrained")
     every = list(figure.subplots(rows, across, squeeze=False).ravel())
-    for axes, each in zip(every, shown, strict=False):
+    for place, (axes, each) in enumerate(zip(every, shown, strict=False)):
         _draw(each, methods, axes)
+        if isinstance(each, Bars) and place % across and isinstance(shown[place - 1], Bars):
+            axes.tick_params(labelleft=False)
     for axes in every[len(shown) :]:
         axes.set_axis_off()
+    if heading:
+        letters = int(figure.get_size_inches()[0] * LETTERS)
+        figure.suptitle(_plain(folded(heading, letters)), fontsize="medium")
     _add_legend(figure, every)
     return figure
 
@@ -111,14 +128,14 @@ def _add_legend(figure: Figure, every: Sequence[Axes]) -> None:
 
 
 def _height(methods: Sequence[str]) -> float:
-    return max(2.4, 0.9 + 0.3 * len(methods))
+    return max(2.4, 0.9 + 0.22 * len(methods))
 
 
 def _colors(methods: Sequence[str]) -> dict[str, str]:
-    """One colour for a method of ours in any run; others get those that are left."""
-    known = [*METHODS, *BASELINES]
-    order = [*known, *(name for name in methods if name not in known)]
-    return {method: f"C{order.index(method) % 10}" for method in methods}
+    """One colour for a method of ours in any run, grey for a baseline; others get those that are left."""
+    order = [*METHODS, *(name for name in methods if name not in METHODS)]
+    colors = [f"C{i}" for i in range(10) if i != GREY]
+    return {name: BASE if is_baseline(name) else colors[order.index(name) % len(colors)] for name in methods}
 
 
 def _plain(name: str) -> str:

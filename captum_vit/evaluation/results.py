@@ -76,9 +76,9 @@ class Results:
             RunError: no such method or figure.
         """
         self._check(figure, first, second)
-        if first == second:
-            own = self._estimated(figure)[first]
-            return (own - own).mean()
+        every = self._estimated(figure)
+        if self._alike(figure, first, second):
+            return (every[first] - every[second]).mean()
         pair = np.sort([self.methods.index(first), self.methods.index(second)])
         estimates = self._bootstrap.estimate(self.figures[figure], self._measured(figure).of_methods(pair).paired())
         found = {self.methods[number]: estimate for number, estimate in zip(pair, estimates, strict=True)}
@@ -162,6 +162,12 @@ class Results:
         """The rows for which a figure is defined."""
         columns = self.figures[figure].columns
         return self._rows.measured(np.stack([as_numbers(self.table, name) for name in columns], 1))
+
+    def _alike(self, figure: str, *methods: str) -> bool:
+        """Whether a figure is defined for the same items of these methods; their estimates are then paired already."""
+        rows = self._measured(figure)
+        one, *others = (rows.item[rows.method == self.methods.index(method)] for method in methods)
+        return all(np.array_equal(one, other) for other in others)
 
     def _estimated(self, figure: str) -> dict[str, Estimate]:
         """Method -> the figure over all rows, estimated once."""

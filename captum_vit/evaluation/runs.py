@@ -20,6 +20,7 @@ from .entries import Method, check_methods
 from .evaluator import Evaluator
 from .leaderboard import Leaderboard, as_markdown
 from .shards import MANIFEST, Shards, read_manifest, read_rows
+from .standing import is_baseline, order
 from .unchanged import check_unchanged
 
 
@@ -181,17 +182,22 @@ def _same(evaluator: Evaluator) -> Evaluator:
     return evaluator
 
 
-def write_summary(board: Leaderboard, folder: str | Path) -> None:
-    """Write leaderboard.csv, per class too, and leaderboard.png beside the rows.
+def write_summary(board: Leaderboard, folder: str | Path, figures: Sequence[str] | None = None) -> None:
+    """Write leaderboard.csv, per class too, leaderboard.md with all figures, and leaderboard.png beside the rows.
 
+    Args:
+        board: the run's.
+        folder: of the run.
+        figures: what the picture shows; by default the four of `Leaderboard.summary`.
     Raises:
         OutputError: a file cannot be written.
     """
     board.to_csv(Path(folder) / "leaderboard.csv")
+    write_atomically(Path(folder) / "leaderboard.md", board.page().encode("utf-8", "backslashreplace"))
     if not board.figures:
         return
     png = BytesIO()
-    board.plot().savefig(png, format="png", dpi=120)
+    board.plot(figures).savefig(png, format="png", dpi=120)
     write_atomically(Path(folder) / "leaderboard.png", png.getvalue())
 
 
@@ -226,7 +232,8 @@ def compare(folders: Sequence[str | Path], figure: str | None = None) -> str:
             joined = Leaderboard.join(boards)
             heads.append("second - first")
     rows = []
-    for method in dict.fromkeys(method for board in boards.values() for method in board.methods):
+    every = dict.fromkeys(method for board in boards.values() for method in order(board, shown))
+    for method in sorted(every, key=is_baseline):
         cells = [str(board.mean(method, shown)) if method in board.methods else "" for board in boards.values()]
         if joined is not None:
             one, other = (f"{name}: {method}" for name in boards)

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
@@ -141,6 +141,8 @@ class Figure:
         the counts summed over all images.
     score: over pixels which one, "pixel_accuracy" or "miou".
     words: what it asks of a map, in a line.
+    contest: whether a higher figure than a baseline's says anything; not of a check, which noise may pass as well.
+    rank: a table that shows a few figures takes those of the lowest rank: 0 of the one that sums a metric up.
     """
 
     higher_is_better: bool
@@ -148,6 +150,8 @@ class Figure:
     over: Literal["images", "classes", "pixels"] = "images"
     score: str = ""
     words: str = ""
+    contest: bool = True
+    rank: int = 2
 
 
 def means(words: Mapping[str, str] = MappingProxyType({}), /, **higher_is_better: bool) -> dict[str, Figure]:
@@ -158,6 +162,14 @@ def means(words: Mapping[str, str] = MappingProxyType({}), /, **higher_is_better
         higher_is_better: of each.
     """
     return {name: Figure(better, (name,), words=words.get(name, "")) for name, better in higher_is_better.items()}
+
+
+def ranked(figures: Mapping[str, Figure], *first: str, contest: bool = True) -> dict[str, Figure]:
+    """Figures in the order in which a table takes them: those named first have the ranks 0, 1 and so on."""
+    ranks = {name: rank for rank, name in enumerate(name for name in first if name in figures)}
+    return {
+        name: replace(figure, rank=ranks.get(name, len(ranks) + 1), contest=contest) for name, figure in figures.items()
+    }
 
 
 class Metric(ABC):

@@ -7,17 +7,30 @@ whose mask has no valid pixel; other images of the batch are not affected.
 torchmetrics is imported by the first call that needs it: its import takes seconds.
 """
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError, OptionError, brief
-from .base import Case, Figure, Metric, blank, finite, means
+from .base import Case, Figure, Metric, blank, finite, means, ranked
 from .regions import Threshold, binarise, boxes_of, fill_boxes, normalise
 
 EPS = 1e-5  # of the AGCAM program
+FIRST = ("average_precision", "iou", "pointing_game", "energy_inside")  # the figures that say most
 DATASET_SCORES = ("pixel_accuracy", "miou")
+WORDS = {
+    "average_precision": "Ordered by the map, do the pixels of the object come first?",
+    "energy_inside": "Which share of the map's sum lies on the object?",
+    "pointing_game": "Does the map's highest pixel hit the object, or nearly?",
+    "iou": "Cut at half its height, how well does the map cover the object and nothing else?",
+    "dice": "The same as iou, with the overlap counted twice.",
+    "precision": "Cut at half its height, which share of the map's region is object?",
+    "recall": "Cut at half its height, which share of the object is in the map's region?",
+    "pixel_accuracy": "Cut at half its height, which share of all pixels is told right?",
+    "miou": "The mean of iou for the object and for the background.",
+}
 CHEFER_COUNTS = ("chefer_tp", "chefer_fp", "chefer_fn", "chefer_tn")
 
 
@@ -249,12 +262,10 @@ class Localization(Metric):
                 **means(chefer_average_precision=True),
             },
         }[preset]
-
-        self.published = {
-            None: {},
-            "agcam": {"preprocess": "squash"},
-            "chefer": {"target": "predicted", "preprocess": "squash"},
-        }[preset]
+        begins = "" if preset is None else f"{preset}_"
+        words = {f"{begins}{name}": asked for name, asked in WORDS.items()}
+        figures = {name: replace(figure, words=words[name]) for name, figure in self.figures.items()}
+        self.figures = ranked(figures, *(f"{begins}{name}" for name in FIRST))
 
     def __call__(self, case: Case) -> dict[str, Tensor]:
         maps, valid = case.enlarged(), case.valid

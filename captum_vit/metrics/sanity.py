@@ -8,7 +8,7 @@ from captum.metrics import sensitivity_max
 from torch import Tensor
 
 from ..errors import InputError, OptionError, brief
-from .base import Case, Metric, blank, finite, means
+from .base import Case, Metric, blank, finite, means, ranked
 from .cascade import efficient_randomisation, maps_of, randomisation
 from .similarity import correlation
 
@@ -136,6 +136,8 @@ class Sanity(Metric):
         "sensitivity_max": "How much does the map change under small noise?",
     }
 
+    first = ("class_sensitivity", "emprt", "sensitivity_max")
+
     def __init__(
         self, checks: str | Sequence[str] | None = None, *, radius: float = 0.02, samples: int = 10, seed: int = 0
     ) -> None:
@@ -145,9 +147,8 @@ class Sanity(Metric):
         if unknown or not self.chosen:
             raise OptionError(f"checks must be some of {', '.join(self.checks)}, got {brief(checks)}")
         self.radius, self.samples, self.seed = radius, samples, seed
-        self.figures = means(
-            self.words, **{column: up for name in self.chosen for column, up in self.checks[name].items()}
-        )
+        figures = means(self.words, **{column: up for name in self.chosen for column, up in self.checks[name].items()})
+        self.figures = ranked(figures, *self.first, contest=False)
         asks = {"method"} if set(self.chosen) != {"sparseness"} else set()
         self.needs = frozenset(asks | ({"model"} if "class_sensitivity" in self.chosen else set()))
 

@@ -185,7 +185,8 @@ def test_tables_and_plots(tmp_path: Path):
     x, y = lines[0].get_data()
     np.testing.assert_allclose(x, [0.1, 0.5, 0.9])
     np.testing.assert_allclose(y, np.mean([row["curve"] for row in rows() if row["method"] == "weak"], 0))
-    assert len(found.plot().axes) == 3
+    assert len(found.plot().axes) == 2
+    assert len(found.plot("all").axes) == 3
     with pytest.raises(RunError, match="no figure 'dice' in this run; it has iou, error_rate"):
         found.mean("weak", "dice")
     with pytest.raises(RunError, match="no method 'best' in this run; it has weak, strong"):
@@ -230,7 +231,7 @@ def test_names_that_tables_and_plots_would_misread():
     figure = found.plot("curve")
     figure.savefig(BytesIO())  # a bad formula would raise here
     assert len(figure.legends[0].get_texts()) == len(names)
-    found.plot().savefig(BytesIO())
+    found.plot("all").savefig(BytesIO())
 
 
 def test_curves_of_inputs_of_different_sizes():

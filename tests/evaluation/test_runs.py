@@ -223,11 +223,11 @@ def test_what_a_reader_has_to_know_is_told(tmp_path: Path, monkeypatch: pytest.M
         code=1,
     )
     assert "Failed: nans has no map of 8 of 8 items: OptionError: the map has 4096 of 4096 values" in found.stderr
-    assert re.search(r"\| nans +\| none +\|", found.stdout)
-    assert re.search(r"Note: \d of 8 items count for agcam_iou, .*; others have no object, or none", found.stderr)
+    assert re.search(r"^nans +none +none", found.stdout, re.M)
+    assert re.search(r"Note: \d of 8 items count for agcam_iou; others have no object, or none", found.stderr)
     assert "Note: perturbation:rise is published with target predicted" in found.stderr
-    assert "written: run, with leaderboard.csv" in found.stdout
-    assert "pointing_game by class ↑" in found.stdout
+    assert "written: run, with leaderboard.md" in found.stdout
+    assert "| pointing_game by class ↑ |" in Path("run/leaderboard.md").read_text()
 
 
 def test_a_folder_stays_free_where_a_run_cannot_begin(tmp_path: Path):
@@ -313,7 +313,7 @@ def test_data_without_masks_is_told(tmp_path: Path):
         "--out",
         out,
     )
-    assert "| method  | deletion ↓" in found.stdout
+    assert re.search(r"^method +deletion ↓ +insertion ↑$", found.stdout, re.M)
     assert "iou" not in found.stdout
     assert "defined for no item, as without masks or boxes: average_precision, energy_inside," in found.stderr
 
@@ -337,16 +337,18 @@ def test_what_the_command_line_can_ask_for(tmp_path: Path):
         "--out",
         out,
     )
-    assert "chefer_miou ↑" in found.stdout
+    assert re.search(r"miou ↑", found.stdout)
     assert "Saliency" in found.stdout
-    assert "less the others, paired:" in found.stdout
+    assert "Without a baseline nobody knows" in found.stdout
+    assert re.search(r"less +\| paired, image by image", (tmp_path / "run/leaderboard.md").read_text())
     settings = read_manifest(tmp_path / "run")["settings"]
     assert settings["methods"]["rollout"]["options"] == {"discard_ratio": 0.5, "fusion": "max"}
-    assert {p.name for p in (tmp_path / "run").glob("l*")} == {"leaderboard.csv", "leaderboard.png"}
+    assert {p.name for p in (tmp_path / "run").glob("l*")} == {f"leaderboard.{kind}" for kind in ("csv", "md", "png")}
     per_class = [line.split(",")[1] for line in (tmp_path / "run" / "leaderboard.csv").read_text().splitlines()[1:]]
     assert len(set(per_class)) > 2
     for wrong, message in (
         (("--option", "fusion"), "an option is NAME=VALUE"),
+        (("--figures", "iuo"), "no figure 'iuo'; there are average_precision, .*, and all; nearest: iou"),
         (("--metrics", "perturbation:x"), "preset must be one of agcam, chefer, rise, srg, tokens, got 'x'"),
         (("--metrics", "sanity:x"), "checks must be some of sparseness, .*, got 'x'"),
         (("--metrics", "localisation"), "no metric 'localisation'.*nearest: localization"),
@@ -356,8 +358,16 @@ def test_what_the_command_line_can_ask_for(tmp_path: Path):
 
 
 def test_the_command_line(tmp_path: Path):
-    result = run("evaluate", "--data", "sample:4", "--methods", "agcam,random", "--out", str(tmp_path / "a"))
-    assert result.stdout.startswith("| method | ")
+    given = ("--data", "sample:4", "--methods", "agcam,random", "--out", str(tmp_path / "a"))
+    result = run("evaluate", *given)
+    assert result.stdout.startswith("sample on sample:4; 1 method, 8 questions about 4 images; the model predicts one")
+    every = run("evaluate", *given, "--figures", "all").stdout  # nothing is computed anew
+    assert [line.split()[0] for line in every.splitlines() if re.match("(agcam|random) ", line)] == [
+        "agcam",
+        "random",
+    ] * 3
+    one = run("evaluate", *given, "--figures", "dice").stdout
+    assert re.search(r"^method +dice ↑$", one, re.M)
     assert {"leaderboard.csv", "manifest.json"} <= {p.name for p in (tmp_path / "a").iterdir()}
     run("evaluate", "--data", "sample:4", "--methods", "daam", "--out", str(tmp_path / "b"))
     table = run("compare", str(tmp_path / "a"), str(tmp_path / "b"), "--figure", "energy_inside").stdout
