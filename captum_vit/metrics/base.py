@@ -164,7 +164,7 @@ def means(words: Mapping[str, str] = MappingProxyType({}), /, **higher_is_better
     return {name: Figure(better, (name,), words=words.get(name, "")) for name, better in higher_is_better.items()}
 
 
-def ranked(figures: Mapping[str, Figure], *first: str, contest: bool = True) -> dict[str, Figure]:
+def graded(figures: Mapping[str, Figure], *first: str, contest: bool = True) -> dict[str, Figure]:
     """Figures in the order in which a table takes them: those named first have the ranks 0, 1 and so on."""
     ranks = {name: rank for rank, name in enumerate(name for name in first if name in figures)}
     return {

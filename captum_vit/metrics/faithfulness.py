@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..errors import OptionError, brief
 from .agreement import rank_agreement
-from .base import Case, Metric, blank, enlarge, finite, means, ranked
+from .base import Case, Metric, blank, enlarge, finite, graded, means
 from .course import Course
 from .curves import ranked
 from .exchanging import Asked, Choices, exchanged
@@ -152,7 +152,7 @@ class Faithfulness(Metric):
             saco: f"Does a group of higher patches matter more than one of lower ones, each {how} by itself?",
             single: f"Does the map order patches by what the score loses without each, {how} by itself?",
         }
-        self.figures = ranked(means(words, **{saco: True, single: True}), saco, single)
+        self.figures = graded(means(words, **{saco: True, single: True}), saco, single)
 
     @property
     def _end(self) -> str:

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, OptionError, brief
-from .base import Case, Figure, Metric, blank, finite, means, ranked
+from .base import Case, Figure, Metric, blank, finite, graded, means
 from .regions import Threshold, binarise, boxes_of, fill_boxes, normalise
 
 EPS = 1e-5  # of the AGCAM program
-FIRST = ("average_precision", "iou", "pointing_game", "energy_inside")  # the figures that say most
+FIRST = ("average_precision", "iou", "pointing_game", "energy_inside", "miou")  # the figures that say most
 DATASET_SCORES = ("pixel_accuracy", "miou")
 WORDS = {
     "average_precision": "Ordered by the map, do the pixels of the object come first?",
@@ -265,7 +265,7 @@ class Localization(Metric):
         begins = "" if preset is None else f"{preset}_"
         words = {f"{begins}{name}": asked for name, asked in WORDS.items()}
         figures = {name: replace(figure, words=words[name]) for name, figure in self.figures.items()}
-        self.figures = ranked(figures, *(f"{begins}{name}" for name in FIRST))
+        self.figures = graded(figures, *(f"{begins}{name}" for name in FIRST))
 
     def __call__(self, case: Case) -> dict[str, Tensor]:
         maps, valid = case.enlarged(), case.valid

@@ -9,7 +9,7 @@ from typing import Any, get_args
 from torch import Tensor
 
 from ..errors import InputError, OptionError, brief
-from .base import Case, Metric, blank, means, ranked
+from .base import Case, Metric, blank, graded, means
 from .course import TENTHS, Course, CourseOptions, Order, Unit
 from .curves import perturbation_curve
 from .exchanging import Asked
@@ -187,7 +187,7 @@ class Perturbation(Metric):
         self.preset, self.batch_size = preset, batch_size
         self.unit: Unit = unit or protocol.unit
         figures = means(protocol.words, **protocol.higher_is_better)
-        self.figures = ranked(figures, *protocol.between, *protocol.curves)
+        self.figures = graded(figures, *protocol.between, *protocol.curves)
         self.needs = frozenset({"model"} | ({"run"} if protocol.unit == "patch" else set()))
         self.published = protocol.published
         self.curves = {f"{name}_curve": course.span for name, course in protocol.curves.items()}

@@ -8,7 +8,7 @@ from captum.metrics import sensitivity_max
 from torch import Tensor
 
 from ..errors import InputError, OptionError, brief
-from .base import Case, Metric, blank, finite, means, ranked
+from .base import Case, Metric, blank, finite, graded, means
 from .cascade import efficient_randomisation, maps_of, randomisation
 from .similarity import correlation
 
@@ -148,7 +148,7 @@ class Sanity(Metric):
             raise OptionError(f"checks must be some of {', '.join(self.checks)}, got {brief(checks)}")
         self.radius, self.samples, self.seed = radius, samples, seed
         figures = means(self.words, **{column: up for name in self.chosen for column, up in self.checks[name].items()})
-        self.figures = ranked(figures, *self.first, contest=False)
+        self.figures = graded(figures, *self.first, contest=False)
         asks = {"method"} if set(self.chosen) != {"sparseness"} else set()
         self.needs = frozenset(asks | ({"model"} if "class_sensitivity" in self.chosen else set()))
 

@@ -9,7 +9,7 @@ from ..capture import TOKENS
 from ..errors import OptionError, brief
 from .agreement import rank_agreement, top_overlap
 from .artifacts import artifact_share, artifact_tokens, token_norms
-from .base import Case, Metric, blank, means, ranked
+from .base import Case, Metric, blank, graded, means
 from .spread import flatness
 
 
@@ -67,7 +67,7 @@ class Traits(Metric):
         if not self.chosen or any(name not in self.checks for name in self.chosen):
             raise OptionError(f"checks must be some of {', '.join(self.checks)}, got {brief(checks)}")
         figures = means(self.words, **{k: up for name in self.chosen for k, up in self.checks[name].items()})
-        self.figures = ranked(figures, *figures, contest=False)
+        self.figures = graded(figures, *figures, contest=False)
         asks = {"completeness": "method", "agreement": "others"}
         self.needs = frozenset({"run", *(asks[name] for name in self.chosen if name in asks)})
         self.reads = frozenset({TOKENS} if "artifacts" in self.chosen else ())
