@@ -72,15 +72,19 @@ class Together:
             return Answered(images, classes, *visit.maps(Classes(classes), classes))
 
 
-class Shared:
-    """A method as metrics ask it, `attribute(images, target=...)`; a copy of it is a copy of the method alone."""
+class Shared(Entry):
+    """An entry as metrics ask it, whose maps come from all methods' questions; a copy is one of the entry alone."""
 
     def __init__(self, name: str, entry: Entry, together: Together) -> None:
+        super().__init__(entry.method, entry.forward_func, entry.options)
         self.name, self.entry, self.together = name, entry, together
-        self.forward_func, self.options = entry.forward_func, entry.options
 
     def attribute(self, images: Tensor, target: Any) -> Tensor:
-        """The maps, (N, 1, rows, cols)."""
+        """The maps, (N, 1, rows, cols).
+
+        Raises:
+            Exception: what the method raises.
+        """
         asked = isinstance(target, Tensor) and target.shape == images.shape[:1] and not target.is_floating_point()
         if not asked or self.name not in self.together.methods:
             return self.entry.attribute(images, target)

@@ -122,7 +122,7 @@ def test_the_command_line_tells_it(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     found = run(*asked, code=1)
     assert "Failed: bad has no map of 4 of 4 items: RuntimeError: boom\n" in found.stderr
     assert found.stderr.count("RuntimeError: boom") == 1
-    assert "| bad    | none" in found.stdout
+    assert "\nbad     none " in found.stdout
     assert "| agcam  | 0." in found.stdout
 
 
