@@ -123,7 +123,7 @@ def test_the_command_line_tells_it(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "Failed: bad has no map of 4 of 4 items: RuntimeError: boom\n" in found.stderr
     assert found.stderr.count("RuntimeError: boom") == 1
     assert "\nbad     none " in found.stdout
-    assert "| agcam  | 0." in found.stdout
+    assert "\nagcam   0." in found.stdout
 
 
 def _patched(model: Any) -> None:
