@@ -260,7 +260,8 @@ def _say_board(board: "Leaderboard", asked: list[str] | Literal["all"] | None) -
     for count, names in _counted(board, shown).items():
         complain(f"Note: {count} count for {', '.join(names)}; others have no object, or none that the protocol takes")
     if undefined:
-        complain(f"Note: defined for no item, as without masks or boxes: {', '.join(undefined)}")
+        other = "" if every or not board.items else "; --metrics perturbation needs none"
+        complain(f"Note: defined for no item, as without masks or boxes: {', '.join(undefined)}{other}")
     for note in board.notes:
         complain(f"Note: {note}")
 

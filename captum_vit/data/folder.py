@@ -10,7 +10,10 @@ from ..images import SUFFIXES
 from .base import IndexedReader, Item, Row, wrong_layout
 from .pictures import marked, open_photo
 
-_HOLDS = "a folder with images/ in it and, of the same names, masks/; folders in both of them are classes"
+_HOLDS = (
+    "a folder with images/ in it and, of the same names, masks/; folders in both of them are classes. Without masks "
+    "the folders of the classes may also lie in it themselves, as dog/rex.jpg"
+)
 
 
 class Folder(IndexedReader):
@@ -20,10 +23,10 @@ class Folder(IndexedReader):
     folders, an image has one row for each folder with a mask of it, and no row if there is none. A pixel of a mask
     belongs to the object if one of its colours, or its number in the palette, is above the threshold and it is not
     transparent. Without masks/, items have no mask; with it, an item whose image has no mask is an error. Links are
-    followed; hidden files are not read.
+    followed; hidden files are not read. Where there is neither images/ nor masks/, the folder is what images/ would be.
 
     Args:
-        root: what holds images/ and masks/.
+        root: what holds images/ and masks/, or the images.
         threshold: of a mask's pixels.
     """
 
@@ -37,9 +40,10 @@ class Folder(IndexedReader):
         return dict(enumerate(sorted({str(row.target) for row in self.rows if row.target is not None})))
 
     def list_rows(self) -> list[Row]:
-        if not (self.path / "images").is_dir():
-            raise wrong_layout(self.kind, self.root, "no folder images", _HOLDS)
-        images = _by_stem(self.path / "images")
+        bare = self.path.is_dir() and not any((self.path / name).is_dir() for name in ("images", "masks"))
+        images = _by_stem(self.path if bare else self._images())
+        if bare and not images:
+            raise wrong_layout(self.kind, self.root, "no folder images, and no images", _HOLDS)
         masks = _by_stem(self.path / "masks") if (self.path / "masks").is_dir() else None
         if masks and not any("/" in stem for stem in images) and any("/" in stem for stem in masks):
             return [
@@ -57,6 +61,12 @@ class Folder(IndexedReader):
             )
             rows.append(Row(f"{stem}/{target}" if target else stem, target, file, (masks or {}).get(stem), error))
         return rows
+
+    def _images(self) -> Path:
+        folder = self.path / "images"
+        if not folder.is_dir():
+            raise wrong_layout(self.kind, self.root, "no folder images", _HOLDS)
+        return folder
 
     def files(self, row: Row) -> list[Path]:
         return [row.source] if row.detail is None else [row.source, row.detail]

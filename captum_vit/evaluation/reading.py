@@ -42,6 +42,8 @@ def verdict(results: Results, figures: Sequence[str]) -> str:
 
 
 def _of_baselines(results: Results, figures: Sequence[str]) -> str:
+    if not results.methods or not figures:
+        return ""
     if not any(map(is_baseline, results.methods)):
         return (
             "Without a baseline nobody knows whether a map is better than one that has never seen the model: add the "
@@ -61,11 +63,15 @@ def _who(found: Standing) -> str:
     """How many methods are better, so that it goes on with the name of what they are held against."""
     count = found.count
     if len(found.better) == count:
-        return f"all {count} methods beat" if count > 1 else f"{printable(found.better[0])} beats"
+        return f"all {count} methods beat" if count > 1 else f"the method {printable(found.better[0])} beats"
     if found.better:
         return f"{len(found.better)} of {count} methods beat"
     if len(found.worse) == count:
-        return f"all {count} methods are worse than" if count > 1 else f"{printable(found.worse[0])} is worse than"
+        return (
+            f"all {count} methods are worse than"
+            if count > 1
+            else f"the method {printable(found.worse[0])} is worse than"
+        )
     return "no method is shown to beat"
 
 

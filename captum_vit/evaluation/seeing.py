@@ -9,7 +9,7 @@ from torch import Tensor
 from ..capture import Inputs, placed_layout
 from ..classes import class_index
 from ..data import Item
-from ..errors import CaptumViTError
+from ..errors import CaptumViTError, TargetError
 from ..explanation.explaining import Explainer
 from ..geometry import View
 from ..preprocessing import checked_view, covered
@@ -52,9 +52,9 @@ def class_of(item: Item, explainer: Explainer, *, required: bool) -> int | None:
     try:
         classes = max(explainer.names, default=-1) + 1 or 1 << 30
         return class_index(item.target, explainer.names, classes, explainer.model_name)
-    except CaptumViTError:
+    except CaptumViTError as error:
         if required:
-            raise
+            raise TargetError(f"{error}; or explain the class that is predicted, by the target 'predicted'") from error
         return None
 
 

@@ -53,6 +53,19 @@ class TestFolder:
         item = reader[0]
         assert (item.target, item.masks, item.boxes, item.mask) == (None, None, None, None)
 
+    def test_folders_of_classes_alone(self, tmp_path):
+        made.photo(tmp_path / "dog/a.jpg")
+        made.photo(tmp_path / "cat/b.jpg")
+        (tmp_path / "notes.txt").write_text("no image")
+        reader = open_data(f"folder:{tmp_path}")
+        assert [(item.id, item.target, item.mask) for item in reader] == [
+            ("cat/b/cat", "cat", None),
+            ("dog/a/dog", "dog", None),
+        ]
+        (tmp_path / "masks").mkdir()  # then images have to be told from them
+        with pytest.raises(DataError, match="no folder images in"):
+            len(open_data(f"folder:{tmp_path}"))
+
     @pytest.mark.parametrize("kind", KINDS)
     def test_kinds_of_masks(self, tmp_path, kind):
         made.photo(tmp_path / "images/a.jpg")

@@ -230,6 +230,21 @@ def test_what_a_reader_has_to_know_is_told(tmp_path: Path, monkeypatch: pytest.M
     assert "| pointing_game by class ↑ |" in Path("run/leaderboard.md").read_text()
 
 
+def test_a_folder_of_ones_own(tmp_path: Path):
+    """Classes' folders without masks: what has to be asked otherwise is said."""
+    for name in ("disc", "tiger"):
+        (tmp_path / "own" / name).mkdir(parents=True)
+        open_data("sample:1")[0].image.save(tmp_path / "own" / name / f"{name}.png")
+    asked = ("evaluate", "--data", f"folder:{tmp_path / 'own'}", "--methods", "agcam", "--out")
+    found = run(*asked, tmp_path / "a", code=1)
+    assert "no class 'tiger' in 'sample'" in found.stderr
+    assert "or explain the class that is predicted, by the target 'predicted'" in found.stderr
+    assert "; --metrics perturbation needs none" in found.stderr
+    assert "Without a baseline" not in found.stdout
+    found = run(*asked, tmp_path / "b", "--target", "predicted", "--metrics", "perturbation")
+    assert "1 method, 2 questions about 2 images" in found.stdout
+
+
 def test_a_folder_stays_free_where_a_run_cannot_begin(tmp_path: Path):
     with pytest.raises(RunError, match="'<lambda>' fails on a grey image"):
         evaluate(Plan(data="sample:1", methods=[lambda model, images, targets: None]), tmp_path)
