@@ -101,9 +101,7 @@ def load(
         notes = (f"the sample model knows {knows_alone} alone; name a model for photographs",)
     random = checkpoint is None and not pretrained
     classes, preprocessing = (hard.CLASSES, HARD_PREPROCESSING) if name == "hard" else (sample.CLASSES, PREPROCESSING)
-    return LoadedModel(
-        model, preprocessing, dict(enumerate(classes)), multi_label=True, notes=notes, random=random
-    )
+    return LoadedModel(model, preprocessing, dict(enumerate(classes)), multi_label=True, notes=notes, random=random)
 
 
 def knows(name: str) -> bool:

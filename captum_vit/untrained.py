@@ -12,6 +12,7 @@ VECTORS, STEPS = 8, 4
 def looks_untrained(model: nn.Module) -> bool:
     """Whether the weights of linear layers are like independent random numbers.
 
+    >>> import timm
     >>> from captum_vit.untrained import looks_untrained
     >>> looks_untrained(timm.create_model("vit_tiny_patch16_224")), looks_untrained(load_model("sample").model)
     (True, False)

@@ -21,8 +21,9 @@ TINY = 1e-8
 class ScoreCAM(AtOnePlace):
     """Score-CAM on tokens: channels weighed by the score of the image where each of them is high.
 
-    >>> ScoreCAM(model).attribute(images, target=281).shape  # doctest: +SKIP
-    torch.Size([2, 1, 14, 14])
+    >>> small = load_model("sample").model  # with 96 channels
+    >>> ScoreCAM(small).attribute(torch.randn(2, 3, 64, 64), target=3).shape
+    torch.Size([2, 1, 8, 8])
 
     relu(sum_k w_k a_pk) with w = softmax over the channels k of y(x * u_k), for patches p of what the last attention is
     given, see `TokenCAM` for other layers, and u_k the channel enlarged to the image, between 0 and 1. It takes one

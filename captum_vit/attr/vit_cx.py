@@ -25,8 +25,9 @@ from .token_cam import patches
 class ViTCX(OfPixels, AtOnePlace):
     """ViT-CX: how probable the target is with what a cluster of channels shows, less what noise alone does.
 
-    >>> ViTCX(model).attribute(images, target=281, distance=0.5).shape  # doctest: +SKIP
-    torch.Size([2, 1, 14, 14])
+    >>> small = load_model("sample").model  # with 96 channels
+    >>> ViTCX(small).attribute(torch.randn(2, 3, 64, 64), target=3, distance=0.5).shape
+    torch.Size([2, 1, 8, 8])
 
     mean_k P_k M_k / sum_j M_j with P_k = p(x M_k + z_k) - p(x + z_k) + p(x), for the K masks M_k of one image and noise
     z_k = noise * N(0, 1) * (1 - M_k). Channels of what the last attention is given, see `TokenCAM` for other layers,

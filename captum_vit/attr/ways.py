@@ -11,6 +11,7 @@ Ways = Literal["none", "cp", "attn", "libra"]
 def under(word: str, needs: Collection[Need]) -> frozenset[Need]:
     """What a method reads of a run, where it is asked under the rules of this name.
 
+    >>> from captum_vit.attr.ways import under
     >>> under("none", {"values"})
     frozenset({'values'})
 

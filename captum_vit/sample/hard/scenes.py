@@ -61,8 +61,9 @@ class Batch:
 class Plan:
     """What stands in scenes, before they are drawn; each `without_` gives the same scenes with something left out.
 
+    >>> from captum_vit.sample.hard import Plan
     >>> plan = Plan.draw(seed=7, count=4)
-    >>> plan.without_objects(3).render(96).masks[:, 3].any()
+    >>> bool(plan.without_objects(3).render(96).masks[:, 3].any())
     False
     """
 
