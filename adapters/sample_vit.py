@@ -55,10 +55,18 @@ def build_hard(pretrained: bool = True) -> nn.Module:
     """Build the hard sample model, a timm `VisionTransformer` in evaluation mode.
 
     It takes images of (N, 3, 96, 96), normalised with `hard.MEAN` and `hard.STD`, and scores each of `hard.CLASSES`.
+
+    Raises:
+        ModelLoadError: its weights are not installed.
     """
     from timm.models.vision_transformer import VisionTransformer
 
     model: nn.Module = VisionTransformer(**hard.CONFIG)
+    if pretrained and not hard.WEIGHTS.exists():
+        raise ModelLoadError(
+            f"the weights of sample/hard are not here: train them by `python -m captum_vit.sample.hard.train --out "
+            f"{hard.WEIGHTS}`, or pass pretrained=False for random ones"
+        )
     if pretrained:
         model.load_state_dict(hard.state_dict(), strict=True)
     return model.eval()
