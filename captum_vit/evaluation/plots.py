@@ -132,10 +132,18 @@ def _height(methods: Sequence[str]) -> float:
 
 
 def _colors(methods: Sequence[str]) -> dict[str, str]:
-    """One colour for a method of ours in any run, grey for a baseline; others get those that are left."""
-    order = [*METHODS, *(name for name in methods if name not in METHODS)]
+    """A colour for each method, grey for a baseline.
+
+    One of ours has its own in any run, unless another one of the run has it already and some are left.
+    """
     colors = [f"C{i}" for i in range(10) if i != GREY]
-    return {name: BASE if is_baseline(name) else colors[order.index(name) % len(colors)] for name in methods}
+    order = [*METHODS, *(name for name in methods if name not in METHODS)]
+    found: dict[str, str] = {}
+    for name in sorted(methods, key=order.index):
+        turns = [colors[(order.index(name) + i) % len(colors)] for i in range(len(colors))]
+        free = [color for color in turns if color not in found.values()]
+        found[name] = BASE if is_baseline(name) else (free or turns)[0]
+    return found
 
 
 def _plain(name: str) -> str:

@@ -106,6 +106,7 @@ def test_one_order_and_four_figures():
     first, second = found.plot(["share", "loss"]).axes
     assert [label.get_text() for label in first.get_yticklabels()] == order
     assert list(first.get_yticks()) == list(second.get_yticks())
+    assert len({bar.get_facecolor() for bar in first.patches[:3]}) == 3
     assert first.patches[-1].get_facecolor() == first.patches[-2].get_facecolor() != first.patches[0].get_facecolor()
 
 
