@@ -262,6 +262,11 @@ class Localization(Metric):
                 **means(chefer_average_precision=True),
             },
         }[preset]
+        self.published = {
+            None: {},
+            "agcam": {"preprocess": "squash"},
+            "chefer": {"target": "predicted", "preprocess": "squash"},
+        }[preset]
         begins = "" if preset is None else f"{preset}_"
         words = {f"{begins}{name}": asked for name, asked in WORDS.items()}
         figures = {name: replace(figure, words=words[name]) for name, figure in self.figures.items()}

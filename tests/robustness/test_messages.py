@@ -275,10 +275,10 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[CaptumViTError], str]] = {
         OptionError,
         "^a method made of a model already, an AGCAM: pass the class AGCAM, or its name",
     ),
-    "Score-CAM": (
-        lambda: ask(method="Score-CAM"),
+    "Ablation-CAM": (
+        lambda: ask(method="Ablation-CAM"),
         OptionError,
-        f"no method 'Score-CAM' here: nearest are gradcam, layercam .* agcam, .*; {ONE_OF}",
+        f"no method 'Ablation-CAM' here: nearest are gradcam, layercam .* agcam, .*; {ONE_OF}",
     ),
     "smoothgradcam++": (lambda: PIPE(PHOTO, method="SmoothGradCAM++"), OptionError, "here: nearest are gradcam"),
     "Chefer": (lambda: ask(method="Chefer et al."), OptionError, "here: transformer_attribution is that, and generic"),
