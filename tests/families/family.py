@@ -21,6 +21,7 @@ class Family:
     without: methods that do not apply.
     unfuse: makes a model compute its attention by explicit softmax; None where it cannot, or always does.
     explicit: it always computes its attention step by step.
+    in_double: it runs in float64.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Family:
     without: tuple[str, ...] = ()
     unfuse: Callable[[nn.Module], object] | None = None
     explicit: bool = False
+    in_double: bool = True
 
     def refused(self, model: nn.Module) -> list[str]:
         """The methods that do not apply to its model, in order: of features, none that compares classes."""

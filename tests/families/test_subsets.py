@@ -22,7 +22,7 @@ from tests.helpers import assert_close, images
 from tests.properties.broken import caught
 from tests.research.layouts import LAYOUTS
 
-NAMED = {f"{family.library}: {family.name}": family for family in FAMILIES}
+NAMED = {f"{family.library}: {family.name}": family for family in FAMILIES if family.in_double}
 TARGET = Classes(1)
 REFUSED = {  # family -> why; these reasons stand in the documentation
     "timm: XCiT": "patches meet by cross-covariance",

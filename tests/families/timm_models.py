@@ -216,6 +216,7 @@ TIMM = [
             layers=3,
             size=(64, 64),
             explicit=hasattr(GPSA, "init_non_persistent_buffers"),  # before, its positions stayed in float32
+            in_double=hasattr(GPSA, "init_non_persistent_buffers"),
             unfuse=None,
             without=MIXED,
         )
