@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import ref
 
+import torch
 from torch import Tensor, nn
 
 from ..access import Adapter
@@ -116,13 +117,4 @@ class Inputs:
 
     def copies(self, count: int) -> "Inputs":
         """The first image `count` times over, with what belongs to it."""
-        first, single = self.first(), len(self.images) == 1
-
-        def repeated(x: Any, of: Any) -> Any:
-            own = isinstance(x, Tensor) and isinstance(of, Tensor) and of.dim() and len(of) == len(self.images)
-            return x.repeat(count, *[1] * (x.dim() - 1)) if own and (not single or x.dim() > 1) else x
-
-        args = tuple(repeated(x, of) for x, of in zip(first.args, self.args, strict=True))
-        kwargs = {key: repeated(x, self.kwargs[key]) for key, x in first.kwargs.items()}
-        images = first.images.repeat(count, *[1] * (self.images.dim() - 1))
-        return replace(self, images=images, args=args, kwargs=kwargs)
+        return self.rows(torch.zeros(count, dtype=torch.long))

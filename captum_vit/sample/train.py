@@ -129,16 +129,26 @@ def initialise(model: Any) -> None:
         model.pos_embed[0, 1:] = 0.3 * grid
 
 
-def optimisers(learner: nn.Module, matrix_rate: float, other_rate: float, decay: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the blocks of `learner.model`, AdamW for the rest, with a weight decay for both."""
+def optimisers(learner: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the blocks of `learner.model`, AdamW for the rest."""
     model: Any = learner.model
     matrices = [p for p in model.blocks.parameters() if p.ndim == 2]
     known = {id(p) for p in matrices}
     others = [p for p in learner.parameters() if id(p) not in known]
+    decay = recipe.weight_decay
     return [
-        torch.optim.Muon(matrices, lr=matrix_rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=other_rate, weight_decay=decay, betas=(0.9, 0.98)),
+        torch.optim.Muon(matrices, lr=recipe.matrix_rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=recipe.other_rate, weight_decay=decay, betas=(0.9, 0.98)),
     ]
+
+
+def advance(learner: nn.Module, steppers: list[torch.optim.Optimizer], recipe: Recipe, progress: float) -> None:
+    """One step of the optimisers down the gradients that are there, at this share of the run."""
+    nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
+    for stepper, peak in zip(steppers, (recipe.matrix_rate, recipe.other_rate), strict=True):
+        stepper.param_groups[0]["lr"] = peak * rate(progress, recipe.warm_up)
+        stepper.step()
+        stepper.zero_grad()
 
 
 def rate(progress: float, warm_up: float) -> float:
@@ -167,19 +177,14 @@ def train(model: nn.Module, recipe: Recipe, report: Report) -> nn.Module:
     initialise(model)
     learner = Learner(model, recipe.patch_blocks).train()
     average = copy.deepcopy(model).eval()
-    steppers = optimisers(learner, recipe.matrix_rate, recipe.other_rate, recipe.weight_decay)
-    peaks = [recipe.matrix_rate, recipe.other_rate]
+    steppers = optimisers(learner, recipe)
     steps = recipe.scenes // recipe.batch
     for step in range(1, steps + 1):
         progress = step / steps
         class_loss, naming = losses(learner, *draw_batch(rng, recipe.batch))
         weight = recipe.patch_weight * max(0.0, 1.0 - progress / recipe.patch_share)
         (class_loss + weight * naming).backward()
-        nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
-        for stepper, peak in zip(steppers, peaks, strict=True):
-            stepper.param_groups[0]["lr"] = peak * rate(progress, recipe.warm_up)
-            stepper.step()
-            stepper.zero_grad()
+        advance(learner, steppers, recipe, progress)
         update_average(average, model, min(recipe.averaging, step / (step + 10)))
         report(step * recipe.batch, class_loss.item(), naming.item(), average)
     return average

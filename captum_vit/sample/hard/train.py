@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..train import average_precision, initialise, normalise, optimisers, patch_loss, rate, save, update_average
+from ..train import Recipe as SampleRecipe
+from ..train import advance, average_precision, initialise, normalise, optimisers, patch_loss, save, update_average
 from . import CLASSES, CONFIG
 from .plan import MARKED, SKIED
 from .scenes import Batch, Plan
@@ -32,7 +33,7 @@ PATCHES = (CONFIG["img_size"] // CONFIG["patch_size"]) ** 2
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(SampleRecipe):
     """What fixes a training run, as in `captum_vit.sample.train`.
 
     Attributes:
@@ -43,20 +44,11 @@ class Recipe:
     """
 
     scenes: int = 400_000
-    batch: int = 96
-    matrix_rate: float = 4e-3
-    other_rate: float = 2e-3
     warm_up: float = 0.02
-    weight_decay: float = 0.02
-    patch_blocks: tuple[int, ...] = (3, 5)
-    patch_weight: float = 2.0
-    patch_share: float = 0.85
-    averaging: float = 0.998
     whole: float = 0.35
     fewest: int = 16
     seen: float = 0.4
     unseen: float = 0.1
-    seed: int = 1
 
 
 class Learner(nn.Module):
@@ -164,7 +156,7 @@ class Training:
         self.rng = np.random.default_rng(recipe.seed)
         self.learner = Learner(model, recipe.patch_blocks).train()
         self.average = copy.deepcopy(model).eval()
-        self.steppers = optimisers(self.learner, recipe.matrix_rate, recipe.other_rate, recipe.weight_decay)
+        self.steppers = optimisers(self.learner, recipe)
         self.steps = recipe.scenes // recipe.batch
 
     def forward(self) -> tuple[float, float]:
@@ -179,12 +171,7 @@ class Training:
         class_loss, naming = losses(self.learner, batch, kept, recipe)
         weight = recipe.patch_weight * max(0.0, 1.0 - progress / recipe.patch_share)
         (class_loss + weight * naming).backward()
-        nn.utils.clip_grad_norm_(self.learner.parameters(), 1.0)
-        peaks = (recipe.matrix_rate, recipe.other_rate)
-        for stepper, peak in zip(self.steppers, peaks, strict=True):
-            stepper.param_groups[0]["lr"] = peak * rate(progress, recipe.warm_up)
-            stepper.step()
-            stepper.zero_grad()
+        advance(self.learner, self.steppers, recipe, progress)
         update_average(self.average, self.learner.model, min(recipe.averaging, self.step / (self.step + 10)))
         self.seconds += time.monotonic() - started
         return class_loss.item(), naming.item()
