@@ -17,6 +17,24 @@ from .scopes import Attention
 from .tap import Tap
 from .taps import Kept
 
+ArgumentHook = Callable[..., tuple[tuple, dict] | None]
+
+
+def changed_argument(active: Callable[[], bool], name: str | None, change: Callable[[Any], Any]) -> ArgumentHook:
+    """A hook that changes one argument of a module, by default the first, in a forward that is its own."""
+
+    def hook(module: nn.Module, args: tuple, kwargs: dict | None = None) -> tuple[tuple, dict] | None:
+        if not active() or kwargs is None:
+            return None
+        bound = inspect.signature(module.forward).bind(*args, **kwargs)
+        key = next(iter(bound.arguments)) if name is None else name
+        given = bound.arguments if bound.arguments.get(key) is not None else bound.arguments.get("kwargs", {})
+        if given.get(key) is not None:
+            given[key] = change(given[key])
+        return bound.args, bound.kwargs
+
+    return hook
+
 
 class AgainTap(Tap):
     """A forward once more, in which gradients start at what the tap makes leaves of.
@@ -64,21 +82,8 @@ class AgainTap(Tap):
         """What is made of those tokens before the first block."""
         return tokens
 
-    def _changed(self, name: str | None, change: Callable[[Any], Any]) -> Callable[..., tuple[tuple, dict] | None]:
-        """A hook that changes one argument of a module, by default the first."""
-
-        def hook(module: nn.Module, args: tuple, kwargs: dict | None = None) -> tuple[tuple, dict] | None:
-            if not self.active or kwargs is None:
-                return None
-            bound = inspect.signature(module.forward).bind(*args, **kwargs)
-            key = next(iter(bound.arguments)) if name is None else name
-            if bound.arguments.get(key) is not None:
-                bound.arguments[key] = change(bound.arguments[key])
-            elif key in bound.arguments.get("kwargs", {}):
-                bound.arguments["kwargs"][key] = change(bound.arguments["kwargs"][key])
-            return bound.args, bound.kwargs
-
-        return hook
+    def _changed(self, name: str | None, change: Callable[[Any], Any]) -> ArgumentHook:
+        return changed_argument(lambda: self.active, name, change)
 
 
 class ReplayTap(AgainTap):

@@ -5,9 +5,8 @@
   blocks do not take a part of the tokens, as with a table of relative positions, or a mask over all tokens.
 """
 
-import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
@@ -20,6 +19,7 @@ from ..access import Adapter, AttentionCall, Readout, TokenLayout
 from ..errors import UnsupportedModelError
 from ..targets import Output
 from .chosen import Chosen
+from .few import changed_argument
 from .head import last_read
 from .inputs import Inputs
 from .interrupts import INTERRUPTS
@@ -79,13 +79,16 @@ class Entering:
             stream = chosen.of_stream(stream.transpose(0, 1) if first else stream)
             return stream.transpose(0, 1) if first else stream
 
+        def listened() -> bool:
+            return _chosen.get() is chosen
+
         token = _chosen.set(chosen)
         try:
             with ExitStack() as stack:
                 for block, name in self.adapter.patch_arguments().items():
-                    hook = _changing(chosen, name, chosen.of_rows)
+                    hook = changed_argument(listened, name, chosen.of_rows)
                     stack.callback(block.register_forward_pre_hook(hook, with_kwargs=True).remove)
-                hook = _changing(chosen, None, enter)
+                hook = changed_argument(listened, None, enter)
                 stack.callback(self.first.register_forward_pre_hook(hook, with_kwargs=True).remove)
                 stack.enter_context(InOwnOrder())  # the layout is that of a forward under a tap
                 yield
@@ -177,21 +180,3 @@ class UnseenTap(Tap):
 def _keys(x: Tensor, keys: Tensor) -> Tensor:
     """Some of the last axis of (R, H, M, N), of each row its own, (R, k)."""
     return x.gather(-1, keys[:, None, None].expand(*x.shape[:3], -1))
-
-
-def _changing(
-    chosen: Chosen, name: str | None, change: Callable[[Any], Any]
-) -> Callable[..., tuple[tuple, dict] | None]:
-    """A hook that changes one argument of a module, by default the first, where these are chosen in this context."""
-
-    def hook(module: nn.Module, args: tuple, kwargs: dict | None = None) -> tuple[tuple, dict] | None:
-        if _chosen.get() is not chosen or kwargs is None:
-            return None
-        bound = inspect.signature(module.forward).bind(*args, **kwargs)
-        key = next(iter(bound.arguments)) if name is None else name
-        given = bound.arguments if bound.arguments.get(key) is not None else bound.arguments.get("kwargs", {})
-        if given.get(key) is not None:
-            given[key] = change(given[key])
-        return bound.args, bound.kwargs
-
-    return hook

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..errors import DataError
 from ..sample.hard import CLASSES, MARKED, SKIED, Batch, Plan
-from .base import IndexedReader, Item, Row, one_of
+from .base import Item, Row, one_of
+from .scenes import Drawn
 
-_COUNT = 100
 _PLAIN: dict[str, Any] = {"mark": 0.0, "sky": 0.0}
 TRUTHS: Mapping[str, dict[str, Any]] = {
     "reason": {"objects": 2, **_PLAIN},
@@ -25,7 +24,7 @@ TRUTHS: Mapping[str, dict[str, Any]] = {
 """What is asked of a map, and the wishes by which its scenes are drawn."""
 
 
-class Planted(IndexedReader):
+class Planted(Drawn):
     """Scenes in which the reason for a class is known, one row each: where does the map say that it is?
 
     - `truth=reason`: the mask is the object that decides, beside another and perhaps a negative of either.
@@ -51,11 +50,7 @@ class Planted(IndexedReader):
         return dict(enumerate(CLASSES))
 
     def list_rows(self) -> list[Row]:
-        if self.root and not (self.root.isascii() and self.root.isdigit() and 0 < int(self.root) < 10**6):
-            raise DataError(f"planted: takes a number of scenes, as planted:500, got {self.root!r}")
-        if not 16 <= self.options["size"] <= 4096:
-            raise DataError(f"a scene has 16 to 4096 pixels on a side, got size={self.options['size']}")
-        return list(islice(self._all_rows(), int(self.root or _COUNT)))
+        return list(islice(self._all_rows(), self.scenes))
 
     def _all_rows(self) -> Iterator[Row]:
         for seed in count(self.options["first"]):
@@ -75,9 +70,6 @@ class Planted(IndexedReader):
         if truth == "distractor":
             return int(present[0]) if len(present) and plan.looks_like[0, present[0]] else None
         return int(plan.things["kind"][0, 0])
-
-    def files(self, row: Row) -> list[Path]:
-        return []
 
     def read(self, row: Row) -> Item:
         batch: Batch = self.plan(row.source).render(self.options["size"])

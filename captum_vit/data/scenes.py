@@ -15,7 +15,27 @@ _COUNT = 100
 _INDEX_SIZE = 16  # a scene has the same objects at every size
 
 
-class Scenes(IndexedReader):
+class Drawn(IndexedReader):
+    """A number of scenes that are drawn from seeds, of an option `size` in pixels."""
+
+    @property
+    def scenes(self) -> int:
+        """How many scenes there are.
+
+        Raises:
+            DataError: that is no number, or the size is out of range.
+        """
+        if self.root and not (self.root.isascii() and self.root.isdigit() and 0 < int(self.root) < 10**6):
+            raise DataError(f"{self.kind}: takes a number of scenes, as {self.kind}:500, got {self.root!r}")
+        if not 16 <= self.options["size"] <= 4096:
+            raise DataError(f"a scene has 16 to 4096 pixels on a side, got size={self.options['size']}")
+        return int(self.root or _COUNT)
+
+    def files(self, row: Row) -> list[Path]:
+        return []
+
+
+class Scenes(Drawn):
     """Scenes of two objects: one row an object, target the number of its class, masks exact.
 
     Scene 12 is what the seed 12 draws, at any size and in a set of any length.
@@ -36,19 +56,12 @@ class Scenes(IndexedReader):
         return dict(enumerate(CLASSES))
 
     def list_rows(self) -> list[Row]:
-        if self.root and not (self.root.isascii() and self.root.isdigit() and 0 < int(self.root) < 10**6):
-            raise DataError(f"sample: takes a number of scenes, as sample:500, got {self.root!r}")
-        if not 16 <= self.options["size"] <= 4096:
-            raise DataError(f"a scene has 16 to 4096 pixels on a side, got size={self.options['size']}")
         first = self.options["first"]
         return [
             Row(f"scene-{seed:05d}/{CLASSES[label]}", label, seed, place)
-            for seed in range(first, first + int(self.root or _COUNT))
+            for seed in range(first, first + self.scenes)
             for place, label in enumerate(draw_scene(seed, objects=2, size=_INDEX_SIZE).labels)
         ]
-
-    def files(self, row: Row) -> list[Path]:
-        return []
 
     def read(self, row: Row) -> Item:
         scene = self._scene(row.source)
