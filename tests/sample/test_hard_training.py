@@ -43,6 +43,7 @@ def test_a_run_goes_on_where_it_was_stopped(tmp_path, capsys):
 
 def test_the_state_is_written_as_it_goes(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("captum_vit.sample.hard.train.evaluate", lambda model: np.ones(6))
+    monkeypatch.setattr("captum_vit.sample.hard.train.interventions", lambda model, scenes: {"reason": 1.0})
     run(begun(Recipe(scenes=12, batch=4)), tmp_path / "run.pt", every=2)
     assert len(capsys.readouterr().out.splitlines()) == 2
     assert torch.load(tmp_path / "run.pt", weights_only=True)["step"] == 3

@@ -12,7 +12,7 @@ OBJECTS = DISTRACTORS = 2
 SLOTS = OBJECTS + DISTRACTORS + 1  # the mark is the last
 MARKED, SKIED = CUTOUTS.index("cup"), CUTOUTS.index("shuttle")  # the classes that shortcuts stand for
 RADII = (0.1, 0.32)
-FAINTEST = np.array([0.05] * OBJECTS + [0.35] * (DISTRACTORS + 1))  # some objects can hardly be seen
+FAINTEST = np.array([0.05] * OBJECTS + [0.5] * (DISTRACTORS + 1))  # some objects can hardly be seen
 _TRIES = 24
 
 # A kind of -1 marks an empty slot.

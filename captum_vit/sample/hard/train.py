@@ -1,7 +1,9 @@
 """Train the hard sample model: `python -m captum_vit.sample.hard.train --out weights.safetensors --state run.pt`.
 
 Half of the steps see scenes with tokens left out, alone or by regions, so that leaving some out is nothing new to the
-model; what must then be answered follows from what can still be seen. As in `captum_vit.sample.train` every patch token
+model; what must then be answered follows from what can still be seen. Some scenes come twice in a step, once without
+a thing in it: what does not change in the answer must not change in the scores either, which is how the model learns
+that negatives decide nothing. As in `captum_vit.sample.train` every patch token
 names what lies under it for a part of the run, which the class token alone would learn too slowly.
 
 The state of the run is written as it goes; started again with the same state, the run goes on from there.
@@ -11,8 +13,10 @@ from __future__ import annotations
 
 import argparse
 import copy
+import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +29,7 @@ from torch.nn import functional as F
 from ..train import Recipe as SampleRecipe
 from ..train import advance, average_precision, initialise, normalise, optimisers, patch_loss, save, update_average
 from . import CLASSES, CONFIG
-from .plan import MARKED, SKIED
+from .plan import DISTRACTORS, MARKED, OBJECTS, SKIED
 from .scenes import Batch, Plan
 
 TEST_SEED = 2**32  # beyond the seeds that a run would use
@@ -41,6 +45,9 @@ class Recipe(SampleRecipe):
         fewest: the fewest tokens that are kept in the others.
         seen, unseen: the share of an object's pixels from which on it has to be named, and up to which not; between
             them the answer does not count.
+        twins: the share of a step's scenes that are another one of it without a thing.
+        steady: weight of the squared difference that this makes to scores whose answer stays.
+        bfloat16: whether the model computes under autocast.
     """
 
     scenes: int = 400_000
@@ -49,6 +56,9 @@ class Recipe(SampleRecipe):
     fewest: int = 16
     seen: float = 0.4
     unseen: float = 0.1
+    twins: float = 0.25
+    steady: float = 0.1
+    bfloat16: bool = True
 
 
 class Learner(nn.Module):
@@ -116,29 +126,87 @@ def answers(batch: Batch, kept: Tensor | None, recipe: Recipe) -> tuple[Tensor, 
     return (seen >= recipe.seen).float(), sure.float()
 
 
-def losses(learner: Learner, batch: Batch, kept: Tensor | None, recipe: Recipe) -> tuple[Tensor, Tensor]:
-    """The class loss and the patch loss of a batch."""
-    logits, named = learner(normalise(batch.images), kept)
-    labels, counts = answers(batch, kept, recipe)
+def with_twins(plan: Plan, count: int) -> Plan:
+    """The scenes and, last, the first of them again: in turn without their negatives and without an object."""
+    things = plan.things[:count].copy()
+    things["kind"][0::2, OBJECTS : OBJECTS + DISTRACTORS] = -1
+    things["kind"][1::2, 0] = -1
+    return Plan(np.concatenate([plan.things, things]), np.concatenate([plan.grounds, plan.grounds[:count]]))
+
+
+def losses(
+    learner: Learner, batch: Batch, kept: Tensor | None, recipe: Recipe, twins: int = 0
+) -> tuple[Tensor, Tensor]:
+    """The class loss and the patch loss of a batch whose last scenes are twins of its first."""
+    images = normalise(batch.images).to(device_of(learner))
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.bfloat16):
+        logits, named = learner(images, None if kept is None else kept.to(images.device))
+    logits, named = logits.float(), [x.float() for x in named]
+    labels, counts = (x.to(images.device) for x in answers(batch, kept, recipe))
     wrong = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+    class_loss = (wrong * counts).sum() / counts.sum()
+    if twins:
+        first, last = slice(0, twins), slice(-twins, None)
+        stays = counts[first] * counts[last] * (labels[first] == labels[last])
+        moved = ((logits[first] - logits[last]).square() * stays).sum() / stays.sum()
+        class_loss = class_loss + recipe.steady * moved
     cover = covers(batch.masks).mT
     targets = torch.cat([cover, (1 - cover.sum(-1, keepdim=True)).clamp_min(0)], -1)
     targets = targets / targets.sum(-1, keepdim=True)
     if kept is not None:
         targets = targets.gather(1, kept[..., None].expand(-1, -1, targets.shape[2]))
-    return (wrong * counts).sum() / counts.sum(), torch.stack([patch_loss(x, targets) for x in named]).mean()
+    targets = targets.to(images.device)
+    return class_loss, torch.stack([patch_loss(x, targets) for x in named]).mean()
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model computes."""
+    return next(model.parameters()).device
 
 
 @torch.no_grad()
+def scores_of(model: nn.Module, plan: Plan) -> np.ndarray:
+    """The scores of scenes, (N, 6)."""
+    images = normalise(plan.render(CONFIG["img_size"]).images)
+    return torch.cat([model(part.to(device_of(model))).cpu() for part in images.split(250)]).numpy()
+
+
 def evaluate(model: nn.Module, scenes: int = 1500, *, shortcuts: bool = False) -> np.ndarray:
     """Average precision of each class on scenes that no run has seen, by default without shortcuts: (6,)."""
     rng, wishes = np.random.default_rng(TEST_SEED), {} if shortcuts else {"mark": 0.0, "sky": 0.0}
     scores, truths = [], []
     for start in range(0, scenes, 250):
-        batch = Plan.draw(rng, min(250, scenes - start), **wishes).render(CONFIG["img_size"])
-        scores.append(model(normalise(batch.images)).numpy())
-        truths.append(batch.labels)
+        plan = Plan.draw(rng, min(250, scenes - start), **wishes)
+        scores.append(scores_of(model, plan))
+        truths.append(plan.labels)
     return average_precision(np.concatenate(scores), np.concatenate(truths))
+
+
+def interventions(model: nn.Module, scenes: int = 1000) -> dict[str, float]:
+    """How often the answer changes when a thing is taken out of scenes that no run has seen, as shares.
+
+    Of an object and of a shortcut, the scenes count in which the model names the class; of a negative, all.
+    """
+    plain = {"mark": 0.0, "sky": 0.0}
+    asked: dict[str, tuple[dict[str, Any], Callable[[Plan, int], Plan]]] = {
+        "reason": ({"objects": 2, **plain}, Plan.without_objects),
+        "distractor": ({"objects": 1, "alike": 1.0, **plain}, Plan.without_distractors),
+        "sticker": ({"mark": 1.0, "sky": 0.0, "beside": 0.0}, Plan.without_shortcut),
+        "sky": ({"mark": 0.0, "sky": 1.0, "beside": 0.0}, Plan.without_shortcut),
+    }
+    shares = {}
+    for name, (wishes, without) in asked.items():
+        plan = Plan.draw(TEST_SEED + 1, scenes, **wishes)
+        fixed = {"sticker": MARKED, "sky": SKIED}.get(name)
+        labels = plan.things["kind"][:, 0].astype(int) if fixed is None else np.full(scenes, fixed)
+        before, after = np.zeros(scenes, bool), np.zeros(scenes, bool)
+        for label in np.unique(labels[labels >= 0]):
+            rows = np.flatnonzero(labels == label)
+            for found, shown in (before, plan[rows]), (after, without(plan[rows], int(label))):
+                found[rows] = scores_of(model, shown)[:, label] > 0
+        counts = (labels >= 0) & (before if name != "distractor" else plan.looks_like[np.arange(scenes), labels])
+        shares[name] = float((before != after)[counts].mean()) if counts.any() else math.nan
+    return shares
 
 
 class Training:
@@ -154,7 +222,7 @@ class Training:
         initialise(model)
         self.recipe, self.step, self.seconds = recipe, 0, 0.0
         self.rng = np.random.default_rng(recipe.seed)
-        self.learner = Learner(model, recipe.patch_blocks).train()
+        self.learner = Learner(model, recipe.patch_blocks).train().to(device_of(model))
         self.average = copy.deepcopy(model).eval()
         self.steppers = optimisers(self.learner, recipe)
         self.steps = recipe.scenes // recipe.batch
@@ -164,11 +232,13 @@ class Training:
         recipe, started = self.recipe, time.monotonic()
         self.step += 1
         progress = self.step / self.steps
-        batch = Plan.draw(self.rng, recipe.batch).render(CONFIG["img_size"])
+        twins = int(recipe.twins * recipe.batch)
+        batch = with_twins(Plan.draw(self.rng, recipe.batch - twins), twins).render(CONFIG["img_size"])
         kept = None
         if self.rng.random() >= recipe.whole:
-            kept = draw_kept(self.rng, recipe.batch, int(self.rng.integers(recipe.fewest, PATCHES)))
-        class_loss, naming = losses(self.learner, batch, kept, recipe)
+            kept = draw_kept(self.rng, recipe.batch - twins, int(self.rng.integers(recipe.fewest, PATCHES)))
+            kept = torch.cat([kept, kept[:twins]])
+        class_loss, naming = losses(self.learner, batch, kept, recipe, twins)
         weight = recipe.patch_weight * max(0.0, 1.0 - progress / recipe.patch_share)
         (class_loss + weight * naming).backward()
         advance(self.learner, self.steppers, recipe, progress)
@@ -193,7 +263,7 @@ class Training:
         Raises:
             ValueError: it is of a run by another recipe.
         """
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, map_location=device_of(self.learner), weights_only=True)
         if state["recipe"] != asdict(self.recipe):
             raise ValueError(f"{path} is of a run by another recipe: {state['recipe']}")
         self.step, self.seconds = state["step"], state["seconds"]
@@ -212,9 +282,11 @@ def run(training: Training, state: Path | None, every: int) -> nn.Module:
         if training.step % every and training.step < training.steps:
             continue
         means, recent = np.mean(recent, 0), []
+        changed = ", ".join(f"{name} {share:.1%}" for name, share in interventions(training.average, 400).items())
         print(
             f"{training.step * training.recipe.batch:7d} scenes {training.seconds:6.0f} s  class loss {means[0]:.4f}  "
-            f"patch loss {means[1]:.4f}  mean average precision {evaluate(training.average).mean():.4f}",
+            f"patch loss {means[1]:.4f}  mean average precision {evaluate(training.average).mean():.4f}  "
+            f"answers change without {changed}",
             flush=True,
         )
         if state is not None:
@@ -233,19 +305,22 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--scenes", type=int, default=default.scenes, help="scenes to train on (%(default)s)")
     parser.add_argument("--seed", type=int, default=default.seed, help="of weights and scenes (%(default)s)")
     parser.add_argument("--every", type=int, default=200, help="steps between two lines, and states (%(default)s)")
+    parser.add_argument("--device", default="cpu", help="where the model computes (%(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="of torch (%(default)s)")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(chosen.threads)
     recipe = Recipe(scenes=chosen.scenes, seed=chosen.seed)
     torch.manual_seed(recipe.seed)
-    training = Training(VisionTransformer(**CONFIG), recipe)
+    training = Training(VisionTransformer(**CONFIG).to(chosen.device), recipe)
     if chosen.state is not None and chosen.state.exists():
         training.read(chosen.state)
     model = run(training, chosen.state, chosen.every)
+    model = model.cpu()
     plain, beside = evaluate(model, 5000), evaluate(model, 5000, shortcuts=True)
     facts = {f"recipe.{name}": str(value) for name, value in asdict(recipe).items()}
     facts |= {f"average_precision.{name}": f"{score:.4f}" for name, score in zip(CLASSES, plain, strict=True)}
     facts |= {"mean_average_precision": f"{plain.mean():.4f}", "with_shortcuts": f"{beside.mean():.4f}"}
+    facts |= {f"changed_without.{name}": f"{share:.4f}" for name, share in interventions(model, 4000).items()}
     facts |= {"training_seconds": f"{training.seconds:.0f}", "threads": str(chosen.threads)}
     save(model, chosen.out, facts)
     print("\n".join(f"{name}: {value}" for name, value in facts.items()))
