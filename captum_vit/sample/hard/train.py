@@ -46,7 +46,8 @@ class Recipe(SampleRecipe):
         seen, unseen: the share of an object's pixels from which on it has to be named, and up to which not; between
             them the answer does not count.
         twins: the share of a step's scenes that are another one of it without a thing.
-        steady: weight of the squared difference that this makes to scores whose answer stays.
+        steady, steadiest: weight of the squared difference that this makes to scores whose answer stays: in the first
+            fifth of the run, in which objects are learned, and what it grows to until the end.
         bfloat16: whether the model computes under autocast.
     """
 
@@ -58,7 +59,17 @@ class Recipe(SampleRecipe):
     unseen: float = 0.1
     twins: float = 0.25
     steady: float = 0.1
+    steadiest: float = 2.0
     bfloat16: bool = True
+
+    @property
+    def doubled(self) -> int:
+        """How many of a step's scenes are twins."""
+        return int(self.twins * self.batch)
+
+    def steadiness(self, progress: float) -> float:
+        """The weight at this share of the run."""
+        return self.steady + (self.steadiest - self.steady) * max(0.0, (progress - 0.2) / 0.8)
 
 
 class Learner(nn.Module):
@@ -135,9 +146,10 @@ def with_twins(plan: Plan, count: int) -> Plan:
 
 
 def losses(
-    learner: Learner, batch: Batch, kept: Tensor | None, recipe: Recipe, twins: int = 0
+    learner: Learner, batch: Batch, kept: Tensor | None, recipe: Recipe, progress: float
 ) -> tuple[Tensor, Tensor]:
-    """The class loss and the patch loss of a batch whose last scenes are twins of its first."""
+    """The class loss and the patch loss of a step's scenes, of which the last are twins of the first."""
+    twins = recipe.doubled
     images = normalise(batch.images).to(device_of(learner))
     with torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.bfloat16):
         logits, named = learner(images, None if kept is None else kept.to(images.device))
@@ -149,7 +161,7 @@ def losses(
         first, last = slice(0, twins), slice(-twins, None)
         stays = counts[first] * counts[last] * (labels[first] == labels[last])
         moved = ((logits[first] - logits[last]).square() * stays).sum() / stays.sum()
-        class_loss = class_loss + recipe.steady * moved
+        class_loss = class_loss + recipe.steadiness(progress) * moved
     cover = covers(batch.masks).mT
     targets = torch.cat([cover, (1 - cover.sum(-1, keepdim=True)).clamp_min(0)], -1)
     targets = targets / targets.sum(-1, keepdim=True)
@@ -232,13 +244,13 @@ class Training:
         recipe, started = self.recipe, time.monotonic()
         self.step += 1
         progress = self.step / self.steps
-        twins = int(recipe.twins * recipe.batch)
+        twins = recipe.doubled
         batch = with_twins(Plan.draw(self.rng, recipe.batch - twins), twins).render(CONFIG["img_size"])
         kept = None
         if self.rng.random() >= recipe.whole:
             kept = draw_kept(self.rng, recipe.batch - twins, int(self.rng.integers(recipe.fewest, PATCHES)))
             kept = torch.cat([kept, kept[:twins]])
-        class_loss, naming = losses(self.learner, batch, kept, recipe, twins)
+        class_loss, naming = losses(self.learner, batch, kept, recipe, progress)
         weight = recipe.patch_weight * max(0.0, 1.0 - progress / recipe.patch_share)
         (class_loss + weight * naming).backward()
         advance(self.learner, self.steppers, recipe, progress)
