@@ -1,6 +1,7 @@
 """What all tests share: hypothesis profiles and the default seed."""
 
 import os
+import shutil
 
 import pytest
 import torch
@@ -19,3 +20,20 @@ torch.set_num_threads(1)  # the models are so small that a second thread only wa
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A Chromium, for the report and the app. Without one their tests are skipped, but not where it is required."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        reason = "no Chromium to open pages in"
+        if os.environ.get("CAPTUM_VIT_BROWSER") == "required":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()

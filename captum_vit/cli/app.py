@@ -11,7 +11,7 @@ from . import options as o
 from .console import BAD_IMAGES, BAD_USE, Checkpoint, complain, look_here, plain, say
 from .evaluate import compare, evaluate
 from .explain_command import explain
-from .stopping import heeding
+from .stopping import heeding, held
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -112,6 +112,36 @@ def report(
     written = len(found) - len(failed)
     say(f"{written} explanation{'s' if written > 1 else ''}, written: {plain(str(path))}")
     raise typer.Exit(BAD_IMAGES if failed else 0)
+
+
+@app.command("app")
+def local_app(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="On offer, repeatable: as for explain. Default: both sample models."),
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Default: the first free one from 7860 on.")
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Where it listens. Another than 127.0.0.1 lets others in, to the models named here.")
+    ] = "127.0.0.1",
+    open_: Annotated[bool, typer.Option("--open", help="Open the browser.")] = False,
+) -> None:
+    """Serve an app in the browser: drop photographs, choose model, methods and classes, save the report.
+
+    It listens to this machine alone and reports nothing to anybody. Ctrl-C ends it.
+
+    Exit code: 0 ended; 2 it could not be started, with the reason.
+    """
+    try:
+        look_here()
+        with held():
+            from ..app import serve
+        serve(model, host=host, port=port, open_browser=open_, ready=lambda url: say(f"the app is at {url}"))
+    except (CaptumViTError, OSError) as error:
+        complain(f"Error: {error}")
+        raise typer.Exit(BAD_USE) from None
 
 
 app.command()(evaluate)

@@ -1,31 +1,15 @@
 """A real browser, and pages under watch: whatever one complains of, loads or pops up fails its test."""
 
-import os
-import shutil
 from itertools import chain
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 import captum_vit
 from captum_vit.explanation.explanation import Explanation
 from captum_vit.sample import draw_scene
 from tests.report.helpers import Opened, watch
-
-
-@pytest.fixture(scope="session")
-def browser():
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
-        reason = "no Chromium to open the report in"
-        if os.environ.get("CAPTUM_VIT_BROWSER") == "required":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
