@@ -147,16 +147,21 @@ def _made(captum: Any) -> type[ViTAttribution]:
 
 def summed_over_patches(pixels: Tensor, layout: TokenLayout, size: tuple[int, ...]) -> Tensor:
     """Values of pixels (N, H, W), summed over each patch: (N, 1, patches). A pixel between two counts in parts."""
-    seen = layout.image_size or size
-    down, across = (
-        _shares(cells, cells * patch * side / shown, side).to(pixels)
-        for cells, patch, side, shown in zip(layout.grid, layout.patch, size, seen, strict=True)
+    if layout.view is None:
+        scale = [shown / side for side, shown in zip(size, layout.image_size or size, strict=True)]
+        offset: tuple[float, ...] = (0.0, 0.0)
+    else:  # an owner crops, resizes or pads: the patches lie on a part of the image
+        (across, down), (right, below) = layout.view.scale, layout.view.offset
+        scale, offset = [down, across], (below, right)
+    edges = (
+        (torch.arange(cells + 1, dtype=torch.float64) * patch + start) / factor
+        for cells, patch, start, factor in zip(layout.grid, layout.patch, offset, scale, strict=True)
     )
-    return (down @ pixels @ across.mT).flatten(1).unsqueeze(1)
+    rows, columns = (_shares(each, side).to(pixels) for each, side in zip(edges, size, strict=True))
+    return (rows @ pixels @ columns.mT).flatten(1).unsqueeze(1)
 
 
-def _shares(cells: int, covered: float, pixels: int) -> Tensor:
-    """How much of each pixel lies in each cell, (cells, pixels), the cells covering so many pixels evenly."""
-    edges = torch.linspace(0, covered, cells + 1, dtype=torch.float64)
+def _shares(edges: Tensor, pixels: int) -> Tensor:
+    """How much of each pixel lies in each cell, (cells, pixels), of cells between edges that are given in pixels."""
     starts = torch.arange(pixels, dtype=torch.float64)
     return (torch.minimum(edges[1:, None], starts + 1) - torch.maximum(edges[:-1, None], starts)).clamp(min=0)
