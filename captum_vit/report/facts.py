@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from ..explained import Explained, Label
+from ..explained import Attribution, Explained, Label
 from ..geometry import Size, View
 from .encoding import text
 
@@ -31,6 +31,12 @@ def labels_title(explanation: Explained) -> str:
     """What stands over the table of labels."""
     known = {label.index is not None for label in explanation.labels}
     return "Predicted classes" if known <= {True} else "Classes and targets" if True in known else "Targets"
+
+
+def verdicts(attributions: Iterable[Attribution]) -> str:
+    """What is to be thought of each map, one paragraph each; empty where none was judged."""
+    told = {a.title: a.verdict.text for a in attributions if a.verdict is not None}
+    return "".join(f"<p>{text(title)}: {text(verdict)}</p>" for title, verdict in told.items())
 
 
 def score(label: Label) -> str:

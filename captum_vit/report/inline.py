@@ -3,7 +3,7 @@
 from ..explained import Attribution, Explained
 from ..visualization import SIGNS
 from .encoding import text, thumbnail
-from .facts import kind, score
+from .facts import kind, score, verdicts
 
 SIDE = 192
 SHOWN = 12  # overlays; a notebook is saved with all that it shows
@@ -11,19 +11,18 @@ SHOWN = 12  # overlays; a notebook is saved with all that it shows
 
 def render_inline(explanation: Explained) -> str:
     """Overlays side by side under their titles, and the labels with their scores."""
-    figures = "".join(_figure(explanation, attribution) for attribution in explanation.attributions[:SHOWN])
-    signed = [a for a in explanation.attributions[:SHOWN] if a.signed]
+    shown = explanation.attributions[:SHOWN]
+    figures = "".join(_figure(explanation, attribution) for attribution in shown)
+    signed = [a for a in shown if a.signed]
     key = f"<p>{text(', '.join(dict.fromkeys(a.method_title for a in signed)))}: {SIGNS}</p>" if signed else ""
-    told = {a.title: a.verdict.text for a in explanation.attributions[:SHOWN] if a.verdict is not None}
-    verdicts = "".join(f"<p>{text(title)}: {text(verdict)}</p>" for title, verdict in told.items())
     more = len(explanation) - SHOWN
     left_out = f"<p>{more} more: see to_html()</p>" if more > 0 else ""
     notes = "".join(f"<p>{text(note)}</p>" for note in explanation.notes if not note.startswith("preprocessing: "))
     heading = (explanation.source or "Image") + (f" ({explanation.model})" if explanation.model else "")
     return (
         f'<div class="captum-vit"><p><strong>{text(heading)}</strong></p>'
-        f'<div style="display:flex;flex-wrap:wrap;gap:16px;align-items:flex-end">{figures}</div>{key}{verdicts}'
-        f"{left_out}{notes}{_table(explanation)}</div>"
+        f'<div style="display:flex;flex-wrap:wrap;gap:16px;align-items:flex-end">{figures}</div>{key}'
+        f"{verdicts(shown)}{left_out}{notes}{_table(explanation)}</div>"
     )
 
 

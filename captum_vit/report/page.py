@@ -12,7 +12,7 @@ from .._version import __version__
 from ..errors import InputError
 from ..explained import Explained
 from .encoding import json_block, text, thumbnail
-from .facts import facts, kind, label_rows, labels_title
+from .facts import facts, kind, label_rows, labels_title, verdicts
 from .viewer import ATTENTION_BYTES, photo, viewer_data
 
 THUMBNAIL = 192
@@ -70,11 +70,13 @@ def _part(explanation: Explained, number: int, count: int) -> _Part:
 
 
 def _section(explanation: Explained, title: str, number: int, attention_bytes: int) -> str:
+    judged = verdicts(explanation.attributions)
     return Template(_static("section.html")).substitute(
         n=number,
         title=text(title),
         kind=kind(explanation.targets),
         photo=photo(explanation),
+        verdicts=f'<div class="unscripted">{judged}</div>' if judged else "",
         labels_title=labels_title(explanation),
         labels=label_rows(explanation),
         facts=facts(explanation),

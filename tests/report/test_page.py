@@ -18,6 +18,7 @@ from captum_vit.geometry import View
 from captum_vit.report import render
 from captum_vit.report.encoding import json_block
 from captum_vit.report.facts import facts
+from captum_vit.verdicts import Verdict
 from tests.report.helpers import CONTRAST, EVIL, LABELS, Opened, drawn, explained, noise, renamed, watch
 
 
@@ -246,8 +247,15 @@ def test_notes_stand_among_the_facts(opened: Opened):
     assert opened(render([explained()])).get_by_text("Notes", exact=True).count() == 0
 
 
-def test_without_scripts_it_shows_photograph_classes_and_facts(opened: Opened):
+def test_without_scripts_it_shows_photograph_classes_facts_and_verdicts(opened: Opened):
+    first, *others = explained().attributions
+    found = Verdict(EVIL, 0.98, 0.97, (0.95, 0.981), "chance", tokens=4, patches=49, draws=7)
+    judged = replace(explained(), attributions=(replace(first, verdict=found), *others))
+    page = opened(render([judged]), java_script_enabled=False)
+    assert page.get_by_text(f"{first.title}: {found.text}").is_visible()
+    assert not opened(render([judged])).get_by_text(f"{first.title}: {found.text}").is_visible()
     page = opened(render([explained()]), java_script_enabled=False)
+    assert page.locator("main .unscripted").count() == 0, "nothing was judged"
     assert page.get_by_text("The maps are drawn by a script").is_visible()
     assert page.get_by_role("img", name="The photograph").is_visible()
     assert page.get_by_role("table").is_visible()
