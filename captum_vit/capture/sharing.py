@@ -170,9 +170,14 @@ def added(call: Call) -> Tensor:
 
 
 def product(call: Call) -> Tensor:
-    """A product of activations, or an average; by a constant number by number, as a scale, relevance is handed on."""
+    """A product of activations, or an average; by a constant number by number, as a scale, relevance is handed on.
+
+    Tokens times a matrix of weights are a linear layer, as CLIP's last projection.
+    """
     if len(call.active) == 1 and call.name in ("mul", "rmul", "multiply"):
         return handed_on(call)
+    if call.name == "matmul" and (weight := _weights(call)) is not None:
+        return _Linear.apply(call.args[0], weight.mT, None)
     operands = call.active
 
     def run(*given: Tensor) -> Tensor:
@@ -180,6 +185,16 @@ def product(call: Call) -> Tensor:
         return call.changed(lambda x: of.get(id(x), x)).run()
 
     return _Proportional.apply(run, *operands)
+
+
+def _weights(call: Call) -> Tensor | None:
+    """The matrix that tokens are multiplied by, (D, D'); None where it is made of activations, or they come second."""
+    tensors = [x for x in call.args if isinstance(x, Tensor)]
+    if len(tensors) != 2 or len(call.args) != 2 or call.kwargs or not tensors[0].requires_grad:
+        return None
+    weight = tensors[1]
+    known = weight.requires_grad or call.state.held_by(weight) is not None
+    return None if known or weight.dim() != 2 else weight
 
 
 def attention(call: Call) -> Tensor:

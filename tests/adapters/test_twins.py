@@ -1,7 +1,11 @@
-"""The same weights as a timm and as a Hugging Face model give the same maps."""
+"""The same weights as a timm model and as one of another library give the same maps."""
+
+import copy
+from functools import partial
 
 import pytest
 import torch
+import torchvision
 from timm.models.deit import VisionTransformerDistilled
 from torch import Tensor, nn
 from transformers import (
@@ -13,8 +17,23 @@ from transformers import (
 )
 
 from captum_vit import AGCAM, DAAM, AttentionRollout, FeatureImportance, RawAttention
-from tests.conversion import to_hf
-from tests.helpers import CLASSES, METHODS, WIDTH, assert_close, explain, hf_vit, images, relative_error, timm_vit
+from tests.conversion import to_hf, to_open_clip, to_torchvision
+from tests.helpers import (
+    CLASSES,
+    DEPTH,
+    HEADS,
+    METHODS,
+    PATCH,
+    SIZE,
+    WIDTH,
+    assert_close,
+    explain,
+    hf_vit,
+    images,
+    relative_error,
+    timm_vit,
+)
+from tests.reference.test_perturbing import FEW
 
 DINOV2 = {"reg_tokens": 4, "no_embed_class": True, "init_values": 0.5}
 
@@ -47,12 +66,35 @@ def pair(timm: nn.Module, kind: type[nn.Module], **config: int) -> tuple[nn.Modu
     return timm, hf
 
 
+def torchvision_pair() -> tuple[nn.Module, nn.Module]:
+    timm = timm_vit()
+    other = torchvision.models.VisionTransformer(SIZE, PATCH, DEPTH, HEADS, WIDTH, 4 * WIDTH, num_classes=CLASSES)
+    other.load_state_dict(to_torchvision(timm.state_dict()))
+    return timm, other.eval()
+
+
+def open_clip_pair() -> tuple[nn.Module, nn.Module]:
+    """CLIP's tower without its first norm, and a timm model without the biases that it lacks."""
+    transformer = pytest.importorskip("open_clip.transformer")
+    timm = timm_vit()
+    nn.init.zeros_(timm.patch_embed.proj.bias)
+    nn.init.zeros_(timm.head.bias)
+    norm = partial(transformer.LayerNorm, eps=1e-6)
+    other = transformer.VisionTransformer(
+        SIZE, PATCH, WIDTH, DEPTH, HEADS, 4.0, output_dim=CLASSES, no_ln_pre=True, norm_layer=norm
+    )
+    other.load_state_dict(to_open_clip(timm.state_dict()))
+    return timm, other.eval()
+
+
 PAIRS = {
     "vit": lambda: pair(timm_vit(), ViTForImageClassification),
     "deit": lambda: pair(timm_vit(kind=VisionTransformerDistilled), DeiTForImageClassificationWithTeacher),
     "dino": lambda: pair(timm_vit(num_classes=0), ViTModel),
     "dinov2": lambda: pair(timm_vit(num_classes=0, **DINOV2), Dinov2WithRegistersModel, num_register_tokens=4),
     "dinov2-classifier": dinov2_with_head,
+    "torchvision": torchvision_pair,
+    "open_clip": open_clip_pair,
 }
 
 
@@ -67,6 +109,16 @@ def test_maps_are_equal(twins, method):
     assert_close(explain(timm, images()), explain(hf, images()))
     target = [1, 4] if method.class_specific else None
     assert_close(timm.attribute_flow(images(), target), hf.attribute_flow(images(), target))
+
+
+@pytest.mark.parametrize("method", FEW)
+def test_maps_of_changed_images_are_equal(twins, method):
+    """In double precision: what is put into clusters must not lie between two of them."""
+    found = [
+        method(copy.deepcopy(model).double()).attribute(images().double(), [1, 4], score="logit", **FEW[method])
+        for model in twins
+    ]
+    assert_close(*found, 1e-9)
 
 
 @pytest.mark.parametrize("options", [{"fusion": "max"}, {"fusion": "min"}, {"discard_ratio": 0.5}])
