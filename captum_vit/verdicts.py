@@ -11,6 +11,7 @@ ALIKE = 0.9  # correlation from which on maps of two classes count as one
 FAINT = 0.05  # score of a class below which it is no answer that a part could carry
 FAINTLY = "but the model sees hardly any of this class here"
 UNTRAINED = "The model looks untrained, its weights are like random numbers: no picture of it explains an answer."
+MANY = 40  # patches from which on the marked ones are about a tenth, and a random part about an eighth
 FINEST = 6  # digits of a score
 
 
@@ -18,21 +19,21 @@ FINEST = 6  # digits of a score
 class Verdict:
     """Whether a map may be trusted: what happens without the patches that it marks most, in numbers and in one line.
 
-    >>> verdict = Verdict("cat", 0.98, 0.31, (0.95, 0.981), "carries", tokens=20, patches=196, draws=6)
+    >>> verdict = Verdict("cat", 0.98, 0.31, (0.95, 0.981), "carries", tokens=19, patches=196, draws=7)
     >>> print(verdict.text)
-    Without the marked tenth of the picture the score of "cat" falls from 0.98 to 0.31; without a random tenth it is \
-0.95 to 0.98: the marked part carries this answer.
+    Without the marked tenth of the picture the score of "cat" falls from 0.98 to 0.31; without a random eighth it \
+is 0.95 to 0.98: the marked part carries this answer.
 
     of: what is explained, in words; empty of the only value of a model.
     score: of the whole picture, in 0..1 for a class; otherwise the number that is explained.
     without_map: the score without the `tokens` patches with the highest values of the map.
-    without_random: from where to where it lies without as many random ones, in 98 of 100 cases: the prediction interval
-        of Student's t for one more draw, of a class on the scale of log-odds. The draws share no patch with each other
-        or with the map's.
+    without_random: from where to where it lies without a random part of the other patches, in 99 of 100 cases: the
+        prediction interval of Student's t for one more, of a class on the scale of log-odds. The others are dealt into
+        `draws` parts, each a little larger than what the map marks.
     finding: "carries", where the score falls below the interval and loses half, that of a class from 0.05 up; "counts",
         where it falls below the interval;
         "chance", where it does not; "against", where it rises above it and above the score; "untested".
-    tokens, patches, draws: how many patches are taken away, of how many, and how many random choices there were.
+    tokens, patches, draws: how many patches are taken away, of how many, and how many random parts there were.
     unit: what the score is: "score" of a class, else as "logit difference".
     painted: whether patches were painted over in the picture's mean colour, where the model takes no part of them.
     reason: why it is untested.
@@ -116,11 +117,11 @@ class Verdict:
         whole, without, (low, high) = self._shown()
         moves = "falls" if self.without_map < self.score else "rises"
         course = f"stays at {whole}" if whole == without else f"{moves} from {whole} to {without}"
-        part = "tenth" if self.patches >= 10 else "part"
-        few = "" if self.patches >= 10 else f" ({self.tokens} of {self.patches} patches)"
+        part, other = ("tenth", "eighth") if self.patches >= MANY else ("part", "part")
+        few = "" if self.patches >= MANY else f" ({self.tokens} of {self.patches} patches)"
         marked = f"{part} of the picture{few}"
         marked = f"With the marked {marked} painted over" if self.painted else f"Without the marked {marked}"
-        random = f"with a random {part} painted over" if self.painted else f"without a random {part}"
+        random = f"with a random {other} painted over" if self.painted else f"without a random {other}"
         named = f'the {self.unit} of "{self.of}"' if self.of else f"the {self.unit}"
         head = f"{marked} {named} {course}"
         if self.finding == "chance":

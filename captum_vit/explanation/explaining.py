@@ -91,7 +91,7 @@ def explain(
         device: for a model by name, where to compute; by default cuda if there is one.
         top_k: how many predicted classes to name.
         attention: keep the attention itself, of heads and between patches, for the figures and the report.
-        verdict: say of each map whether it may be trusted, by 7 forwards without some patches and a second class's map.
+        verdict: say of each map whether it may be trusted, by 8 forwards without some patches and a second class's map.
         batch_size: images of a list that are explained at once.
         forward_kwargs: keyword arguments of the model's forward beside the images. A tensor has a first dimension of 1,
             for all images, or of as many rows as there are images.

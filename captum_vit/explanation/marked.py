@@ -1,4 +1,4 @@
-"""What the score does without the patches that a map marks, against as many random ones."""
+"""What the score does without the patches that a map marks, against random parts of the rest."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,9 +14,9 @@ from ..errors import CaptumViTError, UnsupportedModelError
 from ..targets import Output, Target
 from ..verdicts import FAINT, Finding, Verdict
 
-DRAWS = 6  # random choices beside each map: with its own 7 forwards
+DRAWS = 7  # random parts beside each map: with its own 8 forwards
 FEWEST = 3  # of fewer the interval says nothing
-SURE = {2: 6.965, 3: 4.541, 4: 3.747, 5: 3.365}  # 0.99 quantiles of Student's t, by degrees of freedom
+SURE = {2: 9.925, 3: 5.841, 4: 4.604, 5: 4.032, 6: 3.707}  # 0.995 quantiles of Student's t, by degrees of freedom
 ROUNDING = 1e-3  # of log-odds, or of another score: what is less is no change
 
 
@@ -64,7 +64,7 @@ def without_marks(
     """
     patches = next(iter(maps.values())).shape[1]
     count = max(1, patches // 10)
-    draws = min(DRAWS, patches // count - 1)
+    draws = min(DRAWS, patches - count)
     known = [replace(each, tokens=count, patches=patches, draws=draws) for each in named]
     if draws < FEWEST:
         return _untested(maps, known, f"{patches} patches are too few to leave some out by chance")
@@ -91,7 +91,7 @@ def compared(verdict: Verdict, whole: float, values: Tensor, *, odds: bool) -> V
     Args:
         verdict: that knows all else.
         whole: the score of the whole picture.
-        values: without the marked patches, and then without random ones, (1 + draws,).
+        values: without the marked patches, and then without random parts, (1 + draws,).
         odds: whether these are log-odds; the verdict tells probabilities.
     """
     if not all(map(isfinite, [whole, *values.tolist()])):
@@ -115,14 +115,19 @@ def compared(verdict: Verdict, whole: float, values: Tensor, *, odds: bool) -> V
 def _choices(maps: Tensor, count: int, draws: int) -> Tensor:
     """Which patches are kept, bool (N, 1 + draws, patches): all but the highest ones, and all but random ones.
 
-    The random choices share no patch with these or with each other, and are the same whatever stands beside an image.
+    The others are dealt into random parts, as equal as they can be but for a few patches that stay: so each is a little
+    larger than what the map marks, and together they show what there is. Random tenths would too often miss a small
+    object, and a map that hits a corner of it by chance would pass. They are the same whatever stands beside an image.
     """
     kept = torch.ones(len(maps), 1 + draws, maps.shape[1], dtype=torch.bool)
-    for own, choices in zip(maps.nan_to_num(), kept, strict=True):
+    size = (maps.shape[1] - count) // draws
+    for own, (marked, *parts) in zip(maps.nan_to_num(), kept, strict=True):
         order = own.argsort(descending=True, stable=True)
         rest = order[count:].sort().values
         mixed = rest[torch.randperm(len(rest), generator=torch.Generator().manual_seed(0))]
-        choices.scatter_(1, torch.cat([order[:count], mixed[: draws * count]]).view(1 + draws, count), False)
+        marked[order[:count]] = False
+        for part, chosen in zip(parts, mixed.split(size), strict=False):
+            part[chosen] = False
     return kept
 
 
