@@ -28,8 +28,10 @@ ROOT = Path(__file__).parents[1]
 PUBLIC = (
     "captum_vit",
     "captum_vit.access",
+    "captum_vit.app",
     "captum_vit.capture",
     "captum_vit.evaluation",
+    "captum_vit.exports",
     "captum_vit.figures",
     "captum_vit.metrics",
     "captum_vit.targets",
