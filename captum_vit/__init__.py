@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         XGradCAM,
     )
     from .capture.one_view import OneView
+    from .colours import Look
     from .errors import CaptumViTError
     from .explanation.explaining import Explainer, explain
     from .explanation.explanation import Explanation
@@ -88,6 +89,7 @@ _HOMES = {
     "LayerCAM": "attr",
     "LeGrad": "attr",
     "LibraGrad": "attr",
+    "Look": "colours",
     "OneView": "capture.one_view",
     "Preprocessing": "preprocessing",
     "RawAttention": "attr",
@@ -148,6 +150,7 @@ __all__ = [
     "LayerCAM",
     "LeGrad",
     "LibraGrad",
+    "Look",
     "OneView",
     "Preprocessing",
     "RawAttention",

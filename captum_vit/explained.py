@@ -10,11 +10,13 @@ from torch import Tensor
 from typing_extensions import Self
 
 from .classes import class_index
+from .colours import NEARLY_FLAT, Look, Scale, check_look, nearly_flat, two_signs
 from .errors import InputError, OptionError, TargetError, brief, nearest
 from .facts import Facts
 from .geometry import Size, View
 from .names import printable
 from .verdicts import Verdict
+from .wording import number, percent
 
 RANDOM = "random weights"  # how a note begins of a model that has learnt nothing
 
@@ -43,8 +45,8 @@ class Label:
 
     @property
     def measured(self) -> str:
-        """The score with its unit, where it is no share: "logit difference 2.31"."""
-        return f"{self.unit} {self.score:.3g}"
+        """The score in words: of a class "81.3 %", of another target with its unit, as "logit difference 2.31"."""
+        return f"{self.unit} {number(self.score)}" if self.index is None else percent(self.score)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,9 +68,31 @@ class Attribution:
     verdict: Verdict | None = None
 
     @property
+    def flat(self) -> bool:
+        """Whether the map is nearly flat: its values differ by no more than a quarter of the greatest."""
+        return nearly_flat(self.map)
+
+    @property
     def warning(self) -> str:
         """What has to stand beside its picture, as "no better than random"; empty where there is nothing to warn of."""
-        return "" if self.verdict is None else self.verdict.warning
+        told = "" if self.verdict is None else self.verdict.warning
+        return told or NEARLY_FLAT * self.flat
+
+    @property
+    def judged(self) -> str:
+        """The verdict in a few words, and whether the map is nearly flat; empty where there is nothing to say."""
+        told = "" if self.verdict is None else self.verdict.words
+        return ", ".join(part for part in (told, NEARLY_FLAT * self.flat) if part)
+
+    @property
+    def heading(self) -> str:
+        """Method, target and score in words: "AGCAM: cat, 90.0 %"."""
+        return self.title if self.target is None else f"{self.title}, {self.target.measured}"
+
+    @property
+    def caption(self) -> str:
+        """The heading and the verdict on one line: "AGCAM: cat, 90.0 %, no better than random"."""
+        return f"{self.heading}, {self.judged}" if self.judged else self.heading
 
     @property
     def method_title(self) -> str:
@@ -86,8 +110,7 @@ class Attribution:
 
         So the method says, or a value below 0 by more than rounding.
         """
-        low, high = (float(end) for end in self.flow.aminmax())
-        return self.facts.signed or -low > 1e-6 * abs(high)
+        return self.facts.signed or two_signs(self.flow)
 
     @property
     def title(self) -> str:
@@ -173,6 +196,16 @@ class Explained:
     def targets(self) -> tuple[Label, ...]:
         """The classes or other targets that were explained, each once."""
         return tuple(dict.fromkeys(a.target for a in self.attributions if a.target is not None))
+
+    def scale(self, attribution: Attribution, look: Look, layer: int = -1) -> Scale:
+        """What the colours of a map stand for, its last slice or another: the same wherever it is painted.
+
+        A common scale is of all maps in here by the same method, of all targets and all layers.
+        """
+        check_look(look)
+        alike = [a for a in self.attributions if a.method == attribution.method]
+        signed = any(a.signed for a in alike) if look.scale == "common" else attribution.signed
+        return look.spanning(attribution.flow[layer], [a.flow for a in alike], signed)
 
     @property
     def untrained(self) -> bool:

@@ -27,6 +27,7 @@ from .attr.options import check_options
 from .attr.starting import maps_of_targets
 from .capture import OUTPUTS, Inputs, Run, placed_layout
 from .checking import LONGEST, check_whole
+from .colours import LOOK, Look, check_look, nearly_flat, two_signs
 from .errors import ImageLoadError, InputError, brief
 from .explained import Label
 from .explanation.asking import Vocabulary, Wanted, listed
@@ -38,12 +39,12 @@ from .models import LoadedModel
 from .preprocessing import checked_view, covered, read_preprocessing
 from .targets import Classes, Output, Target
 from .verdicts import Verdict
-from .visualization import ALPHA, overlay
+from .visualization import overlay
 
 TASK = "image-attribution"
 _OWN = ("method", "target", "top_k", "layer", "output", "verdict")
 _BESIDE = ("original", "size")  # go around the model, a list of one for each image
-_SHOWN = ("alpha", "cmap", "max_side")
+_SHOWN = ("look", "max_side")
 
 
 class ImageAttributionPipeline(ImageClassificationPipeline):
@@ -57,7 +58,7 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
         target: class by number or name, "tabby/Egyptian cat" for why the one rather than the other, one of
             `captum_vit.targets` or `module:object` for one of your own, or a list; by default the `top_k` with the
             highest scores.
-        alpha, cmap: of the overlay, as for `captum_vit.visualization.overlay`.
+        look: how the overlays are painted, a `captum_vit.Look`; a common scale is of all labels of an image.
         max_side: longest side of map and overlay in pixels; by default they are as large as the original, and those of
             24 megapixels take 170 MB a label.
         layer: attention layers to read, as for the methods; all by default.
@@ -71,10 +72,9 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
             the number that is explained.
         map: float32 (height, width) of the original image (or `max_side`), NaN where the model saw nothing of it.
         grid: float32 (rows, cols), the same in patch units.
-        overlay: PIL image, the original under the map, in the same size.
+        flat: whether the map is nearly flat: its values differ by no more than a quarter of the greatest.
+        overlay: PIL image, the original under the map, in the same size; labels share it if there is one map for all.
         verdict: where it was asked, a `Verdict`: whether the map may be trusted; its `text` says so in one line.
-
-    Labels share map and overlay where a method gives one map for all.
     """
 
     def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -87,8 +87,9 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
         for name, value in [*own.items(), *shown.items()]:
             if name in ("top_k", "max_side") and value is not None:
                 check_whole(name, value)
-        if kwargs:
-            own["options"] = kwargs
+            if name == "look":
+                check_look(value)
+        own |= {"options": kwargs} if kwargs else {}
         return before, own, {**after, **shown}
 
     def preprocess(self, image: Any, timeout: float | None = None) -> dict[str, Any]:
@@ -125,6 +126,7 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
             titles = [(each.title(self._names), each.unit) for each in targets]
             classes = [each.index if isinstance(each, Classes) else -1 for each in targets]
             values = torch.stack([self._value(each, ours, call, run) for each in targets], 1).detach()
+            signed = ours.facts(**options).signed
             lists = [isinstance(one, list) for one in beside["original"]]
             judged: list[Any] = [None] * len(pixels)
             if verdict:
@@ -141,11 +143,9 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
                 "targets": torch.stack(indices, 1),
                 "values": values,
                 "titles": [[titles] if nested else titles for nested in lists],
-                "verdicts": [
-                    [each] if isinstance(one, list) else each
-                    for one, each in zip(beside["original"], judged, strict=True)
-                ],
+                "verdicts": [[each] if nested else each for nested, each in zip(lists, judged, strict=True)],
                 "maps": maps.detach(),
+                "signed": [[signed] if nested else signed for nested in lists],
                 **beside,
             }
 
@@ -153,8 +153,7 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
         self,
         model_outputs: Mapping[str, Any],
         function_to_apply: Any = None,
-        alpha: float = ALPHA,
-        cmap: str | None = None,
+        look: Look = LOOK,
         max_side: int | None = None,
     ) -> list[dict[str, Any]]:
         """Labels, scores, maps and overlays of one image."""
@@ -168,13 +167,15 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
         told = model_outputs["verdicts"][0]
         verdicts = [{}] * len(model_outputs["maps"][0]) if told is None else [{"verdict": each} for each in told]
         results, drawn, units = [], {}, dict[str, int]()
+        every, signed = model_outputs["maps"][0], model_outputs["signed"][0]
         for index, value, (title, unit), grid, verdict in zip(*given, verdicts, strict=True):
             if grid.data_ptr() not in drawn:  # an expanded map is one for all
-                picture = overlay(shown, grid, view, alpha=alpha, cmap=cmap)
+                of_signs = signed or two_signs(every if look.scale == "common" else grid)
                 drawn[grid.data_ptr()] = {
                     "map": view.place(grid, shown.size),
                     "grid": grid.float().numpy(),
-                    "overlay": picture,
+                    "overlay": overlay(shown, grid, view, look, scale=look.spanning(grid, every, of_signs)),
+                    "flat": nearly_flat(grid),
                 }
             of_class = int(index) >= 0
             label = self._names[int(index)] if of_class else title

@@ -3,16 +3,25 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from .colours import NEARLY_FLAT
+from .wording import number, percent
+
 Finding = Literal["carries", "counts", "chance", "against", "untested"]
 FINDINGS: tuple[str, ...] = get_args(Finding)
 
-EVEN = 0.97  # share of the patches from which on a map counts as flat: its values differ by a quarter or so
 ALIKE = 0.9  # correlation from which on maps of two classes count as one
 FAINT = 0.05  # score of a class below which it is no answer that a part could carry
 FAINTLY = "but the model sees hardly any of this class here"
 UNTRAINED = "The model looks untrained, its weights are like random numbers: no picture of it explains an answer."
 MANY = 40  # patches from which on the marked ones are about a tenth, and a random part about an eighth
 FINEST = 6  # digits of a score
+WORDS = {
+    "carries": "carries the answer",
+    "counts": "counts more than chance",
+    "chance": "no better than random",
+    "against": "marks what speaks against it",
+    "untested": "not tested",
+}
 
 
 @dataclass(frozen=True)
@@ -21,8 +30,8 @@ class Verdict:
 
     >>> verdict = Verdict("cat", 0.98, 0.31, (0.95, 0.981), "carries", tokens=19, patches=196, draws=7)
     >>> print(verdict.text)
-    Without the marked tenth of the picture the score of "cat" falls from 0.98 to 0.31; without a random eighth it \
-is 0.95 to 0.98: the marked part carries this answer.
+    Without the marked tenth of the picture the score of "cat" falls from 98.0 % to 31.0 %; without a random eighth it \
+is 95.0 to 98.1 %: the marked part carries this answer.
 
     of: what is explained, in words; empty of the only value of a model.
     score: of the whole picture, in 0..1 for a class; otherwise the number that is explained.
@@ -37,7 +46,7 @@ is 0.95 to 0.98: the marked part carries this answer.
     unit: what the score is: "score" of a class, else as "logit difference".
     painted: whether patches were painted over in the picture's mean colour, where the model takes no part of them.
     reason: why it is untested.
-    evenness: the share of the patches that a map as flat as this, by its entropy, would lie on evenly; 1 of a flat one.
+    flat: whether the map is nearly flat: its values differ by no more than a quarter of the greatest.
     sum: what the map sums to, as a share of what it explains, of methods that claim to share that out.
     second, likeness: the class that scores next, and Pearson's r between its map and this one.
     others, agreement: how many other methods were asked of the same target, and the mean rank correlation with their
@@ -57,7 +66,7 @@ is 0.95 to 0.98: the marked part carries this answer.
     unit: str = "score"
     painted: bool = False
     reason: str = ""
-    evenness: float | None = None
+    flat: bool = False
     sum: float | None = None
     second: str = ""
     likeness: float | None = None
@@ -77,30 +86,29 @@ is 0.95 to 0.98: the marked part carries this answer.
         return None if self.finding == "untested" else self.finding in ("carries", "counts")
 
     @property
-    def flat(self) -> bool:
-        """Whether the map marks everything nearly alike."""
-        return self.evenness is not None and self.evenness >= EVEN
-
-    @property
     def warning(self) -> str:
         """What has to stand beside the picture, in a few words; empty where there is nothing to warn of."""
+        if self.untrained or self.finding in ("against", "chance"):
+            return self.words
+        return NEARLY_FLAT if self.flat else ""
+
+    @property
+    def words(self) -> str:
+        """What was found in a few words, as for a caption."""
         if self.untrained:
             return "model looks untrained"
-        if self.finding == "against":
-            return "marks what speaks against it"
-        if self.finding == "chance":
-            return "no better than random"
-        return "nearly flat" if self.flat else ""
+        return WORDS[self.finding]
 
     @property
     def short(self) -> str:
         """What was found in a few words with its numbers, as for a table of many maps."""
-        if self.untrained or self.score is None:
-            return self.warning or f"not tested: {self.reason}"
-        words = {"carries": "carries the answer", "counts": "counts more than chance"}.get(self.finding, self.warning)
-        whole, without, (low, high) = self._shown()
-        flat = ", nearly flat" if self.flat else ""
-        return f"{words}{flat}: {whole} to {without}, at random {low} to {high}"
+        flat = f", {NEARLY_FLAT}" if self.flat else ""
+        if self.untrained:
+            return self.words
+        if self.score is None:
+            return f"{self.words}{flat}: {self.reason}"
+        whole, without, random = self._shown()
+        return f"{self.words}{flat}: {_between(whole, without)}, at random {random}"
 
     @property
     def text(self) -> str:
@@ -114,7 +122,7 @@ is 0.95 to 0.98: the marked part carries this answer.
     def _tested(self) -> str:
         if self.score is None or self.without_map is None or self.without_random is None:
             return f"Not tested what the marked part does: {self.reason}."
-        whole, without, (low, high) = self._shown()
+        whole, without, interval = self._shown()
         moves = "falls" if self.without_map < self.score else "rises"
         course = f"stays at {whole}" if whole == without else f"{moves} from {whole} to {without}"
         part, other = ("tenth", "eighth") if self.patches >= MANY else ("part", "part")
@@ -127,7 +135,7 @@ is 0.95 to 0.98: the marked part carries this answer.
         if self.finding == "chance":
             above = self.without_map > self.without_random[1]
             than = "as" if moves == "rises" else "less than" if above else "no more than"
-            return f"{head}, {than} {random} ({low} to {high}): do not trust this picture."
+            return f"{head}, {than} {random} ({interval}): do not trust this picture."
         faint = self.unit == "score" and self.score < FAINT
         counts = "but the answer does not stand or fall with it"
         ends = {
@@ -135,17 +143,19 @@ is 0.95 to 0.98: the marked part carries this answer.
             "counts": f"the marked part counts more than chance, {FAINTLY if faint else counts}",
             "against": "the marked part speaks against this answer, do not take this picture for its reason",
         }
-        return f"{head}; {random} it is {low} to {high}: {ends[self.finding]}."
+        return f"{head}; {random} it is {interval}: {ends[self.finding]}."
 
-    def _shown(self) -> tuple[str, str, tuple[str, str]]:
+    def _shown(self) -> tuple[str, str, str]:
         """The score, that without the map, and the interval, in as many digits as tell the first two apart."""
         numbers = [self.score or 0.0, self.without_map or 0.0, *(self.without_random or (0.0, 0.0))]
-        for digits in range(2, FINEST + 1):
-            shown = [f"{x:.{digits}f}" if self.unit == "score" else f"{x:.{digits + 1}g}" for x in numbers]
+        shares = self.unit == "score"
+        shown = [percent(x) if shares else number(x) for x in numbers]
+        for digits in range(4, FINEST + 1):
             if shown[0] != shown[1]:
                 break
+            shown = [f"{100 * x:.{digits - 2}f} %" if shares else f"{x:.{digits}g}" for x in numbers]
         whole, without, low, high = shown
-        return whole, without, (low, high)
+        return whole, without, _between(low, high)
 
     @property
     def _flat(self) -> str:
@@ -177,3 +187,8 @@ is 0.95 to 0.98: the marked part carries this answer.
             return ""
         others = "the other method" if self.others == 1 else f"the {self.others} other methods"
         return f"It agrees with {others} at {self.agreement:.2f} (mean rank correlation, 1 is alike)."
+
+
+def _between(one: str, other: str) -> str:
+    """From one score to another, their unit told once."""
+    return f"{one.removesuffix(' %')} to {other}"

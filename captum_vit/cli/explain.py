@@ -5,6 +5,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from ..colours import LOOK, NEARLY_FLAT, SIGNS, Look
 from ..errors import ExplanationLoadError, OutputError
 from ..explained import RANDOM, Attribution
 from ..explanation.explanation import Explanation
@@ -12,7 +13,7 @@ from ..explanation.saving import MANIFEST
 from ..files import check_writable, make_folder, write_atomically, writing_to
 from ..names import distinct, safe_name
 from ..pixels import png
-from ..visualization import SIGNS, Cell, overlay, sheet
+from ..visualization import Cell, overlay, sheet
 from .folders import fingerprint, folder_for
 from .working import Options
 
@@ -37,7 +38,7 @@ def write(
     """
     image = fingerprint(explanation.image)
     shown = explanation.reduced(options.max_side)
-    drawn = pictures(shown)
+    drawn = pictures(shown, options.look)
     names = ["overview.png", *sorted(name for name in drawn if name != "overview.png")]
     names += [FLOW] * options.flow + [REPORT] * options.report
     files = [*names, *[MANIFEST] * options.report]
@@ -46,9 +47,9 @@ def write(
     folder.announce(files)
     save(drawn, folder.path)
     if options.flow:
-        shown.flow.save(folder.path / FLOW)
+        shown.flow.save(folder.path / FLOW, look=options.look)
     if options.report:
-        shown.to_html(folder.path / REPORT)
+        shown.to_html(folder.path / REPORT, options.look)
         shown.save(folder.path)
     folder.finish(files, made)
     return folder.path, names
@@ -88,41 +89,40 @@ def loaded(folders: Sequence[Path], refused: Callable[[ExplanationLoadError], No
         raise ExplanationLoadError("none of the explanations could be read")
 
 
-def pictures(explanation: Explanation) -> dict[str, Image.Image]:
+def pictures(explanation: Explanation, look: Look = LOOK) -> dict[str, Image.Image]:
     """Overlays by file name, and an overview of them: a row for each target."""
     shown, every = explanation.image, list(explanation)
     names = distinct(["overview", *map(_file_name, every)])[1:]
     drawn = {
-        f"{name}.png": _stamped(overlay(shown, a.map, explanation.view, signed=a.signed), explanation)
+        f"{name}.png": _stamped(
+            overlay(shown, a.map, explanation.view, look, scale=explanation.scale(a, look)),
+            RANDOM if explanation.untrained else NEARLY_FLAT * a.flat,
+        )
         for name, a in zip(names, every, strict=True)
     }
     made = list(zip(every, drawn.values(), strict=True))
     rows: list[list[Cell]] = []
     for target in explanation.targets or (None,):
-        own = [(_title(a), layer) for a, layer in made if a.target == target or (a.target is None and not rows)]
+        own = [
+            (f"{a.heading}\n{a.judged}", layer)
+            for a, layer in made
+            if a.target == target or (a.target is None and not rows)
+        ]
         key = f"input ({SIGNS})" if any(a.signed for a in every) else "input"
         rows.append([None if rows else (key, shown), *own])
     return {**drawn, "overview.png": sheet(rows)}
 
 
-def _stamped(picture: Image.Image, explanation: Explanation) -> Image.Image:
-    """The picture; of a model that has learnt nothing with a line on it that says so."""
-    if not explanation.untrained:
+def _stamped(picture: Image.Image, said: str) -> Image.Image:
+    """The picture, with what must not be parted from it on it: that the weights are random, or the map nearly flat."""
+    if not said:
         return picture
     draw = ImageDraw.Draw(picture)
     font = ImageFont.load_default(max(10, min(picture.size) // 20))
-    box = draw.textbbox((0, 0), RANDOM, font)
+    box = draw.textbbox((0, 0), said, font)
     draw.rectangle((0, 0, box[2] + 4, box[3] + 4), "white")
-    draw.text((2, 1), RANDOM, "black", font)
+    draw.text((2, 1), said, "black", font)
     return picture
-
-
-def _title(attribution: Attribution) -> str:
-    label, warned = attribution.target, f", {attribution.warning}" if attribution.warning else ""
-    if label is None:
-        return attribution.method_title + warned
-    score = f", {label.measured}" if label.index is None else f" {label.score:.0%}"
-    return f"{attribution.method_title}: {label.title}{score}{warned}"
 
 
 def _file_name(attribution: Attribution) -> str:

@@ -53,6 +53,13 @@ def explain(
     verdict: o.Verdict = None,
     report: o.Report = True,
     flow: o.Flow = True,
+    scale: o.Scale = "own",
+    boost_faint: o.BoostFaint = False,
+    cmap: o.Cmap = None,
+    alpha: o.Alpha = 0.8,
+    fade: o.Fade = True,
+    threshold: o.Threshold = 0.0,
+    contour: o.Contour = None,
     batch_size: o.BatchSize = 8,
     page: o.Page = None,
     window: o.Window = None,
@@ -103,6 +110,7 @@ def explain(
             flow=flow,
             page=page,
             window=working.window(window),
+            look=o.look(scale, boost_faint, cmap, alpha, fade, threshold, contour),
         )
         jobs = _jobs(images or [], o.keyword_arguments(forward_kwargs), recursive)
         code = _explain_all(jobs, options, out, resume, open_)
@@ -219,11 +227,11 @@ def _summary(image: str, explanation: "Explanation", written: list[str], folder:
     for name, p in zip(names, classes, strict=True):
         short = name if len(name) <= width else name[: width - 3] + "..."
         lines.append(
-            f"  {p.index:5d}  {short:{width}}  {p.score:6.1%}{'  explained' if p in explanation.targets else ''}"
+            f"  {p.index:5d}  {short:{width}}  {p.measured:>7}{'  explained' if p in explanation.targets else ''}"
         )
     for label in explanation.targets:
         if label.index is None:
-            lines.append(f"         {plain(label.title)}: {label.unit} {label.score:.3g}  explained")
+            lines.append(f"         {plain(label.title)}: {label.measured}  explained")
     verdicts = explanation.verdicts
     for title, verdict in verdicts.items():
         told = plain(f"{title}: {verdict.text if len(verdicts) <= SENTENCES else verdict.short}")

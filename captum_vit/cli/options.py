@@ -4,12 +4,15 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import OptionError, brief, reason
 from ..plugins import is_path, named_object
+
+if TYPE_CHECKING:
+    from ..colours import Look
 
 Images = Annotated[
     list[str] | None,
@@ -145,6 +148,28 @@ Report = Annotated[
     typer.Option("--report/--no-report", help="Write report.html, and the explanation itself for captum-vit report."),
 ]
 Flow = Annotated[bool, typer.Option("--flow/--no-flow", help="Write flow.gif, the maps from block to block.")]
+Scale = Annotated[
+    str,
+    typer.Option(
+        metavar="own|common|LOW,HIGH",
+        help="What the colours span: each map's own range, one scale for all maps of a method, or from one value to "
+        "another, as to compare images.",
+    ),
+]
+BoostFaint = Annotated[
+    bool, typer.Option("--boost-faint", help="Lift faint values in the pictures, as DAAM's authors do by a sigmoid.")
+]
+Cmap = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Colour map of matplotlib. Default: plasma, or blue and orange.")
+]
+Alpha = Annotated[float, typer.Option(metavar="SHARE", help="Opacity of the strongest colour, 0 to 1.")]
+Fade = Annotated[
+    bool, typer.Option("--fade/--no-fade", help="Opacity follows the value, or is the same over all of the photograph.")
+]
+Threshold = Annotated[
+    float, typer.Option(metavar="SHARE", help="Leave the photograph bare below this share of the scale, 0 to 1.")
+]
+Contour = Annotated[float | None, typer.Option(metavar="SHARE", help="Draw a line at this share of the scale, 0 to 1.")]
 Page = Annotated[
     int | None, typer.Option(metavar="N", help="Which page or frame of files that have several, from 0. Default: 0.")
 ]
@@ -199,7 +224,21 @@ def choice(text: str | None) -> str | int | None:
     return int(text) if text is not None and re.fullmatch("-?[0-9]{1,9}", text) else text
 
 
-def numbers(option: str, text: str | None) -> list[float] | None:
+def look(
+    scale: str, boost_faint: bool, cmap: str | None, alpha: float, fade: bool, threshold: float, contour: float | None
+) -> "Look":
+    """How maps are painted, as the options of the same names say.
+
+    Raises:
+        OptionError: a value that is none of theirs.
+    """
+    from ..colours import Look
+
+    span: Any = scale if scale in ("own", "common") else numbers("--scale", scale, "0,0.5")
+    return Look(span, boost_faint, cmap, alpha, fade, threshold, contour)
+
+
+def numbers(option: str, text: str | None, example: str = "0.485,0.456,0.406") -> list[float] | None:
     """Numbers with commas between.
 
     Raises:
@@ -208,7 +247,7 @@ def numbers(option: str, text: str | None) -> list[float] | None:
     try:
         return None if text is None else [float(value) for value in text.split(",")]
     except ValueError:
-        raise OptionError(f"{option} takes numbers with commas between, as 0.485,0.456,0.406, got {text!r}") from None
+        raise OptionError(f"{option} takes numbers with commas between, as {example}, got {text!r}") from None
 
 
 def keyword_arguments(text: str | None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 from ..attr import find_method, in_all
+from ..colours import LOOK, Look
 from ..describing import described, versions
 from ..errors import CaptumViTError, ImageLoadError, InputError, OptionError
 from ..explanation.asking import Asked
@@ -49,6 +50,7 @@ class Options:
     flow: bool = True
     page: int | None = None
     window: Window | None = None
+    look: Look = LOOK
 
     def settings(self, arguments: Mapping[str, Any]) -> str:
         """A hash of all that decides what is written of an image; `arguments` are those of the model beside it."""

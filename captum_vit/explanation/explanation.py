@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from ..colours import LOOK, Look
 from ..explained import Explained
 
 if TYPE_CHECKING:
@@ -34,15 +35,20 @@ class Explanation(Explained):
 
         return Flow(self)
 
-    def overlay(self, *, alpha: float = 0.6, cmap: str | None = None) -> Image.Image:
+    def overlay(self, look: Look = LOOK) -> Image.Image:
         """The photograph under its map, RGB in its own size; of several attributions the first (see `only`).
 
         A map with two signs is drawn in two colours around 0: orange is evidence for, blue is evidence against.
+
+        >>> explanation.overlay(Look(boost_faint=True, contour=0.5)).save("photo-map.png")
+
+        Args:
+            look: how the map is painted: range of the colours, opacity, threshold and more.
         """
         from ..visualization import overlay
 
         first = self.attributions[0]
-        return overlay(self.image, first.map, self.view, alpha=alpha, cmap=cmap, signed=first.signed)
+        return overlay(self.image, first.map, self.view, look, scale=self.scale(first, look))
 
     def for_captum(self) -> tuple[np.ndarray, np.ndarray]:
         """The first map and the photograph as Captum's `visualize_image_attr` takes them, alone and `_multiple`.
@@ -54,23 +60,26 @@ class Explanation(Explained):
         placed = self.view.place(self.attributions[0].map, self.image.size)
         return np.nan_to_num(placed, nan=0.0)[..., None], np.array(self.image)
 
-    def plot(self, ax: "Axes | None" = None) -> "Figure":
+    def plot(self, ax: "Axes | None" = None, look: Look = LOOK) -> "Figure":
         """The figure that suits: one overlay, or a row of them for each class."""
         from ..figures import drawing as figures
 
-        return figures.plot(self, ax=ax)
+        return figures.plot(self, ax, look=look)
 
-    def show(self) -> None:
+    def show(self, look: Look = LOOK) -> None:
         """Show the figure of `plot`: below the cell in a notebook, elsewhere in the viewer of images that there is.
 
         >>> explanation.show()
         """
         with BytesIO() as png:
-            self.plot().savefig(png, format="png", bbox_inches="tight")
+            self.plot(look=look).savefig(png, format="png", bbox_inches="tight")
             Image.open(png).show()
 
-    def to_html(self, path: str | Path | None = None) -> str:
+    def to_html(self, path: str | Path | None = None, look: Look = LOOK) -> str:
         """The report, one page that needs nothing else; written to `path` if one is given.
+
+        Args:
+            look: how its maps are painted at first; its controls change that.
 
         Raises:
             OutputError: the file cannot be written.
@@ -78,7 +87,7 @@ class Explanation(Explained):
         from ..files import write_atomically
         from ..report import render
 
-        page = render([self])
+        page = render([self], look=look)
         if path is not None:
             write_atomically(Path(path), page.encode())
         return page

@@ -13,11 +13,12 @@ import numpy as np
 from PIL import Image, ImageDraw, features
 from torch import Tensor
 
+from ..colours import LOOK, NEARLY_FLAT, SIGNS, Look, nearly_flat
 from ..errors import OptionError
 from ..explained import Attribution, Explained
 from ..figures.titles import block_names
 from ..files import write_atomically
-from ..visualization import SIGNS, Span, displayed, fitted, overlay, sheet, shortened, typeface
+from ..visualization import fitted, overlay, sheet, shortened, typeface
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,32 +50,24 @@ class Flow:
         """The blocks, one for each frame: those of the attribution that has most."""
         return max((a.layers for a in self.explanation), key=len)
 
-    def frames(self, max_side: int = 320, display: str = "daam") -> list[Image.Image]:
+    def frames(self, max_side: int = 320, look: Look = LOOK) -> list[Image.Image]:
         """A picture for each block, first to last, RGB and all of one size.
 
         Args:
             max_side: longest side of each attribution's picture, in pixels.
-            display: "daam", in which early and faint blocks can be seen beside the last, or "own", each block's map
-                from its own lowest to its highest value. Maps with two signs keep 0 grey in both (see
-                `visualization.flow_display`).
+            look: how the maps are painted. By default each block's map goes from its own lowest to its own highest
+                value, the last as in `Explanation.overlay`; `Look(scale="common")` has one scale for all blocks.
         Raises:
-            OptionError: no such display, or a side below 16 pixels.
+            OptionError: a side below 16 pixels.
         """
         if max_side < 16:
             raise OptionError(f"max_side must be at least 16 pixels, got {max_side}")
         image = fitted(self.explanation.image, max_side)
-        shown = [(a, *displayed(a.flow, display, signed=a.signed)) for a in self.explanation]
         names, key = block_names(self.layers), f": {SIGNS}" if any(a.signed for a in self.explanation) else ""
         across = self._columns(image.size)
         frames = []
         for number, layer in enumerate(self.layers):
-            cells = [
-                (
-                    f"{a.title}, {a.warning}" if a.warning else a.title,
-                    self._picture(image, maps[self._position(a, layer)], span, a.signed),
-                )
-                for a, maps, span in shown
-            ]
+            cells = [self._cell(image, a, self._position(a, layer), look) for a in self.explanation]
             rows = [cells[i : i + across] for i in range(0, len(cells), across)]
             body = sheet(rows, side=max(max_side, max(rows[0][0][1].size)))
             frames.append(_headed(body, names[number] + key, (number, len(names)), max(12, max_side // 20)))
@@ -87,7 +80,7 @@ class Flow:
         seconds: float = 4.0,
         fps: float | None = None,
         max_side: int = 320,
-        display: str = "daam",
+        look: Look = LOOK,
     ) -> None:
         """Write the animation, which starts again for ever, as GIF or animated WebP by the name's ending.
 
@@ -95,7 +88,7 @@ class Flow:
             path: ending in .gif or .webp.
             seconds: for one run through, in which the last block stays three times as long as each other.
             fps: blocks a second instead.
-            max_side, display: as for `frames`.
+            max_side, look: as for `frames`.
         Raises:
             OptionError: another ending, a speed that no animation has, or as `frames`.
             OutputError: the file cannot be written; there is then none, or the one that was there before.
@@ -105,21 +98,25 @@ class Flow:
         if kind not in WRITERS:
             raise OptionError(f"an animation ends in {' or '.join(WRITERS)}, got {path.name!r}")
         durations = self._durations(seconds, fps)
-        write_atomically(path, WRITERS[kind](self.frames(max_side, display), durations))
+        write_atomically(path, WRITERS[kind](self.frames(max_side, look), durations))
 
-    def plot(self, ax: "Axes | None" = None) -> "Figure":
+    def plot(self, ax: "Axes | None" = None, look: Look = LOOK) -> "Figure":
         """The blocks as a strip, first to last."""
         from ..figures import drawing as figures
 
-        return figures.flow(self.explanation, ax=ax)
+        return figures.flow(self.explanation, ax, look=look)
 
-    def _picture(self, image: Image.Image, slice_: Tensor, span: Span | None, signed: bool) -> Image.Image:
-        drawn = overlay(image, slice_, self.explanation.view, span=span, signed=signed)
+    def _cell(self, image: Image.Image, a: Attribution, place: int, look: Look) -> tuple[str, Image.Image]:
+        """Title and picture of an attribution at one of its blocks."""
+        here = nearly_flat(a.flow[place]) and not a.flat
+        title = "\n".join([a.heading, ", ".join(filter(None, [a.judged, f"{NEARLY_FLAT} here" * here]))])
+        scale = self.explanation.scale(a, look, place)
+        drawn = overlay(image, a.flow[place], self.explanation.view, look, scale=scale)
         if drawn.width >= NARROWEST:
-            return drawn
+            return title, drawn
         wide = Image.new("RGB", (NARROWEST, drawn.height), "white")
         wide.paste(drawn, ((NARROWEST - drawn.width) // 2, 0))
-        return wide
+        return title, wide
 
     def _columns(self, size: tuple[int, int]) -> int:
         """Pictures in a row: as many as there are for a target if several methods explain several targets.

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..attr import ViTAttribution
 from ..capture import Run
+from ..colours import nearly_flat
 from ..explained import Attribution, Label
-from ..metrics import flatness
 from ..metrics.agreement import rank_agreement
 from ..metrics.similarity import correlation
 from ..models import LoadedModel
@@ -98,7 +98,7 @@ class Judge:
         own, target = map_of(place, name), wanted.target
         places = [(id(target), other) for other in self.specific]
         places += [(at, other) for at, other in flows if at == FOR_ALL]
-        told = {"evenness": evenness(own), **agreement(own, [map_of(*at) for at in places if at[1] != name])}
+        told = {"flat": nearly_flat(own), **agreement(own, [map_of(*at) for at in places if at[1] != name])}
         told |= {"untrained": self.untrained, "for_all": place == FOR_ALL}
         if place == FOR_ALL:
             return told
@@ -166,11 +166,6 @@ def second_classes(
 def of_class(wanted: Wanted) -> bool:
     """Whether a target is a class, with a score in 0..1."""
     return any(label is not None and label.index is not None for label in wanted.labels)
-
-
-def evenness(own: Tensor) -> float | None:
-    """The share of the patches that a map (1, rows, cols) as flat as this, by its entropy, would lie on evenly."""
-    return number(own.numel() ** (flatness(own) - 1))
 
 
 def agreement(own: Tensor, others: Sequence[Tensor]) -> dict[str, Any]:

@@ -167,11 +167,11 @@ def _verdict(value: Any, where: str) -> Verdict | None:
     def of(name: str, check: Callable[[Any, str], T]) -> T:
         return check(given.get(name), f"{where}.{name}")
 
-    numbers = ("score", "without_map", "evenness", "sum", "likeness", "agreement")
+    numbers = ("score", "without_map", "sum", "likeness", "agreement")
     found: dict[str, Any] = {name: None if given.get(name) is None else of(name, number) for name in numbers}
     found |= {name: of(name, whole) for name in ("tokens", "patches", "draws", "others")}
     found |= {name: of(name, text) for name in ("of", "unit", "reason", "second")}
-    found |= {name: of(name, flag) for name in ("painted", "for_all", "untrained")}
+    found |= {name: of(name, flag) for name in ("painted", "flat", "for_all", "untrained")}
     if given.get("without_random") is not None:
         found["without_random"] = many(given["without_random"], f"{where}.without_random", number, 2)
     finding = given.get("finding")

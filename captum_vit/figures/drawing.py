@@ -1,8 +1,8 @@
 """Figures of an explanation, by matplotlib.
 
 Each function returns its figure, which pyplot does not know of: save it by `savefig`, let a notebook show it, or give
-`ax`, axes of yours, to be drawn in. Titles are set as they are, cut to fit. `cmap` names a colour map for all maps; by
-default maps with two signs are drawn in two colours around 0, and others from dark to bright (see `visualization`).
+`ax`, axes of yours, to be drawn in. Titles are set as they are, cut to fit. `look` says how all maps are painted; with
+`Look(scale="common")` they share a scale, and otherwise each goes from its own lowest to its own highest value.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,17 +13,17 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from ..colours import LOOK, Look, Scale, check_look, nearly_flat
 from ..errors import OptionError, brief
 from ..explained import Attribution, Explained
 from ..geometry import View
-from ..visualization import ALPHA, displayed, fitted, span_of, thinned
+from ..visualization import fitted, thinned
 from ..visualization import overlay as drawn_over
-from .panels import PIXELS, Bar, Layout, Look, Panel, draw, picture_size
-from .titles import Line, block_names, heading, lines, three_digits, unit
+from ..wording import number
+from .panels import PIXELS, Bar, Layout, Panel, draw, picture_size
+from .titles import Line, block_names, heading, lines, unit
 
 __all__ = ["classes", "flow", "heads", "layers", "methods", "overlay", "plot"]
-
-FINE = Look(None, ALPHA)
 
 
 @dataclass(frozen=True)
@@ -37,60 +37,52 @@ class Brush:
     @classmethod
     def of(cls, explanation: Explained, side: float, look: Look) -> "Brush":
         """For pictures of this side in inches."""
+        check_look(look)
         longest = max(picture_size(explanation.image.size, side))
         return cls(fitted(explanation.image, round(PIXELS * longest)), explanation.view, look)
 
-    def panel(self, shown: Tensor, title: tuple[Line, ...], bar: Bar, own: bool = False) -> Panel:
-        """A map with its title, in the colours of `bar`; `own` puts the bar under it."""
-        alpha, cmap = self.look.alpha, self.look.cmap
-        drawn = drawn_over(self.photo, shown, self.view, alpha=alpha, cmap=cmap, span=bar.span, signed=bar.signed)
-        return Panel(drawn, title, bar if own else None)
+    def panel(self, shown: Tensor, title: tuple[Line, ...], scale: Scale, bar: Bar | None = None) -> Panel:
+        """A map with its title, over its bar if it has one of its own."""
+        return Panel(drawn_over(self.photo, shown, self.view, self.look, scale=scale), title, bar)
 
 
-def plot(explanation: Explained, ax: Axes | None = None) -> Figure:
+def plot(explanation: Explained, ax: Axes | None = None, *, look: Look = LOOK) -> Figure:
     """The figure that suits: one overlay, targets or methods side by side, or a row of targets for each method."""
     if len(explanation) == 1:
-        return overlay(explanation, ax)
+        return overlay(explanation, ax, look=look)
     if len(explanation.methods) == 1:
-        return classes(explanation, ax)
+        return classes(explanation, ax, look=look)
     if len(explanation.targets) <= 1:
-        return methods(explanation, ax)
+        return methods(explanation, ax, look=look)
     of_classes = [a for a in explanation if a.target is not None]
     rows = [[a for a in of_classes if a.method == m] for m in dict.fromkeys(a.method for a in of_classes)]
     others, columns = [a for a in explanation if a.target is None], len(explanation.targets)
     rows += [others[i : i + columns] for i in range(0, len(others), columns)]  # their maps are of no class
-    return _figure(explanation, rows, ax, FINE)
+    return _figure(explanation, rows, ax, look)
 
 
-def overlay(explanation: Explained, ax: Axes | None = None, *, cmap: str | None = None, alpha: float = ALPHA) -> Figure:
+def overlay(explanation: Explained, ax: Axes | None = None, *, look: Look = LOOK) -> Figure:
     """The first attribution's map on the photograph, with its colour bar; choose another by `Explained.only`."""
-    return _figure(explanation, [explanation.attributions[:1]], ax, Look(cmap, alpha), side=3.2)
+    return _figure(explanation, [explanation.attributions[:1]], ax, look, side=3.2)
 
 
 def classes(
     explanation: Explained,
     ax: Axes | None = None,
     *,
-    shared: bool = False,
-    cmap: str | None = None,
-    alpha: float = ALPHA,
+    look: Look = LOOK,
 ) -> Figure:
-    """The first method's maps for all classes (or other targets) side by side.
-
-    Args:
-        shared: all in one scale of colours; otherwise each from its own lowest to its highest value, which its colour
-            bar names.
-    """
+    """The first method's maps for all classes (or other targets) side by side."""
     of_classes = [a for a in explanation if a.target is not None] or list(explanation)
     chosen = [a for a in of_classes if a.method == of_classes[0].method]
-    return _figure(explanation, [chosen], ax, Look(cmap, alpha), shared=shared)
+    return _figure(explanation, [chosen], ax, look)
 
 
-def methods(explanation: Explained, ax: Axes | None = None, *, cmap: str | None = None, alpha: float = ALPHA) -> Figure:
+def methods(explanation: Explained, ax: Axes | None = None, *, look: Look = LOOK) -> Figure:
     """All methods' maps for the first class side by side; each in its own scale, as their units differ."""
     first = explanation.targets[0] if explanation.targets else None
     part = explanation.only(target=first) if first else explanation
-    return _figure(explanation, [part.attributions], ax, Look(cmap, alpha))
+    return _figure(explanation, [part.attributions], ax, look)
 
 
 def layers(
@@ -98,29 +90,26 @@ def layers(
     ax: Axes | None = None,
     *,
     adds: bool = False,
-    shared: bool = False,
-    cmap: str | None = None,
-    alpha: float = ALPHA,
+    look: Look = LOOK,
 ) -> Figure:
     """The first attribution's map as it stands after each block; blocks are numbered as the model numbers them.
 
     Args:
         adds: what each block adds to the map instead, for methods whose maps are sums over blocks.
-        shared: all in one scale of colours; otherwise each in its own, its highest value in its title.
     Raises:
         OptionError: `adds` for a map that is no sum over blocks.
     """
     a = explanation.attributions[0]
-    maps, what = a.flow, "after each block" if a.facts.accumulates else "of each block by itself"
+    maps, what = a.flow, "" if a.facts.accumulates else ", of each block by itself"
     if adds:
-        maps, what = a.flow.diff(dim=0, prepend=a.flow.new_zeros(1, *a.flow.shape[1:])), "added by each block"
+        maps, what = a.flow.diff(dim=0, prepend=a.flow.new_zeros(1, *a.flow.shape[1:])), ", added by each block"
         shrinks = not a.signed and maps.min() < -1e-5 * a.flow.abs().max()  # evidence never does
         if shrinks or not a.facts.accumulates:
             raise OptionError(f"the maps of {a.method!r} are no sum over blocks: there is nothing that each adds")
     name, score = heading(a)
-    titled = list(zip(block_names(a.layers), maps, strict=True))
-    bar = _bar(unit(a), maps if shared else None, a.signed)
-    return _series(explanation, titled, (name, f"{score}, {what}"), bar, ax, Look(cmap, alpha))
+    scales = [look.spanning(m, maps, a.signed) if adds else explanation.scale(a, look, i) for i, m in enumerate(maps)]
+    titled = list(zip(block_names(a.layers), maps, scales, strict=True))
+    return _series(explanation, titled, (name, score + what), unit(a), ax, look)
 
 
 def heads(
@@ -128,15 +117,12 @@ def heads(
     layer: int | str = -1,
     ax: Axes | None = None,
     *,
-    shared: bool = False,
-    cmap: str | None = None,
-    alpha: float = ALPHA,
+    look: Look = LOOK,
 ) -> Figure:
     """What each head of a layer looks at: the attention of the tokens that the score is read from.
 
     Args:
         layer: by position (negative too) or name.
-        shared: as for `layers`.
     Raises:
         OptionError: the attention was not kept, or no such layer.
     """
@@ -148,10 +134,10 @@ def heads(
         layer = names[layer]
     if not isinstance(layer, str) or layer not in kept:
         raise OptionError(f"no layer {brief(layer)}; there are 0 to {len(names) - 1}: {', '.join(names)}")
-    titled = [(f"head {i}", map) for i, map in enumerate(kept[layer])]
+    maps = kept[layer]
+    titled = [(f"head {i}", map, look.spanning(map, maps, False)) for i, map in enumerate(maps)]
     above = ("Attention of the heads", f", {block_names(names)[names.index(layer)]}")
-    bar = _bar(("attention", " per patch"), kept[layer] if shared else None, False)
-    return _series(explanation, titled, above, bar, ax, Look(cmap, alpha))
+    return _series(explanation, titled, above, ("attention", " per patch"), ax, look)
 
 
 def flow(
@@ -159,8 +145,7 @@ def flow(
     ax: Axes | None = None,
     *,
     count: int | None = None,
-    cmap: str | None = None,
-    alpha: float = ALPHA,
+    look: Look = LOOK,
 ) -> Figure:
     """A strip of pictures for each attribution, from the first block to the last, as DAAM's authors show it.
 
@@ -169,15 +154,16 @@ def flow(
     Raises:
         OptionError: `count` below 1.
     """
-    look, side, rows = Look(cmap, alpha), 1.0, []
-    brush, said = Brush.of(explanation, side, look), ("within each block", ", faint values raised")
+    side, rows, signs = 1.0, [], set()
+    brush, said = Brush.of(explanation, side, look), _shared_by(look, "each block in its own scale")
     for a in explanation:
-        picked, names = thinned(len(a.layers), count), block_names(a.layers)
-        maps, span = displayed(a.flow, signed=a.signed)
-        rows.append([brush.panel(maps[i], ((names[i], ""),), Bar(said, span, a.signed)) for i in picked])
+        names, places = block_names(a.layers), thinned(len(a.layers), count)
+        panels = [(i, explanation.scale(a, look, i)) for i in places]
+        rows.append([brush.panel(a.flow[i], ((names[i], ""),), scale) for i, scale in panels])
+        signs |= {scale.signed for _, scale in panels}
     size = picture_size(explanation.image.size, side)
     headings = tuple(map(heading, explanation))
-    bars = tuple(Bar(said, signed=signed) for signed in sorted({a.signed for a in explanation}))
+    bars = tuple(Bar((said, ""), signed=signed) for signed in sorted(signs))
     layout = Layout(size, max(size[0], 0.75), 7, 1, False, headings, bars, _bar_lines(bars))
     layout = layout.readable(ax, len(rows), max(map(len, rows)))
     return draw(rows, layout, look, explanation.image.size, ax)
@@ -190,16 +176,14 @@ def _figure(
     look: Look,
     *,
     side: float = 2.2,
-    shared: bool = False,
 ) -> Figure:
     """Final maps with titles and colour bars."""
     every = [a for row in rows for a in row]
     size = picture_size(explanation.image.size, side)
-    first = max(every, key=lambda a: a.signed)  # one map with two signs gives all of a scale two colours
-    one = _bar(unit(first), [a.map for a in every], first.signed) if shared else None
-    bars = {id(a): one or Bar(unit(a), span_of([a.map], a.signed), a.signed) for a in every}
-    title, legends = max(len(lines(a)) for a in every), (one,) if one else ()
-    layout = Layout(size, max(size[0], 1.6), 9, title, not shared, (), legends, _bar_lines(bars.values()))
+    scales = {id(a): explanation.scale(a, look) for a in every}
+    bars = {id(a): _bar(a, scales[id(a)], look) for a in every}
+    title = max(len(lines(a)) for a in every)
+    layout = Layout(size, max(size[0], 1.6), 9, title, True, bar_lines=_bar_lines(bars.values()))
     if len(rows) > 1:
         several = layout.beside(len(rows), max(map(len, rows))) if ax is None else 1
         rows = [[a for row in rows[i : i + several] for a in row] for i in range(0, len(rows), several)]
@@ -208,36 +192,48 @@ def _figure(
         layout, across = layout.within(ax, len(every), 2.4)
         rows = [every[i : i + across] for i in range(0, len(every), across)]
     brush = Brush.of(explanation, side, look)
-    panels = [[brush.panel(a.map, lines(a), bars[id(a)], own=not shared) for a in row] for row in rows]
+    panels = [[brush.panel(a.map, lines(a), scales[id(a)], bars[id(a)]) for a in row] for row in rows]
     return draw(panels, layout, look, explanation.image.size, ax)
 
 
 def _series(
     explanation: Explained,
-    titled: Sequence[tuple[str, Tensor]],
+    titled: Sequence[tuple[str, Tensor, Scale]],
     above: Line,
-    bar: Bar,
+    counted: Line,
     ax: Axes | None,
     look: Look,
 ) -> Figure:
     """Many maps of one kind, each under its name, with one colour bar."""
-    side, shared = 1.3, bar.span is not None
+    side, first, own = 1.3, titled[0][2], look.scale == "own"
+    said = counted[0], f"{counted[1]}, {_shared_by(look, 'each in its own scale')}"
+    bar = Bar(said, None if own else first, first.signed)
     size = picture_size(explanation.image.size, side)
-    layout = Layout(size, max(size[0], 0.9), 8, 1 if shared else 2, False, (above,), (bar,), _bar_lines((bar,)))
+    layout = Layout(size, max(size[0], 0.9), 8, 2 if own else 1, False, (above,), (bar,), _bar_lines((bar,)))
     layout, across = layout.within(ax, len(titled), 1.6)
     brush = Brush.of(explanation, side, look)
     panels = [
-        brush.panel(m, ((title, ""),) if shared else ((title, ""), ("", _range(m, bar.signed))), bar)
-        for title, m in titled
+        brush.panel(m, ((title, ""), ("", _range(m, scale.signed))) if own else ((title, ""),), scale)
+        for title, m, scale in titled
     ]
     rows = [panels[i : i + across] for i in range(0, len(panels), across)]
     return draw(rows, layout, look, explanation.image.size, ax)
 
 
-def _bar(counted: Line, shared: Iterable[Tensor] | None, signed: bool) -> Bar:
-    """The one colour bar of several maps, in one scale if these are given."""
-    label = (counted[0], f"{counted[1]}, {'each in its own scale' if shared is None else 'one scale'}")
-    return Bar(label, None if shared is None else span_of(shared, signed), signed)
+def _shared_by(look: Look, own: str) -> str:
+    """Whose scale the colours are."""
+    return own if look.scale == "own" else "one scale"
+
+
+def _bar(a: Attribution, scale: Scale, look: Look) -> Bar:
+    """Of a picture that has one for itself."""
+    counted, rest = unit(a)
+    return Bar((counted, rest if look.scale == "own" else f"{rest}, one scale"), scale, scale.signed, _flat(a.map))
+
+
+def _flat(values: Tensor) -> tuple[float, float] | None:
+    """The least and the greatest value of a map that is nearly flat."""
+    return (values.min().item(), values.max().item()) if nearly_flat(values) else None
 
 
 def _bar_lines(bars: Iterable[Bar]) -> int:
@@ -245,6 +241,6 @@ def _bar_lines(bars: Iterable[Bar]) -> int:
 
 
 def _range(values: Tensor, signed: bool) -> str:
-    """The highest value of a map, and with two signs the lowest too."""
-    high = three_digits(values.max().item())
-    return f"{three_digits(values.min().item())} to {high}" if signed else f"max {high}"
+    """The highest value of a map, and with two signs, or where it is nearly flat, the lowest too."""
+    low, high, flat = number(values.min().item()), number(values.max().item()), nearly_flat(values)
+    return f"{low} to {high}{', flat' * flat}" if signed or flat else f"max {high}"

@@ -14,8 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 from PIL import Image
 
-from ..visualization import cmap_for, palette, shortened, typeface
-from .titles import Line, ends
+from ..colours import NEARLY_FLAT, Look, Scale
+from ..visualization import shortened, typeface
+from ..wording import number
+from .titles import Line
 
 # All lengths are in inches; type in points.
 GAP, BAR, PAD = 0.12, 0.09, 3.0
@@ -28,31 +30,33 @@ PIXELS = 200  # of a picture, for each inch
 
 
 @dataclass(frozen=True)
-class Look:
-    """How maps are coloured: a colour map, None for the ones that suit, and how opaque it lies on the photograph."""
-
-    cmap: str | None
-    alpha: float
-
-
-@dataclass(frozen=True)
 class Bar:
     """What the colours mean.
 
-    span: values of the lowest and the highest, None where each picture has its own.
+    scale: what the lowest and the highest stand for, None where each picture has its own.
     signed: whether there are two colours around 0; the label then has a line of its own under the numbers.
+    flat: the least and the greatest value of a map that is nearly flat, which the label tells.
     """
 
     label: Line
-    span: tuple[float, float] | None = None
+    scale: Scale | None = None
     signed: bool = False
+    flat: tuple[float, float] | None = None
 
     @property
     def ends(self) -> tuple[str, str]:
         """What stands at the lowest and at the highest colour."""
-        if self.span is None:
+        if self.scale is None:
             return ("against", "for") if self.signed else ("lowest", "highest")
-        return ends(*self.span)
+        return number(self.scale.low), number(self.scale.high)
+
+    @property
+    def told(self) -> Line:
+        """What stands at the middle: the label, or of a map that is nearly flat its values."""
+        if self.flat is None:
+            return self.label
+        low, high = map(number, self.flat)
+        return (f"{low} everywhere" if low == high else f"{NEARLY_FLAT}, {low} to {high}"), ""
 
 
 @dataclass(frozen=True)
@@ -253,29 +257,23 @@ def _draw_panel(
 def _draw_bar(canvas: Canvas, bar: Bar, look: Look, place: tuple[float, float, float], type: float) -> None:
     """A colour bar in the colours as they look on mid grey, below it its ends, and the label between them or under."""
     axes = canvas.axes(*place, BAR)
-    low, high = bar.span or (-1.0 if bar.signed else 0.0, 1.0)
-    label, size = bar.label, (type - 1) * canvas.zoom
-    colours = look.alpha * palette(cmap_for(bar.signed, look.cmap)) / 255 + (1 - look.alpha) * 0.5
-    flat = not high > low
-    if flat:
-        label, low, high = (f"{low:.3g} everywhere", ""), 0.0, 1.0
-        colours = colours[128:129] if bar.signed else colours[:1]
+    scale = bar.scale or Scale.between(0, 1, bar.signed)
+    low, high, size = scale.low, scale.high, (type - 1) * canvas.zoom
+    colours = look.on_grey(bar.signed)
     shown = ScalarMappable(Normalize(low, high), ListedColormap(colours))
     drawn = axes.figure.colorbar(shown, cax=axes, orientation="horizontal")
     drawn.outline.set_visible(False)  # type: ignore[operator]
-    ticks = [] if flat else [(low, bar.ends[0]), *[(0.0, "0")] * bar.signed, (high, bar.ends[1])]
+    ticks = [(low, bar.ends[0]), *[(0.0, "0")] * bar.signed, (high, bar.ends[1])]
     drawn.set_ticks([place for place, _ in ticks], labels=[text for _, text in ticks])
     axes.tick_params(length=0, pad=PAD * canvas.zoom, labelsize=size)
-    if not flat:
-        left, *_, right = axes.get_xticklabels()
-        left.set_horizontalalignment("left")
-        right.set_horizontalalignment("right")
-    under = bar.signed and not flat
-    beside = 0 if flat or under else 2 * max(_width(end, type - 1) for end in bar.ends) + 0.1  # the label is centred
-    shown_label = cut(label, place[2] - beside, type - 1)
+    left, *_, right = axes.get_xticklabels()
+    left.set_horizontalalignment("left")
+    right.set_horizontalalignment("right")
+    beside = 0 if bar.signed else 2 * max(_width(end, type - 1) for end in bar.ends) + 0.1  # the label is centred
+    shown_label = cut(bar.told, place[2] - beside, type - 1)
     if not shown_label.endswith("…"):  # half a word says less than none
         drawn.set_label(shown_label, fontsize=size, parse_math=False, usetex=False)
-    down = PAD / 72 + (type * LINE if under else 0)
+    down = PAD / 72 + (type * LINE if bar.signed else 0)
     below = ScaledTranslation(0, -down * canvas.zoom, canvas.figure.dpi_scale_trans)
     axes.xaxis.set_label_coords(0.5, 0, transform=axes.transAxes + below)
 

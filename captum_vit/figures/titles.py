@@ -2,9 +2,8 @@
 
 import re
 from collections.abc import Sequence
-from math import floor, log10
 
-from ..explained import Attribution, Label
+from ..explained import Attribution
 
 Line = tuple[str, str]  # a part that may be cut, and one that may not
 
@@ -17,43 +16,19 @@ def unit(a: Attribution) -> Line:
 def lines(a: Attribution) -> tuple[Line, ...]:
     """Target, method, and the score: of a class beside its name, of another target on a line of its own.
 
-    Last, where the map was judged, what has to be warned of.
+    Last, where the map was judged or is nearly flat, that.
     """
-    method, warned = (a.method_title, ""), ((a.warning, ""),) if a.warning else ()
+    method, judged = (a.method_title, ""), ((a.judged, ""),) if a.judged else ()
     if a.target is None:
-        return (method, *warned) if a.facts.class_specific else (("for any class", ""), method, *warned)
+        return (method, *judged) if a.facts.class_specific else (("for any class", ""), method, *judged)
     if a.target.index is None:
-        return (a.target.title, ""), method, (score(a.target), ""), *warned
-    return (a.target.title, f", {score(a.target)}"), method, *warned
+        return (a.target.title, ""), method, (a.target.measured, ""), *judged
+    return (a.target.title, f", {a.target.measured}"), method, *judged
 
 
 def heading(a: Attribution) -> Line:
-    """Method, target and score on one line, and what has to be warned of."""
-    warned = f", {a.warning}" if a.warning else ""
-    if a.target is None:
-        return a.method_title, warned
-    return f"{a.method_title} for {a.target.title}", f", {score(a.target)}{warned}"
-
-
-def score(label: Label) -> str:
-    """A class's score in two digits, "<0.01" for what would look like 0; another target's number with its unit."""
-    if label.index is None:
-        return label.measured
-    return f"{label.unit} {'<0.01' if 0 < label.score < 0.005 else f'{label.score:.2f}'}"
-
-
-def ends(low: float, high: float) -> tuple[str, str]:
-    """Two numbers rounded to the same digit, the larger one to three significant digits."""
-    largest = max(abs(low), abs(high))
-    digits = 2 - floor(log10(largest)) if largest else 0
-    shown = (f"{value:.{digits}f}" if 0 <= digits <= 6 else f"{value:.3g}" for value in (low, high))
-    left, right = (text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text for text in shown)
-    return "0" if left == "-0" else left, right
-
-
-def three_digits(value: float) -> str:
-    """Three significant digits, zeros included, so that numbers in a row look alike: 1.20, 12.8."""
-    return f"{value:#.3g}".rstrip(".")
+    """The caption on one line, of which method and target may be cut."""
+    return a.title, a.caption.removeprefix(a.title)
 
 
 def block_names(layers: Sequence[str]) -> list[str]:

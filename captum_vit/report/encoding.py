@@ -10,11 +10,13 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from ..colours import LOOK, Look
 from ..explained import Attribution, Explained
 from ..names import printable
 from ..pixels import png, to_rgb
 from ..visualization import overlay
 
+EXACT = 256 * 256  # photographs of so few pixels are kept without loss
 _ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 
 
@@ -52,7 +54,14 @@ def shrunk(image: Image.Image, side: int) -> Image.Image:
     return copy
 
 
-def thumbnail(explanation: Explained, attribution: Attribution, side: int) -> str:
-    """A small overlay as a data URL."""
-    drawn = overlay(shrunk(explanation.image, side), attribution.map, explanation.view, signed=attribution.signed)
-    return data_url(drawn, lossless=False)
+def painted(
+    explanation: Explained, attribution: Attribution, side: int, look: Look = LOOK, *, lossless: bool = False
+) -> str:
+    """An overlay with no side longer than `side` as a data URL."""
+    photo, scale = shrunk(explanation.image, side), explanation.scale(attribution, look)
+    return data_url(overlay(photo, attribution.map, explanation.view, look, scale=scale), lossless=lossless)
+
+
+def exact(image: Image.Image) -> bool:
+    """Whether a photograph is so small that the page keeps it without loss."""
+    return image.width * image.height <= EXACT

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from ..explained import Attribution, Explained, Label
 from ..geometry import Size, View
+from ..wording import percent
 from .encoding import text
 
 
@@ -39,18 +40,13 @@ def verdicts(attributions: Iterable[Attribution]) -> str:
     return "".join(f"<p>{text(title)}: {text(verdict)}</p>" for title, verdict in told.items())
 
 
-def score(label: Label) -> str:
-    """A share in percent of a class; of another target the number with its unit."""
-    return label.measured if label.index is None else percent(label.score)
-
-
 def _score_cells(label: Label) -> str:
     if label.index is None:
-        return f'<td class="number" colspan="2">{text(score(label))}</td>'
+        return f'<td class="number" colspan="2">{text(label.measured)}</td>'
     width = 100 * min(max(label.score, 0), 1)
     return (
         f'<td class="bar"><svg aria-hidden="true"><rect width="{width:.1f}%"/></svg></td>'
-        f'<td class="number">{score(label)}</td>'
+        f'<td class="number">{text(label.measured)}</td>'
     )
 
 
@@ -93,11 +89,6 @@ def seen(view: View) -> str:
         f"{percent(share)} of the image: x from {left:.0f} to {right:.0f}, y from {top:.0f} to {bottom:.0f} "
         f"(pixels){padded}"
     )
-
-
-def percent(share: float) -> str:
-    """A share in 0..1 in words, without a false zero."""
-    return "< 0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
 
 
 def _sides(size: Size) -> str:

@@ -1,9 +1,9 @@
 """The piece of HTML that a notebook shows for an explanation: no scripts, everything escaped."""
 
+from ..colours import SIGNS
 from ..explained import Attribution, Explained
-from ..visualization import SIGNS
-from .encoding import text, thumbnail
-from .facts import kind, score, verdicts
+from .encoding import painted, text
+from .facts import kind, verdicts
 
 SIDE = 192
 SHOWN = 12  # overlays; a notebook is saved with all that it shows
@@ -28,11 +28,12 @@ def render_inline(explanation: Explained) -> str:
 
 def _figure(explanation: Explained, attribution: Attribution) -> str:
     title = text(attribution.title)
-    warned = f"<br><strong>{text(attribution.warning)}</strong>" if attribution.warning else ""
+    emphasis = "strong" if attribution.warning else "span"
+    judged = f"<br><{emphasis}>{text(attribution.judged)}</{emphasis}>" if attribution.judged else ""
     return (
-        f'<figure style="margin:0;max-width:{SIDE}px"><figcaption style="overflow-wrap:anywhere">{title}{warned}'
+        f'<figure style="margin:0;max-width:{SIDE}px"><figcaption style="overflow-wrap:anywhere">{title}{judged}'
         f"</figcaption>"
-        f'<img src="{thumbnail(explanation, attribution, SIDE)}" alt="{title}, drawn over the image"></figure>'
+        f'<img src="{painted(explanation, attribution, SIDE)}" alt="{title}, drawn over the image"></figure>'
     )
 
 
@@ -41,7 +42,7 @@ def _table(explanation: Explained) -> str:
         return ""
     rows = "".join(
         f'<tr><th scope="row" style="text-align:left">{text(label.title)}</th>'
-        f'<td style="text-align:right">{text(score(label))}</td></tr>'
+        f'<td style="text-align:right">{text(label.measured)}</td></tr>'
         for label in explanation.labels
     )
     return (

@@ -1,32 +1,26 @@
-// Numbers in words, and values as levels in the colours: 0 the lowest, 1 the highest; of two signs 1/2 stands for 0.
+// Numbers in words, as `captum_vit.wording` writes them, and how a look paints levels, as `captum_vit.colours` does.
 
 const number = (value) => {
-  const size = Math.abs(value);
+  const size = Number(Math.abs(value).toPrecision(3));
   return size > 0 && (size < 1e-3 || size >= 1e5) ? value.toExponential(2) : String(Number(value.toPrecision(3)));
 };
-const percent = (share) => (share > 0 && share < 5e-5 ? "< 0.01 %" : `${(100 * share).toFixed(2)} %`);
+const percent = (share) =>
+  share > 0 && share < 5e-5 ? "< 0.01 %" : `${(100 * share).toFixed(share > 0 && share < 0.01 ? 2 : 1)} %`;
 const greatest = (values) => values.reduce((a, b) => Math.max(a, b));
-const largest = (values) => values.reduce((size, value) => Math.max(size, Math.abs(value)), 0);
 
-/** The values of the lowest and the highest colour: the least and the greatest, of two signs as far below 0 as above. */
-function span(values, signed) {
-  if (!signed) return [values.reduce((a, b) => Math.min(a, b)), greatest(values)];
-  return [-largest(values), largest(values)];
+/** Values to levels 0..1 in the colours of a scale; of two signs 1/2 stands for 0. */
+function levelled(values, { low, high }) {
+  return Float32Array.from(values, (value) => (value - low) / (high - low));
 }
 
-/** Values to levels, linearly; the same everywhere is 0, of two signs 0 everywhere is 1/2. */
-function stretched(values, signed) {
-  const [low, high] = span(values, signed), width = high - low;
-  return values.map((value) => (width > 0 ? (value - low) / width : Number(signed) / 2));
-}
-
-/** Values in DAAM's display, in which faint blocks can be seen beside the last: levels, and the value half way. */
-function displayed(values, last, signed) {
-  const [low, high] = span(values, signed), top = signed ? largest(last) : greatest(last);
-  const scale = 2.5 / (top > 0 ? top : 1);
-  const levels = values.map((value) => Math.tanh(scale * value)); // twice DAAM's sigmoid(5 x) - 1/2
-  const middle = Math.atanh((Math.tanh(scale * low) + Math.tanh(scale * high)) / 2) / scale;
-  return { middle, levels: stretched(levels, signed) };
+/** Of each of 256 levels its colour, its opacity 0..1, and whether it lies within the contour. */
+function paints({ tables }, signed, { boosted, fades, alpha, threshold, contour }) {
+  const [plain, lifted] = tables[signed ? "signed" : "positive"], table = boosted ? lifted : plain;
+  const strong = (level, share) => plain[4 * level + 3] >= 255 * share;
+  const opacity = Float32Array.from({ length: 256 }, (_, level) =>
+    strong(level, threshold) ? alpha * (fades ? table[4 * level + 3] / 255 : 1) : 0);
+  const inside = contour === null ? null : Uint8Array.from({ length: 256 }, (_, level) => Number(strong(level, contour)));
+  return { table, opacity, inside };
 }
 
 /** A patch's part of a map in words; of two signs, its part of all that has the same sign. */

@@ -9,14 +9,16 @@ from pathlib import Path
 from string import Template
 
 from .._version import __version__
+from ..colours import LOOK, Look, check_look
 from ..errors import InputError
 from ..explained import Explained
-from .encoding import json_block, text, thumbnail
+from .encoding import exact, json_block, painted, text
 from .facts import facts, kind, label_rows, labels_title, verdicts
-from .viewer import ATTENTION_BYTES, photo, viewer_data
+from .viewer import ATTENTION_BYTES, colours, photo, viewer_data
 
 THUMBNAIL = 192
-SCRIPTS = ("picture.js", "levels.js", "tabs.js", "report.js")
+STILL = 512  # pixels of the picture that stands where no script runs
+SCRIPTS = ("picture.js", "levels.js", "tabs.js", "controls.js", "report.js")
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class _Part:
     section: str
 
 
-def render(explanations: Iterable[Explained], count: int | None = None) -> str:
+def render(explanations: Iterable[Explained], count: int | None = None, look: Look = LOOK) -> str:
     """One page of HTML for one or several explanations, to be opened from disk and without a network.
 
     They are taken one by one, and none is kept: of many, pass an iterator that loads each when its turn comes.
@@ -40,13 +42,15 @@ def render(explanations: Iterable[Explained], count: int | None = None) -> str:
     Args:
         explanations: at least one.
         count: how many there are at most, where they have no `len`; they share the room for attention on a page.
+        look: how maps are painted at first; the page's controls change that.
     Raises:
         InputError: there is no explanation, or one holds NaN or infinite values.
     """
     if count is None:
         explanations = explanations if isinstance(explanations, Sized) else list(explanations)
         count = len(explanations)
-    parts = [_part(explanation, number, count) for number, explanation in enumerate(explanations, 1)]
+    check_look(look)
+    parts = [_part(explanation, number, count, look) for number, explanation in enumerate(explanations, 1)]
     if not parts:
         raise InputError("expected at least one explanation for the report, got none")
     css, script = _static("report.css"), "".join(map(_static, SCRIPTS))
@@ -58,39 +62,42 @@ def render(explanations: Iterable[Explained], count: int | None = None) -> str:
         script_hash=_hash(script),
         css=css,
         script=script,
+        colours=json_block(colours(look)),
         index=_index(parts) if len(parts) > 1 else "",
         sections="".join(part.section for part in parts),
     )
 
 
-def _part(explanation: Explained, number: int, count: int) -> _Part:
+def _part(explanation: Explained, number: int, count: int, look: Look) -> _Part:
     title = explanation.source or ("Image" if count == 1 else f"Image {number}")
-    entry = _entry(explanation, title, number) if count > 1 else ""
-    return _Part(title, explanation.model, entry, _section(explanation, title, number, ATTENTION_BYTES // count))
+    entry = _entry(explanation, title, number, look) if count > 1 else ""
+    return _Part(title, explanation.model, entry, _section(explanation, title, number, ATTENTION_BYTES // count, look))
 
 
-def _section(explanation: Explained, title: str, number: int, attention_bytes: int) -> str:
-    judged = verdicts(explanation.attributions)
+def _section(explanation: Explained, title: str, number: int, attention_bytes: int, look: Look) -> str:
+    first, judged = explanation.attributions[0], verdicts(explanation.attributions)
     return Template(_static("section.html")).substitute(
         n=number,
         title=text(title),
         kind=kind(explanation.targets),
+        kinds="classes" if kind(explanation.targets) == "Class" else "targets",
         photo=photo(explanation),
         verdicts=f'<div class="unscripted">{judged}</div>' if judged else "",
         labels_title=labels_title(explanation),
         labels=label_rows(explanation),
         facts=facts(explanation),
-        data=json_block(viewer_data(explanation, attention_bytes)),
+        still=painted(explanation, first, STILL, look, lossless=exact(explanation.image)),
+        caption=text(first.caption),
+        data=json_block(viewer_data(explanation, attention_bytes, look)),
     )
 
 
-def _entry(explanation: Explained, title: str, number: int) -> str:
+def _entry(explanation: Explained, title: str, number: int, look: Look) -> str:
     """One line of the index."""
     first = explanation.attributions[0]
-    warned = text(f" ({first.warning})") if first.warning else ""
     return (
-        f'<li><a href="#image-{number}"><img src="{thumbnail(explanation, first, THUMBNAIL)}" alt="">'
-        f'<span class="name">{text(title)}</span><span class="quiet">{text(first.title)}{warned}</span></a></li>'
+        f'<li><a href="#image-{number}"><img src="{painted(explanation, first, THUMBNAIL, look)}" alt="">'
+        f'<span class="name">{text(title)}</span><span class="quiet">{text(first.caption)}</span></a></li>'
     )
 
 

@@ -1,6 +1,7 @@
 "use strict";
 // The photograph under a map, drawn as `captum_vit.visualization.overlay` draws it.
 
+const UNSEEN = 2; // beside 0 outside and 1 inside of a contour
 const SMALLEST = 512; // pixels of the picture's longer side; smaller photographs are enlarged by a whole factor
 
 const bytes = (text) => Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
@@ -49,22 +50,43 @@ class Picture {
   }
 
   /** Grey under the colours, bilinear between patches, pale where nothing was seen; without levels as it is. */
-  paint(levels, opacity, palette) {
-    if (!levels || !opacity) return this.context.putImageData(this.colour, 0, 0);
-    const { grey, cols, across, down } = this, width = this.canvas.width;
-    const drawn = new ImageData(width, this.canvas.height), pixels = drawn.data, line = new Float32Array(cols);
-    for (let y = 0, i = 0; y < drawn.height; y++) {
+  paint(levels, { table, opacity, inside }, lines) {
+    if (!levels) return this.context.putImageData(this.colour, 0, 0);
+    const { grey, cols, across, down } = this, { width, height } = this.canvas;
+    const drawn = new ImageData(width, height), pixels = drawn.data, line = new Float32Array(cols);
+    const steps = Math.floor(Math.max(width, height) / lines.line + 0.5) || 1; // width of a line
+    const hatched = (x, y, under) =>
+      160 + (under >> 2) - (Math.floor((x + y) / steps) % lines.stripe ? 0 : lines.darker);
+    const marked = inside && new Uint8Array(width * height).fill(UNSEEN);
+    for (let y = 0, i = 0; y < height; y++) {
       const above = down.low[y] * cols, below = down.high[y] * cols, step = down.share[y];
       for (let c = 0; c < cols; c++) line[c] = levels[above + c] * (1 - step) + levels[below + c] * step;
       for (let x = 0; x < width; x++, i++) {
-        const level = line[across.low[x]] * (1 - across.share[x]) + line[across.high[x]] * across.share[x];
-        const at = 3 * Math.floor(255 * clamp(level, 0, 1) + 0.5), pale = 110 + Math.floor(grey[i] / 3);
-        const seen = across.seen[x] && down.seen[y], under = grey[i] * (1 - opacity);
-        for (let k = 0; k < 3; k++) pixels[4 * i + k] = seen ? under + palette[at + k] * opacity : pale;
+        const share = line[across.low[x]] * (1 - across.share[x]) + line[across.high[x]] * across.share[x];
+        const level = Math.floor(255 * clamp(share, 0, 1) + 0.5);
+        const seen = across.seen[x] && down.seen[y], over = opacity[level], under = grey[i] * (1 - over);
+        for (let k = 0; k < 3; k++) pixels[4 * i + k] = seen ? under + table[4 * level + k] * over : hatched(x, y, grey[i]);
         pixels[4 * i + 3] = 255;
+        if (inside && seen) marked[i] = inside[level];
       }
     }
+    if (inside) this.contour(pixels, marked, steps);
     return this.context.putImageData(drawn, 0, 0);
+  }
+
+  /** A white line just within what is marked, a black one just outside, so many pixels wide. */
+  contour(pixels, marked, steps) {
+    const { width, height } = this.canvas;
+    for (let y = 0, i = 0; y < height; y++) {
+      for (let x = 0; x < width; x++, i++) {
+        if (marked[i] === UNSEEN) continue;
+        const other = 1 - marked[i];
+        const edge = (x >= steps && marked[i - steps] === other) || (x + steps < width && marked[i + steps] === other)
+          || (y >= steps && marked[i - steps * width] === other)
+          || (y + steps < height && marked[i + steps * width] === other);
+        if (edge) pixels.fill(255 * marked[i], 4 * i, 4 * i + 3);
+      }
+    }
   }
 
   /** The edges of a patch that lie in the photograph, as shares of its sides: left, top, width, height. */

@@ -18,8 +18,6 @@ class Viewer {
     const { part, data } = this;
     [this.rows, this.cols] = data.grid;
     this.size = this.rows * this.cols;
-    this.colours = bytes(data.colours);
-    this.signedColours = bytes(data.signed_colours);
     this.picture = new Picture(part.photo, part.canvas, data);
     this.titles = new Map(data.attributions.map((a) => [a.method, a.title]));
     this.methods = [...this.titles.keys()];
@@ -36,21 +34,20 @@ class Viewer {
     const on = (name, event, answer) => part[name].addEventListener(event, answer);
     const chosen = (target, method) => {
       this.choose(target, method);
-      say(`${this.title()}, ${this.where()}`);
+      say(`${this.caption()}, ${this.where()}`);
     };
     const methods = [...this.titles.values()];
     this.targetTabs = new Tabs(part.targets, part.panel, data.targets, (i) => chosen(i, this.attribution.method));
     this.methodTabs = new Tabs(part.methods, part.panel, methods, (i) => chosen(this.target, this.methods[i]));
     part["targets-row"].hidden = !data.targets.length;
     part.attention.hidden = !Object.keys(data.attention).length;
-    part.opacity.value = 100 * data.opacity;
+    this.controls = new Controls(part, () => this.update());
     for (const [name, value] of Object.entries({
       tabindex: 0, role: "application", "aria-describedby": part.readout.id,
       "aria-label": "Picture: arrow keys move from patch to patch",
     })) part.picture.setAttribute(name, value);
     on("block", "input", () => { this.stop(); this.show(Number(part.block.value) - 1); say(this.where()); });
     on("play", "click", () => (this.timer ? this.stop() : this.play()));
-    for (const name of ["opacity", "alone", "colours"]) on(name, "input", () => this.update());
     on("between", "change", () => this.ask(this.asked ?? this.pinned ?? this.strongest()));
     on("download", "click", () => this.download());
     on("picture", "pointermove", (event) => this.point(this.patchAt(event)));
@@ -111,14 +108,12 @@ class Viewer {
     return this.flow.subarray(block * this.size, (block + 1) * this.size);
   }
 
-  /** What is shown: values on the patches, their levels 0..1 in the colours, and values along the colour bar. */
+  /** What is shown: values on the patches, the scale of their colours, and their levels 0..1 in these. */
   shown() {
     if (this.part.between.checked) return this.attended();
-    const { signed, layers } = this.attribution, values = this.slice(this.block), [low, high] = span(values, signed);
-    const drawn = this.part.own.checked
-      ? { middle: (low + high) / 2, levels: stretched(values, signed) }
-      : displayed(values, this.slice(layers.length - 1), signed);
-    return { values, low, high, signed, ...drawn };
+    const { own, common } = this.attribution, values = this.slice(this.block);
+    const scale = this.part.common.checked ? common : own[this.block];
+    return { values, ...scale, levels: levelled(values, scale) };
   }
 
   /** The same for what the asked patch looks at; null where that was not kept. */
@@ -128,7 +123,7 @@ class Viewer {
     const { tops, parts } = (this.attention[layer] ??= { tops: floats(kept.tops), parts: bytes(kept.parts) });
     const high = tops[this.asked], row = parts.subarray(this.asked * this.size, (this.asked + 1) * this.size);
     const levels = Float32Array.from(row, (part) => part / 255);
-    return { values: levels.map((level) => level * high), low: 0, high, middle: high / 2, levels };
+    return { values: levels.map((level) => level * high), low: 0, high, signed: false, levels };
   }
 
   where() {
@@ -141,12 +136,17 @@ class Viewer {
   }
 
   title() {
-    const { title, target, warning } = this.attribution;
+    const { title, target } = this.attribution;
     if (this.part.between.checked) return `Attention of the patch in ${this.place(this.asked)}, mean of the heads`;
-    const warned = warning && ` (${warning})`;
-    if (target !== null) return `${title}: ${this.data.targets[target]}${warned}`;
-    const all = this.data.features ? "one map, of the features" : `same for all ${this.data.kinds}`;
-    return `${title}: ${all}${warned}`;
+    if (target !== null) return `${title}: ${this.data.targets[target]}`;
+    return `${title}: ${this.data.features ? "one map, of the features" : `same for all ${this.data.kinds}`}`;
+  }
+
+  /** The title with the score, and what is to be thought of the map. */
+  caption() {
+    const { score, judged, flat, layers } = this.attribution, between = this.part.between.checked;
+    const here = flat[this.block] && this.block < layers.length - 1 && "nearly flat in this block";
+    return [this.title(), ...(between ? [] : [score, judged, here])].filter(Boolean).join(", ");
   }
 
   readout(shown) {
@@ -159,37 +159,48 @@ class Viewer {
 
   update() {
     const { part } = this, shown = this.shown(), between = part.between.checked;
-    const { unit, signed, accumulates } = this.attribution, own = part.own.checked;
-    part.note.textContent = this.title() + (shown ? "" : " (not kept in this layer)");
+    const { unit, accumulates, warned } = this.attribution, look = this.controls.look();
+    part.note.textContent = this.caption() + (shown ? "" : " (not kept in this layer)");
     part.verdict.textContent = this.attribution.verdict;
-    part.verdict.classList.toggle("warned", this.attribution.warning !== "");
+    part.verdict.classList.toggle("warned", warned);
     part.verdict.hidden = between || !this.attribution.verdict;
     part.layer.textContent = this.where() + (accumulates ? "" : ", by itself");
     part.block.setAttribute("aria-valuetext", this.where());
-    part.percent.textContent = `${part.opacity.value} %`;
     part.readout.textContent = this.readout(shown);
     part.colours.hidden = between;
     part.scale.hidden = !shown;
-    for (const name of ["low", "middle", "high"]) {
-      const value = shown?.[name];
-      part[name].textContent = Number.isFinite(value) ? (between ? percent(value) : number(value)) : "";
+    const { low, high, signed } = shown ?? {}, ends = { low, middle: (low + high) / 2, high };
+    for (const [name, value] of Object.entries(ends)) {
+      part[name].textContent = shown ? (between ? percent(value) : number(value)) : "";
     }
     part.unit.textContent = between
       ? "share of the patch’s attention"
-      : `${unit} per patch in the method’s units, ${own ? "linear" : "DAAM display"}${signed ? `; ${this.data.signs}` : ""}`;
-    part.hint.textContent = signed ? "linear, 0 in the middle" : "linear, from its least to its greatest value";
-    part.canvas.setAttribute("aria-label", `Photograph under the map. ${this.title()}, ${this.where()}`);
+      : [`${unit} per patch in the method’s units`, this.flatness(shown), look.boosted && "faint values boosted",
+        signed && this.data.signs].filter(Boolean).join("; ");
+    this.controls.tell(signed);
+    part.canvas.setAttribute("aria-label", `Photograph under the map. ${this.caption()}, ${this.where()}`);
     this.outline(part.cursor, this.patch);
     this.outline(part.query, between ? this.asked : null);
-    if (this.prepared) this.paint(shown);
+    if (this.prepared) this.paint(shown, look);
   }
 
-  paint(shown) {
-    const { alone, opacity, bar } = this.part, ramp = new ImageData(256, 1);
-    const colours = shown?.signed ? this.signedColours : this.colours;
-    for (let i = 0; i < 256; i++) ramp.data.set([...colours.subarray(3 * i, 3 * i + 3), 255], 4 * i);
+  /** From where to where the values of a map go that is nearly flat. */
+  flatness({ values }) {
+    if (!this.attribution.flat[this.block]) return "";
+    const [least, most] = [values.reduce((a, b) => Math.min(a, b)), greatest(values)].map(number);
+    return least === most ? `${least} everywhere` : `nearly flat, ${least} to ${most}`;
+  }
+
+  /** The picture, and the bar in the colours as they look on mid grey. */
+  paint(shown, look) {
+    const { alone, bar } = this.part, ramp = new ImageData(256, 1), made = paints(LOOK, shown?.signed, look);
+    for (let i = 0; i < 256; i++) {
+      const over = made.opacity[i];
+      for (let k = 0; k < 3; k++) ramp.data[4 * i + k] = made.table[4 * i + k] * over + 127.5 * (1 - over);
+      ramp.data[4 * i + 3] = 255;
+    }
     bar.getContext("2d").putImageData(ramp, 0, 0);
-    this.picture.paint(alone.checked ? null : shown?.levels, opacity.value / 100, colours);
+    this.picture.paint(alone.checked || !look.alpha ? null : shown?.levels, made, LOOK.lines);
   }
 
   /** Once the picture is about to be seen. */

@@ -1,30 +1,49 @@
 """The data that the page's script draws from."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..colours import LOOK, SIGNS, Look, Scale, nearly_flat
 from ..errors import InputError
 from ..explained import Attribution, Explained, Label
 from ..names import printable, safe_name
-from ..visualization import ALPHA, SIGNS, cmap_for, palette
-from .encoding import base64, data_url, shrunk
+from ..visualization import DARKER, LINE, STRIPE
+from .encoding import base64, data_url, exact, shrunk
 
 LONGEST = 1024  # pixels of the photograph's longer side on the page
-EXACT = 256 * 256  # photographs of so few pixels are kept without loss
 ATTENTION_BYTES = 12_000_000  # what the attention between patches may take on a page, before base64
 
 
 def photo(explanation: Explained) -> str:
     """The photograph as the page holds it, once."""
-    image = explanation.image
-    return data_url(shrunk(image, LONGEST), lossless=image.width * image.height <= EXACT)
+    return data_url(shrunk(explanation.image, LONGEST), lossless=exact(explanation.image))
 
 
-def viewer_data(explanation: Explained, attention_bytes: int = ATTENTION_BYTES) -> dict[str, Any]:
+def colours(look: Look) -> dict[str, Any]:
+    """How all maps on the page are painted at first, and the colours from which the script paints whatever is chosen.
+
+    Tables are of 256 levels, red, green, blue and how strong each is, one after another, for maps of one and of two
+    signs, without and with faint values boosted: those of `Look.table`, whole and without a threshold.
+    """
+
+    def tables(signed: bool) -> list[str]:
+        whole = replace(look, alpha=1.0, fade=True, threshold=0.0)
+        return [base64(replace(whole, boost_faint=boosted).table(signed), "u1") for boosted in (False, True)]
+
+    return {
+        "tables": {"positive": tables(signed=False), "signed": tables(signed=True)},
+        "lines": {"line": LINE, "stripe": STRIPE, "darker": DARKER},
+        "scale": look.scale if isinstance(look.scale, str) else "given",
+        **{name: getattr(look, name) for name in ("boost_faint", "alpha", "fade", "threshold", "contour")},
+    }
+
+
+def viewer_data(explanation: Explained, attention_bytes: int = ATTENTION_BYTES, look: Look = LOOK) -> dict[str, Any]:
     """All that the script needs of one explanation.
 
     Flows are float32, so that shares and ranges on the page are the numbers themselves and colours are computed from
@@ -41,18 +60,20 @@ def viewer_data(explanation: Explained, attention_bytes: int = ATTENTION_BYTES) 
         "original": view.original,
         "box": view.box,
         "window": view.window,
-        "opacity": ALPHA,
-        "colours": base64(palette(cmap_for(signed=False)), "u1"),  # (256, 3), from the lowest to the highest
-        "signed_colours": base64(palette(cmap_for(signed=True)), "u1"),
         "signs": SIGNS,
         "targets": [printable(label.title) for label in targets],
         "kinds": "classes" if all(label.index is not None for label in targets) else "targets",
-        "attributions": [_attribution(a, targets) for a in explanation.attributions],
+        "attributions": [_attribution(explanation, a, targets, look) for a in explanation.attributions],
         "attention": _attention(record.patches, attention_bytes) if record else {},
     }
 
 
-def _attribution(attribution: Attribution, targets: Sequence[Label]) -> dict[str, Any]:
+def _attribution(
+    explanation: Explained, attribution: Attribution, targets: Sequence[Label], look: Look
+) -> dict[str, Any]:
+    """One map with its flow, and of each block the scale of its colours as `Explained.scale` has it."""
+    each = look if isinstance(look.scale, tuple) else replace(look, scale="own")
+    places, common = range(len(attribution.layers)), replace(look, scale="common")
     if not torch.isfinite(attribution.flow).all():
         raise InputError(f"the flow of {attribution.title} holds NaN or infinite values: the model or its input do")
     return {
@@ -61,12 +82,21 @@ def _attribution(attribution: Attribution, targets: Sequence[Label]) -> dict[str
         "unit": printable(attribution.facts.unit),
         "accumulates": attribution.facts.accumulates,
         "signed": attribution.signed,
+        "own": [_scale(explanation.scale(attribution, each, place)) for place in places],
+        "common": _scale(explanation.scale(attribution, common)),
+        "flat": [nearly_flat(slice_) for slice_ in attribution.flow],
         "target": None if attribution.target is None else targets.index(attribution.target),
         "verdict": "" if attribution.verdict is None else printable(attribution.verdict.text),
-        "warning": printable(attribution.warning),
+        "score": "" if attribution.target is None else attribution.target.measured,
+        "judged": printable(attribution.judged),
+        "warned": attribution.warning != "",
         "layers": [printable(name) for name in attribution.layers],
         "flow": base64(attribution.flow.detach().float().cpu(), "<f4"),
     }
+
+
+def _scale(scale: Scale) -> dict[str, Any]:
+    return {"low": scale.low, "high": scale.high, "signed": scale.signed}
 
 
 def _attention(patches: Mapping[str, Tensor], limit: int) -> dict[str, dict[str, str]]:

@@ -22,7 +22,7 @@ def test_without_arguments():
     explained = [line.split() for line in lines if line.endswith("explained")]
     assert sorted(int(words[0]) for words in explained) == labels
     assert [words[1] for words in explained] == [sample.CLASSES[int(words[0])] for words in explained]
-    assert all(float(words[2].rstrip("%")) > 90 for words in explained)
+    assert all(float(words[2]) > 90 and words[3] == "%" for words in explained)
     overlays = int(lines[-1].split(" overlays")[0].split()[-1])
     found = [line for line in lines if ", at random " in line]
     assert len(found) == overlays, "of each map what it does, in a line"
@@ -86,7 +86,7 @@ def timm_checkpoint(classes: int) -> Path:
 
 def test_a_timm_model_with_imagenets_names():
     use = ("--model", "timm/test_vit", "--checkpoint", timm_checkpoint(1000))
-    result = explain(photo("a.png", (200, 90)), *use, "--target", "tabby cat")
+    result = explain(photo("a.png", (200, 90)), *use, "--target", "tabby cat", "--no-fade")
     assert "281  tabby, tabby cat" in result.stdout
     assert written("captum-vit-out") == ["a/agcam-281-tabby.png", "a/overview.png"]
     overlay = pixels("captum-vit-out/a/agcam-281-tabby.png")

@@ -17,7 +17,6 @@ from safetensors.torch import save_file
 from torch import nn
 
 from captum_vit import Explanation, explain, models, sample
-from captum_vit.cli import explain as work
 from captum_vit.cli import explain_command, working
 from captum_vit.cli.folders import RECORD
 from captum_vit.models import load_model
@@ -201,7 +200,7 @@ def test_random_weights_are_told_on_every_picture():
     assert "random weights" in (OUT / "a" / "report.html").read_text()
     shown = saved()
     with_words = pixels(OUT / "a" / "agcam-1-goldfish.png")
-    without = work.overlay(shown.image, shown.attributions[0].map, shown.view, signed=shown.attributions[0].signed)
+    without = shown.overlay()
     changed = (with_words != pixels_of(without)).any(-1)
     assert changed.any()
     assert not changed[30:].any()  # a line at the top, and nothing else

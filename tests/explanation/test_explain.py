@@ -14,7 +14,7 @@ from torchvision import transforms
 from torchvision.models import VisionTransformer
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor, ViTModel
 
-from captum_vit import AGCAM, DAAM, Explainer, Explanation, Preprocessing, explain, sample
+from captum_vit import AGCAM, DAAM, Explainer, Explanation, Look, Preprocessing, explain, sample
 from captum_vit.access import CLASS
 from captum_vit.adapters.sample_vit import PREPROCESSING, build
 from captum_vit.attr import METHODS, in_all
@@ -372,7 +372,7 @@ def test_what_is_not_in_an_explanation():
 def test_overlays_are_as_large_as_the_original():
     steps = transforms.Compose([transforms.Resize(64), transforms.CenterCrop(64), transforms.ToTensor()])
     found = explain(scene((200, 100)), build(), target=CLASSES["cross"], preprocess=steps)
-    drawn = np.asarray(found.overlay()).astype(int)
+    drawn = np.asarray(found.overlay(Look(fade=False))).astype(int)
     assert drawn.shape == (100, 200, 3)
     grey = (drawn.max(-1) == drawn.min(-1)).all(0)
     assert grey[:48].all()

@@ -313,22 +313,22 @@ def test_a_model_in_train_mode_has_no_verdict_and_says_why():
 @pytest.mark.parametrize(
     ("verdict", "text", "warning"),
     [
-        (TESTED, "without a random eighth it is 0.95 to 0.98: the marked part carries this answer.", ""),
+        (TESTED, "without a random eighth it is 95.0 to 98.1 %: the marked part carries this answer.", ""),
         (replace(TESTED, finding="counts"), "counts more than chance, but the answer does not stand or fall", ""),
         (
             replace(TESTED, finding="chance", without_map=0.97),
-            "falls from 0.98 to 0.97, no more than without a random eighth (0.95 to 0.98): do not trust this picture.",
+            "to 97.0 %, no more than without a random eighth (95.0 to 98.1 %): do not trust this picture.",
             "no better than random",
         ),
         (replace(TESTED, finding="against", without_map=0.99), "speaks against", "marks what speaks against it"),
         (
-            replace(TESTED, score=0.9996, without_map=0.9991),
-            "falls from 1.000 to 0.999; without a random",
+            replace(TESTED, score=0.99949, without_map=0.99941),
+            "falls from 99.95 % to 99.94 %; without a random",
             "",
         ),
         (replace(TESTED, painted=True), "With the marked tenth of the picture painted over the score", ""),
         (replace(TESTED, tokens=1, patches=4), "Without the marked part of the picture (1 of 4 patches)", ""),
-        (replace(TESTED, evenness=0.99), "nearly flat: it marks everything alike", "nearly flat"),
+        (replace(TESTED, flat=True), "nearly flat: it marks everything alike", "nearly flat"),
         (replace(TESTED, second="dog", likeness=0.98), 'The map of "dog" is nearly the same (correlation 0.98)', ""),
         (replace(TESTED, second="dog", likeness=0.1), 'The map of "dog" differs (correlation 0.10)', ""),
         (replace(TESTED, sum=0.871), "The map sums to 87 % of what it explains.", ""),
@@ -342,7 +342,7 @@ def test_the_line_and_the_caption(verdict: Verdict, text: str, warning: str):
 
 
 def test_in_a_few_words():
-    assert TESTED.short == "carries the answer: 0.98 to 0.31, at random 0.95 to 0.98"
+    assert TESTED.short == "carries the answer: 98.0 to 31.0 %, at random 95.0 to 98.1 %"
     assert Verdict("cat", reason="no patches").short == "not tested: no patches"
     assert replace(TESTED, untrained=True).short == "model looks untrained"
 
@@ -361,7 +361,7 @@ def test_it_stands_beside_every_picture():
     assert titles.heading(found.attributions[0])[1].endswith(", no better than random")
     assert len(titles.lines(found.attributions[1])) == 2
     page, inline = found.to_html(), found._repr_html_()
-    assert '"warning":"no better than random"' in page
+    assert '"judged":"no better than random"' in page
     assert "do not trust this picture" in page
     assert "do not trust this picture" in inline
     assert "<b>cat</b>" not in page + inline
@@ -381,6 +381,7 @@ def test_it_is_saved_beside_its_map(tmp_path: Path):
         "tokens": -1,
         "without_random": [1.0],
         "painted": 1,
+        "flat": None,
     }.items():
         entry = {**manifest["attributions"][0]["verdict"], name: wrong}
         attributions = [{**manifest["attributions"][0], "verdict": entry}, manifest["attributions"][1]]

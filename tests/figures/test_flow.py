@@ -14,12 +14,13 @@ import pytest
 import torch
 from PIL import Image, features
 
+from captum_vit.colours import Look, Scale
 from captum_vit.errors import OptionError, OutputError
 from captum_vit.explained import Label
 from captum_vit.explanation import flow as module
 from captum_vit.explanation.explanation import Explanation
 from captum_vit.explanation.flow import Flow
-from captum_vit.visualization import flow_display, overlay, thinned
+from captum_vit.visualization import overlay, thinned
 from tests.figures.made import CAT, DOG, LAYERS, explanation
 
 webp = pytest.mark.skipif(not features.check("webp"), reason="this Pillow has no WebP")
@@ -51,13 +52,15 @@ def corner(frame: Image.Image, size: tuple[int, int], side: int = SIDE) -> Image
     return frame.crop((right - size[0], bottom - size[1], right, bottom))
 
 
-def expected(display: str, position: int = -1) -> Image.Image:
-    """What a frame has to hold, by the functions that the flow is to agree with."""
+LOOKS = {"own": Look(), "common": Look(scale="common"), "boosted": Look(boost_faint=True)}
+
+
+def expected(look: str, position: int = -1) -> Image.Image:
+    """What a frame has to hold, by the function that the flow is to agree with."""
     e = explanation()
-    photo = e.image.resize((SIDE, 107), Image.Resampling.LANCZOS)
-    if display == "own":
-        return overlay(photo, e.attributions[0].flow[position], e.view)
-    return overlay(photo, flow_display(e.attributions[0].flow[None])[0, position], e.view, span=(0, 255))
+    photo, flow = e.image.resize((SIDE, 107), Image.Resampling.LANCZOS), e.attributions[0].flow
+    scale = Scale.of(flow) if look == "common" else None
+    return overlay(photo, flow[position], e.view, LOOKS[look], scale=scale)
 
 
 def test_values_are_those_of_the_explanation():
@@ -66,26 +69,27 @@ def test_values_are_those_of_the_explanation():
     assert all(torch.equal(value[-1], a.map) for value, a in zip(e.flow.values, e, strict=True))
 
 
-@pytest.mark.parametrize("display", ["daam", "own"])
+@pytest.mark.parametrize("look", LOOKS)
 @pytest.mark.parametrize("position", [0, 2, -1])
-def test_frames_show_the_maps(display, position):
-    frames = explanation().flow.frames(SIDE, display)
+def test_frames_show_the_maps(look, position):
+    frames = explanation().flow.frames(SIDE, LOOKS[look])
     assert len(frames) == len(LAYERS)
     assert len({(frame.mode, frame.size) for frame in frames}) == 1
-    assert off(corner(frames[position], (SIDE, 107)), expected(display, position)) == 0
+    assert off(corner(frames[position], (SIDE, 107)), expected(look, position)) == 0
 
 
-@pytest.mark.parametrize("display", ["daam", "own"])
+@pytest.mark.parametrize("look", LOOKS)
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="broken on purpose: the block has to matter")
-def test_the_frame_before(display):
-    frames = explanation().flow.frames(SIDE, display)
-    assert off(corner(frames[-2], (SIDE, 107)), expected(display)) < 1
+def test_the_frame_before(look):
+    frames = explanation().flow.frames(SIDE, LOOKS[look])
+    assert off(corner(frames[-2], (SIDE, 107)), expected(look)) < 0.3
 
 
-def test_displays_differ():
-    assert off(expected("daam"), expected("own")) > 1
-    with pytest.raises(OptionError, match="display must be one of daam, own, got 'other'"):
-        explanation().flow.frames(display="other")
+def test_looks_differ():
+    assert off(expected("boosted"), expected("own")) > 1
+    assert off(expected("common", 0), expected("own", 0)) > 1
+    with pytest.raises(OptionError, match=r"look must be a captum_vit.Look, as Look\(alpha=0.5\), got 'own'"):
+        explanation().flow.frames(look="own")
     with pytest.raises(OptionError, match="max_side must be at least 16 pixels, got 3"):
         explanation().flow.frames(3)
 
@@ -93,11 +97,11 @@ def test_displays_differ():
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_file_has_one_frame_a_block_and_loops(kind, tmp_path):
     path = tmp_path / f"flow{kind}"
-    explanation().flow.save(path, seconds=1.2, max_side=SIDE, display="own")
+    explanation().flow.save(path, seconds=1.2, max_side=SIDE)
     frames, durations, loop = read(path)
     assert durations == [200, 200, 200, 600]
     assert loop == 0
-    drawn = explanation().flow.frames(SIDE, "own")
+    drawn = explanation().flow.frames(SIDE)
     for frame, original in zip(frames, drawn, strict=True):
         assert off(frame, original) < 3  # what 255 colours, or a lossy code, cost
     assert off(corner(frames[-1], (SIDE, 107)), expected("own")) < 3
@@ -274,7 +278,7 @@ def test_any_shape_of_image(size):
 def test_attributions_of_different_layers():
     e = explanation(("agcam", "daam"))
     late = replace(e.attributions[1], flow=e.attributions[1].flow[2:], layers=LAYERS[2:])
-    frames = replace(e, attributions=(late, e.attributions[0])).flow.frames(SIDE, "own")
+    frames = replace(e, attributions=(late, e.attributions[0])).flow.frames(SIDE)
     assert len(frames) == 4
     left = [np.asarray(frame)[:, : frame.width // 2] for frame in frames]
     body = [part[-100:] for part in left]

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from captum_vit.cli import explain as work
+from captum_vit.colours import Scale
 from captum_vit.errors import OutputError
 from captum_vit.explained import Label
 from captum_vit.files import check_writable, make_folder
@@ -47,16 +48,17 @@ def test_targets_whose_names_come_out_the_same_have_a_picture_each():
 
 
 def test_titles_of_pictures():
-    found = [work._title(a) for a in explanation(("agcam", "rollout"), (CAT, CONTRAST))]
-    assert found == ["AGCAM: cat 90%", f"AGCAM: {CONTRAST.title}, logit difference 2.35", "attention rollout"]
+    found = [a.caption for a in explanation(("agcam", "rollout"), (CAT, CONTRAST))]
+    assert found == ["AGCAM: cat, 90.0 %", f"AGCAM: {CONTRAST.title}, logit difference 2.35", "attention rollout"]
 
 
 def test_two_signs_have_two_colours():
     e = explanation(("signed",))
     drawn = work.pictures(e)["signed-0-cat.png"]
     first = e.attributions[0]
-    assert np.array_equal(np.asarray(drawn), np.asarray(overlay(e.image, first.map, e.view, signed=True)))
-    assert not np.array_equal(np.asarray(drawn), np.asarray(overlay(e.image, first.map, e.view, signed=False)))
+    unsigned = Scale.of([first.map], signed=False)
+    assert np.array_equal(np.asarray(drawn), np.asarray(e.overlay()))
+    assert not np.array_equal(np.asarray(drawn), np.asarray(overlay(e.image, first.map, e.view, scale=unsigned)))
 
 
 def test_the_overview_has_a_row_for_each_target():

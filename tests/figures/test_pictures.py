@@ -10,6 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from captum_vit.colours import Look
 from captum_vit.figures import drawing as figures
 from captum_vit.geometry import View
 from tests.figures.made import CAT, DOG, explanation
@@ -18,6 +19,8 @@ from tests.figures.made import CAT, DOG, explanation
 # pictures, which fall on one pixel or the next: between 3.9 and 3.11 by a root mean square of up to 7.4 of 255. The
 # wrong pictures below are 20 and more away.
 COMPARED = {"style": "default", "remove_text": True, "tolerance": 10, "savefig_kwargs": {"dpi": 60}}
+
+EVEN = Look(fade=False)
 
 
 def picture(filename: str):
@@ -42,7 +45,7 @@ def test_classes():
 
 @picture("shared.png")
 def test_classes_in_one_scale():
-    return bare(figures.classes(explanation(classes=(CAT, DOG)), shared=True))
+    return bare(figures.classes(explanation(classes=(CAT, DOG)), look=Look(scale="common")))
 
 
 @picture("methods.png")
@@ -72,7 +75,7 @@ def test_flow():
 
 @picture("signed.png")
 def test_a_map_of_two_signs():
-    return bare(figures.plot(explanation(("signed",))))
+    return bare(figures.plot(explanation(("signed",)), look=EVEN))
 
 
 @picture("signed_methods.png")
@@ -82,7 +85,7 @@ def test_maps_of_one_and_of_two_signs():
 
 @picture("signed_layers.png")
 def test_layers_of_two_signs():
-    return bare(figures.layers(explanation(("signed",)), shared=True))
+    return bare(figures.layers(explanation(("signed",)), look=Look(scale="common")))
 
 
 @picture("signed_flow.png")
@@ -134,16 +137,16 @@ def test_upside_down():
 
 @wrong("the colours have to be noticed")
 def test_other_colours():
-    return bare(figures.overlay(explanation(), cmap="viridis"))
+    return bare(figures.overlay(explanation(), look=Look(cmap="viridis")))
 
 
 @wrong("evidence against has to be noticed", "signed.png")
 def test_two_signs_in_one_colour():
-    return bare(figures.overlay(explanation(("signed",)), cmap="plasma"))
+    return bare(figures.overlay(explanation(("signed",)), look=replace(EVEN, cmap="plasma")))
 
 
 @wrong("the place of zero has to be noticed", "signed.png")
 def test_zero_somewhere_else():
     e = explanation(("signed",))
     moved = replace(e.attributions[0], flow=e.attributions[0].flow - 0.8)
-    return bare(figures.plot(replace(e, attributions=(moved,))))
+    return bare(figures.plot(replace(e, attributions=(moved,)), look=EVEN))

@@ -22,7 +22,7 @@ from transformers import (
 )
 from transformers.pipelines.pt_utils import KeyDataset
 
-from captum_vit import AGCAM, Contrast, explain, sample
+from captum_vit import AGCAM, Contrast, Look, explain, sample
 from captum_vit.adapters.sample_vit import build
 from captum_vit.attr import METHODS, in_all
 from captum_vit.errors import InputError, OptionError, TargetError
@@ -157,7 +157,7 @@ def test_other_images(pipe: ImageAttributionPipeline, tmp_path: Path):
 def test_options_at_call_time(pipe: ImageAttributionPipeline):
     plain, cut = (pipe(scene(), method="rollout", top_k=1, **o)[0] for o in ({}, {"discard_ratio": 0.9}))
     assert not np.allclose(plain["grid"], cut["grid"])
-    clear = pipe(scene(), method="rollout", top_k=1, alpha=0)[0]["overlay"]
+    clear = pipe(scene(), method="rollout", top_k=1, look=Look(alpha=0))[0]["overlay"]
     assert np.asarray(clear).std(-1).max() == 0  # the photograph alone, in grey
     assert len(pipe(scene(), top_k=None)) == len(sample.CLASSES)
     assert pipe(scene(), target="cross", function_to_apply="none")[0]["score"] > 1

@@ -96,9 +96,13 @@ def test_the_keyboard_reaches_everything_in_order(opened: Opened):
         "play",
         "block",
         "opacity",
+        "fades",
         "alone",
         "between",
-        "daam",
+        "own",
+        "boost",
+        "threshold",
+        "contour",
         "download",
     ]
     assert all(width >= 1 for _, width in stops)
@@ -109,7 +113,7 @@ def test_every_control_answers_to_the_keyboard(opened: Opened):
     before = drawn(page)
 
     def reach(name: str) -> None:
-        for _ in range(14):
+        for _ in range(20):
             if focused(page)[0] == name:
                 return
             page.keyboard.press("Tab")
@@ -126,9 +130,18 @@ def test_every_control_answers_to_the_keyboard(opened: Opened):
     page.keyboard.press("Space")
     reach("block")
     page.keyboard.press("Home")
-    reach("daam")
+    reach("own")
     page.keyboard.press("ArrowDown")
-    assert page.get_by_role("radio", name="Own range").is_checked()
+    assert page.get_by_role("radio", name="Common scale").is_checked()
+    for name in ("boost", "fades"):
+        reach(name)
+        page.keyboard.press("Space")
+    for name, told in {"threshold": "above", "contour": "around"}.items():
+        reach(name)
+        page.keyboard.press("End")
+        expect(page.locator(f"[data-part={told}]")).to_have_text("100 %")
+        page.keyboard.press("Home")
+        expect(page.locator(f"[data-part={told}]")).to_have_text("none")
     reach("between")
     page.keyboard.press("Space")
     expect(page.locator("[data-part=note]")).to_contain_text("Attention of the patch")

@@ -76,7 +76,7 @@ def test_names_from_outside_stay_text(opened: Opened):
     page = opened(render([renamed(explained(attention=True), EVIL), renamed(explained(), EVIL)]))
     drawn(page)
     assert page.locator("img[src=x]").count() == 0
-    assert page.locator("script").count() == 1 + 2
+    assert page.locator("script").count() == 2 + 2
     expect(page.get_by_role("heading", level=2).first).to_have_text(EVIL)
     expect(page.get_by_role("tablist", name="Class").first.get_by_role("tab").first).to_have_text(EVIL)
     expect(page.get_by_role("tablist", name="Method").first.get_by_role("tab").last).to_have_text(EVIL + "rollout")
@@ -247,7 +247,7 @@ def test_notes_stand_among_the_facts(opened: Opened):
     assert opened(render([explained()])).get_by_text("Notes", exact=True).count() == 0
 
 
-def test_without_scripts_it_shows_photograph_classes_facts_and_verdicts(opened: Opened):
+def test_without_scripts_it_shows_the_first_map_classes_facts_and_verdicts(opened: Opened):
     first, *others = explained().attributions
     found = Verdict(EVIL, 0.98, 0.97, (0.95, 0.981), "chance", tokens=4, patches=49, draws=7)
     judged = replace(explained(), attributions=(replace(first, verdict=found), *others))
@@ -255,8 +255,9 @@ def test_without_scripts_it_shows_photograph_classes_facts_and_verdicts(opened: 
     assert page.get_by_text(f"{first.title}: {found.text}").is_visible()
     assert not opened(render([judged])).get_by_text(f"{first.title}: {found.text}").is_visible()
     page = opened(render([explained()]), java_script_enabled=False)
-    assert page.locator("main .unscripted").count() == 0, "nothing was judged"
-    assert page.get_by_text("The maps are drawn by a script").is_visible()
-    assert page.get_by_role("img", name="The photograph").is_visible()
+    assert page.locator("main div.unscripted").count() == 0, "nothing was judged"
+    assert page.get_by_text("A script shows more").is_visible()
+    assert page.get_by_role("img", name="daam: tusker, 81.2 %, drawn over the image").is_visible()
+    assert page.get_by_text("daam: tusker, 81.2 %", exact=True).is_visible()
     assert page.get_by_role("table").is_visible()
     assert page.get_by_role("button").count() == page.get_by_role("slider").count() == 0

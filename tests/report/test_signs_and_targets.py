@@ -10,27 +10,25 @@ import torch
 from PIL import Image
 from playwright.sync_api import Page, expect
 
+from captum_vit.colours import Look, Scale
 from captum_vit.explanation.explanation import Explanation
 from captum_vit.facts import Facts
 from captum_vit.report import render
-from captum_vit.visualization import displayed, overlay
+from captum_vit.visualization import overlay
+from captum_vit.wording import number, percent
 from tests.report.helpers import CONTRAST, Opened, drawn, explained, of_two_signs, on_patch, pixels, readout, tampered
 
 
 def expected(explanation: Explanation, shape: tuple[int, ...], grid: torch.Tensor, **how) -> np.ndarray:
     photo = explanation.image.resize((shape[1], shape[0]), Image.Resampling.NEAREST)
-    return pixels(overlay(photo, grid, explanation.view, signed=True, **how))
-
-
-def own_range(page: Page) -> None:
-    page.get_by_role("radio", name="Own range").first.check()
+    how = {"scale": Scale.of([grid], signed=True)} | how
+    return pixels(overlay(photo, grid, explanation.view, **how))
 
 
 def test_targets_that_are_no_classes(opened: Opened):
     twin = replace(CONTRAST, score=0.5)  # the same words, another number
     explanation = explained(labels=(CONTRAST, twin))
     page = opened(render([explanation]))
-    page.get_by_role("radio", name="Own range").check()
     tabs = page.get_by_role("tablist", name="Target").get_by_role("tab")
     assert tabs.all_inner_texts() == [CONTRAST.title] * 2
     for index in (1, 0):
@@ -38,7 +36,9 @@ def test_targets_that_are_no_classes(opened: Opened):
         shown = drawn(page)
         wanted = overlay(explanation.image.resize((672, 672), 0), explanation.attributions[index].map)
         assert np.abs(shown - pixels(wanted)).max() <= 2
-        expect(page.locator("[data-part=note]")).to_have_text("daam: tusker rather than zebra")
+        expect(page.locator("[data-part=note]")).to_have_text(
+            f"daam: tusker rather than zebra, logit difference {number(explanation.targets[index].score)}"
+        )
     page.get_by_role("tab", name="rollout").click()
     expect(page.locator("[data-part=note]")).to_have_text("rollout: same for all targets")
 
@@ -48,7 +48,8 @@ def side_share(flow: torch.Tensor, patch: tuple[int, int]) -> str:
     value = flow[patch].item()
     alike = flow[flow > 0] if value > 0 else flow[flow < 0]
     side = "for" if value > 0 else "against"
-    return f"{100 * abs(value) / alike.abs().sum().item():.2f} % of the map’s relevance {side} (value {value:.3g}"[:-2]
+    part = percent(abs(value) / alike.abs().sum().item())
+    return f"{part} of the map’s relevance {side} (value {value:.3g}"[:-2]
 
 
 def test_the_shares_of_two_signs_are_of_what_speaks_for_or_against(opened: Opened):
@@ -79,16 +80,16 @@ def test_the_colour_bar_of_two_signs_has_zero_in_the_middle(opened: Opened):
     explanation = of_two_signs(explained())
     largest = explanation.attributions[0].map.abs().max().item()
     page = opened(render([explanation]))
-    for display in ("DAAM display", "Own range"):
-        page.get_by_role("radio", name=display).check()
+    for boosted in (False, True):
+        page.get_by_role("checkbox", name="Boost faint values").set_checked(boosted)
         low, middle, high = (page.locator(f"[data-part={name}]").inner_text() for name in ("low", "middle", "high"))
         assert middle == "0"
         assert -float(low) == float(high) == pytest.approx(largest, rel=6e-3)
         expect(page.locator("[data-part=unit]")).to_contain_text("relevance per patch")
         expect(page.locator("[data-part=unit]")).to_contain_text("orange for, blue against")
-    assert page.get_by_text("linear, 0 in the middle").is_visible()
+    assert page.get_by_text("of each block, 0 in the middle").is_visible()
     page.get_by_role("tab", name="rollout").click()
-    assert page.get_by_text("linear, from its least to its greatest value").is_visible()
+    assert page.get_by_text("of each block, from its least to its greatest value").is_visible()
     expect(page.locator("[data-part=unit]")).not_to_contain_text("against")
 
 
@@ -104,23 +105,22 @@ def test_maps_of_each_layer_by_itself_say_so(opened: Opened):
 
 
 def bar_colours(page: Page) -> np.ndarray:
-    """The lowest, the middle and the highest colour of the bar."""
+    """The lowest, the middle and the highest colour of the bar, in which no opacity is mixed with grey."""
     url = page.locator("[data-part=bar]").first.evaluate("canvas => canvas.toDataURL()")
     return pixels(Image.open(BytesIO(b64decode(url.partition(",")[2]))))[0, [0, 128, 255]]
 
 
-@pytest.mark.parametrize("display", ["daam", "own"])
-def test_two_signs_have_two_colours_in_every_block(opened: Opened, display):
+@pytest.mark.parametrize("look", [Look(), Look(boost_faint=True)], ids=["linear", "boosted"])
+def test_two_signs_have_two_colours_in_every_block(opened: Opened, look):
     explanation = of_two_signs(explained(layers=3))
-    page = opened(render([explanation]))
-    if display == "own":
-        own_range(page)
-    levels, span = displayed(explanation.attributions[0].flow, display, signed=True)
-    for block, level in enumerate(levels, 1):
+    page = opened(render([explanation], look=look))
+    for block, slice_ in enumerate(explanation.attributions[0].flow, 1):
         page.get_by_role("slider", name="Block").fill(str(block))
         shown = drawn(page)
-        wanted = expected(explanation, shown.shape, level, span=span)
-        assert np.abs(shown - wanted).max() <= 4
+        wanted = expected(explanation, shown.shape, slice_, look=look)
+        assert np.abs(shown - wanted).max() <= 2
+    page.get_by_role("slider", name="Opacity of the map").fill("100")
+    page.get_by_role("checkbox", name="Opacity follows the value").uncheck()
     assert bar_colours(page).tolist() == [[78, 202, 255], [44, 44, 44], [255, 166, 38]]
     page.get_by_role("tab", name="rollout").click()
     assert bar_colours(page)[0].tolist() == [12, 7, 134]
@@ -129,8 +129,8 @@ def test_two_signs_have_two_colours_in_every_block(opened: Opened, display):
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("return [-largest(values), largest(values)];", "return [-largest(values), greatest(values)];"),
-        ("shown?.signed ? this.signedColours : this.colours", "this.colours"),
+        ("(value - low) / (high - low)", "(value - low) / high"),
+        ('tables[signed ? "signed" : "positive"]', "tables.positive"),
     ],
 )
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="broken on purpose: each has to be noticed")
@@ -138,9 +138,7 @@ def test_two_signs_that_are_wrong(opened: Opened, old, new):
     explanation = of_two_signs(explained(layers=1))
     flow = explanation.attributions[0].flow
     flow.copy_(-flow)  # more against than for
-    page = opened(tampered(render([explanation]), old, new))
-    own_range(page)
-    shown = drawn(page)
+    shown = drawn(opened(tampered(render([explanation]), old, new)))
     assert np.abs(shown - expected(explanation, shown.shape, flow[-1])).max() <= 4
 
 

@@ -8,10 +8,12 @@ import pytest
 import torch
 from playwright.sync_api import Page, expect
 
+from captum_vit.colours import Look
 from captum_vit.explanation.explanation import Explanation
 from captum_vit.report import render
 from captum_vit.report.viewer import viewer_data
 from captum_vit.visualization import overlay
+from captum_vit.wording import percent
 from tests.report.helpers import Opened, drawn, explained, on_patch, pixels, readout, tampered
 
 
@@ -25,7 +27,7 @@ def spoken(page: Page, text: str) -> None:
 
 def share(explanation: Explanation, index: int, block: int, patch: tuple[int, int]) -> str:
     flow = explanation.attributions[index].flow[block]
-    return f"{100 * (flow[patch] / flow.sum()).item():.2f} %"
+    return percent((flow[patch] / flow.sum()).item())
 
 
 def test_keys_move_the_slider(scene_page: Page):
@@ -75,7 +77,6 @@ def test_moving_the_slider_stops_playing(scene_page: Page):
 def test_tabs_choose_class_and_method(opened: Opened):
     explanation = explained()
     page = opened(render([explanation]))
-    page.get_by_role("radio", name="Own range").check()
 
     def shows(index: int, note: str) -> None:
         shown = drawn(page)
@@ -84,16 +85,16 @@ def test_tabs_choose_class_and_method(opened: Opened):
         assert np.abs(shown - pixels(wanted)).max() <= 2
         expect(page.locator("[data-part=note]")).to_have_text(note)
 
-    shows(0, "daam: tusker")
+    shows(0, "daam: tusker, 81.2 %")
     page.get_by_role("tab", name="zebra").click()
-    shows(1, "daam: zebra")
+    shows(1, "daam: zebra, 15.0 %")
     page.get_by_role("tab", name="rollout").click()
     shows(2, "rollout: same for all classes")
     spoken(page, "rollout: same for all classes, blocks.3.attn, 4 of 4")
     page.get_by_role("tab", name="tusker").click()
     shows(2, "rollout: same for all classes")
     page.get_by_role("tab", name="daam").click()
-    shows(0, "daam: tusker")
+    shows(0, "daam: tusker, 81.2 %")
 
 
 def test_tabs_keep_the_block(opened: Opened):
@@ -213,7 +214,7 @@ def test_patch_to_patch(opened: Opened):
     def shows(layer: int, patch: int) -> None:
         expect(page.locator("[data-part=note]")).to_contain_text(f"row {patch // 7 + 1}, column {patch % 7 + 1}")
         shown, weights = drawn(page), attention_of(explanation, layer, patch)
-        wanted = overlay(explanation.image.resize((672, 672), 0), weights, span=(0, float(weights.max())))
+        wanted = overlay(explanation.image.resize((672, 672), 0), weights, look=Look(scale=(0, float(weights.max()))))
         assert np.abs(shown - pixels(wanted)).max() <= 4
 
     shows(3, strongest)
@@ -224,7 +225,7 @@ def test_patch_to_patch(opened: Opened):
     shows(1, 37)
     picture.hover(position=on_patch(page, 0, 4, (7, 7)))
     weight = attention_of(explanation, 1, 37)[0, 4].item()
-    expect(readout(page)).to_contain_text(f"row 1, column 5 of 7 × 7: gets {100 * weight:.1f}")
+    expect(readout(page)).to_contain_text(f"row 1, column 5 of 7 × 7: gets {percent(weight)}")
     shows(1, 37)
     picture.press("ArrowUp")
     picture.press("Enter")
@@ -242,7 +243,7 @@ def test_patch_to_patch_the_wrong_way_round(opened: Opened):
     page = opened(render([replace(explanation, attention=replace(explanation.attention, patches=turned))]))
     page.get_by_role("checkbox", name="Patch to patch").check()
     weights = attention_of(explanation, 3, int(explanation.attributions[0].map.argmax()))
-    wanted = overlay(explanation.image.resize((672, 672), 0), weights, span=(0, float(weights.max())))
+    wanted = overlay(explanation.image.resize((672, 672), 0), weights, look=Look(scale=(0, float(weights.max()))))
     assert np.abs(drawn(page) - pixels(wanted)).max() <= 4
 
 
@@ -252,7 +253,7 @@ def test_attention_of_the_scene(scene: Explanation, scene_page: Page):
     weights = attention_of(scene, 5, 26)
     row, col = divmod(int(weights.argmax()), 8)
     scene_page.get_by_role("application").hover(position=on_patch(scene_page, row, col, (8, 8)))
-    expect(readout(scene_page)).to_contain_text(f"gets {100 * weights.max().item():.2f} % of the attention")
+    expect(readout(scene_page)).to_contain_text(f"gets {percent(weights.max().item())} of the attention")
 
 
 def test_without_attention_there_is_no_such_view(opened: Opened):
@@ -281,10 +282,11 @@ def test_the_colour_bar_tells_the_values(opened: Opened):
         return [float(page.locator(f"[data-part={name}]").inner_text()) for name in ("low", "middle", "high")]
 
     low, high = flow[-1].min().item(), flow[-1].max().item()
-    page.get_by_role("radio", name="Own range").check()
     assert ticks() == pytest.approx([low, (low + high) / 2, high], rel=6e-3)
-    page.get_by_role("radio", name="DAAM display").check()
-    found = ticks()
-    shown = torch.sigmoid(5 * torch.tensor(found) / high) - 0.5
-    assert found[::2] == pytest.approx([low, high], rel=6e-3)
-    assert shown[1].item() == pytest.approx((shown[0] + shown[2]).item() / 2, rel=1e-2)
+    page.get_by_role("checkbox", name="Boost faint values").check()
+    assert ticks() == pytest.approx([low, (low + high) / 2, high], rel=6e-3)
+    page.get_by_role("radio", name="Common scale").check()
+    every = torch.stack([a.flow for a in explanation.attributions if a.method == "daam"])
+    assert ticks()[::2] == pytest.approx([every.min().item(), every.max().item()], rel=6e-3)
+    slider(page).fill("1")
+    assert ticks()[::2] == pytest.approx([every.min().item(), every.max().item()], rel=6e-3)

@@ -24,6 +24,7 @@ from captum_vit import (
     Embedding,
     Explainer,
     FeatureImportance,
+    Look,
     RawAttention,
     adapt,
     attr,
@@ -114,7 +115,7 @@ ENTRIES: dict[str, tuple[Callable[..., Any], list[str]]] = {
     "adapt": (lambda **k: adapt(**k), ["model"]),
     "pipeline": (
         lambda **k: PIPE(k.pop("image", PHOTO), **k),
-        ["image", "method", "target", "top_k", "layer", "alpha", "cmap", "max_side", "colour"],
+        ["image", "method", "target", "top_k", "layer", "look", "max_side", "colour"],
     ),
     "Contrast": (lambda **k: AGCAM(MODEL).attribute(X, Contrast(**{"a": 1, "b": 2, **k})), ["a", "b"]),
     "Embedding": (lambda **k: AGCAM(MODEL).attribute(X, Embedding(**k)), ["vector"]),
@@ -125,7 +126,8 @@ ENTRIES: dict[str, tuple[Callable[..., Any], list[str]]] = {
     "Plan": (planned, list(Plan.__dataclass_fields__)),
     "evaluate": (evaluated, ["what", "out", "engine", "limit", "shard"]),
     "only": (lambda **k: EXPLANATION.only(**k), ["method", "target"]),
-    "overlay": (lambda **k: EXPLANATION.overlay(**k), ["alpha", "cmap"]),
+    "overlay": (lambda **k: EXPLANATION.overlay(**k), ["look"]),
+    "Look": (lambda **k: Look(**k), list(Look.__dataclass_fields__)),
 }
 KEYWORDS = [(entry, keyword) for entry, (_, keywords) in ENTRIES.items() for keyword in keywords]
 
@@ -307,7 +309,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[CaptumViTError], str]] = {
         OptionError,
         r"image_size must be \(height, width\), got 224",
     ),
-    "opacity in percent": (lambda: EXPLANATION.overlay(alpha=60), OptionError, "alpha must be between 0 and 1, got 60"),
+    "opacity in percent": (lambda: Look(alpha=60), OptionError, "alpha must be between 0 and 1, got 60"),
     "metrics misspelt": (
         lambda: planned(metrics="localisation"),
         OptionError,
