@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from .errors import CaptumViTError
     from .explanation.explaining import Explainer, explain
     from .explanation.explanation import Explanation
+    from .features import Tokens, tokens
     from .inspection import Inspection, inspect
     from .models import load_model
     from .pipelines import explainer as explainer
@@ -95,6 +96,7 @@ _HOMES = {
     "RawAttention": "attr",
     "Readout": "access",
     "TokenLayout": "access",
+    "Tokens": "features",
     "XGradCAM": "attr",
     "TransformerAttribution": "attr",
     "TransitionAttention": "attr",
@@ -105,6 +107,7 @@ _HOMES = {
     "inspect": "inspection",
     "load_model": "models",
     "register": "access",
+    "tokens": "features",
 }
 
 
@@ -158,6 +161,7 @@ __all__ = [
     "ScoreCAM",
     "TokenLayout",
     "TokenOcclusion",
+    "Tokens",
     "TransformerAttribution",
     "TransitionAttention",
     "Verdict",
@@ -169,6 +173,7 @@ __all__ = [
     "inspect",
     "load_model",
     "register",
+    "tokens",
 ]
 
 if "transformers" in sys.modules:  # then the task `image-attribution` is expected to be there

@@ -10,6 +10,8 @@ Finding = Literal["carries", "counts", "chance", "against", "untested"]
 FINDINGS: tuple[str, ...] = get_args(Finding)
 
 ALIKE = 0.9  # correlation from which on maps of two classes count as one
+ARTIFACTS = "rests on artifacts"
+RESTS = 0.25  # share of a map on artifacts from which on it rests on them, if it is more than twice what is even
 FAINT = 0.05  # score of a class below which it is no answer that a part could carry
 FAINTLY = "but the model sees hardly any of this class here"
 UNTRAINED = "The model looks untrained, its weights are like random numbers: no picture of it explains an answer."
@@ -51,6 +53,8 @@ is 95.0 to 98.1 %: the marked part carries this answer.
     second, likeness: the class that scores next, and Pearson's r between its map and this one.
     others, agreement: how many other methods were asked of the same target, and the mean rank correlation with their
         maps.
+    artifact_share, artifact_tokens: the share of the map that lies on tokens of an abnormal norm, and the share of the
+        patches that these are; None where the norms are not known.
     for_all: whether this is one map for all classes, and `of` only what it was tested with.
     untrained: whether the model's weights look like random numbers.
     """
@@ -72,6 +76,8 @@ is 95.0 to 98.1 %: the marked part carries this answer.
     likeness: float | None = None
     others: int = 0
     agreement: float | None = None
+    artifact_share: float | None = None
+    artifact_tokens: float | None = None
     for_all: bool = False
     untrained: bool = False
 
@@ -86,11 +92,20 @@ is 95.0 to 98.1 %: the marked part carries this answer.
         return None if self.finding == "untested" else self.finding in ("carries", "counts")
 
     @property
+    def rests_on_artifacts(self) -> bool:
+        """Whether a good part of the map lies on artifacts: where it marks them, it says nothing of the place.
+
+        That is a quarter of it or more, and more than twice what lies there of an even map.
+        """
+        share, even = self.artifact_share, self.artifact_tokens
+        return share is not None and even is not None and share >= RESTS and share > 2 * even
+
+    @property
     def warning(self) -> str:
         """What has to stand beside the picture, in a few words; empty where there is nothing to warn of."""
         if self.untrained or self.finding in ("against", "chance"):
             return self.words
-        return NEARLY_FLAT if self.flat else ""
+        return ARTIFACTS if self.rests_on_artifacts else NEARLY_FLAT if self.flat else ""
 
     @property
     def words(self) -> str:
@@ -102,7 +117,7 @@ is 95.0 to 98.1 %: the marked part carries this answer.
     @property
     def short(self) -> str:
         """What was found in a few words with its numbers, as for a table of many maps."""
-        flat = f", {NEARLY_FLAT}" if self.flat else ""
+        flat = f", {ARTIFACTS}" * self.rests_on_artifacts + f", {NEARLY_FLAT}" * self.flat
         if self.untrained:
             return self.words
         if self.score is None:
@@ -115,7 +130,7 @@ is 95.0 to 98.1 %: the marked part carries this answer.
         """The verdict in one line; of a model that looks untrained only that."""
         if self.untrained:
             return UNTRAINED
-        told = [self._tested, self._flat, self._for_all, self._second, self._sum, self._agreement]
+        told = [self._tested, self._artifacts, self._flat, self._for_all, self._second, self._sum, self._agreement]
         return " ".join(part for part in told if part)
 
     @property
@@ -156,6 +171,16 @@ is 95.0 to 98.1 %: the marked part carries this answer.
             shown = [f"{100 * x:.{digits - 2}f} %" if shares else f"{x:.{digits}g}" for x in numbers]
         whole, without, low, high = shown
         return whole, without, _between(low, high)
+
+    @property
+    def _artifacts(self) -> str:
+        if self.artifact_share is None or self.artifact_tokens is None or not self.rests_on_artifacts:
+            return ""
+        share, tokens = percent(self.artifact_share), percent(self.artifact_tokens)
+        return (
+            f"{share} of the map lies on {tokens} of the patches, whose tokens have an abnormal norm: models keep what "
+            f"belongs to the whole picture there, so that these marks say nothing of their places."
+        )
 
     @property
     def _flat(self) -> str:

@@ -14,28 +14,39 @@ from ..access.tokens import ENLARGING
 EMBEDDED = "embedding"  # what a run calls the stream before the first block
 
 
-def of_patches(evidence: Tensor, layout: TokenLayout, name: str) -> Tensor:
-    """What belongs to the patches on the grid of the maps, (N, patches), out of a stream's tokens, (N, tokens).
+def patch_tokens(stream: Tensor, layout: TokenLayout, name: str) -> Tensor | None:
+    """The patches' tokens of a stream (N, tokens, D) in reading order, (N, *grid, D), on the stream's own grid.
 
-    A stream of prefix tokens alone has none. Where patches were pooled, each of the finer ones gets an equal part.
+    It is coarser than that of the maps where patches were pooled. None of a stream of prefix tokens alone.
     """
     grid = layout.grids.get(name, layout.grid)
     if name == EMBEDDED and layout.grids:
         grid = next(iter(layout.grids.values()))
     count = prod(grid)
-    if evidence.shape[1] < count:
-        return evidence.new_zeros(len(evidence), prod(layout.grid))
+    if stream.shape[1] < count:
+        return None
     if layout.order is not None and grid == layout.grid:
         order = layout.order[layout.prefix :]
-        order = order if evidence.shape[1] == layout.tokens else order.argsort().argsort()
-        patches = evidence[:, order.to(evidence.device)]
+        order = order if stream.shape[1] == layout.tokens else order.argsort().argsort()
+        patches = stream[:, order.to(stream.device)]
     else:
-        patches = evidence[:, -count:]
+        patches = stream[:, -count:]
+    return patches.unflatten(1, grid)
+
+
+def of_patches(evidence: Tensor, layout: TokenLayout, name: str) -> Tensor:
+    """What belongs to the patches on the grid of the maps, (N, patches), out of a stream's tokens, (N, tokens).
+
+    A stream of prefix tokens alone has none. Where patches were pooled, each of the finer ones gets an equal part.
+    """
+    found = patch_tokens(evidence[..., None], layout, name)
+    if found is None:
+        return evidence.new_zeros(len(evidence), prod(layout.grid))
+    grid = tuple(found.shape[1:-1])
     if grid == layout.grid:
-        return patches
-    coarse = patches.reshape(len(patches), 1, *grid)
-    fine = F.interpolate(coarse, layout.grid, mode=ENLARGING[len(grid)], align_corners=False)
-    return fine.flatten(1) * (count / prod(layout.grid))
+        return found.flatten(1)
+    fine = F.interpolate(found[..., 0].unsqueeze(1), layout.grid, mode=ENLARGING[len(grid)], align_corners=False)
+    return fine.flatten(1) * (prod(grid) / prod(layout.grid))
 
 
 def patch_of_pixels(layout: TokenLayout, size: Sequence[int]) -> Tensor:

@@ -27,6 +27,7 @@ from .streams import with_stream
 from .untouched import untouched
 
 NOT_TOGETHER = (RuntimeError, ValueError, TypeError, IndexError)  # of a head that expects as many images as came in
+TOGETHER = 64  # single tokens that the head is given at once
 Pooled = tuple[AttentionCall, Tensor]  # the attention of a pool, and the gradient at its output
 
 
@@ -154,6 +155,37 @@ class Head:
                     call = replace(pools[0], v=pools[0].v[own].detach(), out=pools[0].out[own].detach())
                     found.append((call, gradient[own]))
         return found
+
+    def of_tokens(self, tokens: Tensor) -> Tensor:
+        """The scores of single tokens (K, D), each standing at every place of the stream, (K, C).
+
+        Raises:
+            UnsupportedModelError: the head does not take them.
+        """
+        self._check_shapes([tokens[:, None]])
+        with untouched(self.adapter), torch.no_grad():
+            try:
+                return torch.cat([self._of_few(part, checked=True) for part in tokens.split(TOGETHER)])
+            except NOT_TOGETHER:
+                if self.readout.declared:
+                    raise
+            count = len(self.own)
+            check_same(self.forward.output.scores, self._run(self.own)[1].scores, self.adapter)
+            return torch.cat([self._of_few(part, fill=count - len(part)) for part in tokens.split(count)])
+
+    def _of_few(self, tokens: Tensor, *, checked: bool = False, fill: int = 0) -> Tensor:
+        """The scores of a few tokens; beside them the stream of the forward as a check, or copies up to a number."""
+        stream = torch.cat([tokens, tokens[-1:].expand(fill, -1)])[:, None].expand(-1, self.own.shape[1], -1)
+        scores = self._run(torch.cat([stream, self.own]) if checked else stream)[1].scores
+        expected = len(tokens) + (len(self.own) if checked else fill)
+        if len(scores) != expected:
+            raise UnsupportedModelError(
+                f"expected scores of {expected} images behind the last block of {type(self.adapter.model).__name__}, "
+                f"got {len(scores)}"
+            )
+        if checked:
+            check_same(self.forward.output.scores, scores[len(tokens) :], self.adapter)
+        return scores[: len(tokens)]
 
     def _scores(
         self, target: Target, streams: Sequence[Tensor]

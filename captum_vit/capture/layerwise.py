@@ -16,7 +16,7 @@ from .forward import Forward
 from .head import Head, Pooled, check_once
 from .inputs import Inputs
 from .listeners import unheard
-from .needs import LAYER_GRADIENTS, MEAN_LAYER_GRADIENTS, OUTPUTS
+from .needs import LAYER_GRADIENTS, MEAN_LAYER_GRADIENTS, OUTPUTS, TOKENS
 from .replay import check_same
 from .streams import stream_of, with_stream
 from .untouched import untouched
@@ -61,6 +61,18 @@ class Layerwise(Backward):
             given = [stream.mean(1, keepdim=True) for stream in streams] if mean else streams
             found = dict(zip(firsts, head.gradients(target, given), strict=True))
             return {name: _through_block(forward, name, found[blocks[name]]) for name in names}
+
+    def head_scores(self, tokens: Tensor) -> Tensor:
+        """What the model's own head makes of single tokens (K, D), as they stand after a block, (K, C).
+
+        Each token stands at every place behind the last block, so that a head that reads one token, or a mean of them,
+        reads it alone.
+
+        Raises:
+            UnsupportedModelError: the head reads several depths, or does not take such tokens.
+        """
+        forward, readout = self.kept.forward({TOKENS}), self.kept.readout
+        return Head(forward, self.inputs, readout, listened=bool(self.kept.listened)).of_tokens(tokens)
 
 
 def _through_block(forward: Forward, name: str, gradient: Tensor) -> Pooled:

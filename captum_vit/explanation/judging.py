@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from ..attr import ViTAttribution
-from ..capture import Run
+from ..capture import TOKENS, Run
 from ..colours import nearly_flat
+from ..errors import UnsupportedModelError
 from ..explained import Attribution, Label
 from ..metrics.agreement import rank_agreement
+from ..metrics.artifacts import artifact_share, artifact_tokens, token_norms
 from ..metrics.similarity import correlation
 from ..models import LoadedModel
 from ..targets import Classes, Output, Target
@@ -35,6 +37,7 @@ class Judge:
     wanted: what is explained.
     seconds: by target, as `id` tells it, another whose maps are compared with its own; see `second_classes`.
     loaded: the model, which knows what its scores are.
+    artifacts: which patches are artifacts, bool (N, *grid); None where that is not known.
     """
 
     run: Run
@@ -44,6 +47,7 @@ class Judge:
     wanted: Sequence[Wanted]
     seconds: Mapping[int, Wanted]
     loaded: LoadedModel
+    artifacts: Tensor | None = None
 
     @property
     def targets(self) -> list[Target]:
@@ -100,6 +104,10 @@ class Judge:
         places += [(at, other) for at, other in flows if at == FOR_ALL]
         told = {"flat": nearly_flat(own), **agreement(own, [map_of(*at) for at in places if at[1] != name])}
         told |= {"untrained": self.untrained, "for_all": place == FOR_ALL}
+        if self.artifacts is not None:
+            found = self.artifacts[i].flatten().view(1, 1, -1).cpu()
+            told["artifact_share"] = number(artifact_share(own.cpu(), found))
+            told["artifact_tokens"] = float(found.double().mean())
         if place == FOR_ALL:
             return told
         second = self.seconds.get(id(target))
@@ -131,7 +139,8 @@ def attributions(
         return reading.attributions(wanted, reading.flows([each.target for each in wanted]))
     asked = reading.asked
     seconds = second_classes(wanted, shares, label) if reading.specific else {}
-    judge = Judge(reading.run, asked.methods, asked.options, reading.output, wanted, seconds, loaded)
+    artifacts = artifacts_of(reading.run)
+    judge = Judge(reading.run, asked.methods, asked.options, reading.output, wanted, seconds, loaded, artifacts)
     flows = reading.flows(judge.targets)
     return reading.attributions(wanted, flows, judge.verdicts(flows))
 
@@ -161,6 +170,18 @@ def second_classes(
     best = rest.argmax(1).tolist()
     second = Wanted(Classes(best), [label(index, row) for index, row in zip(best, shares, strict=True)])
     return {id(classes[0].target): second}
+
+
+def artifacts_of(run: Run) -> Tensor | None:
+    """Which patches are artifacts by the norms of their tokens after the last block, bool (N, *grid).
+
+    It takes a forward of its own. None where the token stream is not known.
+    """
+    try:
+        with Run(run.adapter, run.inputs, {TOKENS}, layers=lambda _: (), readout=run.readout) as plain:
+            return artifact_tokens(token_norms(plain))
+    except UnsupportedModelError:
+        return None
 
 
 def of_class(wanted: Wanted) -> bool:

@@ -167,7 +167,7 @@ def _verdict(value: Any, where: str) -> Verdict | None:
     def of(name: str, check: Callable[[Any, str], T]) -> T:
         return check(given.get(name), f"{where}.{name}")
 
-    numbers = ("score", "without_map", "sum", "likeness", "agreement")
+    numbers = ("score", "without_map", "sum", "likeness", "agreement", "artifact_share", "artifact_tokens")
     found: dict[str, Any] = {name: None if given.get(name) is None else of(name, number) for name in numbers}
     found |= {name: of(name, whole) for name in ("tokens", "patches", "draws", "others")}
     found |= {name: of(name, text) for name in ("of", "unit", "reason", "second")}

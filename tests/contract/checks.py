@@ -37,7 +37,7 @@ from tests.helpers import images, timm_vit
 Method = type[ViTAttribution]
 FACTS = {"name": str, "title": str, "unit": str, "class_specific": bool, "signed": bool}
 REPLAYED = {HELD_GRADIENTS, LAYER_GRADIENTS}  # where the score is read from prefix tokens
-FORWARDS = ("score", "on_images", "on_tokens")  # questions of a run that are forwards of changed images
+FORWARDS = ("score", "on_images", "on_tokens", "head_scores")  # questions of a run that are forwards of something else
 UNITS = ("evidence", "attention")
 A, B = 1, 4  # two classes
 MODELS: dict[str, dict[str, Any]] = {"class token": {}, "mean of patches": {"global_pool": "avg", "fc_norm": True}}
