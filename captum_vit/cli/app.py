@@ -12,6 +12,7 @@ from .console import BAD_IMAGES, BAD_USE, Checkpoint, complain, look_here, plain
 from .evaluate import compare, evaluate
 from .explain_command import explain
 from .stopping import heeding, held
+from .tokens import tokens
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -47,6 +48,7 @@ def _root(
 
 
 app.command()(heeding()(explain))
+app.command()(heeding()(tokens))
 
 
 @app.command()

@@ -86,6 +86,8 @@ def labelled(
 ) -> Image.Image:
     """The class of each patch on a photograph: its colour, and the names of the commonest where most of them lie.
 
+    A name that would lie on that of a commoner class is left out.
+
     Args:
         image, view: the original, and how the model looked at it.
         numbers: classes, (rows, cols).
@@ -101,14 +103,17 @@ def labelled(
     left, top, right, bottom = view.box
     rows, columns = numbers.shape
     pen, font = ImageDraw.Draw(drawn), typeface(max(10, round(max(image.size) / 20)))
-    for number in reversed(commonest):  # the commonest last, over the others
+    taken: list[tuple[float, float, float]] = []
+    for number in commonest:
         row, column = heart(numbers == number)
         place = left + (column + 0.5) * (right - left) / columns, top + (row + 0.5) * (bottom - top) / rows
         text = printable(title(number))
         half = font.getlength(text) / 2
         x = min(max(place[0], half + 2), max(image.width - half - 2, half + 2))
         y = min(max(place[1], font.size), image.height - font.size)
-        pen.text((x, y), text, "white", font, "mm", stroke_width=max(1, round(font.size / 8)), stroke_fill="black")
+        if all(abs(x - other) > half + reach or abs(y - level) > font.size for other, level, reach in taken):
+            pen.text((x, y), text, "white", font, "mm", stroke_width=max(1, round(font.size / 8)), stroke_fill="black")
+            taken.append((x, y, half))
     return drawn
 
 

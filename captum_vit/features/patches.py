@@ -1,7 +1,7 @@
 """The tokens of one image's patches, after each block, and where they lie on its photograph."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from PIL import Image
 from torch import Tensor
@@ -26,6 +26,14 @@ class PatchTokens:
     source: str
     features: Mapping[str, Tensor]
     called: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def reduced(self, side: int) -> "PatchTokens":
+        """The same on a copy of the photograph with no side longer than `side` pixels."""
+        if max(self.image.size) <= side:
+            return self
+        image = self.image.copy()
+        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+        return replace(self, image=image, view=self.view.of_copy(image.size))
 
 
 def named(block: str) -> str:

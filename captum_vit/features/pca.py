@@ -153,4 +153,3 @@ def edge_of(mask: Tensor) -> Tensor:
     found = torch.ones_like(mask)
     found[..., 1:-1, 1:-1] = False
     return found
-

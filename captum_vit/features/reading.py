@@ -191,4 +191,3 @@ class Reader:
 
 def _of(batch: Mapping[str, Tensor], image: int) -> dict[str, Tensor]:
     return {name: values[image].float().cpu() for name, values in batch.items()}
-

@@ -1,7 +1,7 @@
 """The patch tokens of images, and what can be asked of them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -123,6 +123,13 @@ class Tokens:
             f"no tokens were kept after {brief(block)}; there are {', '.join(self.blocks)}"
             f"{nearest(str(block), list(self.blocks))}"
         )
+
+    def reduced(self, side: int) -> "Tokens":
+        """The same on copies of the photographs with no side longer than `side` pixels; smaller ones stay as they are.
+
+        Pixels are then those of the copies.
+        """
+        return replace(self, photos=tuple(photo.reduced(side) for photo in self.photos))
 
     def __len__(self) -> int:
         return len(self.photos)

@@ -332,6 +332,13 @@ def test_a_model_in_train_mode_has_no_verdict_and_says_why():
         (replace(TESTED, second="dog", likeness=0.98), 'The map of "dog" is nearly the same (correlation 0.98)', ""),
         (replace(TESTED, second="dog", likeness=0.1), 'The map of "dog" differs (correlation 0.10)', ""),
         (replace(TESTED, sum=0.871), "The map sums to 87 % of what it explains.", ""),
+        (
+            replace(TESTED, artifact_share=0.4, artifact_tokens=0.03),
+            "40 % of the map lies on 3.0 % of the patches, whose tokens have an abnormal norm",
+            "rests on artifacts",
+        ),
+        (replace(TESTED, artifact_share=0.24, artifact_tokens=0.03), "carries this answer.", ""),
+        (replace(TESTED, artifact_share=0.3, artifact_tokens=0.15), "carries this answer.", ""),
         (replace(TESTED, others=1, agreement=0.5), "It agrees with the other method at 0.50", ""),
     ],
 )
@@ -345,6 +352,21 @@ def test_in_a_few_words():
     assert TESTED.short == "carries the answer: 98.0 to 31.0 %, at random 95.0 to 98.1 %"
     assert Verdict("cat", reason="no patches").short == "not tested: no patches"
     assert replace(TESTED, untrained=True).short == "model looks untrained"
+
+
+def test_planted_artifacts_are_told_beside_the_map():
+    """Patches 9 and 40 are made as long as artifacts are, after the last but one block; the class token is none."""
+    loaded, scale = load_model("sample"), torch.ones(65, 1).index_fill(0, torch.tensor([0, 10, 41]), 30.0)
+    loaded.model.blocks[4].register_forward_hook(lambda module, args, output: output * scale)
+    found = explain([scene(15), scene(16)], loaded, method=["agcam", "rollout"], target="cross", verdict=True)
+    for one in found:
+        for a in one:
+            assert a.verdict is not None
+            assert a.verdict.artifact_tokens == pytest.approx(2 / 64)
+            values = a.map.abs().flatten()
+            assert a.verdict.artifact_share == pytest.approx(float(values[[9, 40]].sum() / values.sum()), rel=1e-4)
+    (clean,) = explain(scene(), target="cross", verdict=True).verdicts.values()
+    assert (clean.artifact_tokens, clean.artifact_share, clean.rests_on_artifacts) == (0.0, 0.0, False)
 
 
 def warned() -> Explanation:
