@@ -68,7 +68,7 @@ def session(folder: Path) -> dict[str, Any]:
     model, images, photo = network(), torch.randn(2, 3, 224, 224), open_image(folder / "photo.jpg")
     asked = {"preprocess": Preprocessing(squash, lambda size: View.of(size).resized(224, 224))}
     asked |= {"class_names": {281: "tabby", 285: "Egyptian cat"}, "target": "tabby/Egyptian cat"}
-    known = {"torch": torch, "np": np, "dataclass": dataclass, "__name__": "__main__"}
+    known = {"torch": torch, "np": np, "dataclass": dataclass, "__name__": "__main__", "captum_vit": captum_vit}
     for room in (captum_vit, targets, access, capture):
         known |= {name: getattr(room, name) for name in room.__all__}
     return {
@@ -78,6 +78,7 @@ def session(folder: Path) -> dict[str, Any]:
         "images": images,
         "photo": photo,
         "photos": [photo],
+        "tokens": captum_vit.tokens(photo, model, blocks=[-2, -1], lens=True, preprocess=asked["preprocess"]),
         "explanation": explain(folder / "photo.jpg", model, **asked),
     }
 

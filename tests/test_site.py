@@ -32,6 +32,7 @@ PUBLIC = (
     "captum_vit.capture",
     "captum_vit.evaluation",
     "captum_vit.exports",
+    "captum_vit.features",
     "captum_vit.figures",
     "captum_vit.metrics",
     "captum_vit.targets",

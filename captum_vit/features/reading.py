@@ -37,8 +37,8 @@ def tokens(
 ) -> Tokens:
     """Read the tokens of images' patches, for what they say by themselves: PCA, similarity, norms, names.
 
-    >>> tokens = captum_vit.tokens(["left.jpg", "right.jpg"], "timm/vit_small_patch14_dinov2")
-    >>> tokens.pca(foreground=True).plot()
+    >>> tokens = captum_vit.tokens("photo.jpg", "timm/vit_base_patch16_224")
+    >>> tokens.pca().plot()
     >>> tokens.similarity(pixel=(320, 200)).plot()
 
     Args:

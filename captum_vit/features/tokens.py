@@ -20,9 +20,8 @@ Block = str | int
 class Tokens:
     """The patch tokens of one or several images, after each block of a model.
 
-    >>> tokens = captum_vit.tokens(["left.jpg", "right.jpg"], "timm/vit_small_patch14_dinov2")
     >>> tokens.features(-1)[0].shape  # of the first image after the last block, (rows, cols, D)
-    torch.Size([37, 37, 384])
+    torch.Size([14, 14, 768])
 
     Class tokens and registers are left out. A block is named by its attention layer, or by its number, -1 being the
     last; "embedding" is before the first.
@@ -68,7 +67,8 @@ class Tokens:
     ) -> Similarity:
         """How alike a patch is to all patches of all images, by the cosine of their tokens.
 
-        >>> tokens.similarity(pixel=(320, 200)).maps[1]  # of the second image, (rows, cols)
+        >>> tokens.similarity(pixel=(320, 200)).maps[0].shape  # of the first image
+        torch.Size([14, 14])
 
         Args:
             patch: its (row, column); of a video or a volume (frame or slice, row, column).
@@ -84,7 +84,8 @@ class Tokens:
     def norms(self, block: Block | None = None) -> Norms:
         """The norms of the tokens after each block, or one, and the artifacts among them.
 
-        >>> tokens.norms().scores  # (blocks, images), the share of the patches that are artifacts
+        >>> tokens.norms().scores.shape  # (blocks, images): the share of the patches that are artifacts
+        torch.Size([2, 1])
         """
         return Norms.of(self.photos, self.blocks if block is None else [self.block(block)])
 
