@@ -209,6 +209,17 @@ def test_planted_artifacts_are_found(registers: int, flaw: str | None):
     assert tokens(images(1)[0], timm_vit()).norms().warnings == ("",)
 
 
+def test_a_long_token_before_the_first_block_is_no_artifact():
+    """There it holds its own patch alone, which may be a bright one."""
+    ((features,), drawn) = drawn_tokens((4, 6)), Image.new("RGB", (64, 48))
+    features[2, 3] *= 30
+    kept = {"embedding": features, "blocks.0.attn": features}
+    found = Tokens((PatchTokens(drawn, View.of(drawn.size), "", kept),), tuple(kept)).norms()
+    assert found.artifacts["blocks.0.attn"][0].nonzero().tolist() == [[2, 3]]
+    assert not found.artifacts["embedding"][0].any()
+    assert "in this block alone" in found.warnings[0]
+
+
 # the lens
 
 
