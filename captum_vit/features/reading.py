@@ -20,9 +20,9 @@ from ..explanation.seeing import Seen, batches
 from ..images import Picture
 from ..models import LoadedModel
 from ..preprocessing import covered
+from .answers import Tokens
 from .lens import UNNAMED, patch_scores
 from .patches import PatchTokens
-from .tokens import Tokens
 
 
 def tokens(
