@@ -11,6 +11,10 @@ from .console import BAD_IMAGES, BAD_USE, STOPPED, Checkpoint, Device, Model, co
 from .stopping import check, held
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from matplotlib.figure import Figure
+
     from ..explanation.explaining import Explainer
     from ..explanation.seeing import Seen
     from ..features import Tokens
@@ -168,7 +172,7 @@ def _write(
 
     name, pca, norms = every.block(block), every.pca(block, foreground=foreground), every.norms()
     drawn = {"pca.png": pca.pictures(), "norms.png": every.norms(block).pictures(name)}
-    figures = {"pca.png": pca.plot, "norms.png": norms.plot}
+    figures: dict[str, Callable[[], Figure]] = {"pca.png": pca.plot, "norms.png": norms.plot}
     if patch is not None:
         similar = every.similarity(patch, block=block)
         drawn["similarity.png"], figures["similarity.png"] = similar.pictures(), similar.plot

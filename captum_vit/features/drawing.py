@@ -10,12 +10,12 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ..figures.panels import PIXELS, Bar, Layout, Look, Panel, draw, picture_size
+from ..colours import LOOK, Look
+from ..figures.panels import PIXELS, Bar, Layout, Panel, draw, picture_size
 from ..figures.titles import Line
 from ..geometry import View
 from ..names import printable
-from ..pixels import to_rgb
-from ..visualization import ALPHA, fitted, typeface
+from ..visualization import fitted, overlay, typeface
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,13 +53,11 @@ def coloured(
     known = ~colours.isnan().any(-1)
     weights = torch.as_tensor(alpha, dtype=torch.float64).expand(known.shape) * known
     parts = (colours.nan_to_num(0) * weights[..., None]).unbind(-1)
-    opacity = view.place(weights, image.size, smooth=smooth)
-    mixed = np.stack([view.place(part, image.size, smooth=smooth) for part in parts], -1)
-    seen = np.isfinite(opacity)
-    grey = np.asarray(to_rgb(image).image.convert("L"), np.float64)[..., None]
-    drawn = 255 * mixed + (1 - opacity[..., None]) * grey
-    pale = 110 + grey // 3  # as where a map is drawn: flat and light
-    return Image.fromarray((np.where(seen[..., None], drawn, pale) + 0.5).clip(0, 255).astype(np.uint8))
+    opacity = np.nan_to_num(view.place(weights, image.size, smooth=smooth))
+    mixed = np.nan_to_num(np.stack([view.place(part, image.size, smooth=smooth) for part in parts], -1))
+    bare = np.asarray(overlay(image, torch.zeros(known.shape), view, Look(alpha=0)), np.float64)
+    drawn = 255 * mixed + (1 - opacity[..., None]) * bare
+    return Image.fromarray((drawn + 0.5).clip(0, 255).astype(np.uint8))
 
 
 def outlined(picture: Image.Image, view: View, grid: Sequence[int], cells: Sequence[Sequence[int]]) -> Image.Image:
@@ -144,7 +142,7 @@ def framed(pictures: Sequence[Image.Image], side: int) -> list[Image.Image]:
 
 
 def figure(
-    rows: Sequence[Row], title: Line, ax: "Axes | None" = None, bar: Bar | None = None, alpha: float = ALPHA
+    rows: Sequence[Row], title: Line, ax: "Axes | None" = None, bar: Bar | None = None, look: Look = LOOK
 ) -> "Figure":
     """Rows of pictures under one heading, with the bar of their colours; a single row is broken where it is long.
 
@@ -153,7 +151,7 @@ def figure(
         title: what stands over all.
         ax: axes to draw in; by default a figure of its own.
         bar: what the colours mean.
-        alpha: their opacity, for the bar.
+        look: how they are painted, for the bar.
     """
     every = [picture for row in rows for picture in row.pictures]
     side = 2.6 if len(every) <= 4 else 1.7
@@ -173,4 +171,4 @@ def figure(
         panels = [panels[0][i : i + across] for i in range(0, ceil(len(every) / across) * across, across)]
     else:
         layout = layout.readable(ax, len(rows), max(map(len, panels)))
-    return draw(panels, layout, Look(None, alpha), first.size, ax)
+    return draw(panels, layout, look, first.size, ax)

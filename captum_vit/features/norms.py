@@ -10,10 +10,11 @@ from PIL import Image
 from torch import Tensor
 
 from ..attr.patches import EMBEDDED
+from ..colours import LOOK, Look
 from ..figures.panels import Bar
-from ..figures.titles import three_digits
 from ..metrics.artifacts import artifact_tokens
-from ..visualization import ALPHA, overlay, thinned
+from ..visualization import overlay, thinned
+from ..wording import number
 from .drawing import Row, figure, outlined
 from .patches import PatchTokens, named
 
@@ -79,17 +80,17 @@ class Norms:
             f"models keep what belongs to the whole image there, and maps that mark them say nothing of the place"
         )
 
-    def pictures(self, block: str, *, alpha: float = ALPHA) -> list[Image.Image]:
+    def pictures(self, block: str, *, look: Look = LOOK) -> list[Image.Image]:
         """The norms after a block on each photograph, RGB in its size; artifacts are outlined.
 
         Args:
             block: one of `maps`.
-            alpha: opacity of the colours, 0 to 1.
+            look: how the colours are painted.
         """
         found = zip(self.photos, self.maps[block], self.artifacts[block], strict=True)
         return [
             outlined(
-                overlay(photo.image, norms, photo.view, alpha=alpha, signed=False),
+                overlay(photo.image, norms, photo.view, look, scale=look.spanning(norms, [norms], False)),
                 photo.view,
                 norms.shape,
                 [(row, column) for row, column in mask.nonzero().tolist()],
@@ -97,26 +98,26 @@ class Norms:
             for photo, norms, mask in found
         ]
 
-    def plot(self, ax: "Axes | None" = None, *, count: int | None = 6, alpha: float = ALPHA) -> "Figure":
+    def plot(self, ax: "Axes | None" = None, *, count: int | None = 6, look: Look = LOOK) -> "Figure":
         """A row for each image: the norms after so many of the blocks, each in its own scale.
 
         Args:
             ax: axes of yours, to be drawn in.
             count: how many of the blocks, at even distance; None for all.
-            alpha: opacity of the colours, 0 to 1.
+            look: how the colours are painted.
         """
         every = list(self.maps)
         blocks = [every[i] for i in thinned(len(every), count)]
-        columns = {block: self.pictures(block, alpha=alpha) for block in blocks}
+        columns = {block: self.pictures(block, look=look) for block in blocks}
         rows = [
             Row(photo.source, [columns[block][i] for block in blocks], [self._told(block, i) for block in blocks])
             for i, photo in enumerate(self.photos)
         ]
         bar = Bar(("norm", ", each in its own scale"), None)
-        return figure(rows, ("norms of patch tokens", ", artifacts outlined"), ax, bar, alpha)
+        return figure(rows, ("norms of patch tokens", ", artifacts outlined"), ax, bar, look)
 
     def _told(self, block: str, image: int) -> str:
-        low, high = (three_digits(float(end)) for end in self.maps[block][image].aminmax())
+        low, high = (number(float(end)) for end in self.maps[block][image].aminmax())
         count = int(self.artifacts[block][image].sum())
         found = f"{count} artifact{'s' * (count != 1)}" if count else "no artifact"
         return f"{named(block)}\n{low} to {high}\n{found}"

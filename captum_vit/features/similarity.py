@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from PIL import Image
 from torch import Tensor
 
+from ..colours import LOOK, Look, Scale
 from ..errors import InputError, OptionError, brief
 from ..figures.panels import Bar
-from ..visualization import ALPHA, Span, overlay, span_of
+from ..visualization import overlay
 from .drawing import Row, figure, outlined
 from .patches import PatchTokens, named
 
@@ -66,26 +67,25 @@ class Similarity:
         token = photos[image].features[block][chosen]
         return cls(photos, block, image, chosen, tuple(cosine(token, photo.features[block]) for photo in photos))
 
-    @property
-    def span(self) -> Span:
-        """The least and the greatest cosine, which the colours go from and to in all images."""
-        return span_of(self.maps, False)
+    def scale(self, look: Look = LOOK) -> Scale:
+        """What the colours stand for in all images: by default from the least cosine to the greatest, which is 1."""
+        return Scale.between(*look.scale) if isinstance(look.scale, tuple) else Scale.of(self.maps, False)
 
-    def pictures(self, *, alpha: float = ALPHA) -> list[Image.Image]:
+    def pictures(self, *, look: Look = LOOK) -> list[Image.Image]:
         """The cosines on each photograph in one scale of colours, RGB in its size; the chosen patch is outlined."""
         drawn = []
         for i, (photo, found) in enumerate(zip(self.photos, self.maps, strict=True)):
-            picture = overlay(photo.image, found, photo.view, alpha=alpha, span=self.span, signed=False)
+            picture = overlay(photo.image, found, photo.view, look, scale=self.scale(look))
             marked = [self.patch] if i == self.image else []
             drawn.append(outlined(picture, photo.view, found.shape, marked))
         return drawn
 
-    def plot(self, ax: "Axes | None" = None, *, alpha: float = ALPHA) -> "Figure":
+    def plot(self, ax: "Axes | None" = None, *, look: Look = LOOK) -> "Figure":
         """The pictures side by side, with their colour bar."""
         where = ", ".join(map(str, self.patch))
         title = "Similarity to the outlined patch", f" ({where}), {named(self.block)}"
-        row = Row("", self.pictures(alpha=alpha), [photo.source for photo in self.photos])
-        return figure([row], title, ax, Bar(("cosine", ""), self.span), alpha)
+        row = Row("", self.pictures(look=look), [photo.source for photo in self.photos])
+        return figure([row], title, ax, Bar(("cosine", ""), self.scale(look)), look)
 
 
 def chosen_patch(
