@@ -334,7 +334,7 @@ def test_a_model_in_train_mode_has_no_verdict_and_says_why():
         (replace(TESTED, sum=0.871), "The map sums to 87 % of what it explains.", ""),
         (
             replace(TESTED, artifact_share=0.4, artifact_tokens=0.03),
-            "40 % of the map lies on 3.0 % of the patches, whose tokens have an abnormal norm",
+            "40.0 % of the map lies on 3.0 % of the patches, whose tokens have an abnormal norm",
             "rests on artifacts",
         ),
         (replace(TESTED, artifact_share=0.24, artifact_tokens=0.03), "carries this answer.", ""),
