@@ -3,8 +3,8 @@
 Half of the steps see scenes with tokens left out, alone or by regions, so that leaving some out is nothing new to the
 model; what must then be answered follows from what can still be seen. Some scenes come twice in a step, once without
 a thing in it: what does not change in the answer must not change in the scores either, which is how the model learns
-that negatives decide nothing. As in `captum_vit.sample.train` every patch token
-names what lies under it for a part of the run, which the class token alone would learn too slowly.
+that negatives decide nothing. As in `captum_vit.sample.train` every patch token names what lies under it for a part of
+the run, which the class token alone would learn too slowly.
 
 The state of the run is written as it goes; started again with the same state, the run goes on from there.
 """
@@ -15,7 +15,7 @@ import argparse
 import copy
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,50 +24,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..train import Recipe as SampleRecipe
 from ..train import advance, initialise, normalise, optimisers, patch_loss, save, update_average
 from . import CLASSES, CONFIG
 from .judging import device_of, evaluate, interventions
 from .plan import DISTRACTORS, MARKED, OBJECTS, SKIED
+from .recipe import Recipe
 from .scenes import Batch, Plan
 
 PATCHES = (CONFIG["img_size"] // CONFIG["patch_size"]) ** 2
-
-
-@dataclass(frozen=True)
-class Recipe(SampleRecipe):
-    """What fixes a training run, as in `captum_vit.sample.train`.
-
-    Attributes:
-        whole: share of the steps in which no token is left out.
-        fewest: the fewest tokens that are kept in the others.
-        seen, unseen: the share of an object's pixels from which on it has to be named, and up to which not; between
-            them the answer does not count.
-        twins: the share of a step's scenes that are another one of it without a thing.
-        steady, steadiest: weight of the squared difference that this makes to scores whose answer stays: in the first
-            fifth of the run, in which objects are learned, and what it grows to until the end.
-        bfloat16: whether the model computes under autocast.
-    """
-
-    scenes: int = 400_000
-    warm_up: float = 0.02
-    whole: float = 0.35
-    fewest: int = 16
-    seen: float = 0.4
-    unseen: float = 0.1
-    twins: float = 0.25
-    steady: float = 0.1
-    steadiest: float = 2.0
-    bfloat16: bool = True
-
-    @property
-    def doubled(self) -> int:
-        """How many of a step's scenes are twins."""
-        return int(self.twins * self.batch)
-
-    def steadiness(self, progress: float) -> float:
-        """The weight at this share of the run."""
-        return self.steady + (self.steadiest - self.steady) * max(0.0, (progress - 0.2) / 0.8)
 
 
 class Learner(nn.Module):
@@ -135,17 +99,16 @@ def answers(batch: Batch, kept: Tensor | None, recipe: Recipe) -> tuple[Tensor, 
     return (seen >= recipe.seen).float(), sure.float()
 
 
-def with_twins(plan: Plan, count: int) -> Plan:
-    """The scenes and, last, the first of them again: in turn without their negatives and without an object."""
+def with_twins(plan: Plan, count: int, *, reasons: bool) -> Plan:
+    """The scenes and, last, the first of them again without their negatives; with `reasons` half without an object."""
     things = plan.things[:count].copy()
-    things["kind"][0::2, OBJECTS : OBJECTS + DISTRACTORS] = -1
-    things["kind"][1::2, 0] = -1
+    of_reasons = np.arange(count) % 2 == 1 if reasons else np.zeros(count, bool)
+    things["kind"][~of_reasons, OBJECTS : OBJECTS + DISTRACTORS] = -1
+    things["kind"][of_reasons, 0] = -1
     return Plan(np.concatenate([plan.things, things]), np.concatenate([plan.grounds, plan.grounds[:count]]))
 
 
-def losses(
-    learner: Learner, batch: Batch, kept: Tensor | None, recipe: Recipe, progress: float
-) -> tuple[Tensor, Tensor]:
+def losses(learner: Learner, batch: Batch, kept: Tensor | None, recipe: Recipe, step: int) -> tuple[Tensor, Tensor]:
     """The class loss and the patch loss of a step's scenes, of which the last are twins of the first."""
     twins = recipe.doubled
     images = normalise(batch.images).to(device_of(learner))
@@ -159,7 +122,7 @@ def losses(
         first, last = slice(0, twins), slice(-twins, None)
         stays = counts[first] * counts[last] * (labels[first] == labels[last])
         moved = ((logits[first] - logits[last]).square() * stays).sum() / stays.sum()
-        class_loss = class_loss + recipe.steadiness(progress) * moved
+        class_loss = class_loss + recipe.steadiness(step) * moved
     cover = covers(batch.masks).mT
     targets = torch.cat([cover, (1 - cover.sum(-1, keepdim=True)).clamp_min(0)], -1)
     targets = targets / targets.sum(-1, keepdim=True)
@@ -185,20 +148,21 @@ class Training:
         self.learner = Learner(model, recipe.patch_blocks).train().to(device_of(model))
         self.average = copy.deepcopy(model).eval()
         self.steppers = optimisers(self.learner, recipe)
-        self.steps = recipe.scenes // recipe.batch
 
     def forward(self) -> tuple[float, float]:
         """One step; the class loss and the patch loss."""
         recipe, started = self.recipe, time.monotonic()
         self.step += 1
-        progress = self.step / self.steps
+        progress = recipe.progress(self.step)
         twins = recipe.doubled
-        batch = with_twins(Plan.draw(self.rng, recipe.batch - twins), twins).render(CONFIG["img_size"])
+        batch = with_twins(
+            Plan.draw(self.rng, recipe.batch - twins), twins, reasons=not recipe.polishes(self.step)
+        ).render(CONFIG["img_size"])
         kept = None
         if self.rng.random() >= recipe.whole:
             kept = draw_kept(self.rng, recipe.batch - twins, int(self.rng.integers(recipe.fewest, PATCHES)))
             kept = torch.cat([kept, kept[:twins]])
-        class_loss, naming = losses(self.learner, batch, kept, recipe, progress)
+        class_loss, naming = losses(self.learner, batch, kept, recipe, self.step)
         weight = recipe.patch_weight * max(0.0, 1.0 - progress / recipe.patch_share)
         (class_loss + weight * naming).backward()
         advance(self.learner, self.steppers, recipe, progress)
@@ -237,9 +201,9 @@ class Training:
 def run(training: Training, state: Path | None, every: int) -> nn.Module:
     """Train to the end, with a line and a written state each time so many steps have passed; the averaged model."""
     recent: list[tuple[float, float]] = []
-    while training.step < training.steps:
+    while training.step < training.recipe.steps:
         recent.append(training.forward())
-        if training.step % every and training.step < training.steps:
+        if training.step % every and training.step < training.recipe.steps:
             continue
         means, recent = np.mean(recent, 0), []
         changed = ", ".join(f"{name} {share:.1%}" for name, share in interventions(training.average, 400).items())
@@ -269,7 +233,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=2, help="of torch (%(default)s)")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(chosen.threads)
-    recipe = Recipe(scenes=chosen.scenes, seed=chosen.seed)
+    recipe = Recipe(scenes=chosen.scenes, polish=int(chosen.scenes * default.polish / default.scenes), seed=chosen.seed)
     torch.manual_seed(recipe.seed)
     training = Training(VisionTransformer(**CONFIG).to(chosen.device), recipe)
     if chosen.state is not None and chosen.state.exists():
