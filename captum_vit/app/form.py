@@ -15,7 +15,7 @@ from .desk import MOST, Desk, Wish, pack, page
 if TYPE_CHECKING:
     import gradio
 
-OFFERED = ("sample", "sample/hard")
+OFFERED = ("sample/hard", "sample")
 KEPT = (600, 3600)  # seconds: how often uploads are looked through, and how old one becomes
 WELCOME = "Drop a photograph, or take the example, and press **Explain**. Nothing leaves this machine."
 STYLE = """
