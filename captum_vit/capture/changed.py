@@ -13,6 +13,7 @@ from ..errors import UnsupportedModelError
 from ..targets import Output, Target
 from .backward import Backward
 from .listeners import unheard
+from .readout import weights_of
 from .subsets import Subsets
 from .untouched import untouched
 
@@ -47,7 +48,8 @@ class Changed(Backward):
         What a stem mixes before the first block, as one of convolutions, stays in the tokens that are kept.
 
         Where blocks do not take a part of the tokens, as with a table of relative positions, all go in and none looks
-        at the others: the same number, at the cost of whole images. Which way is right is tried on the first image.
+        at the others: the same number, at the cost of whole images. Which way is right is tried on the first image,
+        once for the model as it stands.
 
         Args:
             kept: which patches, in reading order, bool (S, patches), or (N, S, patches) with other ones for each image.
@@ -96,4 +98,13 @@ class Changed(Backward):
 
     @cached_property
     def _subsets(self) -> Subsets:
-        return Subsets(self._unheard, self.inputs, self.layout, self.readout, self.scores)
+        known = self.kept.examined
+        return Subsets(
+            self._unheard,
+            self.inputs,
+            self.layout,
+            self.readout,
+            self.scores,
+            known.left_out,
+            weights_of(self.adapter, known),
+        )

@@ -17,9 +17,11 @@ from torch import Tensor, nn
 
 from ..access import Adapter, TokenLayout
 from ..targets import Target
+from .basis import Basis, Passing
 from .forward import run_forward
 from .inputs import Inputs
 from .place import Place
+from .repeated import few_kinds
 from .streams import stream_of, with_stream
 from .taps import ForwardTap, Keep
 
@@ -28,10 +30,13 @@ SUMS = {torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__radd__, Ten
 
 
 class Depths:
-    """The streams after the blocks, as leaves for what reads them past the next block."""
+    """The streams after the blocks, as leaves for what reads them past the next block.
 
-    def __init__(self, adapter: Adapter, leaf: Leaf) -> None:
-        self.adapter, self.leaf = adapter, leaf
+    basis: what the blocks give in a plain call; then they run on tokens that are all alike.
+    """
+
+    def __init__(self, adapter: Adapter, leaf: Leaf, basis: Basis | None = None) -> None:
+        self.adapter, self.leaf, self.basis = adapter, leaf, basis
         self.layers = {block: name for name, block in adapter.blocks().items()}  # the last attention in each block
         self.leaves: dict[str, Tensor] = {}
         self.tap: ForwardTap
@@ -46,12 +51,30 @@ class Depths:
     def _before(self, module: nn.Module, args: tuple, kwargs: dict | None = None) -> tuple[tuple, dict] | None:
         if not self.tap.active or kwargs is None:
             return None
-        return tuple(map(_constant, args)), {key: _constant(value) for key, value in kwargs.items()}
+        enter = _constant if self.basis is None else partial(self._passing, self.basis.streams[self.layers[module]])
+        if isinstance(self.tap, Passing):
+            self.tap.inside = self.basis is not None
+        return tuple(map(enter, args)), {key: enter(value) for key, value in kwargs.items()}
+
+    def _passing(self, stream: Tensor, x: Any) -> Any:
+        """What goes into a block, whose tokens are of no matter."""
+        x = _constant(x)
+        if not isinstance(x, Tensor) or not x.is_floating_point() or x.dim() != 3:
+            return x
+        given = x.transpose(0, 1) if self.adapter.tokens_first else x
+        if given.shape != (len(self.tap.inputs.images), *stream.shape[1:]):
+            return x
+        given = few_kinds(given)
+        return given.transpose(0, 1) if self.adapter.tokens_first else given
 
     def _after(self, module: nn.Module, args: tuple, output: Any) -> Any:
         if not self.tap.active:
             return None
         stream = stream_of(self.adapter, output)
+        if self.basis is not None:
+            stream = self.basis.after(self.layers[module], len(self.tap.inputs.images))
+        if isinstance(self.tap, Passing):
+            self.tap.inside = False
         leaf = self.leaves[self.layers[module]] = self.leaf(stream.detach()).requires_grad_()
         return with_stream(self.adapter, output, leaf.clone())  # somebody may write to it
 
@@ -89,10 +112,15 @@ class LastSum:
         return leaf.clone()
 
 
-def cut_of(adapter: Adapter, inputs: Inputs, place: Place) -> Callable[[Leaf], Depths | LastSum] | None:
-    """Where the streams can be cut; None if nowhere."""
+def cut_of(
+    adapter: Adapter, inputs: Inputs, place: Place, basis: Basis | None = None
+) -> Callable[[Leaf], Depths | LastSum] | None:
+    """Where the streams can be cut; None if nowhere.
+
+    basis: a plain call of the image, as far as blocks gave their streams in it.
+    """
     if adapter.blocks():
-        return partial(Depths, adapter)
+        return partial(Depths, adapter, basis=basis)
     sums = LastSum(adapter, as_it_is, None)
     run_forward(
         adapter, inputs.first() if not adapter.training else inputs, None, Keep(()), place=place, also=sums.listen
@@ -107,14 +135,19 @@ class Read:
     layout: where the tokens lie.
     by_target: of each target, by attention layer, (B, prefix + patches, D), 0 at tokens that a stream does not have.
         Empty where patches are queries of no layer, so that a stream holds what came past attention.
-    scores: how many an image has.
+    first: the scores of the first image, (1, ...).
     beside: whether something is read past the cut.
     """
 
     layout: TokenLayout
     by_target: list[dict[str, Tensor]]
-    scores: int
+    first: Tensor
     beside: bool = False
+
+    @property
+    def scores(self) -> int:
+        """How many an image has."""
+        return self.first.numel()
 
 
 def gradients_at(
@@ -123,8 +156,9 @@ def gradients_at(
     """By one forward."""
     whole = isinstance(cut, LastSum)
     keep = Keep(list(adapter.attention_layers()) if whole else ())
-    forward = run_forward(adapter, inputs, None, keep, graph=True, place=place, also=cut.listen)
-    leaves, layout, scores = cut.leaves, forward.layout, forward.output.scores.flatten(1).shape[1]
+    tap = Passing(adapter, inputs, None, keep, True, place)
+    forward = run_forward(adapter, inputs, None, keep, graph=True, place=place, tap=tap, also=cut.listen)
+    leaves, layout, scores = cut.leaves, forward.layout, forward.output.scores[:1].detach()
     if not any(call.queries > call.layout.prefix for call in forward.calls.values()):
         return Read(layout, [{} for _ in targets], scores)
     outs = [call.out for call in forward.calls.values() if call.out.requires_grad] if whole else []

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..access import Adapter, Readout, TokenLayout, adapt
 from ..errors import TokenLayoutError, UnsupportedModelError
+from .basis import Basis, plain_call, same_scores
 from .inputs import Inputs
 from .listeners import foreign_hooks, without_hooks
 from .others import NOBODY, Hands, hands_in, innermost, model_state
@@ -52,6 +53,7 @@ class Examined:
     compared: int = 0
     replays: bool = True
     readouts: dict[Any, Readout] = field(default_factory=dict)
+    left_out: dict[Any, str] = field(default_factory=dict)  # how tokens can be left out, or why not
     written: set[tuple[int, str]] = field(default_factory=set)  # attributes that the model's own forward puts there
 
     @property
@@ -166,8 +168,15 @@ def _told(x: Tensor) -> tuple:
     return x.shape, x.dtype, hash(x.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
 
 
-def compare(adapter: Adapter, inputs: Inputs, scores: Tensor, known: Examined) -> None:
+def plain_basis(adapter: Adapter, inputs: Inputs, known: Examined) -> Basis:
+    """A plain call of the first image, with what its blocks give."""
+    return plain_call(_subject(adapter, known.edited), inputs.first(), streams=True)
+
+
+def compare(adapter: Adapter, inputs: Inputs, scores: Tensor, known: Examined, basis: Basis | None = None) -> None:
     """The scores that were listened to must be those of a plain call; it is made once, on the first image.
+
+    basis: such a call, if there was one in this run.
 
     Raises:
         UnsupportedModelError: they are not.
@@ -175,19 +184,21 @@ def compare(adapter: Adapter, inputs: Inputs, scores: Tensor, known: Examined) -
     count = min(len(inputs.images), 2)  # one image, or several, of which one may depend on others
     if known.compared >= count or adapter.training:
         return
-    listened, alone = adapter, inputs.first()
-    adapter = _subject(adapter, known.edited)
-    plain = _plain(adapter, alone)
-    if plain.shape[1:] == scores.shape[1:] and _same(scores[:1], plain):
+    if basis is not None and basis.gives(scores):
         known.compared = count
         return
-    plain = _plain(adapter, inputs)
-    if count > 1 and plain.shape == scores.shape and _same(scores, plain):
+    listened, alone = adapter, inputs.first()
+    adapter = _subject(adapter, known.edited)
+    if plain_call(adapter, alone).gives(scores):
+        known.compared = count
+        return
+    plain = plain_call(adapter, inputs).scores
+    if count > 1 and plain.shape == scores.shape and same_scores(scores, plain):
         raise UnsupportedModelError(
             f"the scores of {type(adapter.model).__name__} for an image depend on the others in its batch, or stand in "
             f"another order than the images: which image a map belongs to is not known. Explain one image at a time"
         )
-    if not _same(_plain(adapter, inputs), plain):
+    if not same_scores(plain_call(adapter, inputs).scores, plain):
         raise UnsupportedModelError(
             f"{type(adapter.model).__name__} gives other scores each time it is called with the same images, in eval "
             f"mode: it draws random numbers, or counts its calls. A map of one call says nothing of another"
@@ -205,14 +216,3 @@ def compare(adapter: Adapter, inputs: Inputs, scores: Tensor, known: Examined) -
         f"{type(adapter.model).__name__} gives other scores while its attention is listened to than in a plain call"
         f"{others}. A map would be of another computation than the model's own"
     )
-
-
-def _plain(adapter: Adapter, inputs: Inputs) -> Tensor:
-    with torch.no_grad():
-        return inputs.scores(adapter, inputs.run(adapter.model))
-
-
-def _same(scores: Tensor, plain: Tensor) -> bool:
-    difference = (scores.detach().double() - plain.double()).abs().max()
-    size = plain.double().abs().max().clamp(min=1e-6)
-    return bool(difference <= torch.finfo(plain.dtype).eps ** 0.5 * size) or bool(plain.isnan().any())

@@ -8,7 +8,8 @@ from torch import Tensor
 from ..access import Adapter, Readout
 from ..errors import UnsupportedModelError
 from ..targets import Target
-from .examine import Examined, compare, examine
+from .basis import Basis
+from .examine import Examined, compare, examine, plain_basis
 from .forward import Forward, HookEditedError, run_forward
 from .inputs import Inputs
 from .listeners import foreign_hooks, unheard
@@ -63,6 +64,7 @@ class Keeping:
         self.target, self._layers, self._readout, self._given = target, layers, readout, given
         self._edited = False
         self._examined: Examined | None = None
+        self._basis: Basis | None = None
         self._forward: Forward | None = None
         self._has: frozenset[Need] = frozenset()
 
@@ -145,11 +147,17 @@ class Keeping:
     def _measured(self, *, declared: bool) -> Readout:
         with untouched(self.adapter):
             known = self._known()
-            found = readout_of(self.adapter, self.inputs, declared=declared, known=known)
+            found = readout_of(self.adapter, self.inputs, declared=declared, known=known, basis=self._plain_call)
             if found.by_class and self.target is not None:
                 own = measure_readout(self.adapter, self.inputs, self.target, known.place)
                 return replace(own, by_class=True, target=self.target)
             return found
+
+    def _plain_call(self) -> Basis:
+        """Of the first image; with its scores the run's own are compared."""
+        found = plain_basis(self.adapter, self.inputs, self._known())
+        self._basis = replace(found, streams={})
+        return found
 
     def _known(self) -> Examined:
         """What is known of the model as it stands; asked once a run."""
@@ -208,7 +216,8 @@ class Keeping:
                 watched=self.listened,
                 place=known.place,
             )
-            compare(self.adapter, self.inputs, forward.output.scores, known)
+            compare(self.adapter, self.inputs, forward.output.scores, known, self._basis)
+            self._basis = None
         has = needs | ({READ_ATTENTION} if ATTENTION in needs else set())
         has |= {GIVEN} if GIVEN_GRADIENTS in needs else set()
         known_attention = starts and (self.rules is None or keep.of_attention)

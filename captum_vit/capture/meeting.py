@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from .basis import Passing
 from .still import still
-from .taps import ForwardTap
 
 COPIES = 4
 
@@ -21,7 +21,7 @@ def exchanged(stream: Tensor, first: int, second: int) -> Tensor:
     return copies
 
 
-class Meeting(ForwardTap):
+class Meeting(Passing):
     """Looks where two tokens meet on four copies of an image, in which they are (a, b), (b, a), (a, a), (b, b).
 
     Of a sum of what is made of each token alone, the first two copies together give as much as the last two. Where

@@ -1,5 +1,6 @@
 """Which tokens a score is read from, measured where no adapter can know it."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -8,13 +9,15 @@ from torch import Tensor
 from ..access import Adapter, Readout
 from ..errors import UnsupportedModelError
 from ..targets import Target
+from .basis import Basis
 from .examine import Examined, examine
 from .forward import run_forward
 from .inputs import Inputs
 from .others import own_tensors
 from .place import WHOLE, Place
+from .still import draws_in_training
 from .taps import Keep
-from .weighing import AGREE, Weighed, draws_in_training, measured
+from .weighing import AGREE, Weighed, measured
 
 
 def readout_of(
@@ -24,6 +27,7 @@ def readout_of(
     *,
     declared: bool = True,
     known: Examined | None = None,
+    basis: Callable[[], Basis] | None = None,
 ) -> Readout:
     """The tokens that a target is read from: as the adapter declares, else measured.
 
@@ -35,6 +39,7 @@ def readout_of(
         target: one that is made of more than the scores is always measured.
         declared: whether what the adapter says holds; it does not where a hook changes what passes.
         known: what `examine` found, if it was asked already.
+        basis: gives a plain call of the first image, with the streams after its blocks.
     Raises:
         UnsupportedModelError: as `measure_readout`; or the score is read from other tokens than declared.
         TokenLayoutError: as `examine`.
@@ -45,16 +50,17 @@ def readout_of(
     said = adapter.readout if declared and known.declared else None
     if said is not None and not known.hands.own:
         return said
-    weights = _weights(adapter, known)
+    weights = weights_of(adapter, known)
     if weights not in known.readouts:
         known.readouts.clear()
         before = own_tensors(adapter.model)
-        found = measure_readout(adapter, inputs, place=known.place)
+        usable = basis is not None and not adapter.cross_attention and not draws_in_training(adapter)
+        found = measure_readout(adapter, inputs, place=known.place, basis=basis() if basis and usable else None)
         if inputs.beside_each and not draws_in_training(adapter):  # boxes, masks: each image has its own
             measure_readout(adapter, inputs, place=known.place, each=True)
         now = own_tensors(adapter.model)
         known.written |= {key for key in now if before.get(key) != now[key]}
-        weights = _weights(adapter, known)
+        weights = weights_of(adapter, known)
         known.readouts[weights] = found
     found = known.readouts[weights]
     if found.by_image:
@@ -66,7 +72,7 @@ def readout_of(
     return said if _prefix_leads(adapter, inputs) else replace(said, declared=False)
 
 
-def _weights(adapter: Adapter, known: Examined) -> tuple:
+def weights_of(adapter: Adapter, known: Examined) -> tuple:
     """What tells one state of all numbers in a model from another."""
     tensors = (*adapter.model.parameters(), *adapter.model.buffers())
     kept = own_tensors(adapter.model)
@@ -108,7 +114,13 @@ def _told(readout: Readout) -> str:
 
 
 def measure_readout(
-    adapter: Adapter, inputs: Inputs, target: Target | None = None, place: Place = WHOLE, *, each: bool = False
+    adapter: Adapter,
+    inputs: Inputs,
+    target: Target | None = None,
+    place: Place = WHOLE,
+    *,
+    each: bool = False,
+    basis: Basis | None = None,
 ) -> Readout:
     """The tokens that receive gradient from the scores directly, and by which weights; see `weighing`.
 
@@ -123,6 +135,7 @@ def measure_readout(
         target: what is read; it may have something of its own for each image.
         place: where the tokens lie on the images.
         each: whether all images must be read alike, as they must for a target.
+        basis: a plain call of the first image: then its blocks need not run again.
     Raises:
         UnsupportedModelError: the score reads patches that are queries nowhere, or nothing at all; or other tokens in
             one image than in another.
@@ -131,7 +144,8 @@ def measure_readout(
     for part in (inputs.first(), inputs) if alone and len(inputs.images) > 1 else (inputs,):
         found = None
         if not adapter.cross_attention:
-            found = measured(adapter, part, target or Weighed(), place, alone=alone)
+            known = basis if len(part.images) == 1 else None
+            found = measured(adapter, part, target or Weighed(), place, alone=alone, basis=known)
         found = found or _by_rows(adapter, part, target, place)
         if found is not None:
             return found  # the score of a single image can be flat, as behind a ReLU

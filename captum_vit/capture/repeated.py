@@ -147,6 +147,16 @@ def _together(found: Sequence[Repeated]) -> tuple[Tensor, list[Tensor]]:
     return index.view_as(place), [x.rows[x.place.flatten(1)[own]] for x in found]
 
 
+def few_kinds(stream: Tensor, kinds: int = 1) -> Tensor:
+    """A token stream (B, N, D) in whose images the first tokens stand again and again, so that few are different.
+
+    kinds: how many there are.
+    """
+    place = (torch.arange(stream.shape[1], device=stream.device) % kinds).expand(len(stream), -1)
+    made = Repeated(stream[0, :kinds].clone(), place)
+    return made if _used.get() else made.full()
+
+
 def of_rows(x: Tensor, layer: Callable[[Tensor], Tensor]) -> Tensor:
     """`layer(x)`, for a layer that makes each row of the last axis by itself.
 
@@ -164,7 +174,7 @@ def repeated(x: Tensor) -> Tensor:
         if x.whole is None:
             return x
         x = x.whole
-    if x.dim() < 3 or x.shape[0] < 3 or not x.is_floating_point() or not _used.get():
+    if x.dim() < 3 or not x.is_floating_point() or not _used.get():
         return x
     same = _same_rows(x.reshape(len(x), -1, x.shape[-1]))
     return x if same is None else Repeated(same[0], same[1].view(x.shape[:-1]))
@@ -180,13 +190,14 @@ def _same_rows(rows: Tensor) -> tuple[Tensor, Tensor] | None:
 
 
 def _distinct(numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """Of the numbers (C, N) of rows, which are the first of their token, and which of those each is."""
-    copies = len(numbers)
-    index = torch.arange(copies, device=numbers.device)[:, None]
-    first = torch.where(numbers[:, None] == numbers, index[..., None], copies - 1).amin(0)
-    own = first == index
-    place = (own.flatten().cumsum(0) - 1).view_as(first).gather(0, first)
-    return own, place
+    """Of the numbers (C, N) of rows, which are the first of their kind, and which of those each is."""
+    kinds, kind = numbers.flatten().unique(return_inverse=True)
+    index = torch.arange(kind.numel(), device=kind.device)
+    first = index.new_full(kinds.shape, kind.numel()).scatter_reduce_(0, kind, index, "amin")
+    own = torch.zeros_like(kind, dtype=torch.bool)
+    own[first] = True
+    place = own.cumsum(0)[first[kind]] - 1
+    return own.view_as(numbers), place.view_as(numbers)
 
 
 @lru_cache(maxsize=64)

@@ -6,12 +6,24 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
+from ..access import Adapter
 from .softmaxes import DROPOUTS
 
 PERMUTED = {torch.multinomial, Tensor.multinomial}
 RANDOM = {torch.rand, torch.rand_like}
+
+
+def draws_in_training(adapter: Adapter) -> bool:
+    """Whether modules in train mode make the images of a batch unlike each other, or depend on each other."""
+    return adapter.training and any(
+        isinstance(module, _BatchNorm)
+        or ("drop" in type(module).__name__.lower() and getattr(module, "p", getattr(module, "drop_prob", 1)))
+        for module in adapter.model.modules()
+        if module.training
+    )
 
 
 def still(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], run: Callable[..., Any]) -> Any:

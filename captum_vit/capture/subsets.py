@@ -1,5 +1,6 @@
 """The model on a part of its patch tokens: the others are as if they had never been, and all keep their positions."""
 
+from collections.abc import Callable, Hashable
 from math import prod
 
 import torch
@@ -14,6 +15,7 @@ from .inputs import Inputs
 from .leaving import Entering, Unseen, Way, run
 
 FAILS = (RuntimeError, ValueError, TypeError, IndexError, AttributeError)  # of code that expects all of its tokens
+PART = 4  # of the patches, one in so many, in which another order is tried too
 NOISE = 10.0  # of the spread of what attention gives
 
 
@@ -25,6 +27,8 @@ class Subsets:
         layout: where its tokens lie.
         readout: the tokens that the score is read from.
         scores: of the images with all their patches.
+        tried: what was found of the model before, by `state`; what is found now is added.
+        state: what tells one state of its numbers from another.
     Attributes:
         way: how they are left out.
     Raises:
@@ -38,6 +42,8 @@ class Subsets:
         layout: TokenLayout,
         readout: Readout,
         scores: Tensor,
+        tried: dict[Hashable, str],
+        state: Hashable,
     ) -> None:
         self.adapter, self.inputs, self.layout = adapter, inputs, layout
         self.name, self.patches = type(adapter.model).__name__, prod(layout.grid)
@@ -50,7 +56,17 @@ class Subsets:
             raise self._refused(met)
         mean_of_all = readout.even and bool(readout.prefix)
         self.needs_a_patch = readout.patches and not mean_of_all
-        self.way = self._surest(readout, scores[:1])
+        kind = scores.device.type
+        coarse = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        depths = tuple(name for name, share in (readout.shares or {}).items() if share.any())
+        key = state, readout, depths, scores.dtype, coarse
+        if key not in tried:
+            if len(tried) > 8:  # of a model whose weights change again and again
+                tried.clear()
+            tried[key] = self._surest(readout, scores[:1])
+        if tried[key] not in self._ways:
+            raise self._refused(tried[key])
+        self.way = self._ways[tried[key]](readout)
 
     def scores(self, kept: Tensor, target: Target, batch: int) -> Tensor:
         """What a target makes of each choice of patches; see `Run.on_tokens`."""
@@ -99,54 +115,64 @@ class Subsets:
                 f"{self.name} fails on {count} of its {self.patches} patches ({reason})"
             ) from error
 
-    def _surest(self, readout: Readout, scores: Tensor) -> Way:
-        """The cheapest way that is seen to be right.
+    @property
+    def _ways(self) -> dict[str, Callable[[Readout], Way]]:
+        """How tokens can be left out, the cheapest first."""
+        return {
+            "entering": lambda readout: Entering(self.adapter),
+            "unseen": lambda readout: Unseen(self.adapter, self.layout, readout),
+        }
+
+    def _surest(self, readout: Readout, scores: Tensor) -> str:
+        """The cheapest way that is seen to be right, or why there is none.
 
         scores: of the first image.
         """
         reasons = []
-        for check in (self._entering, self._unseen):
+        for name, check in (("entering", self._check_entering), ("unseen", self._check_unseen)):
             try:
-                return check(readout, scores)
+                check(self._ways[name](readout), readout, scores)
+                return name
             except CaptumViTError as error:
                 reasons.append(str(error))
-        raise self._refused(f"{reasons[0]}; nor is it enough that attention does not see them: {reasons[1]}")
+        return f"{reasons[0]}; nor is it enough that attention does not see them: {reasons[1]}"
 
-    def _entering(self, readout: Readout, scores: Tensor) -> Way:
+    def _check_entering(self, way: Way, readout: Readout, scores: Tensor) -> None:
         """Where only position embeddings tell where tokens stand, their order is of no matter, whatever their number.
 
         Tables of positions in the attention, convolutions between tokens and lists of places would show.
         """
-        way = Entering(self.adapter)
-        for share in (1, 2):
-            count = max(1, self.patches // share)
-            mixed = torch.randperm(self.patches, generator=torch.Generator().manual_seed(0))[:count]
-            kept = torch.zeros(1, self.patches, dtype=torch.bool)
-            kept[0, mixed] = True
-            chosen = Chosen.of(self.layout, kept)
-            own = scores if share == 1 else self._of_first(way, chosen)
-            if not self._same(self._of_first(way, Chosen(self.layout, mixed[None])), own):
-                raise UnsupportedModelError(
-                    "more than their position embedding tells where they stand, as a table of positions in the "
-                    "attention or a convolution: in another order they give other scores"
-                )
-        return way
+        mixed = torch.randperm(self.patches, generator=torch.Generator().manual_seed(0))
+        part = mixed[: max(1, self.patches // PART)]
+        in_order = self._as_they_stand(part)
+        other = self._of_first(way, mixed[None])
+        alike = self._same(other, scores)
+        if alike:
+            other, own = self._of_first(way, torch.cat([part[None], in_order])).split(1)
+            alike = self._same(other, own)
+        if not alike:
+            raise UnsupportedModelError(
+                "more than their position embedding tells where they stand, as a table of positions in the attention "
+                "or a convolution: in another order they give other scores"
+            )
 
-    def _unseen(self, readout: Readout, scores: Tensor) -> Way:
+    def _check_unseen(self, way: Way, readout: Readout, scores: Tensor) -> None:
         """Where tokens meet in attention alone, it is of no matter what stands in place of those that are left out."""
-        way = Unseen(self.adapter, self.layout, readout)
-        whole = Chosen.of(self.layout, torch.ones(1, self.patches, dtype=torch.bool))
-        if not self._same(self._of_first(way, whole), scores):
+        every = torch.arange(self.patches)
+        if not self._same(self._of_first(way, self._as_they_stand(every)), scores):
             raise UnsupportedModelError("where attention is computed anew the scores are others")
-        kept = torch.arange(self.patches)[None] % 2 == 0
-        half = Chosen.of(self.layout, kept)
+        half = self._as_they_stand(every[::2])
         noisy = Unseen(self.adapter, self.layout, readout, NOISE)
         if not self._same(self._of_first(noisy, half), self._of_first(way, half)):
             raise UnsupportedModelError("they are seen in other ways, as in a convolution, or by the head")
-        return way
 
-    def _of_first(self, way: Way, chosen: Chosen) -> Tensor:
-        return self._run(way, torch.zeros(1, dtype=torch.long), chosen).scores
+    def _as_they_stand(self, patches: Tensor) -> Tensor:
+        """Some patches in the order of the model, (1, k)."""
+        return Chosen.of(self.layout, torch.isin(torch.arange(self.patches), patches)[None]).patches
+
+    def _of_first(self, way: Way, patches: Tensor) -> Tensor:
+        """The scores of the first image with these patches of it, in this order, in each row."""
+        return self._run(way, torch.zeros(len(patches), dtype=torch.long), Chosen(self.layout, patches)).scores
 
     def _same(self, found: Tensor, scores: Tensor) -> bool:
         """Whether scores are equal but for rounding; nan never is."""

@@ -2,10 +2,12 @@
 
 The model runs with the output of every attention given, the same whatever comes in, but for some copies of the image:
 in one for each binary digit of the tokens' numbers, it is another for the tokens with a 1 there. As tokens meet nowhere
-else, each must tell its own number at every later attention, and at the end of the last block.
+else, each must tell its own number at every later attention, and at the end of the last block. What goes into the first
+block is given too: few different tokens again and again, as layers then have few different rows to compute.
 """
 
 from contextlib import ExitStack
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -14,8 +16,10 @@ from torch import Tensor, nn
 
 from ..access import Adapter, AttentionCall
 from ..errors import TokenLayoutError, UnsupportedModelError
+from .few import changed_argument
 from .inputs import Inputs
 from .place import Place
+from .repeated import few_kinds
 from .scopes import Attention
 from .stem import EnoughError, StemTap, run_until_enough
 from .streams import stream_of
@@ -23,6 +27,7 @@ from .streams import stream_of
 DIGITS = 8  # of the numbers of tokens, up to 255; in more tokens than that numbers come twice, far apart
 STRIDE = 37  # between the numbers of neighbours; it has no divisor in common with 255
 MUCH = 0.1  # of a token's own change: more than each of many tokens has in a mean over them
+KINDS = 4  # of tokens that go into the first block, and of what attention gives them
 END = "the end of the last block"
 
 
@@ -49,7 +54,8 @@ class TrunkTap(StemTap):
         self.index += 1
         size = values[:1].float().std().clamp_min(1e-3)
         draw = torch.Generator().manual_seed(self.index)
-        out = size.cpu() * torch.randn(1, call.heads, call.queries, values.shape[-1], generator=draw)
+        kind = torch.arange(call.queries) % KINDS
+        out = size.cpu() * torch.randn(1, call.heads, KINDS, values.shape[-1], generator=draw)[:, :, kind]
         out = out.repeat(call.batch, 1, 1, 1)
         if self.index == self.start:
             self.first = call
@@ -57,10 +63,19 @@ class TrunkTap(StemTap):
         elif self.index > self.start and self._alike(call):
             self._look(call.v.transpose(1, 2).flatten(2), f"layer {call.name!r}")
         if self.index >= self.start and self._alike(call) and call.queries == self.changed.shape[1]:
-            other = size.cpu() * torch.randn(out.shape[1:], generator=draw)
+            change = size.cpu() * torch.randn(call.heads, KINDS, out.shape[-1], generator=draw)[:, kind]
+            other = out[0] + 2**0.5 * change * _signs(call.queries)[:, None]
             for copy, rows in enumerate(self.changed, 1):
                 out[copy, :, rows] = other[:, rows]
         return out.to(values)
+
+    def enter(self, tokens: Any) -> Any:
+        """What goes into the first block in place of a stream of tokens."""
+        if not isinstance(tokens, Tensor) or tokens.dim() != 3 or not tokens.is_floating_point():
+            return tokens
+        if self.adapter.tokens_first:
+            return few_kinds(tokens.transpose(0, 1), KINDS).transpose(0, 1)
+        return few_kinds(tokens, KINDS)
 
     def _alike(self, call: AttentionCall) -> bool:
         """Whether a layer has the tokens of the one from which on they are changed."""
@@ -127,6 +142,11 @@ class TrunkTap(StemTap):
         raise EnoughError
 
 
+def _signs(count: int) -> Tensor:
+    """1 or -1 for each token, so that changes of tokens of one kind do not add up in a mean over them."""
+    return 2.0 * torch.randint(2, (count,), generator=torch.Generator().manual_seed(0)) - 1
+
+
 def _digits(count: int) -> Tensor:
     """Of each token's number, bool (DIGITS, tokens); none is 0."""
     numbers = 1 + torch.arange(count) * STRIDE % (2**DIGITS - 1)
@@ -144,6 +164,9 @@ def tokens_stay(adapter: Adapter, inputs: Inputs, place: Place) -> bool:
     while True:
         tap = TrunkTap(adapter, copies, place, start)
         with ExitStack() as stack:
+            for block in list(adapter.blocks().values())[:1]:
+                hook = changed_argument(partial(getattr, tap, "active"), None, tap.enter)
+                stack.callback(block.register_forward_pre_hook(hook, with_kwargs=True).remove)
             for block in list(adapter.blocks().values())[-1:]:
                 stack.callback(block.register_forward_hook(tap.look_at_end, prepend=True).remove)
             run_until_enough(tap)

@@ -6,16 +6,18 @@ from functools import cached_property, partial
 
 import torch
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..access import Adapter, Readout, TokenLayout
 from ..errors import UnsupportedModelError
 from ..targets import Output, Target
+from .basis import Basis, images_like
 from .depths import Alike, Depths, LastSum, Leaf, Read, as_it_is, cut_of, gradients_at
 from .forward import run_forward
 from .inputs import Inputs
 from .meeting import COPIES, Meeting, exchanged
 from .place import Place
+from .repeated import raised_by_others
+from .still import draws_in_training
 from .taps import Keep
 
 Cut = Callable[[Leaf], Depths | LastSum]
@@ -55,7 +57,9 @@ class Half(Weighed):
         return super().score(Output(None, flat * chosen))
 
 
-def measured(adapter: Adapter, inputs: Inputs, target: Target, place: Place, *, alone: bool) -> Readout | None:
+def measured(
+    adapter: Adapter, inputs: Inputs, target: Target, place: Place, *, alone: bool, basis: Basis | None = None
+) -> Readout | None:
     """The readout by depth and token; None where the score reads the stream after no block.
 
     Args:
@@ -63,14 +67,20 @@ def measured(adapter: Adapter, inputs: Inputs, target: Target, place: Place, *, 
         target: what the gradient is taken of.
         place: where the tokens lie on the images.
         alone: whether it is of the first image, and looked at in others made of it; else it must be that of all.
+        basis: a plain call of the only image, on which these others are looked at where the scores are read from the
+            streams after its blocks and from nothing else in them.
     Raises:
         UnsupportedModelError: it is not alone, and other tokens are read in one image than in another.
     """
-    cut = cut_of(adapter, inputs, place)
-    if cut is None:
-        return None
-    shown = _variants(inputs) if alone and len(inputs.images) == 1 else inputs
-    weighing = Weighing(adapter, shown, target, place, cut)
+    shown = images_like(inputs) if alone and len(inputs.images) == 1 else inputs
+    weighing = None
+    if basis is not None and basis.streams:
+        weighing = _on_basis(adapter, shown, target, place, basis)
+    if weighing is None:
+        cut = cut_of(adapter, inputs, place)
+        if cut is None:
+            return None
+        weighing = Weighing(adapter, shown, target, place, cut)
     rows = [slice(None)] if draws_in_training(adapter) else weighing.rows
     found = [weighing.readout(row) for row in rows]
     if not found:
@@ -88,14 +98,18 @@ def measured(adapter: Adapter, inputs: Inputs, target: Target, place: Place, *, 
     return replace(first, unclear=BY_CLASS if by_class else first.unclear, by_image=bool(differing), by_class=by_class)
 
 
-def draws_in_training(adapter: Adapter) -> bool:
-    """Whether modules in train mode make the images of a batch unlike each other, or depend on each other."""
-    return adapter.training and any(
-        isinstance(module, _BatchNorm)
-        or ("drop" in type(module).__name__.lower() and getattr(module, "p", getattr(module, "drop_prob", 1)))
-        for module in adapter.model.modules()
-        if module.training
-    )
+def _on_basis(adapter: Adapter, shown: Inputs, target: Target, place: Place, basis: Basis) -> "Weighing | None":
+    """Of streams made of those of a plain call; None where the scores are not those of that call, as where a head reads
+    what stands inside a block, or a block cannot run on such tokens."""
+    cut = cut_of(adapter, shown, place, basis)
+    assert cut is not None
+    try:
+        weighing = Weighing(adapter, shown, target, place, cut)
+    except Exception as error:  # whatever somebody's code raises of tensors that are not torch's own
+        if raised_by_others(error):
+            raise
+        return None
+    return weighing if basis.gives(weighing.plain.first) else None
 
 
 class Weighing:
@@ -177,17 +191,6 @@ class Weighing:
                 if unread and largest > READ * most:
                     return True
         return False
-
-
-def _variants(inputs: Inputs) -> Inputs:
-    """The first image, turned by half, as a negative, and noise: all as dark and as uneven as it is."""
-    copies = inputs.copies(4)
-    if not inputs.images.is_floating_point():
-        return copies
-    first = copies.images[:1]
-    mean, std = first.mean(), first.std() if first.numel() > 1 else first.new_zeros(())
-    noise = mean + std * torch.randn(first.shape, generator=torch.Generator().manual_seed(0)).to(first)
-    return replace(copies, images=torch.cat([first, first.flip(-1, -2), 2 * mean - first, noise]))
 
 
 def _sizes(found: Read, images: slice) -> Sizes:
