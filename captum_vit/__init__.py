@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from .capture.one_view import OneView
     from .colours import Look
     from .errors import CaptumViTError
+    from .explanation.comparison import Comparison, compare_maps
     from .explanation.explaining import Explainer, explain
     from .explanation.explanation import Explanation
     from .features import Tokens, tokens
@@ -71,6 +72,7 @@ _HOMES = {
     "CPLRP": "attr",
     "BeyondIntuition": "attr",
     "CaptumViTError": "errors",
+    "Comparison": "explanation.comparison",
     "Contrast": "targets",
     "DAAM": "attr",
     "EigenCAM": "attr",
@@ -102,6 +104,7 @@ _HOMES = {
     "TransitionAttention": "attr",
     "Verdict": "verdicts",
     "adapt": "access",
+    "compare_maps": "explanation.comparison",
     "explain": "explanation.explaining",
     "explainer": "pipelines",  # not in __all__: it needs transformers
     "inspect": "inspection",
@@ -135,6 +138,7 @@ __all__ = [
     "AttnLRP",
     "BeyondIntuition",
     "CaptumViTError",
+    "Comparison",
     "Contrast",
     "EigenCAM",
     "EigenGradCAM",
@@ -169,6 +173,7 @@ __all__ = [
     "XGradCAM",
     "__version__",
     "adapt",
+    "compare_maps",
     "explain",
     "inspect",
     "load_model",

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from .._version import __version__
-from ..errors import CaptumViTError, ExplanationLoadError, OutputError
+from ..errors import CaptumViTError, ExplanationLoadError, OptionError, OutputError
 from . import options as o
 from .console import BAD_IMAGES, BAD_USE, Checkpoint, complain, look_here, plain, say
 from .evaluate import compare, evaluate
@@ -88,25 +88,44 @@ def report(
     folders: Annotated[
         list[Path], typer.Argument(metavar="FOLDERS", help="Where captum-vit explain wrote, or Explanation.save.")
     ],
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Default: report.html in the first folder.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Default: report.html (or comparison.html) in the first folder.")
+    ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Two to six maps side by side under one slider, as before and after.")
+    ] = False,
+    method: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="With --compare, only maps by it; may be repeated.")
+    ] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(metavar="CLASS", help="With --compare, only maps of it; may be repeated.")
+    ] = None,
 ) -> None:
     """Join saved explanations into one page with an index, that needs no network.
+
+    With --compare their maps stand side by side, each under its folder, image, model, method and class; of two maps by
+    one method of the same image the second less the first is shown as well.
 
     Exit code: 0 written; 1 some explanations are damaged, the page holds the others; 2 nothing could be written.
     """
     try:
         from ..files import write_atomically
         from ..report import render
-        from .explain import REPORT, find_explanations, loaded
+        from .explain import COMPARISON, REPORT, comparison_of, find_explanations, loaded
 
         def refused(error: ExplanationLoadError) -> None:
             failed.append(error)
             complain(f"Failed: {error}")
 
+        if (method or target) and not compare:
+            raise OptionError("--method and --target choose what --compare shows: give it too")
         failed: list[ExplanationLoadError] = []
         found = find_explanations(folders)
-        page = render(loaded(found, refused), count=len(found))
-        path = out or folders[0] / REPORT
+        if compare:
+            page, name = comparison_of(found, method or [], target or []).to_html(), COMPARISON
+        else:
+            page, name = render(loaded(found, refused), count=len(found)), REPORT
+        path = out or folders[0] / name
         write_atomically(path, page.encode())
     except CaptumViTError as error:
         complain(f"Error: {error}")

@@ -1,13 +1,16 @@
 """What the command line makes of an explanation: pictures, pages, and the folder that they go to."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
 from ..colours import LOOK, NEARLY_FLAT, SIGNS, Look
+from ..compared import MOST
 from ..errors import ExplanationLoadError, OutputError
 from ..explained import RANDOM, Attribution
+from ..explanation.comparison import Comparison, compare_maps
 from ..explanation.explanation import Explanation
 from ..explanation.saving import MANIFEST
 from ..files import check_writable, make_folder, write_atomically, writing_to
@@ -17,7 +20,7 @@ from ..visualization import Cell, overlay, sheet
 from .folders import fingerprint, folder_for
 from .working import Options
 
-FLOW, REPORT = "flow.gif", "report.html"
+FLOW, REPORT, COMPARISON = "flow.gif", "report.html", "comparison.html"
 
 
 def write(
@@ -87,6 +90,27 @@ def loaded(folders: Sequence[Path], refused: Callable[[ExplanationLoadError], No
             del explanation  # two photographs of full size are one too many
     if failed == len(folders):
         raise ExplanationLoadError("none of the explanations could be read")
+
+
+def comparison_of(folders: Sequence[Path], methods: Sequence[str], targets: Sequence[str]) -> Comparison:
+    """The maps of the explanations in these folders side by side, those of these methods and targets if there are any.
+
+    Raises:
+        ExplanationLoadError: one of them cannot be read.
+        OptionError, TargetError: a method or target is not in one of them.
+        InputError: they are not two to six.
+    """
+    parts, names = [], []
+    asked: list[str | None] = [*methods] or [None]
+    about: list[str | None] = [*targets] or [None]
+    for folder in folders[: MOST + 1]:  # more are refused, and need not be read
+        whole = Explanation.load(folder)
+        for method in asked:
+            kept = [whole.only(method, target) for target in about]
+            once = dict.fromkeys(a for part in kept for a in part)  # one map for all targets is in each
+            parts.append(replace(whole, attributions=tuple(once)))
+            names.append(str(folder))
+    return compare_maps(*parts, names=names)
 
 
 def pictures(explanation: Explanation, look: Look = LOOK) -> dict[str, Image.Image]:

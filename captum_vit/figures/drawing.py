@@ -181,7 +181,7 @@ def _figure(
     every = [a for row in rows for a in row]
     size = picture_size(explanation.image.size, side)
     scales = {id(a): explanation.scale(a, look) for a in every}
-    bars = {id(a): _bar(a, scales[id(a)], look) for a in every}
+    bars = {id(a): bar_of(a, scales[id(a)], one_scale=look.scale != "own") for a in every}
     title = max(len(lines(a)) for a in every)
     layout = Layout(size, max(size[0], 1.6), 9, title, True, bar_lines=_bar_lines(bars.values()))
     if len(rows) > 1:
@@ -225,10 +225,10 @@ def _shared_by(look: Look, own: str) -> str:
     return own if look.scale == "own" else "one scale"
 
 
-def _bar(a: Attribution, scale: Scale, look: Look) -> Bar:
-    """Of a picture that has one for itself."""
+def bar_of(a: Attribution, scale: Scale, *, one_scale: bool) -> Bar:
+    """Of a picture that has one for itself, whether or not others share its scale."""
     counted, rest = unit(a)
-    return Bar((counted, rest if look.scale == "own" else f"{rest}, one scale"), scale, scale.signed, _flat(a.map))
+    return Bar((counted, f"{rest}, one scale" if one_scale else rest), scale, scale.signed, _flat(a.map))
 
 
 def _flat(values: Tensor) -> tuple[float, float] | None:

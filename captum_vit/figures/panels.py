@@ -66,6 +66,7 @@ class Panel:
     picture: Image.Image
     title: tuple[Line, ...] = ()
     bar: Bar | None = None
+    size: tuple[int, int] | None = None  # (width, height) of its photograph, where these differ
 
 
 class NotebookFigure(Figure):
@@ -173,7 +174,7 @@ class Canvas:
         """Axes with this upper left corner."""
         across, down = self.size
         place = (x / across, 1 - (y + height) / down, width / across, height / down)
-        made: Axes = self.figure.add_axes(place) if self.host is None else self.host.inset_axes(place)
+        made: Axes = (self.host.inset_axes if self.host else self.figure.add_axes)(place, anchor="N")
         return made
 
     def text(self, x: float, y: float, text: str, type: float) -> None:
@@ -237,7 +238,8 @@ def _draw_panel(
 ) -> None:
     (x, y), (width, height) = corner, layout.picture
     axes = canvas.axes(x, y, width, height)
-    axes.imshow(np.asarray(panel.picture), extent=(-0.5, image[0] - 0.5, image[1] - 0.5, -0.5))
+    right, bottom = panel.size or image
+    axes.imshow(np.asarray(panel.picture), extent=(-0.5, right - 0.5, bottom - 0.5, -0.5))
     axes.set_axis_off()
     if panel.title:
         lines = [cut(line, layout.slot, layout.type) for line in panel.title]

@@ -1,6 +1,7 @@
 """Explanations as HTML: a page that needs nothing but itself, and a piece for a notebook."""
 
+from .comparison import render_comparison
 from .inline import render_inline
 from .page import render
 
-__all__ = ["render", "render_inline"]
+__all__ = ["render", "render_comparison", "render_inline"]

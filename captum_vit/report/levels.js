@@ -23,6 +23,16 @@ function paints({ tables }, signed, { boosted, fades, alpha, threshold, contour 
   return { table, opacity, inside };
 }
 
+/** A bar in the colours as they look on mid grey. */
+function ramp(bar, { table, opacity }) {
+  const drawn = new ImageData(256, 1);
+  for (let i = 0; i < 256; i++) {
+    for (let k = 0; k < 3; k++) drawn.data[4 * i + k] = table[4 * i + k] * opacity[i] + 127.5 * (1 - opacity[i]);
+    drawn.data[4 * i + 3] = 255;
+  }
+  bar.getContext("2d").putImageData(drawn, 0, 0);
+}
+
 /** A patch's part of a map in words; of two signs, its part of all that has the same sign. */
 function partOf(values, patch, { unit, signed }) {
   const value = values[patch], sign = Math.sign(value);

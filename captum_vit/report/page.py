@@ -1,24 +1,20 @@
-"""The page: HTML that is filled in here, its styles and its script inside it, everything else forbidden to it."""
+"""The page of one or several explanations."""
 
-from base64 import b64encode
 from collections.abc import Iterable, Sized
 from dataclasses import dataclass
-from functools import cache
-from hashlib import sha256
-from pathlib import Path
 from string import Template
 
-from .._version import __version__
 from ..colours import LOOK, Look, check_look
 from ..errors import InputError
 from ..explained import Explained
+from .document import controls, document, static
 from .encoding import exact, json_block, painted, text
 from .facts import facts, kind, label_rows, labels_title, verdicts
-from .viewer import ATTENTION_BYTES, colours, photo, viewer_data
+from .viewer import ATTENTION_BYTES, photo, viewer_data
 
 THUMBNAIL = 192
 STILL = 512  # pixels of the picture that stands where no script runs
-SCRIPTS = ("picture.js", "levels.js", "tabs.js", "controls.js", "report.js")
+SCRIPTS = ("picture.js", "levels.js", "tabs.js", "controls.js", "player.js", "pointer.js", "report.js")
 
 
 @dataclass(frozen=True)
@@ -36,9 +32,6 @@ def render(explanations: Iterable[Explained], count: int | None = None, look: Lo
 
     They are taken one by one, and none is kept: of many, pass an iterator that loads each when its turn comes.
 
-    Its Content-Security-Policy allows the one style sheet and the one script in it by their hashes and images that are
-    part of it; nothing can be loaded and nothing else runs, whatever names of classes and files say.
-
     Args:
         explanations: at least one.
         count: how many there are at most, where they have no `len`; they share the room for attention on a page.
@@ -53,18 +46,17 @@ def render(explanations: Iterable[Explained], count: int | None = None, look: Lo
     parts = [_part(explanation, number, count, look) for number, explanation in enumerate(explanations, 1)]
     if not parts:
         raise InputError("expected at least one explanation for the report, got none")
-    css, script = _static("report.css"), "".join(map(_static, SCRIPTS))
-    return Template(_static("page.html")).substitute(
-        title=text(parts[0].title if len(parts) == 1 else f"{len(parts)} images"),
-        models=text(", ".join(dict.fromkeys(part.model or "a model" for part in parts))),
-        version=text(__version__),
-        style_hash=_hash(css),
-        script_hash=_hash(script),
-        css=css,
-        script=script,
-        colours=json_block(colours(look)),
+    what = parts[0].title if len(parts) == 1 else f"{len(parts)} images"
+    models = ", ".join(dict.fromkeys(part.model or "a model" for part in parts))
+    return document(
+        title=f"{what}: what {models} looked at",
+        heading="What the model looked at",
+        models=models,
+        fallback="the first map of each image, classes and facts are below.",
+        scripts=SCRIPTS,
+        look=look,
         index=_index(parts) if len(parts) > 1 else "",
-        sections="".join(part.section for part in parts),
+        body="".join(part.section for part in parts),
     )
 
 
@@ -76,16 +68,17 @@ def _part(explanation: Explained, number: int, count: int, look: Look) -> _Part:
 
 def _section(explanation: Explained, title: str, number: int, attention_bytes: int, look: Look) -> str:
     first, judged = explanation.attributions[0], verdicts(explanation.attributions)
-    return Template(_static("section.html")).substitute(
+    kinds = "classes" if kind(explanation.targets) == "Class" else "targets"
+    return Template(static("section.html")).substitute(
         n=number,
         title=text(title),
         kind=kind(explanation.targets),
-        kinds="classes" if kind(explanation.targets) == "Class" else "targets",
         photo=photo(explanation),
         verdicts=f'<div class="unscripted">{judged}</div>' if judged else "",
         labels_title=labels_title(explanation),
         labels=label_rows(explanation),
         facts=facts(explanation),
+        controls=controls(number, f"one for all blocks and {kinds} of a method", Template(static("between.html"))),
         still=painted(explanation, first, STILL, look, lossless=exact(explanation.image)),
         caption=text(first.caption),
         data=json_block(viewer_data(explanation, attention_bytes, look)),
@@ -104,13 +97,3 @@ def _entry(explanation: Explained, title: str, number: int, look: Look) -> str:
 def _index(parts: Iterable[_Part]) -> str:
     entries = "".join(part.entry for part in parts)
     return f'<nav class="index" id="index" aria-label="Images"><ol>{entries}</ol></nav>'
-
-
-@cache
-def _static(name: str) -> str:
-    return Path(__file__).with_name(name).read_text(encoding="utf-8")
-
-
-def _hash(source: str) -> str:
-    """As a Content-Security-Policy names an element's whole content."""
-    return f"sha256-{b64encode(sha256(source.encode()).digest()).decode()}"

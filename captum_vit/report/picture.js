@@ -100,6 +100,14 @@ class Picture {
     return [edge(0, 0), edge(1, 0), edge(0, 1) - edge(0, 0), edge(1, 1) - edge(1, 0)];
   }
 
+  /** Lay an element over a patch; hide it if there is none. */
+  outline(element, patch) {
+    element.hidden = patch === null;
+    if (patch === null) return;
+    const [left, top, width, height] = this.frame(patch).map((share) => `${100 * share}%`);
+    Object.assign(element.style, { left, top, width, height });
+  }
+
   /** The patch at a point, given as shares of the photograph's sides; null where the model saw nothing. */
   patchAt(...point) {
     const { box, seen, original } = this, counts = [this.cols, this.rows];

@@ -1,15 +1,6 @@
 // A Viewer for each explanation on the page. Whatever comes from outside is set as text, never as HTML.
 // Rows, columns and blocks count from 0 in here, from 1 in words.
 
-const STEP = 600; // milliseconds that a block is shown for while playing
-const REST = 400; // milliseconds without a change before a screen reader is told
-
-let resting;
-function say(text) {
-  clearTimeout(resting);
-  resting = setTimeout(() => { document.getElementById("spoken").textContent = text; }, REST);
-}
-
 class Viewer {
   constructor(section) {
     this.data = JSON.parse(section.querySelector('script[type="application/json"]').textContent);
@@ -23,7 +14,7 @@ class Viewer {
     this.methods = [...this.titles.keys()];
     this.attribution = data.attributions[0];
     this.block = this.attribution.layers.length - 1;
-    this.patch = this.pinned = this.asked = null; // pointed at; chosen by click or key; whose attention is shown
+    this.asked = null; // the patch whose attention is shown
     this.attention = {}; // decoded when first shown
     this.listen();
     this.choose(0, this.attribution.method);
@@ -42,18 +33,14 @@ class Viewer {
     part["targets-row"].hidden = !data.targets.length;
     part.attention.hidden = !Object.keys(data.attention).length;
     this.controls = new Controls(part, () => this.update());
-    for (const [name, value] of Object.entries({
-      tabindex: 0, role: "application", "aria-describedby": part.readout.id,
-      "aria-label": "Picture: arrow keys move from patch to patch",
-    })) part.picture.setAttribute(name, value);
-    on("block", "input", () => { this.stop(); this.show(Number(part.block.value) - 1); say(this.where()); });
-    on("play", "click", () => (this.timer ? this.stop() : this.play()));
-    on("between", "change", () => this.ask(this.asked ?? this.pinned ?? this.strongest()));
+    this.player = new Player(part, (block) => { this.block = block; this.update(); }, () => this.where());
+    this.pointer = new Pointer(part.picture, part.readout, this.picture, {
+      strongest: () => this.strongest(),
+      pointed: (patch) => this.point(patch),
+      asked: (patch) => { if (part.between.checked) this.ask(patch); },
+    });
+    on("between", "change", () => this.ask(this.asked ?? this.pointer.pinned ?? this.strongest()));
     on("download", "click", () => this.download());
-    on("picture", "pointermove", (event) => this.point(this.patchAt(event)));
-    on("picture", "pointerleave", () => this.point(this.pinned));
-    on("picture", "click", (event) => this.pin(this.patchAt(event), true));
-    on("picture", "keydown", (event) => this.key(event));
   }
 
   /** The attribution of a method for a target, by its position, or the one that it gives for all. */
@@ -76,32 +63,7 @@ class Viewer {
     const { length } = this.attribution.layers;
     part.block.max = length;
     part.blocks.hidden = length < 2;
-    this.show(atEnd ? length - 1 : Math.min(this.block, length - 1));
-  }
-
-  show(block) {
-    this.block = block;
-    this.part.block.value = block + 1;
-    this.update();
-  }
-
-  play() {
-    const end = this.attribution.layers.length - 1;
-    const next = () => {
-      if (this.block < this.attribution.layers.length - 1) this.show(this.block + 1);
-      else this.stop();
-    };
-    this.timer = setInterval(next, STEP);
-    this.part.play.textContent = "Pause";
-    if (this.block === end) this.show(0);
-  }
-
-  stop() {
-    if (!this.timer) return;
-    clearInterval(this.timer);
-    this.timer = null;
-    this.part.play.textContent = "Play";
-    say(this.where());
+    this.player.to(atEnd ? length - 1 : Math.min(this.block, length - 1));
   }
 
   slice(block) {
@@ -150,11 +112,11 @@ class Viewer {
   }
 
   readout(shown) {
-    if (this.patch === null) return "Point at a patch, or focus the picture and use the arrow keys.";
-    const where = `Patch in ${this.place(this.patch)} of ${this.rows} × ${this.cols}: `;
+    if (this.pointer.patch === null) return "Point at a patch, or focus the picture and use the arrow keys.";
+    const where = `Patch in ${this.place(this.pointer.patch)} of ${this.rows} × ${this.cols}: `;
     if (!shown) return `${where}nothing was kept in this layer.`;
-    if (this.part.between.checked) return `${where}gets ${percent(shown.values[this.patch])} of the attention.`;
-    return where + partOf(shown.values, this.patch, this.attribution);
+    if (this.part.between.checked) return `${where}gets ${percent(shown.values[this.pointer.patch])} of the attention.`;
+    return where + partOf(shown.values, this.pointer.patch, this.attribution);
   }
 
   update() {
@@ -165,7 +127,6 @@ class Viewer {
     part.verdict.classList.toggle("warned", warned);
     part.verdict.hidden = between || !this.attribution.verdict;
     part.layer.textContent = this.where() + (accumulates ? "" : ", by itself");
-    part.block.setAttribute("aria-valuetext", this.where());
     part.readout.textContent = this.readout(shown);
     part.colours.hidden = between;
     part.scale.hidden = !shown;
@@ -179,8 +140,8 @@ class Viewer {
         signed && this.data.signs].filter(Boolean).join("; ");
     this.controls.tell(signed);
     part.canvas.setAttribute("aria-label", `Photograph under the map. ${this.caption()}, ${this.where()}`);
-    this.outline(part.cursor, this.patch);
-    this.outline(part.query, between ? this.asked : null);
+    this.picture.outline(part.cursor, this.pointer.patch);
+    this.picture.outline(part.query, between ? this.asked : null);
     if (this.prepared) this.paint(shown, look);
   }
 
@@ -191,15 +152,10 @@ class Viewer {
     return least === most ? `${least} everywhere` : `nearly flat, ${least} to ${most}`;
   }
 
-  /** The picture, and the bar in the colours as they look on mid grey. */
+  /** The picture, and the bar of its colours. */
   paint(shown, look) {
-    const { alone, bar } = this.part, ramp = new ImageData(256, 1), made = paints(LOOK, shown?.signed, look);
-    for (let i = 0; i < 256; i++) {
-      const over = made.opacity[i];
-      for (let k = 0; k < 3; k++) ramp.data[4 * i + k] = made.table[4 * i + k] * over + 127.5 * (1 - over);
-      ramp.data[4 * i + 3] = 255;
-    }
-    bar.getContext("2d").putImageData(ramp, 0, 0);
+    const { alone, bar } = this.part, made = paints(LOOK, shown?.signed, look);
+    ramp(bar, made);
     this.picture.paint(alone.checked || !look.alpha ? null : shown?.levels, made, LOOK.lines);
   }
 
@@ -213,13 +169,6 @@ class Viewer {
     this.update();
   }
 
-  outline(element, patch) {
-    element.hidden = patch === null;
-    if (patch === null) return;
-    const [left, top, width, height] = this.picture.frame(patch).map((share) => `${100 * share}%`);
-    Object.assign(element.style, { left, top, width, height });
-  }
-
   download() {
     const words = [this.data.name, this.title(), this.attribution.layers[this.block]].join(" ");
     const download = `${words.replace(/[^\p{L}\p{N}.]+/gu, "-").slice(0, 120)}.png`;
@@ -227,23 +176,10 @@ class Viewer {
     Object.assign(document.createElement("a"), { href, download }).click();
   }
 
-  patchAt(event) {
-    const area = this.part.picture.getBoundingClientRect();
-    return this.picture.patchAt((event.clientX - area.left) / area.width, (event.clientY - area.top) / area.height);
-  }
-
   point(patch) {
-    if (patch === this.patch) return;
-    this.patch = patch;
     this.part.readout.textContent = this.readout(this.shown());
-    this.outline(this.part.cursor, patch);
+    this.picture.outline(this.part.cursor, patch);
     say(this.part.readout.textContent);
-  }
-
-  pin(patch, asking) {
-    this.pinned = patch;
-    this.point(patch);
-    if (asking && patch !== null && this.part.between.checked) this.ask(patch);
   }
 
   /** Show what a patch looks at. */
@@ -256,21 +192,6 @@ class Viewer {
   strongest() {
     const values = this.slice(this.block), sizes = this.attribution.signed ? values.map(Math.abs) : values;
     return sizes.indexOf(greatest(sizes));
-  }
-
-  key(event) {
-    const at = this.pinned ?? this.strongest(), row = Math.floor(at / this.cols), column = at % this.cols;
-    const asking = event.key === "Enter" || event.key === " ";
-    const to = {
-      ArrowUp: [row - 1, column], ArrowDown: [row + 1, column],
-      ArrowLeft: [row, column - 1], ArrowRight: [row, column + 1],
-      Home: [row, 0], End: [row, this.cols - 1], Enter: [row, column], " ": [row, column],
-    }[event.key];
-    if (event.key === "Escape") this.pin(null, false);
-    if (!to) return;
-    event.preventDefault();
-    const next = clamp(to[0], 0, this.rows - 1) * this.cols + clamp(to[1], 0, this.cols - 1);
-    this.pin(this.pinned === null ? at : next, asking); // the first key shows where one is
   }
 }
 

@@ -82,8 +82,8 @@ def _attribution(
         "unit": printable(attribution.facts.unit),
         "accumulates": attribution.facts.accumulates,
         "signed": attribution.signed,
-        "own": [_scale(explanation.scale(attribution, each, place)) for place in places],
-        "common": _scale(explanation.scale(attribution, common)),
+        "own": [scale_ends(explanation.scale(attribution, each, place)) for place in places],
+        "common": scale_ends(explanation.scale(attribution, common)),
         "flat": [nearly_flat(slice_) for slice_ in attribution.flow],
         "target": None if attribution.target is None else targets.index(attribution.target),
         "verdict": "" if attribution.verdict is None else printable(attribution.verdict.text),
@@ -95,7 +95,8 @@ def _attribution(
     }
 
 
-def _scale(scale: Scale) -> dict[str, Any]:
+def scale_ends(scale: Scale) -> dict[str, Any]:
+    """What the script needs of a scale."""
     return {"low": scale.low, "high": scale.high, "signed": scale.signed}
 
 

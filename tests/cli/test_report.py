@@ -148,3 +148,15 @@ def test_a_page_that_cannot_be_written():
     run("explain", photo("a.png"), "--target", "cross", "--no-flow")
     result = run("report", "captum-vit-out", "--out", "no/such/place.html", code=2)
     assert result.stderr == "Error: cannot write 'no/such/place.html': No such file or directory\n"
+
+
+def test_two_explanations_stand_side_by_side():
+    for name in ("before", "after"):
+        run("explain", photo("a.png"), "--target", "cross", "--no-flow", "--out", name)
+    run("report", "before/a", "after/a", "--compare", "--method", "agcam", "--out", "both.html")
+    page = Path("both.html").read_text()
+    assert all(name in page for name in ("before/a", "after/a", "cross"))
+    assert len(page) < 3 * 2**20
+    assert "wo to six" in run("report", "before/a", "--compare", "--out", "one.html", code=2).output
+    assert not Path("one.html").exists()
+    assert "--compare" in run("report", "before/a", "--method", "agcam", code=2).output

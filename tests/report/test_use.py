@@ -63,7 +63,7 @@ def test_play_runs_from_the_first_block_to_the_last(scene_page: Page):
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="broken on purpose: a player that stands still")
 def test_a_player_that_stands_still(opened: Opened):
-    page = opened(tampered(render([explained()]), "this.show(this.block + 1)", "this.show(this.block)"))
+    page = opened(tampered(render([explained()]), "this.to(this.at + 1)", "this.to(this.at)"))
     page.get_by_role("button", name="Play").click()
     expect(slider(page)).to_have_value("2", timeout=2500)
 
