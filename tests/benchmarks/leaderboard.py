@@ -29,7 +29,10 @@ PAGE = Path(__file__).parents[2] / "tutorials/leaderboard.md"
 BEGIN, END = "<!-- tables -->\n", "<!-- end of tables -->\n"
 METHODS = ("all", "token_occlusion", "vit_cx", "score_cam")
 SANITY = "sanity:class_sensitivity"
-FIGURES = ("average_precision", "iou", "abpc", "saco", "single_deletion", "class_sensitivity")
+FIGURES = (
+    *("average_precision", "iou", "abpc", "srg_tokens", "saco", "saco_tokens"),
+    *("single_deletion", "single_deletion_tokens", "class_sensitivity"),
+)
 ASKED = {
     "reason": "the reason",
     "distractor": "the reason before its negative",
