@@ -13,7 +13,7 @@ from ..checking import check_number, check_whole
 from ..errors import OptionError, UnsupportedModelError
 from ..targets import Target
 from .clusters import centres
-from .patches import of_patches
+from .patches import patch_tokens
 from .perturbing import Forwards, Perturbing, Score, answer, average, drawing
 
 
@@ -85,12 +85,11 @@ class TIS(Perturbing):
         layout, streams = run.layout, run.tokens()
         if layout.grids:
             raise UnsupportedModelError("patches are pooled on the way: channels of several blocks have no common grid")
-        count = prod(layout.grid)
-        held = [name for name in self.layer_names if name in streams and streams[name].shape[1] >= count]
+        found = [patch_tokens(streams[name], layout, name) for name in self.layer_names if name in streams]
+        held = [ops.widen(tokens.flatten(1, -2)) for tokens in found if tokens is not None]
         if not held:
             raise UnsupportedModelError(f"after {', '.join(self.layer_names)} no patch is left: choose earlier layers")
-        found = torch.cat([ops.widen(of_patches(streams[name], layout, name)) for name in held], 2)
-        return list(found.mT)
+        return list(torch.cat(held, 2).mT)
 
     def _masks(self, channels: Tensor, masks: int, count: int, seed: int) -> Tensor:
         """The patches at which the centre of each cluster is highest, bool (masks, patches)."""
