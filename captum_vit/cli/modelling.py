@@ -37,6 +37,12 @@ class ModelOptions:
         """Whether it is the sample model with the weights that come with it."""
         return self.model.split("/")[0] == "sample" and self.checkpoint is None and not self.random
 
+    @property
+    def of_its_own(self) -> str:
+        """What the sample model is to be told of where it is shown a photograph."""
+        knows = "six things of a few photographs" if self.model == "sample/hard" else "drawn shapes"
+        return f"the sample model knows {knows} alone; name a --model for photographs"
+
     def load(self, layers: Sequence[int | str] | None) -> Explainer:
         """The model, ready to explain.
 

@@ -106,7 +106,7 @@ def tokens(
             complain(f"Note: {note}")
         check_folder(out)
         if known.of_sample:
-            complain("Note: the sample model knows drawn shapes alone; name a --model for photographs")
+            complain(f"Note: {known.of_its_own}")
         seen, place = _seen(files, explainer), o.choice(block)
         if point is not None and seen[0].source != files[0].name:
             raise InputError(f"--pixel is of the first image, and {str(files[0])!r} could not be read")

@@ -233,7 +233,7 @@ def _loaded(options: Options, file: Path | None, note: Callable[[str], None]) ->
         complain(f"Loading {model.model}" + (f" with {model.checkpoint}" if model.checkpoint else ""))
     explainer, asked, notes = load(options)
     if file is not None and model.of_sample:
-        notes.insert(0, "the sample model knows drawn shapes alone; name a --model for photographs")
+        notes.insert(0, model.of_its_own)
     for each in [*model.notes(explainer), *notes]:
         note(each)
     return explainer, asked
