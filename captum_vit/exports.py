@@ -26,8 +26,10 @@ class Writer(Protocol):
 def heatmaps(explanation: Explanation) -> dict[str, dict[str, Any]]:
     """Each map as FiftyOne's `Heatmap` takes it, by its title.
 
-    >>> import fiftyone as fo  # doctest: +SKIP
-    >>> for title, found in heatmaps(explanation).items(): sample[title] = fo.Heatmap(**found)  # doctest: +SKIP
+    >>> from captum_vit.exports import heatmaps
+    >>> found = heatmaps(explanation)  # sample[title] = fiftyone.Heatmap(**found[title])
+    >>> sorted(next(iter(found.values())))
+    ['map', 'range']
 
     Returns:
         Title -> `map`, float32 (H, W) of the photograph, 0 where the model saw nothing, and `range`, the two values
@@ -47,7 +49,9 @@ def heatmaps(explanation: Explanation) -> dict[str, dict[str, Any]]:
 def log_images(writer: Writer, explanation: Explanation, step: int | None = None, name: str = "") -> None:
     """Write each map on its photograph to TensorBoard.
 
-    >>> with SummaryWriter("runs/a") as writer: log_images(writer, explanation, step=3)  # doctest: +SKIP
+    >>> from torch.utils.tensorboard import SummaryWriter
+    >>> from captum_vit.exports import log_images
+    >>> with SummaryWriter("runs/a") as writer: log_images(writer, explanation, step=3)
 
     Args:
         writer: a `torch.utils.tensorboard.SummaryWriter`, or what takes images as it does.
@@ -64,7 +68,10 @@ def log_images(writer: Writer, explanation: Explanation, step: int | None = None
 def captioned(explanation: Explanation) -> list[tuple[Array, str]]:
     """Each map on its photograph with its title, as Weights & Biases takes images.
 
-    >>> run.log({"maps": [wandb.Image(picture, caption=c) for picture, c in captioned(explanation)]})  # doctest: +SKIP
+    >>> from captum_vit.exports import captioned
+    >>> picture, caption = captioned(explanation)[0]  # run.log({"maps": wandb.Image(picture, caption=caption)})
+    >>> picture.shape
+    (480, 640, 3)
 
     Returns:
         uint8 (H, W, 3) and a caption, for each map.

@@ -38,7 +38,9 @@ def heatmap(
     drawn in two colours around 0: orange is evidence for, blue is evidence against, dark grey is neither, and equally
     far from 0 is equally bright. One that is nearly flat stays in the lower colours (see `Scale.of`).
 
-    >>> Image.alpha_composite(photo.convert("RGBA"), heatmap(grid, photo.size))
+    >>> from PIL import Image
+    >>> from captum_vit.visualization import heatmap
+    >>> shown = Image.alpha_composite(photo.convert("RGBA"), heatmap(explanation.maps[0, 0], photo.size))
 
     Args:
         grid: the map.

@@ -28,8 +28,7 @@ footer {display: none !important;}
 def build(models: Sequence[str] = OFFERED, *, typed: bool = True) -> gradio.Blocks:
     """The app, to be launched, or put into another: in a notebook, in a Space, or by `serve`.
 
-    >>> from captum_vit.app import build
-    >>> build(["timm/vit_base_patch16_224"]).launch()  # doctest: +SKIP
+    `build(["timm/vit_base_patch16_224"]).launch(**look())` shows it, until it is interrupted.
 
     Args:
         models: on offer, as for `explain`; the first is chosen.

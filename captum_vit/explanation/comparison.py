@@ -16,7 +16,11 @@ ONE_SCALE = Look(scale="common")
 
 
 class Comparison(Compared):
-    """Two to six maps side by side: a figure, and a page on which one slider moves them all. See `compare_maps`."""
+    """Two to six maps side by side: a figure, and a page on which one slider moves them all. See `compare_maps`.
+
+    >>> comparison = captum_vit.compare_maps(captum_vit.explain("photo.jpg", method=["agcam", "daam"]))
+    >>> comparison.plot().savefig("two.png")
+    """
 
     def plot(self, ax: "Axes | None" = None, look: Look = ONE_SCALE) -> "Figure":
         """The maps side by side, and the second less the first where these are two of one image.
@@ -52,11 +56,11 @@ class Comparison(Compared):
 def compare_maps(*explanations: Explained, names: Sequence[str] | None = None) -> Comparison:
     """Maps side by side: of any two to six methods, classes, images, models or checkpoints.
 
-    >>> before, after = (captum_vit.explain("photo.jpg", model, target="tabby") for model in (old, new))
+    >>> before = captum_vit.explain("photo.jpg", "timm/vit_base_patch16_224", target="tabby")
+    >>> after = captum_vit.explain("photo.jpg", "timm/vit_base_patch16_224", target="tabby")  # by another checkpoint
     >>> comparison = captum_vit.compare_maps(before, after, names=["before", "after"])
-    >>> comparison.plot().savefig("tabby.png")       # before, after, and after less before
-    >>> comparison.to_html("tabby.html")             # the same under one slider of blocks
-    >>> captum_vit.compare_maps(captum_vit.explain("photo.jpg", method=["agcam", "daam"]))   # its two maps
+    >>> comparison.plot().savefig("tabby.png")  # before, after, and after less before
+    >>> page = comparison.to_html("tabby.html")  # the same under one slider of blocks
 
     All maps of the explanations are shown, in their order; choose some by `Explanation.only`. Each stands under its
     image, model, method and class. Maps of one method share a colour scale, unless `look` says otherwise; maps of

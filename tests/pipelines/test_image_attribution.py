@@ -239,7 +239,7 @@ def test_the_class_leaves_no_trace_of_its_registration():
 
 def test_maps_are_plain_arrays(pipe: ImageAttributionPipeline):
     result = pipe(scene(), top_k=1)[0]
-    assert set(result) == {"label", "score", "map", "grid", "overlay"}
+    assert set(result) == {"label", "score", "map", "grid", "overlay", "flat"}
     assert result["map"].dtype == result["grid"].dtype == np.float32
     assert not torch.is_tensor(result["grid"])
 
