@@ -1,6 +1,5 @@
 """Words and patches in one sequence, whose patches come in a random order; and videos whose frames come last."""
 
-from contextlib import nullcontext
 from itertools import product
 from typing import Any
 
@@ -9,14 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from captum_vit import AGCAM, DAAM, AttentionRollout, RawAttention, adapt
-from captum_vit.capture import Inputs, Run, leaving
+from captum_vit.capture import Inputs, Run
 from captum_vit.errors import InputError, TokenLayoutError, UnsupportedModelError
 from captum_vit.targets import Classes
 from tests.families import stepwise
 from tests.families.hf import small
 from tests.families.masked import keys_masked
 from tests.helpers import assert_close, explain, images, relative_error
-from tests.properties.broken import caught
 
 WORDS, TEXT = 6, {"vocab_size": 50, "max_position_embeddings": 20}
 SIZE, GRID = (32, 48), (4, 6)
@@ -135,9 +133,3 @@ def test_patches_beside_words_are_left_out():
             with keys_masked({len(seen): seen}):
                 expected = model(**one).logits[:, 1]
         assert_close(found[image, choice][None], expected, 1e-6)
-
-
-@caught
-def test_patches_in_the_order_that_is_drawn(monkeypatch):
-    monkeypatch.setattr(leaving, "InOwnOrder", nullcontext)
-    test_patches_beside_words_are_left_out()
