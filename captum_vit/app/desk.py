@@ -106,18 +106,11 @@ def _target(line: str) -> str | int:
     return int(line) if line.isascii() and line.isdigit() else line
 
 
-def page(explanations: Sequence[Explanation]) -> str:
-    """The report of them all."""
-    from ..report import render
-
-    return render(explanations)
-
-
-def pack(explanations: Sequence[Explanation], path: Path) -> None:
-    """Write a zip archive with the report, and each saved explanation in a folder of its own."""
+def pack(page: str, explanations: Sequence[Explanation], path: Path) -> None:
+    """Write a zip archive with the report as it is shown, and each saved explanation in a folder of its own."""
     names = distinct([safe_name(Path(e.source).stem if e.source else "", "image") for e in explanations])
     with TemporaryDirectory() as folder, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("report.html", page(explanations))
+        archive.writestr("report.html", page)
         for name, explanation in zip(names, explanations, strict=True):
             kept = Path(folder) / name
             explanation.save(kept)

@@ -10,7 +10,7 @@ from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CaptumViTError, OptionError
-from .desk import MOST, Desk, Wish, pack, page
+from .desk import MOST, Desk, Wish, pack
 
 if TYPE_CHECKING:
     import gradio
@@ -41,6 +41,7 @@ def build(models: Sequence[str] = OFFERED, *, typed: bool = True) -> gradio.Bloc
     """
     gr = _gradio()
     from ..attr import METHODS
+    from ..report import render
 
     desk = Desk(models, typed)
 
@@ -55,11 +56,12 @@ def build(models: Sequence[str] = OFFERED, *, typed: bool = True) -> gradio.Bloc
         wish = Wish(photos or [], model or "", methods or [], classes or "", patches)
         try:
             found = desk.explain(wish, lambda done, count: progress((done, count), desc="Explaining"))
+            page = render(found)
             archive = Path(mkdtemp(dir=os.environ.get("GRADIO_TEMP_DIR"))) / "captum-vit.zip"
-            pack(found, archive)
+            pack(page, found, archive)
         except CaptumViTError as error:
             return _told(gr, str(error)), gr.update(visible=False), gr.update(interactive=False)
-        shown = gr.update(value=_frame(page(found)), visible=True)
+        shown = gr.update(value=_frame(page), visible=True)
         return gr.update(visible=False), shown, gr.update(value=str(archive), interactive=True)
 
     with gr.Blocks(analytics_enabled=False, title="captum-vit", delete_cache=KEPT, fill_width=True) as app, gr.Row():
