@@ -73,6 +73,8 @@ class TrunkTap(StemTap):
         """What goes into the first block in place of a stream of tokens."""
         if not isinstance(tokens, Tensor) or tokens.dim() != 3 or not tokens.is_floating_point():
             return tokens
+        if self.index >= 0:
+            return tokens  # the block that is listed first runs after another
         if self.adapter.tokens_first:
             return few_kinds(tokens.transpose(0, 1), KINDS).transpose(0, 1)
         return few_kinds(tokens, KINDS)

@@ -242,7 +242,7 @@ def test_a_folder_of_ones_own(tmp_path: Path):
     assert "; --metrics perturbation needs none" in found.stderr
     assert "Without a baseline" not in found.stdout
     found = run(*asked, tmp_path / "b", "--target", "predicted", "--metrics", "perturbation")
-    assert "1 method, 2 questions about 2 images" in found.stdout
+    assert "1 method, 2 questions about 2 images" in " ".join(found.stdout.split())
 
 
 def test_a_folder_stays_free_where_a_run_cannot_begin(tmp_path: Path):
