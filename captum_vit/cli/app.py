@@ -100,11 +100,21 @@ def report(
     target: Annotated[
         list[str] | None, typer.Option(metavar="CLASS", help="With --compare, only maps of it; may be repeated.")
     ] = None,
+    scale: o.Scale = None,
+    boost_faint: o.BoostFaint = False,
+    cmap: o.Cmap = None,
+    alpha: o.Alpha = 0.8,
+    fade: o.Fade = True,
+    threshold: o.Threshold = 0.0,
+    contour: o.Contour = None,
 ) -> None:
     """Join saved explanations into one page with an index, that needs no network.
 
     With --compare their maps stand side by side, each under its folder, image, model, method and class; of two maps by
     one method of the same image the second less the first is shown as well.
+
+    --scale and what stands below it say how the maps are painted, whatever explain was told. The scale is own by
+    default, and common with --compare.
 
     Exit code: 0 written; 1 some explanations are damaged, the page holds the others; 2 nothing could be written.
     """
@@ -120,11 +130,13 @@ def report(
         if (method or target) and not compare:
             raise OptionError("--method and --target choose what --compare shows: give it too")
         failed: list[ExplanationLoadError] = []
+        default = "common" if compare else "own"
+        look = o.look(scale or default, boost_faint, cmap, alpha, fade, threshold, contour)
         found = find_explanations(folders)
         if compare:
-            page, name = comparison_of(found, method or [], target or []).to_html(), COMPARISON
+            page, name = comparison_of(found, method or [], target or []).to_html(look=look), COMPARISON
         else:
-            page, name = render(loaded(found, refused), count=len(found)), REPORT
+            page, name = render(loaded(found, refused), count=len(found), look=look), REPORT
         path = out or folders[0] / name
         write_atomically(path, page.encode())
     except CaptumViTError as error:

@@ -16,6 +16,7 @@ from .progress import Progress, can_go_back
 from .stopping import check, held
 
 if TYPE_CHECKING:
+    from ..colours import Look
     from ..explanation.explanation import Explanation
     from .working import Job, Options
 
@@ -177,7 +178,7 @@ def _explain_all(jobs: list["Job"], options: "Options", out: Path, resume: bool,
     if failed:
         complain(f"{failed} of {len(jobs)} images failed" + ("" if failed == len(jobs) else "; the others are done"))
     if open_report and folders:
-        _show(folders, out)
+        _show(folders, out, options.look)
     elif options.report and len(folders) > 1:
         say(f"one page of all: captum-vit report {plain(str(out))}")
     return BAD_IMAGES if failed else 0
@@ -202,7 +203,7 @@ class Notes:
                 self(note)
 
 
-def _show(folders: list[Path], out: Path) -> None:
+def _show(folders: list[Path], out: Path, look: "Look") -> None:
     """The report of one image, or one page of all, in the browser."""
     from ..files import write_atomically
     from ..report import render
@@ -211,7 +212,7 @@ def _show(folders: list[Path], out: Path) -> None:
     page = folders[0] / REPORT
     if len(folders) > 1:
         page = out / REPORT
-        joined = render(loaded(folders, lambda error: complain(f"Failed: {error}")), count=len(folders))
+        joined = render(loaded(folders, lambda error: complain(f"Failed: {error}")), count=len(folders), look=look)
         write_atomically(page, joined.encode())
     say(f"report: {plain(str(page))}")
     if not webbrowser.open(page.resolve().as_uri()):

@@ -149,7 +149,7 @@ Report = Annotated[
 ]
 Flow = Annotated[bool, typer.Option("--flow/--no-flow", help="Write flow.gif, the maps from block to block.")]
 Scale = Annotated[
-    str,
+    str | None,
     typer.Option(
         metavar="own|common|LOW,HIGH",
         help="What the colours span: each map's own range, one scale for all maps of a method, or from one value to "
@@ -225,9 +225,15 @@ def choice(text: str | None) -> str | int | None:
 
 
 def look(
-    scale: str, boost_faint: bool, cmap: str | None, alpha: float, fade: bool, threshold: float, contour: float | None
+    scale: str | None,
+    boost_faint: bool,
+    cmap: str | None,
+    alpha: float,
+    fade: bool,
+    threshold: float,
+    contour: float | None,
 ) -> "Look":
-    """How maps are painted, as the options of the same names say.
+    """How maps are painted, as the options of the same names say; `scale` is one of two words, or two numbers.
 
     Raises:
         OptionError: a value that is none of theirs.

@@ -19,7 +19,9 @@ from torch import nn
 from captum_vit import Explanation, explain, models, sample
 from captum_vit.cli import explain_command, working
 from captum_vit.cli.folders import RECORD
+from captum_vit.colours import Look
 from captum_vit.models import load_model
+from captum_vit.report import render
 from tests.cli.helpers import explain as drawn
 from tests.cli.helpers import photo, pixels, refused, run, written
 from tests.waiting import wait_until
@@ -298,11 +300,12 @@ def test_the_report_is_opened(monkeypatch: pytest.MonkeyPatch):
     shown: list[str] = []
     monkeypatch.setattr(webbrowser, "open", lambda url: shown.append(url) or True)
     run("explain", photo("a.png"), "--no-flow", "--method", "rollout", "--open")
-    run("explain", "a.png", photo("b.png"), "--no-flow", "--method", "rollout", "--open")
+    run("explain", "a.png", photo("b.png"), "--no-flow", "--method", "rollout", "--open", "--cmap", "viridis")
     assert shown == [(OUT / "a" / "report.html").resolve().as_uri(), (OUT / "report.html").resolve().as_uri()]
     page = (OUT / "report.html").read_text()
     assert "a.png" in page
     assert "b.png" in page
+    assert page == render([Explanation.load(OUT / name) for name in ("a", "b")], look=Look(cmap="viridis"))
     refused("--open shows the report, and --no-report leaves it out", "a.png", "--open")
     monkeypatch.setattr(webbrowser, "open", lambda url: False)
     assert "no browser could be opened" in run("explain", "a.png", "--no-flow", "--open").stderr

@@ -12,7 +12,10 @@ from PIL import Image
 
 from captum_vit import Explanation
 from captum_vit.cli import explain as _run
+from captum_vit.colours import Look
+from captum_vit.explanation.comparison import compare_maps
 from captum_vit.explanation.saving import MANIFEST
+from captum_vit.report import render
 from tests.cli.helpers import photo, pixels, run, written
 
 
@@ -160,3 +163,28 @@ def test_two_explanations_stand_side_by_side():
     assert "wo to six" in run("report", "before/a", "--compare", "--out", "one.html", code=2).output
     assert not Path("one.html").exists()
     assert "--compare" in run("report", "before/a", "--method", "agcam", code=2).output
+
+
+def test_a_page_is_painted_as_it_is_asked_for():
+    """By the options that explain has, of one page and of maps side by side; explain's own look is not kept."""
+    run("explain", photo("a.png"), "--target", "cross", "--no-flow", "--cmap", "magma")
+    painted = {}
+    for name, asked in {"plain": [], "other": ["--cmap", "viridis", "--scale", "0,0.5", "--alpha", "0.5"]}.items():
+        run("report", "captum-vit-out", *asked, "--out", f"{name}.html")
+        painted[name] = Path(f"{name}.html").read_text()
+    explanation = Explanation.load("captum-vit-out/a")
+    assert painted["plain"] == render([explanation])
+    assert painted["other"] == render([explanation], look=Look((0, 0.5), cmap="viridis", alpha=0.5))
+    assert painted["plain"] != painted["other"]
+    assert "no colour map 'vridis'" in run("report", "captum-vit-out", "--cmap", "vridis", code=2).stderr
+
+
+def test_maps_side_by_side_are_painted_as_it_is_asked_for():
+    for name in ("before", "after"):
+        run("explain", photo("a.png"), "--target", "cross", "--no-flow", "--out", name)
+    ask = ("report", "before/a", "after/a", "--compare", "--out", "both.html")
+    maps = compare_maps(*map(Explanation.load, ("after/a", "before/a")), names=["after/a", "before/a"])
+    run(*ask)
+    assert Path("both.html").read_text() == maps.to_html()
+    run(*ask, "--scale", "own", "--contour", "0.5")
+    assert Path("both.html").read_text() == maps.to_html(look=Look(contour=0.5))
