@@ -11,6 +11,7 @@ from . import options as o
 from .console import BAD_IMAGES, BAD_USE, Checkpoint, complain, look_here, plain, say
 from .evaluate import compare, evaluate
 from .explain_command import explain
+from .progress import waiting
 from .stopping import heeding, held
 from .tokens import tokens
 
@@ -69,12 +70,13 @@ def inspect(
     """
     try:
         look_here()
-        from ..inspection import inspect as look
-        from ..models import load_model
-        from ..plugins import is_path
+        with waiting(f"Loading {model}", logged=False):
+            from ..inspection import inspect as look
+            from ..models import load_model
+            from ..plugins import is_path
 
-        options = {} if checkpoint or is_path(model) else {"pretrained": weights}
-        loaded = load_model(model, checkpoint=checkpoint, **options)
+            options = {} if checkpoint or is_path(model) else {"pretrained": weights}
+            loaded = load_model(model, checkpoint=checkpoint, **options)
         view = look(loaded.model, forward_kwargs=o.keyword_arguments(forward_kwargs), output=o.choice(output))
     except CaptumViTError as error:
         complain(f"Error: {error}")
@@ -169,7 +171,7 @@ def local_app(
     """
     try:
         look_here()
-        with held():
+        with waiting("Starting", logged=False), held():
             from ..app import serve
         serve(model, host=host, port=port, open_browser=open_, ready=lambda url: say(f"the app is at {url}"))
     except (CaptumViTError, OSError) as error:

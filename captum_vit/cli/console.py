@@ -41,47 +41,53 @@ def look_here() -> None:
 
 
 class Line:
-    """The last line of a terminal, which is drawn over itself; what `say` and `complain` print goes above it."""
+    """The last line of a terminal, in which rich draws; what `say` and `complain` print goes above it.
+
+    Args:
+        stream: the terminal.
+        total: of how many a bar shows the part that is done; by default there is no bar.
+    """
 
     _shown: ClassVar[list["Line"]] = []
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream, self._text = stream, ""
+    def __init__(self, stream: TextIO, total: int | None = None) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn
+        from rich.table import Column
 
-    def show(self, text: str) -> None:
+        columns: list[ProgressColumn] = [SpinnerColumn("line")]  # which any encoding has letters for
+        columns += [BarColumn(20)] if total else []
+        columns += [TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True))]
+        console = Console(file=stream, force_terminal=True, force_jupyter=False)
+        # where else stdout goes, as into a file, is none of a line's business
+        self._drawn = Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
+        self._task, self._stream = self._drawn.add_task("", total=total), stream
+
+    def show(self, text: str, done: int = 0) -> None:
         """This and nothing else, cut to what the terminal is wide."""
-        self._text = _encodable(plain(text), self._stream)
+        told = _encodable(plain(text), self._stream)
+        self._drawn.update(self._task, description=told, completed=done, refresh=self in self._shown)
         if self not in self._shown:
             self._shown.append(self)
-        self._draw(self._text)
+            self._drawn.start()
 
     def clear(self) -> None:
         """No line any more."""
         if self in self._shown:
             self._shown.remove(self)
-            self._draw("")
+            self._drawn.stop()
 
     @classmethod
     @contextmanager
     def aside(cls) -> Iterator[None]:
         """No line is drawn within, whichever there are."""
         for line in cls._shown:
-            line._draw("")
+            line._drawn.stop()
         try:
             yield
         finally:
             for line in cls._shown:
-                line._draw(line._text)
-
-    def _draw(self, text: str) -> None:
-        self._stream.write(f"\r\x1b[2K{text[: self._width() - 1]}")  # back to its start, emptied
-        self._stream.flush()
-
-    def _width(self) -> int:
-        try:
-            return os.get_terminal_size(self._stream.fileno()).columns or 80
-        except (OSError, ValueError):  # no terminal of the system's, as in a notebook
-            return 80
+                line._drawn.start()
 
 
 def say(text: str) -> None:

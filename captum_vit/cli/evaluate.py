@@ -1,7 +1,6 @@
 """The commands evaluate and compare. What they do is in evaluation/, which is imported when a command runs."""
 
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,9 +11,9 @@ import typer
 
 from ..errors import CaptumViTError, OptionError, brief, nearest
 from . import options as o
-from .console import BAD_IMAGES, BAD_USE, STOPPED, Checkpoint, Device, Line, Model, complain, look_here, plain, say
+from .console import BAD_IMAGES, BAD_USE, STOPPED, Checkpoint, Device, Model, complain, look_here, plain, say
 from .cores import threads_here, usable_cores
-from .progress import Progress, can_go_back
+from .progress import Progress, waiting
 from .stopping import heeding, held
 
 if TYPE_CHECKING:
@@ -147,7 +146,7 @@ def evaluate(
         shown = _figures(figures, _names(metrics))
         options: dict[str, Any] = {"actors": actors, "num_gpus": gpus} if engine == "ray" else {}
         options["threads"], note = _threads(threads, options.get("actors", 1))
-        with _waiting(f"loading {model} and {data}, and asking each method once") as ready:
+        with waiting(f"Loading {model} and {data}, and asking each method once") as ready:
             meter = _meter(ready, note)
             board = runs.evaluate(plan, out, engine=engine, retry=retry, progress=meter, **options)
         runs.write_summary(board, out, shown)
@@ -190,19 +189,6 @@ def _complaints(out: Path | None = None) -> Iterator[None]:
             raise
         complain(f"Stopped. Start it again with the same settings and --out {out}, and it goes on")
         raise typer.Exit(STOPPED) from None
-
-
-@contextmanager
-def _waiting(text: str) -> Iterator[Callable[[], None]]:
-    """On a terminal a line that says what is waited for, until what is given is called."""
-    line = Line(sys.stderr) if can_go_back(sys.stderr) else None
-    if line:
-        line.show(f"{text}...")
-    ready = line.clear if line else lambda: None
-    try:
-        yield ready
-    finally:
-        ready()
 
 
 def _meter(ready: Callable[[], None], note: str) -> "Callable[[int, int], Meter]":

@@ -12,7 +12,7 @@ import typer
 from ..errors import CaptumViTError, InputError, OptionError
 from . import options as o
 from .console import BAD_IMAGES, BAD_USE, STOPPED, Checkpoint, Device, Model, complain, look_here, plain, say
-from .progress import Progress, can_go_back
+from .progress import Progress, can_go_back, waiting
 from .stopping import check, held
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def explain(
     """
     try:
         look_here()
-        with held():
+        with waiting("Starting", logged=False), held():
             from . import working
             from .modelling import ModelOptions
 

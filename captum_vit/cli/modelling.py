@@ -43,6 +43,11 @@ class ModelOptions:
         knows = "six things of a few photographs" if self.model == "sample/hard" else "drawn shapes"
         return f"the sample model knows {knows} alone; name a --model for photographs"
 
+    @property
+    def loaded_now(self) -> str:
+        """What is said while it is loaded."""
+        return f"Loading {self.model}" + (f" with {self.checkpoint}" if self.checkpoint else "")
+
     def load(self, layers: Sequence[int | str] | None) -> Explainer:
         """The model, ready to explain.
 

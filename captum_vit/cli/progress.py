@@ -1,13 +1,14 @@
-"""How far a command has come: a line that is drawn over itself on a terminal, and now and then a line in a log."""
+"""How far a command has come: a line that moves on a terminal, and now and then a line in a log."""
 
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
 from types import TracebackType
-from typing import TextIO
+from typing import Any, TextIO
 
-from .console import Line
+from .console import Line, complain
 from .stopping import check
 
 REDRAWN = 0.1  # seconds between two pictures of a terminal's line
@@ -26,7 +27,7 @@ class Progress:
     150 of 200 images, 3.0 images/s, 17 s left
     150 of 200 images in 1 min 40 s, 1.5 images/s
 
-    On a terminal it is one line, above which stands whatever `say` and `complain` print meanwhile. Elsewhere, in a
+    On a terminal it is one line with a bar, above which stands whatever `say` and `complain` print meanwhile. In a
     file, a pipe or a terminal that cannot go back in its line, there is a line every half minute, and one at the end.
 
     Args:
@@ -48,12 +49,12 @@ class Progress:
     ) -> None:
         self.total, self.unit, self.done = total, unit, done
         self._stream = sys.stderr if stream is None else stream
-        self._line = Line(self._stream) if can_go_back(self._stream) else None
+        self._line = _line(self._stream, total)
         self._clock, self._before = clock, done
         self._begun = self._told = clock()
         self._open = True
         if self._line:
-            self._line.show(self._text(self._begun))
+            self._line.show(self._text(self._begun), done)
 
     def update(self, count: int = 1) -> None:
         """So many more are done; here a run stops whose Ctrl-C was lost."""
@@ -85,7 +86,7 @@ class Progress:
 
     def _tell(self, text: str) -> None:
         if self._line:
-            self._line.show(text)
+            self._line.show(text, self.done)
         else:
             self._write(text)
 
@@ -112,6 +113,51 @@ class Progress:
             if speed >= 1 or name == "h":
                 break
         return f", {speed:.{1 if speed < 10 else 0}f} {self.unit}s/{name}"
+
+
+@contextmanager
+def waiting(text: str, *, logged: bool = True) -> Iterator[Callable[[], None]]:
+    """Says what is waited for: on a terminal by a line that moves until it is over, elsewhere by one that stays.
+
+    The line gives way to whatever else is written to stderr, as the bar of a download.
+
+    Args:
+        text: what it is.
+        logged: whether it is worth a line where there is no terminal.
+    Yields:
+        What ends the line before its time.
+    """
+    line = _line(sys.stderr)
+    if line is None:
+        if logged:
+            complain(text)
+        yield lambda: None
+        return
+    with Line.aside(), redirect_stderr(_GivingWay(sys.stderr, line)):  # type: ignore[type-var]
+        line.show(f"{text}...")
+        try:
+            yield line.clear
+        finally:
+            line.clear()
+
+
+class _GivingWay:
+    """A terminal's stream in which a line is drawn, until somebody else writes there."""
+
+    def __init__(self, stream: TextIO, line: Line) -> None:
+        self._stream, self._line = stream, line
+
+    def write(self, text: str) -> int:
+        self._line.clear()
+        return self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _line(stream: TextIO | None, total: int | None = None) -> Line | None:
+    """A line to draw in, if the stream is a terminal that can go back in it."""
+    return Line(stream, total) if stream is not None and can_go_back(stream) else None
 
 
 def can_go_back(stream: TextIO | None) -> bool:

@@ -22,9 +22,9 @@ from ..images import read_image
 from ..pixels import Read, Window, checked_window
 from ..sample import draw_scene
 from ..sample.hard import Plan
-from .console import complain
 from .folders import finished
 from .modelling import ModelOptions
+from .progress import waiting
 
 SCENE = "scene"
 EMBEDDED = "embedded scene"
@@ -229,9 +229,8 @@ def _seen(explainer: Explainer, read: Read, job: Job) -> Seen:
 
 def _loaded(options: Options, file: Path | None, note: Callable[[str], None]) -> tuple[Explainer, Asked]:
     model = options.model
-    if not model.of_sample:
-        complain(f"Loading {model.model}" + (f" with {model.checkpoint}" if model.checkpoint else ""))
-    explainer, asked, notes = load(options)
+    with waiting(model.loaded_now, logged=not model.of_sample):
+        explainer, asked, notes = load(options)
     if file is not None and model.of_sample:
         notes.insert(0, model.of_its_own)
     for each in [*model.notes(explainer), *notes]:

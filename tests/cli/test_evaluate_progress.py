@@ -12,6 +12,7 @@ import pytest
 
 from captum_vit.evaluation import Evaluator, Plan, evaluate
 from tests.cli.helpers import run
+from tests.cli.terminal import shown
 from tests.waiting import PATIENCE
 
 DATA = ("--data", "sample:4", "--methods", "random")
@@ -38,6 +39,7 @@ class Meter:
 
 def test_a_log_has_a_line_of_what_was_done(tmp_path: Path):
     found = run("evaluate", *DATA, "--out", tmp_path / "run")
+    assert found.stderr.startswith("Loading sample and sample:4, and asking each method once\n")
     assert len(re.findall(r"^8 of 8 items in \d+ s", found.stderr, re.M)) == 1
     assert "\r" not in found.stderr
     again = run("evaluate", *DATA, "--out", tmp_path / "run")
@@ -98,8 +100,8 @@ def test_a_terminal_shows_one_line_that_ends_as_a_sentence(tmp_path: Path):
         assert process.wait(PATIENCE) == 0
     os.close(ours)
     text = told.getvalue().decode()
-    assert "\r\x1b[2Kloading sample and sample:4, and asking each method once..." in text
-    assert re.search(r"\r\x1b\[2K0 of 8 items", text)
-    shown = [line.split("\x1b[2K")[-1].strip("\r") for line in text.split("\n")]
-    assert re.fullmatch(r"8 of 8 items in \d+ s(, .* items/(s|min))?", shown[0])
-    assert shown[-1] == ""
+    assert "Loading sample and sample:4, and asking each method once..." in text
+    assert "0 of 8 items" in text
+    line, after = shown(text)
+    assert re.fullmatch(r"8 of 8 items in \d+ s(, .* items/(s|min))?", line)
+    assert after == ""

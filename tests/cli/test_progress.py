@@ -1,14 +1,18 @@
 """What is told of how far a command has come, on a terminal and in a log, by a clock that the test holds."""
 
 import io
+import re
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 import pytest
 
 from captum_vit.cli.console import Line, complain, say
-from captum_vit.cli.progress import Progress, can_go_back, duration
+from captum_vit.cli.progress import Progress, can_go_back, duration, waiting
+from tests.cli.terminal import Terminal
+from tests.waiting import PATIENCE
 
 
 class Clock:
@@ -19,28 +23,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-class Terminal(io.StringIO):
-    """A stream that is a terminal, and what it shows."""
-
-    def isatty(self) -> bool:
-        return True
-
-    @property
-    def screen(self) -> list[str]:
-        lines, column = [""], 0
-        for part in self.getvalue().replace("\x1b[2K", "\0").replace("\r", "\1"):
-            if part == "\n":
-                lines, column = [*lines, ""], 0
-            elif part == "\1":
-                column = 0
-            elif part == "\0":
-                lines[-1] = ""
-            else:
-                lines[-1] = lines[-1][:column].ljust(column) + part + lines[-1][column + 1 :]
-                column += 1
-        return lines
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +68,7 @@ def test_the_screen_here_would_show_a_line_that_is_written_into():
     terminal = Terminal()
     with on(terminal), Progress(2, clock=Clock()):
         print("the first")
-        assert terminal.screen == ["0 of 2 imagesthe first", ""]
+        assert terminal.screen[0] == "0 of 2 imagesthe first"
 
 
 def test_a_log_has_a_line_every_half_minute_and_one_at_the_end():
@@ -137,13 +119,77 @@ def test_names_with_control_characters_do_nothing_to_a_terminal():
     line.show("\x1b[31mred\n\r")
     assert terminal.screen == [r"\x1b[31mred\n\r"]
     line.clear()
+    assert terminal.screen == [""]
+
+
+def test_square_brackets_are_letters():
+    """As in a file's name: they are no style of rich's."""
+    terminal = Terminal()
+    line = Line(terminal)
+    line.show("[bold]a[/bold]:smile:")
+    assert terminal.screen == ["[bold]a[/bold]:smile:"]
+    line.clear()
+
+
+def test_a_bar_shows_the_part_that_is_done():
+    terminal = Terminal()
+    clock = Clock()
+    parts = []
+    with Progress(40, stream=terminal, clock=clock, done=10) as progress:
+        for _ in range(3):
+            drawn = terminal.getvalue().replace("\x1b[2K", "").split("\r")[-1]
+            parts.append(len(re.findall("\x1b\\[[0-9;]+m(━+)", drawn)[0]))  # of the first colour
+            clock.now += 1
+            progress.update(10)
+    assert parts == [5, 10, 15]
+
+
+# --- what is waited for
+
+
+def test_what_is_waited_for_moves_and_goes():
+    terminal = Terminal()
+    with on(terminal), waiting("Loading it"):
+        assert terminal.screen == ["Loading it..."]
+        first = terminal.shown
+        deadline = time.monotonic() + PATIENCE
+        while terminal.shown == first and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert terminal.shown != first
+        assert terminal.screen == ["Loading it..."]
+        complain("Note: of it")
+    assert terminal.screen == ["Note: of it", ""]
+
+
+def test_it_gives_way_to_the_bar_of_a_download():
+    """Which draws over its own line, and would be drawn over."""
+    terminal = Terminal()
+    with on(terminal), waiting("Loading it"):
+        sys.stderr.write("\r 10 %")
+        sys.stderr.write("\r 20 %")
+        time.sleep(0.3)
+        assert terminal.screen == [" 20 %"]
+
+
+def test_while_one_thing_is_waited_for_no_other_line_is_drawn():
+    terminal = Terminal()
+    with on(terminal), Progress(2, clock=Clock()):
+        with waiting("Loading it"):
+            assert terminal.screen == ["Loading it..."]
+        assert terminal.screen == ["0 of 2 images"]
+
+
+def test_in_a_log_it_is_a_plain_line_or_none(capsys: pytest.CaptureFixture):
+    with waiting("Loading it"), waiting("Starting", logged=False):
+        pass
+    assert capsys.readouterr().err == "Loading it\n"
 
 
 def test_a_line_is_cut_to_the_terminal():
     terminal = Terminal()
     line = Line(terminal)
     line.show("x" * 300)
-    assert len(terminal.screen[0]) == 79
+    assert len(terminal.shown[0]) == 80
     line.clear()
 
 
