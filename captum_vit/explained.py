@@ -147,6 +147,7 @@ class Explained:
     attention: kept where it was asked for.
     photographed: (width, height) of the original, where `image` is a reduced copy of it.
     notes: what a user should know: the preprocessing, weights that are random, outputs that are odd.
+    call: the program or command that makes these maps again; empty where that is not known.
     """
 
     image: Image.Image
@@ -159,6 +160,7 @@ class Explained:
     attention: AttentionRecord | None = None
     photographed: Size | None = None
     notes: tuple[str, ...] = ()
+    call: str = ""
 
     def __post_init__(self) -> None:
         grids = [tuple(a.flow.shape[1:]) for a in self.attributions]

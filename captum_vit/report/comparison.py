@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from string import Template
 from typing import Any
 
 from torch import Tensor
@@ -12,12 +11,15 @@ from ..compared import Compared, Part
 from ..explained import Explained
 from ..names import printable
 from ..visualization import overlay
-from .document import controls, document, static
+from .document import controls, document, filled
 from .encoding import base64, data_url, exact, json_block, shrunk, text
 from .page import STILL
 from .viewer import photo, scale_ends
 
-SCRIPTS = ("picture.js", "levels.js", "controls.js", "player.js", "pointer.js", "comparison.js")
+SCRIPTS = (
+    *("picture.js", "levels.js", "controls.js", "player.js", "pointer.js", "zoom.js"),
+    *("saving.js", "abreast.js", "comparison.js"),
+)
 
 
 def render_comparison(comparison: Compared, look: Look) -> str:
@@ -38,7 +40,8 @@ def render_comparison(comparison: Compared, look: Look) -> str:
         "scales": {**told, "own": comparison.scales_told(look)} if isinstance(look.scale, tuple) else told,
         "parts": [each for _, each in drawn],
     }
-    body = Template(static("comparison.html")).substitute(
+    body = filled(
+        "comparison.html",
         depth="Block" if comparison.abreast else "Share of the depth",
         steps=comparison.steps,
         columns=" three" if len(drawn) > 4 else "",
@@ -46,7 +49,7 @@ def render_comparison(comparison: Compared, look: Look) -> str:
         photos="".join(f'<img src="{photo(each)}" alt="">' for each in photos),
         scales=text(comparison.scales_told(look)),
         undivided=text(_why_not(comparison)),
-        controls=controls(1, "one for all blocks and pictures of a method"),
+        controls=controls("one for all blocks and pictures of a method"),
         data=json_block(data),
     )
     images = " and ".join(dict.fromkeys(part.image for part in comparison.parts))
@@ -144,8 +147,8 @@ def _still(whole: Explained, shown: Tensor, look: Look, scale: Scale) -> str:
 
 
 def _figure(number: int, heading: str, lines: Sequence[str], still: str) -> str:
-    return Template(static("part.html")).substitute(
-        n=number, heading=text(heading), lines="".join(f"<span>{text(line)}</span>" for line in lines), still=still
+    return filled(
+        "part.html", n=number, heading=text(heading), lines="".join(f"<span>{text(line)}</span>" for line in lines), still=still
     )
 
 

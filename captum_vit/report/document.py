@@ -28,7 +28,8 @@ def document(
         index, body: HTML.
     """
     css, script = static("report.css"), "".join(map(static, scripts))
-    return Template(static("page.html")).substitute(
+    return filled(
+        "page.html",
         title=text(title),
         heading=text(heading),
         models=text(models),
@@ -44,10 +45,14 @@ def document(
     )
 
 
-def controls(number: int, common: str, between: Template | None = None) -> str:
-    """The panel that says how maps are painted; `common` tells what a common scale is of."""
-    more = "" if between is None else between.substitute(n=number)
-    return Template(static("controls.html")).substitute(n=number, common=text(common), between=more)
+def controls(common: str) -> str:
+    """The panel that says how all maps on a page are painted; `common` tells what a common scale is of."""
+    return filled("controls.html", common=text(common))
+
+
+def filled(name: str, /, **parts: object) -> str:
+    """A file of HTML that lies beside this one, filled in."""
+    return Template(static(name)).substitute(parts)
 
 
 @cache

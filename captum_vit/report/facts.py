@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from ..explained import Attribution, Explained, Label
 from ..geometry import Size, View
 from ..wording import percent
+from .document import filled
 from .encoding import text
 
 
@@ -108,3 +109,8 @@ def _shown(value: object) -> str:
 def _listed(entries: Iterable[str]) -> str:
     """With no break inside an entry, as far as there is room."""
     return ", ".join(f'<span class="entry">{text(entry)}</span>' for entry in entries)
+
+
+def call(explanation: Explained, number: int) -> str:
+    """The call that makes the maps again; empty where it is not known."""
+    return filled("call.html", n=number, call=text(explanation.call)) if explanation.call else ""

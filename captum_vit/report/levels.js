@@ -13,6 +13,16 @@ function levelled(values, { low, high }) {
   return Float32Array.from(values, (value) => (value - low) / (high - low));
 }
 
+/** One scale for all flows, as `captum_vit.colours.Scale.of` has it. */
+function scaleOf(flows, signed) {
+  const high = Math.max(...flows.map(greatest));
+  const low = Math.min(...flows.map((flow) => flow.reduce((a, b) => Math.min(a, b))));
+  const largest = Math.max(Math.abs(low), Math.abs(high));
+  if (signed) return { low: -(largest || 1), high: largest || 1, signed };
+  const widest = Math.max(high - low, LOOK.flat * largest);
+  return { low, high: low + (widest || 1), signed };
+}
+
 /** Of each of 256 levels its colour, its opacity 0..1, and whether it lies within the contour. */
 function paints({ tables }, signed, { boosted, fades, alpha, threshold, contour }) {
   const [plain, lifted] = tables[signed ? "signed" : "positive"], table = boosted ? lifted : plain;
@@ -23,14 +33,23 @@ function paints({ tables }, signed, { boosted, fades, alpha, threshold, contour 
   return { table, opacity, inside };
 }
 
+/** A pixel in the colour of a level as it looks on mid grey. */
+function colour(pixels, i, { table, opacity }, level) {
+  for (let k = 0; k < 3; k++) pixels[4 * i + k] = table[4 * level + k] * opacity[level] + 127.5 * (1 - opacity[level]);
+  pixels[4 * i + 3] = 255;
+}
+
 /** A bar in the colours as they look on mid grey. */
-function ramp(bar, { table, opacity }) {
+function ramp(bar, made) {
   const drawn = new ImageData(256, 1);
-  for (let i = 0; i < 256; i++) {
-    for (let k = 0; k < 3; k++) drawn.data[4 * i + k] = table[4 * i + k] * opacity[i] + 127.5 * (1 - opacity[i]);
-    drawn.data[4 * i + 3] = 255;
-  }
+  for (let i = 0; i < 256; i++) colour(drawn.data, i, made, i);
   bar.getContext("2d").putImageData(drawn, 0, 0);
+}
+
+/** From where to where the values of a map go that is nearly flat. */
+function flatness(values) {
+  const [least, most] = [values.reduce((a, b) => Math.min(a, b)), greatest(values)].map(number);
+  return least === most ? `${least} everywhere` : `nearly flat, ${least} to ${most}`;
 }
 
 /** A patch's part of a map in words; of two signs, its part of all that has the same sign. */

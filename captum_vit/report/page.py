@@ -1,20 +1,23 @@
 """The page of one or several explanations."""
 
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass
-from string import Template
 
 from ..colours import LOOK, Look, check_look
 from ..errors import InputError
 from ..explained import Explained
-from .document import controls, document, static
+from .document import controls, document, filled
 from .encoding import exact, json_block, painted, text
-from .facts import facts, kind, label_rows, labels_title, verdicts
-from .viewer import ATTENTION_BYTES, photo, viewer_data
+from .facts import call, facts, kind, label_rows, labels_title, verdicts
+from .gallery import Card, gallery
+from .viewer import ATTENTION_BYTES, viewer_data
 
-THUMBNAIL = 192
 STILL = 512  # pixels of the picture that stands where no script runs
-SCRIPTS = ("picture.js", "levels.js", "tabs.js", "controls.js", "player.js", "pointer.js", "report.js")
+UPRIGHT = 1.25  # width over height up to which there is room beside the picture
+SCRIPTS = (
+    *("picture.js", "levels.js", "tabs.js", "controls.js", "player.js", "pointer.js", "zoom.js", "saving.js"),
+    *("views.js", "heads.js", "viewer.js", "abreast.js", "gallery.js", "report.js"),
+)
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class _Part:
 
     title: str
     model: str
-    entry: str
+    card: Card
     section: str
 
 
@@ -46,54 +49,70 @@ def render(explanations: Iterable[Explained], count: int | None = None, look: Lo
     parts = [_part(explanation, number, count, look) for number, explanation in enumerate(explanations, 1)]
     if not parts:
         raise InputError("expected at least one explanation for the report, got none")
-    what = parts[0].title if len(parts) == 1 else f"{len(parts)} images"
-    models = ", ".join(dict.fromkeys(part.model or "a model" for part in parts))
+    return _document(
+        parts[0].title if len(parts) == 1 else f"{len(parts)} images",
+        [part.model for part in parts],
+        look,
+        index=gallery([part.card for part in parts]) if len(parts) > 1 else "",
+        sections="".join(part.section for part in parts),
+    )
+
+
+def _document(what: str, models: Iterable[str], look: Look, *, index: str, sections: str) -> str:
+    named = ", ".join(dict.fromkeys(name or "a model" for name in models))
+    abreast = filled("abreast.html", part=filled("part.html", n="0", heading="", lines="", still="data:,"))
     return document(
-        title=f"{what}: what {models} looked at",
+        title=f"{what}: what {named} looked at",
         heading="What the model looked at",
-        models=models,
+        models=named,
         fallback="the first map of each image, classes and facts are below.",
         scripts=SCRIPTS,
         look=look,
-        index=_index(parts) if len(parts) > 1 else "",
-        body="".join(part.section for part in parts),
+        index=index,
+        body=filled(
+            "desk.html",
+            sections=sections,
+            abreast=abreast,
+            controls=controls("one for all blocks and targets of a method"),
+        ),
     )
 
 
 def _part(explanation: Explained, number: int, count: int, look: Look) -> _Part:
     title = explanation.source or ("Image" if count == 1 else f"Image {number}")
-    entry = _entry(explanation, title, number, look) if count > 1 else ""
-    return _Part(title, explanation.model, entry, _section(explanation, title, number, ATTENTION_BYTES // count, look))
+    section = _section(explanation, title, number, count, look)
+    return _Part(title, explanation.model, Card.of(explanation, title, f"#image-{number}", look), section)
 
 
-def _section(explanation: Explained, title: str, number: int, attention_bytes: int, look: Look) -> str:
+def _section(explanation: Explained, title: str, number: int, count: int, look: Look) -> str:
     first, judged = explanation.attributions[0], verdicts(explanation.attributions)
-    kinds = "classes" if kind(explanation.targets) == "Class" else "targets"
-    return Template(static("section.html")).substitute(
+    width, height = explanation.image.size
+    return filled(
+        "section.html",
         n=number,
         title=text(title),
+        shape=" upright" * (width <= UPRIGHT * height),
+        around=_around(number, count) if count > 1 else "",
         kind=kind(explanation.targets),
-        photo=photo(explanation),
         verdicts=f'<div class="unscripted">{judged}</div>' if judged else "",
         labels_title=labels_title(explanation),
         labels=label_rows(explanation),
         facts=facts(explanation),
-        controls=controls(number, f"one for all blocks and {kinds} of a method", Template(static("between.html"))),
+        call=call(explanation, number),
         still=painted(explanation, first, STILL, look, lossless=exact(explanation.image)),
         caption=text(first.caption),
-        data=json_block(viewer_data(explanation, attention_bytes, look)),
+        data=json_block(viewer_data(explanation, ATTENTION_BYTES // count, look)),
     )
 
 
-def _entry(explanation: Explained, title: str, number: int, look: Look) -> str:
-    """One line of the index."""
-    first = explanation.attributions[0]
-    return (
-        f'<li><a href="#image-{number}"><img src="{painted(explanation, first, THUMBNAIL, look)}" alt="">'
-        f'<span class="name">{text(title)}</span><span class="quiet">{text(first.caption)}</span></a></li>'
+def _around(number: int, count: int) -> str:
+    """The ways to the other images."""
+    ways: Sequence[tuple[str, str, bool]] = (
+        ("all", "All images", True),
+        ("previous", "Previous", number > 1),
+        ("next", "Next", number < count),
     )
-
-
-def _index(parts: Iterable[_Part]) -> str:
-    entries = "".join(part.entry for part in parts)
-    return f'<nav class="index" id="index" aria-label="Images"><ol>{entries}</ol></nav>'
+    return "".join(
+        f'<button type="button" data-part="{name}"{"" if there else " disabled"}>{words}</button>'
+        for name, words, there in ways
+    )

@@ -117,8 +117,8 @@ class Picture {
     return clamp(cell[1], 0, this.rows - 1) * this.cols + clamp(cell[0], 0, this.cols - 1);
   }
 
-  /** What is drawn as a data URL, with a frame around a patch if one is given. */
-  toPNG(patch) {
+  /** What is drawn on a canvas of its own, with a frame around a patch if one is given. */
+  copy(patch) {
     const copy = document.createElement("canvas"), context = copy.getContext("2d");
     Object.assign(copy, { width: this.canvas.width, height: this.canvas.height });
     context.drawImage(this.canvas, 0, 0);
@@ -129,6 +129,6 @@ class Picture {
         context.strokeRect(...frame);
       }
     }
-    return copy.toDataURL("image/png");
+    return copy;
   }
 }

@@ -26,6 +26,12 @@ class Player {
     this.slider.setAttribute("aria-valuetext", this.where());
   }
 
+  /** The slider alone, where what is shown is there already. */
+  put(position) {
+    this.slider.value = position + 1;
+    this.slider.setAttribute("aria-valuetext", this.where());
+  }
+
   start() {
     this.timer = setInterval(() => (this.at < this.last ? this.to(this.at + 1) : this.stop()), STEP);
     this.button.textContent = "Pause";

@@ -1,212 +1,219 @@
-// A Viewer for each explanation on the page. Whatever comes from outside is set as text, never as HTML.
-// Rows, columns and blocks count from 0 in here, from 1 in words.
+// The page: a gallery where there are several images, one image, or some side by side; its address says what is shown.
 
-class Viewer {
-  constructor(section) {
-    this.data = JSON.parse(section.querySelector('script[type="application/json"]').textContent);
-    this.part = {};
-    for (const element of section.querySelectorAll("[data-part]")) this.part[element.dataset.part] = element;
-    const { part, data } = this;
-    [this.rows, this.cols] = data.grid;
-    this.size = this.rows * this.cols;
-    this.picture = new Picture(part.photo, part.canvas, data);
-    this.titles = new Map(data.attributions.map((a) => [a.method, a.title]));
-    this.methods = [...this.titles.keys()];
-    this.attribution = data.attributions[0];
-    this.block = this.attribution.layers.length - 1;
-    this.asked = null; // the patch whose attention is shown
-    this.attention = {}; // decoded when first shown
-    this.listen();
-    this.choose(0, this.attribution.method);
+class Report {
+  constructor() {
+    this.sections = [...document.querySelectorAll(".explanation")];
+    this.viewers = new Map();
+    this.desk = document.querySelector(".desk");
+    this.panel = document.getElementById("display");
+    this.controls = new Controls(this.panel, () => { this.update(); this.note(); });
+    this.beside = parts(document.getElementById("abreast"));
+    this.row = new SideBySide(this.beside, this.controls);
+    this.beside.back.addEventListener("click", () => history.back());
+    const nav = document.getElementById("gallery");
+    this.gallery = nav && new Gallery(nav, (number, event) => this.open(number, event), (numbers) => this.abreast(numbers));
+    window.addEventListener("popstate", () => this.read());
+    window.addEventListener("hashchange", () => this.read());
+    window.addEventListener("beforeprint", () => { for (const section of this.sections) this.viewer(section); });
+    this.read();
   }
 
-  listen() {
-    const { part, data } = this;
-    const on = (name, event, answer) => part[name].addEventListener(event, answer);
-    const chosen = (target, method) => {
-      this.choose(target, method);
-      say(`${this.caption()}, ${this.where()}`);
-    };
-    const methods = [...this.titles.values()];
-    this.targetTabs = new Tabs(part.targets, part.panel, data.targets, (i) => chosen(i, this.attribution.method));
-    this.methodTabs = new Tabs(part.methods, part.panel, methods, (i) => chosen(this.target, this.methods[i]));
-    part["targets-row"].hidden = !data.targets.length;
-    part.attention.hidden = !Object.keys(data.attention).length;
-    this.controls = new Controls(part, () => this.update());
-    this.player = new Player(part, (block) => { this.block = block; this.update(); }, () => this.where());
-    this.pointer = new Pointer(part.picture, part.readout, this.picture, {
-      strongest: () => this.strongest(),
-      pointed: (patch) => this.point(patch),
-      asked: (patch) => { if (part.between.checked) this.ask(patch); },
-    });
-    on("between", "change", () => this.ask(this.asked ?? this.pointer.pinned ?? this.strongest()));
-    on("download", "click", () => this.download());
+  /** The viewer of a section, made when it is first needed. */
+  viewer(section) {
+    if (!this.viewers.has(section)) {
+      const viewer = new Viewer(section, this.controls, () => this.note());
+      this.viewers.set(section, viewer);
+      const go = (name, to) => viewer.part[name]?.addEventListener("click", () => to());
+      go("all", () => this.go("gallery"));
+      go("previous", () => this.step("previous"));
+      go("next", () => this.step("next"));
+      for (const [name, what] of [["methods", "method"], ["targets", "target"]]) this.offer(viewer, name, what);
+    }
+    return this.viewers.get(section);
   }
 
-  /** The attribution of a method for a target, by its position, or the one that it gives for all. */
-  find(target, method) {
-    const found = this.data.attributions.filter((a) => a.method === method);
-    return found.find((a) => a.target === target) ?? found.find((a) => a.target === null);
+  /** A button that shows the methods, or the targets, of an image side by side, where there are several. */
+  offer(viewer, name, what) {
+    const many = new Set(viewer.data.attributions.map((each) => each[what]).filter((each) => each !== null)).size;
+    if (many < 2) return;
+    const button = Object.assign(document.createElement("button"), { type: "button", textContent: "side by side" });
+    button.setAttribute("aria-label", `${name === "methods" ? "Methods" : "Targets"} side by side`);
+    button.className = "small";
+    button.addEventListener("click", () => this.abreast([this.number], what));
+    viewer.part[`${name}-row`].append(button);
   }
 
-  choose(target, method) {
-    const { part } = this, there = this.methods.map((name) => this.find(target, name));
-    const atEnd = this.block === this.attribution.layers.length - 1;
-    this.target = target;
-    this.attribution = this.find(target, method) ?? there.find(Boolean) ?? this.data.attributions[0];
-    this.flow = floats(this.attribution.flow);
-    this.targetTabs.mark(target);
-    this.methodTabs.mark(this.methods.indexOf(this.attribution.method));
-    this.methodTabs.tabs.forEach((tab, i) => { tab.hidden = !there[i]; });
-    const tabs = [this.targetTabs, this.methodTabs].map(({ tabs, chosen }) => tabs[chosen]?.id ?? "");
-    part.panel.setAttribute("aria-labelledby", tabs.join(" ").trim());
-    const { length } = this.attribution.layers;
-    part.block.max = length;
-    part.blocks.hidden = length < 2;
-    this.player.to(atEnd ? length - 1 : Math.min(this.block, length - 1));
+  /** Another image; what was chosen of the one that is shown is kept as far as it is there. */
+  open(number, event) {
+    event?.preventDefault();
+    this.go(`image-${number}`, this.shown?.state ?? this.left);
   }
 
-  slice(block) {
-    return this.flow.subarray(block * this.size, (block + 1) * this.size);
+  step(way) {
+    const to = this.gallery.around(this.number)[way];
+    if (to) this.open(to);
   }
 
-  /** What is shown: values on the patches, the scale of their colours, and their levels 0..1 in these. */
-  shown() {
-    if (this.part.between.checked) return this.attended();
-    const { own, common } = this.attribution, values = this.slice(this.block);
-    const scale = this.part.common.checked ? common : own[this.block];
-    return { values, ...scale, levels: levelled(values, scale) };
+  /** Several images, or all methods or targets of one, side by side. */
+  abreast(numbers, what = "") {
+    this.go("abreast", [["images", numbers.join(".")], ["of", what], ...(this.shown?.state ?? this.left ?? [])]);
   }
 
-  /** The same for what the asked patch looks at; null where that was not kept. */
-  attended() {
-    const layer = this.attribution.layers[this.block], kept = this.data.attention[layer];
-    if (!kept) return null;
-    const { tops, parts } = (this.attention[layer] ??= { tops: floats(kept.tops), parts: bytes(kept.parts) });
-    const high = tops[this.asked], row = parts.subarray(this.asked * this.size, (this.asked + 1) * this.size);
-    const levels = Float32Array.from(row, (part) => part / 255);
-    return { values: levels.map((level) => level * high), low: 0, high, signed: false, levels };
+  /** Show what an address names, and keep it as a step that can be gone back. */
+  go(place, state = []) {
+    clearTimeout(this.noting);
+    const address = this.address(place, state);
+    try {
+      history.pushState(null, "", address);
+    } catch {} // a frame without an address of its own
+    this.read(address);
+    const heading = this.section?.querySelector("h2") ?? this.gallery?.list.querySelector("a");
+    heading?.focus({ preventScroll: true });
+    window.scrollTo(0, 0);
   }
 
-  where() {
-    const { layers } = this.attribution;
-    return `${layers[this.block]}, ${this.block + 1} of ${layers.length}`;
+  address(place, state) {
+    const named = [...state, ...this.controls.settings].filter(([, value]) => value !== "" && value !== undefined);
+    return `#${[place, ...named.map(([name, value]) => `${name}=${encodeURIComponent(value)}`)].join("&")}`;
   }
 
-  place(patch) {
-    return `row ${Math.floor(patch / this.cols) + 1}, column ${(patch % this.cols) + 1}`;
+  /** Write what is shown into the address, once it rests: browsers count how often that is done. */
+  note() {
+    if (this.reading || !this.place) return;
+    clearTimeout(this.noting);
+    this.noting = setTimeout(() => this.write(), REST);
   }
 
-  title() {
-    const { title, target } = this.attribution;
-    if (this.part.between.checked) return `Attention of the patch in ${this.place(this.asked)}, mean of the heads`;
-    if (target !== null) return `${title}: ${this.data.targets[target]}`;
-    return `${title}: ${this.data.features ? "one map, of the features" : `same for all ${this.data.kinds}`}`;
+  write() {
+    const state = this.place === "abreast" ? this.asked : this.shown?.state ?? [];
+    try {
+      history.replaceState(null, "", this.address(this.place, state));
+    } catch {} // as above
   }
 
-  /** The title with the score, and what is to be thought of the map. */
-  caption() {
-    const { score, judged, flat, layers } = this.attribution, between = this.part.between.checked;
-    const here = flat[this.block] && this.block < layers.length - 1 && "nearly flat in this block";
-    return [this.title(), ...(between ? [] : [score, judged, here])].filter(Boolean).join(", ");
+  read(address = location.hash) {
+    const [place, ...rest] = address.replace(/^#/, "").split("&");
+    const given = new Map(rest.map((pair) => {
+      const [name, ...value] = pair.split("=");
+      try {
+        return [name, decodeURIComponent(value.join("="))];
+      } catch {
+        return [name, ""];
+      }
+    }));
+    this.reading = true;
+    if (rest.length) this.controls.set(given);
+    this.left = this.shown?.state ?? this.left;
+    this.shown = null;
+    const number = Number(/^image-(\d+)$/.exec(place)?.[1]);
+    const asked = (given.get("images") ?? "").split(".").map(Number).filter((n) => this.sections[n - 1]).slice(0, MOST);
+    if (place === "abreast" && asked.length) this.showAbreast(asked, given);
+    else if (this.sections[number - 1]) this.showImage(number, given);
+    else if (this.gallery) this.showGallery();
+    else this.showImage(1, given);
+    this.reading = false;
   }
 
-  readout(shown) {
-    if (this.pointer.patch === null) return "Point at a patch, or focus the picture and use the arrow keys.";
-    const where = `Patch in ${this.place(this.pointer.patch)} of ${this.rows} × ${this.cols}: `;
-    if (!shown) return `${where}nothing was kept in this layer.`;
-    if (this.part.between.checked) return `${where}gets ${percent(shown.values[this.pointer.patch])} of the attention.`;
-    return where + partOf(shown.values, this.pointer.patch, this.attribution);
+  /** One section alone, or none. */
+  only(section) {
+    this.section = section;
+    const all = [...this.sections, document.getElementById("abreast")];
+    for (const each of all) each.classList.toggle("away", each !== section);
+    this.gallery?.list.parentElement.classList.toggle("away", section !== null);
+    this.desk.classList.toggle("away", section === null);
+  }
+
+  showGallery() {
+    this.place = "gallery";
+    this.only(null);
+  }
+
+  showImage(number, given) {
+    this.place = `image-${number}`;
+    this.number = number;
+    this.only(this.sections[number - 1]);
+    this.shown = this.viewer(this.section);
+    this.shown.state = given;
+    const around = this.gallery?.around(number) ?? {};
+    for (const way of ["previous", "next"]) if (this.shown.part[way]) this.shown.part[way].disabled = !around[way];
+  }
+
+  showAbreast(numbers, given) {
+    const viewers = numbers.map((number) => this.viewer(this.sections[number - 1]));
+    const found = pairs(viewers, given).slice(0, MOST), data = side(found);
+    this.place = "abreast";
+    this.asked = [...given].filter(([name]) => ["images", "of", "method", "target"].includes(name));
+    this.only(document.getElementById("abreast"));
+    const { parts: place, template } = this.beside;
+    const figures = data.parts.map((each, i) => figure(template.content, i + 1, each));
+    place.replaceChildren(...figures);
+    place.classList.toggle("three", found.length > 4);
+    this.row.put(figures, data, found.map(([viewer]) => viewer.photo));
   }
 
   update() {
-    const { part } = this, shown = this.shown(), between = part.between.checked;
-    const { unit, accumulates, warned } = this.attribution, look = this.controls.look();
-    part.note.textContent = this.caption() + (shown ? "" : " (not kept in this layer)");
-    part.verdict.textContent = this.attribution.verdict;
-    part.verdict.classList.toggle("warned", warned);
-    part.verdict.hidden = between || !this.attribution.verdict;
-    part.layer.textContent = this.where() + (accumulates ? "" : ", by itself");
-    part.readout.textContent = this.readout(shown);
-    part.colours.hidden = between;
-    part.scale.hidden = !shown;
-    const { low, high, signed } = shown ?? {}, ends = { low, middle: (low + high) / 2, high };
-    for (const [name, value] of Object.entries(ends)) {
-      part[name].textContent = shown ? (between ? percent(value) : number(value)) : "";
-    }
-    part.unit.textContent = between
-      ? "share of the patch’s attention"
-      : [`${unit} per patch in the method’s units`, this.flatness(shown), look.boosted && "faint values boosted",
-        signed && this.data.signs].filter(Boolean).join("; ");
-    this.controls.tell(signed);
-    part.canvas.setAttribute("aria-label", `Photograph under the map. ${this.caption()}, ${this.where()}`);
-    this.picture.outline(part.cursor, this.pointer.patch);
-    this.picture.outline(part.query, between ? this.asked : null);
-    if (this.prepared) this.paint(shown, look);
+    if (this.place === "abreast") this.row.update();
+    this.shown?.update();
   }
+}
 
-  /** From where to where the values of a map go that is nearly flat. */
-  flatness({ values }) {
-    if (!this.attribution.flat[this.block]) return "";
-    const [least, most] = [values.reduce((a, b) => Math.min(a, b)), greatest(values)].map(number);
-    return least === most ? `${least} everywhere` : `nearly flat, ${least} to ${most}`;
+/** Which maps stand side by side: of one image all methods or targets, of several images one map each. */
+function pairs(viewers, given) {
+  const [viewer] = viewers, { targets, attributions } = viewer.data;
+  const target = Math.max(targets.indexOf(given.get("target")), 0);
+  if (given.get("of") === "method") {
+    return viewer.methods.map((method) => [viewer, viewer.find(target, method)]).filter(([, found]) => found);
   }
+  const method = (of) => (of.methods.includes(given.get("method")) ? given.get("method") : of.methods[0]);
+  if (given.get("of") === "target") {
+    const own = attributions.filter((each) => each.method === method(viewer) && each.target !== null);
+    return (own.length ? own : attributions.filter((each) => each.target !== null)).map((each) => [viewer, each]);
+  }
+  return viewers.map((each) => {
+    const at = Math.max(each.data.targets.indexOf(given.get("target")), 0);
+    return [each, each.find(at, method(each)) ?? each.data.attributions[0]];
+  });
+}
 
-  /** The picture, and the bar of its colours. */
-  paint(shown, look) {
-    const { alone, bar } = this.part, made = paints(LOOK, shown?.signed, look);
-    ramp(bar, made);
-    this.picture.paint(alone.checked || !look.alpha ? null : shown?.levels, made, LOOK.lines);
+/** What `SideBySide` needs of maps, as `captum_vit.report.comparison` has it. */
+function side(found) {
+  const steps = Math.max(...found.map(([, { layers }]) => layers.length));
+  const kind = ({ method, unit }) => JSON.stringify([method, unit]), flows = found.map(([, each]) => floats(each.flow));
+  const shared = new Map();
+  for (const [, each] of found) {
+    const alike = found.flatMap(([, other], i) => (kind(other) === kind(each) ? [[other, flows[i]]] : []));
+    shared.set(kind(each), scaleOf(alike.map(([, flow]) => flow), alike.some(([other]) => other.signed)));
   }
+  const made = found.map(([viewer, each]) => {
+    const { data } = viewer, { length } = each.layers;
+    const blocks = Array.from({ length: steps }, (_, step) => Math.ceil(((step + 1) * length) / steps) - 1);
+    const target = each.target === null ? "" : data.targets[each.target];
+    return {
+      ...each, ...Object.fromEntries(["grid", "original", "box", "window", "signs"].map((name) => [name, data[name]])),
+      photo: data.name, blocks, own: blocks.map((block) => each.own[block]), common: shared.get(kind(each)),
+      flat: blocks.map((block) => each.flat[block]), title: [each.title, target, each.score, each.judged].filter(Boolean).join(", "),
+      lines: [viewer.section.querySelector("h2").textContent, [target, each.score].filter(Boolean).join(", "), each.judged],
+      heading: each.title,
+    };
+  });
+  const own = LOOK.scale === "given" ? "One colour scale for all, as given." : "Each picture has its own colour scale.";
+  const common = shared.size === 1 ? "One colour scale for all." : "One colour scale for all pictures of a method.";
+  return { parts: made, steps, shares: made.some(({ layers }) => layers.length !== steps), scales: { own, common } };
+}
 
-  /** Once the picture is about to be seen. */
-  async prepare() {
-    const { photo, canvas, panel } = this.part;
-    await this.picture.prepare();
-    panel.style.setProperty("--ratio", canvas.width / canvas.height);
-    photo.hidden = this.prepared = true;
-    canvas.hidden = false;
-    this.update();
+/** A figure for a map. */
+function figure(template, number, { heading, lines }) {
+  const made = template.firstElementChild.cloneNode(true), { readout } = parts(made);
+  made.querySelector("img").remove();
+  made.querySelector("strong").textContent = heading;
+  for (const line of lines.filter(Boolean)) {
+    made.querySelector("figcaption").append(Object.assign(document.createElement("span"), { textContent: line }));
   }
-
-  download() {
-    const words = [this.data.name, this.title(), this.attribution.layers[this.block]].join(" ");
-    const download = `${words.replace(/[^\p{L}\p{N}.]+/gu, "-").slice(0, 120)}.png`;
-    const href = this.picture.toPNG(this.part.between.checked ? this.asked : null);
-    Object.assign(document.createElement("a"), { href, download }).click();
-  }
-
-  point(patch) {
-    this.part.readout.textContent = this.readout(this.shown());
-    this.picture.outline(this.part.cursor, patch);
-    say(this.part.readout.textContent);
-  }
-
-  /** Show what a patch looks at. */
-  ask(patch) {
-    this.asked = patch;
-    this.update();
-    say(this.part.note.textContent);
-  }
-
-  strongest() {
-    const values = this.slice(this.block), sizes = this.attribution.signed ? values.map(Math.abs) : values;
-    return sizes.indexOf(greatest(sizes));
-  }
+  made.querySelector("figcaption").id = `beside-${number}`;
+  made.setAttribute("aria-labelledby", `beside-${number}`);
+  readout.id = `beside-readout-${number}`;
+  return made;
 }
 
 document.documentElement.classList.add("script");
-const viewers = new Map();
-for (const section of document.querySelectorAll(".explanation")) viewers.set(section, new Viewer(section));
-
-/** The picture of a section, once. */
-function prepare(section) {
-  const viewer = viewers.get(section);
-  viewer.ready ??= viewer.prepare();
-}
-const watcher = new IntersectionObserver(
-  (entries) => entries.filter((entry) => entry.isIntersecting).forEach((entry) => prepare(entry.target)),
-  { rootMargin: "50%" },
-);
-for (const section of viewers.keys()) watcher.observe(section);
-window.addEventListener("beforeprint", () => { for (const section of viewers.keys()) prepare(section); });
+new Report();

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..colours import LOOK, SIGNS, Look, Scale, nearly_flat
+from ..colours import FLAT, LOOK, SIGNS, Look, Scale, nearly_flat
 from ..errors import InputError
 from ..explained import Attribution, Explained, Label
 from ..names import printable, safe_name
@@ -37,6 +37,7 @@ def colours(look: Look) -> dict[str, Any]:
 
     return {
         "tables": {"positive": tables(signed=False), "signed": tables(signed=True)},
+        "flat": FLAT,
         "lines": {"line": LINE, "stripe": STRIPE, "darker": DARKER},
         "scale": look.scale if isinstance(look.scale, str) else "given",
         **{name: getattr(look, name) for name in ("boost_faint", "alpha", "fade", "threshold", "contour")},
@@ -55,6 +56,7 @@ def viewer_data(explanation: Explained, attention_bytes: int = ATTENTION_BYTES, 
     view, record, targets = explanation.view, explanation.attention, explanation.targets
     return {
         "name": safe_name(explanation.source.rpartition(".")[0] or explanation.source, "explanation"),  # of a file
+        "photo": photo(explanation),
         "features": not explanation.labels,  # a model without classes
         "grid": explanation.grid,
         "original": view.original,
@@ -65,6 +67,7 @@ def viewer_data(explanation: Explained, attention_bytes: int = ATTENTION_BYTES, 
         "kinds": "classes" if all(label.index is not None for label in targets) else "targets",
         "attributions": [_attribution(explanation, a, targets, look) for a in explanation.attributions],
         "attention": _attention(record.patches, attention_bytes) if record else {},
+        "heads": {printable(name): _weights(heads) for name, heads in record.heads.items()} if record else {},
     }
 
 
@@ -101,7 +104,7 @@ def scale_ends(scale: Scale) -> dict[str, Any]:
 
 
 def _attention(patches: Mapping[str, Tensor], limit: int) -> dict[str, dict[str, str]]:
-    """Of each layer what each patch looks at, in one byte a weight: parts of 255 of its greatest one, which is kept.
+    """Of each layer what each patch looks at.
 
     Where all layers would take more than `limit` bytes, evenly spaced ones, the last among them.
     """
@@ -110,10 +113,12 @@ def _attention(patches: Mapping[str, Tensor], limit: int) -> dict[str, dict[str,
         return {}
     fitting = max(1, min(len(names), limit // patches[names[0]].numel()))
     kept = np.unique(np.linspace(len(names) - 1, 0, fitting).round().astype(int))
-    found = {}
-    for name in (names[i] for i in kept):
-        weights = patches[name].detach().float().cpu()
-        tops = weights.amax(1)
-        parts = (255 * weights / tops.where(tops > 0, 1).unsqueeze(1)).round()
-        found[printable(name)] = {"tops": base64(tops, "<f4"), "parts": base64(parts, "u1")}
-    return found
+    return {printable(name): _weights(patches[name]) for name in (names[i] for i in kept)}
+
+
+def _weights(weights: Tensor) -> dict[str, str]:
+    """Weights (rows, ...) in one byte each: parts of 255 of the greatest in their row, which is kept."""
+    weights = weights.detach().float().cpu().flatten(1)
+    tops = weights.amax(1)
+    parts = (255 * weights / tops.where(tops > 0, 1).unsqueeze(1)).round()
+    return {"tops": base64(tops, "<f4"), "parts": base64(parts, "u1")}

@@ -1,0 +1,206 @@
+// One image with its maps. Whatever comes from outside is set as text, never as HTML.
+// Rows, columns and blocks count from 0 in here, from 1 in words.
+
+class Viewer {
+  /** `controls` are those of the page, `changed` is called when another map, block or view is chosen. */
+  constructor(section, controls, changed) {
+    const data = JSON.parse(section.querySelector('script[type="application/json"]').textContent);
+    Object.assign(this, { section, controls, changed, data, part: parts(section), attribution: data.attributions[0] });
+    const { part } = this;
+    [this.rows, this.cols] = data.grid;
+    this.size = this.rows * this.cols;
+    this.photo = Object.assign(new Image(), { src: data.photo });
+    this.picture = new Picture(this.photo, part.canvas, data);
+    this.titles = new Map(data.attributions.map((a) => [a.method, a.title]));
+    this.methods = [...this.titles.keys()];
+    this.block = this.attribution.layers.length - 1;
+    this.views = this.offered();
+    this.view = this.views[0];
+    this.listen();
+    this.choose(0, this.attribution.method);
+    this.ready = this.prepare();
+  }
+
+  /** The ways to look at it for which something was kept. */
+  offered() {
+    const { data } = this, some = (kept) => Object.keys(kept).length > 0;
+    return [new MapView(this), some(data.attention) && new PatchView(this), some(data.heads) && new HeadView(this)]
+      .filter(Boolean);
+  }
+
+  listen() {
+    const { part, data } = this;
+    const chosen = (target, method) => {
+      this.choose(target, method);
+      this.changed();
+      say(`${this.view.caption()}, ${this.where()}`);
+    };
+    const methods = [...this.titles.values()], views = this.views.map((view) => view.tab);
+    this.targetTabs = new Tabs(part.targets, part.panel, data.targets, (i) => chosen(i, this.attribution.method));
+    this.methodTabs = new Tabs(part.methods, part.panel, methods, (i) => chosen(this.target, this.methods[i]));
+    this.viewTabs = new Tabs(part.views, part.panel, views, (i) => { this.look(this.views[i].name); this.changed(); });
+    part["targets-row"].hidden = !data.targets.length;
+    part["views-row"].hidden = views.length < 2;
+    const moved = (block) => { this.block = block; this.update(); this.changed(); };
+    this.player = new Player(part, moved, () => this.where());
+    this.lens = new Lens(part, () => this.view.holds);
+    this.pointer = new Pointer(part.picture, part.readout, this.picture, {
+      strongest: () => this.strongest(),
+      pointed: (patch) => this.point(patch),
+      asked: (patch) => { this.view.ask(patch); this.changed(); },
+    });
+    const map = () => this.slice(this.block), csv = () => [asCSV(map(), this.cols)];
+    for (const [name, type, ending, made, flow] of [
+      ["png", "image/png", "png", null], ["svg", "image/svg+xml", "svg", () => [vectorSheet(this.sheet())]],
+      ["csv", "text/csv", "csv", csv], ["npy", "application/octet-stream", "npy", () => asNpy(map(), data.grid)],
+      ["flow", "application/octet-stream", "npy", () => asNpy(this.flow, [this.flow.length / this.size, ...data.grid]), 1],
+    ]) {
+      const named = () => fileName([data.name, ...(flow ? [this.title()] : [this.view.title(), this.layer])], ending);
+      part[`save-${name}`].addEventListener("click", () => (made
+        ? save(named(), type, ...made())
+        : drawnSheet(this.sheet()).toBlob((blob) => save(named(), type, blob))));
+    }
+    part.copy?.addEventListener("click", async () => {
+      await navigator.clipboard.writeText(part.call.textContent).catch(() => getSelection().selectAllChildren(part.call));
+      say("Copied, or selected where copying is not allowed");
+    });
+  }
+
+  /** The attribution of a method for a target, by its position, or the one that it gives for all. */
+  find(target, method) {
+    const found = this.data.attributions.filter((a) => a.method === method);
+    return found.find((a) => a.target === target) ?? found.find((a) => a.target === null);
+  }
+
+  choose(target, method) {
+    const { part } = this, there = this.methods.map((name) => this.find(target, name));
+    const atEnd = this.block === this.attribution.layers.length - 1;
+    this.target = target;
+    this.attribution = this.find(target, method) ?? there.find(Boolean) ?? this.data.attributions[0];
+    this.flow = floats(this.attribution.flow);
+    this.targetTabs.mark(target);
+    this.methodTabs.mark(this.methods.indexOf(this.attribution.method));
+    this.methodTabs.tabs.forEach((tab, i) => { tab.hidden = !there[i]; });
+    const tabs = [this.targetTabs, this.methodTabs].map(({ tabs, chosen }) => tabs[chosen]?.id ?? "");
+    part.panel.setAttribute("aria-labelledby", tabs.join(" ").trim());
+    const { length } = this.attribution.layers;
+    part.block.max = length;
+    part.blocks.hidden = length < 2;
+    this.block = atEnd ? length - 1 : Math.min(this.block, length - 1);
+    this.look(this.view.name);
+  }
+
+  /** Another way to look at it, by name; the map where it is not offered. */
+  look(name) {
+    this.view = this.views.find((view) => view.name === name) ?? this.views[0];
+    this.viewTabs.mark(this.views.indexOf(this.view));
+    this.view.begin();
+    this.part.heads.hidden = this.view.name !== "heads";
+    this.player.put(this.block);
+    this.update();
+  }
+
+  get layer() { return this.attribution.layers[this.block]; }
+
+  slice(block) {
+    return this.flow.subarray(block * this.size, (block + 1) * this.size);
+  }
+
+  where() {
+    return `${this.layer}, ${this.block + 1} of ${this.attribution.layers.length}`;
+  }
+
+  place(patch) {
+    return `row ${Math.floor(patch / this.cols) + 1}, column ${(patch % this.cols) + 1}`;
+  }
+
+  /** Of the map, whatever way it is looked at. */
+  title() { return this.views[0].title(); }
+
+  readout(shown) {
+    if (this.pointer.patch === null) return "Point at a patch, or focus the picture and use the arrow keys.";
+    const where = `Patch in ${this.place(this.pointer.patch)} of ${this.rows} × ${this.cols}: `;
+    return where + (shown ? this.view.readout(this.pointer.patch, shown) : "nothing was kept in this layer.");
+  }
+
+  update() {
+    const { part, view, controls } = this, shown = view.shown(), look = controls.look();
+    part.note.textContent = view.caption() + (shown ? "" : " (not kept in this layer)");
+    part.verdict.textContent = view.verdict();
+    part.verdict.classList.toggle("warned", this.attribution.warned);
+    part.verdict.hidden = !view.verdict();
+    part.layer.textContent = view.where();
+    part.readout.textContent = this.readout(shown);
+    part.scale.hidden = !shown;
+    const words = shown ? this.ends(shown) : ["", "", ""];
+    ["low", "middle", "high"].forEach((name, i) => { part[name].textContent = words[i]; });
+    part.unit.textContent = shown ? view.unit(shown, look.boosted) : "";
+    controls.tell(shown?.signed, view.ranged);
+    if (view.name === "heads") view.grid.mark();
+    part.canvas.setAttribute("aria-label", `Photograph under the map. ${view.caption()}, ${this.where()}`);
+    this.picture.outline(part.cursor, this.pointer.patch);
+    this.picture.outline(part.query, view.query());
+    if (!this.prepared) return;
+    const made = paints(LOOK, shown?.signed, look);
+    ramp(part.bar, made);
+    this.picture.paint(controls.alone || !look.alpha ? null : shown?.levels, made, LOOK.lines);
+  }
+
+  /** What stands below the bar of the colours. */
+  ends({ low, high }) {
+    return [low, (low + high) / 2, high].map((value) => this.view.end(value));
+  }
+
+  /** Once the picture is about to be seen. */
+  async prepare() {
+    const { canvas, panel } = this.part;
+    await this.picture.prepare();
+    panel.style.setProperty("--ratio", canvas.width / canvas.height);
+    this.prepared = true;
+    this.update();
+  }
+
+  /** The picture as it is shown, with its words. */
+  sheet() {
+    const { view, part } = this, shown = view.shown();
+    const ends = shown && !this.controls.alone ? this.ends(shown) : null;
+    return sheet(this.picture.copy(view.query()), part.bar, {
+      title: `${this.data.name}. ${view.caption()}`, where: view.where(), ends, unit: part.unit.textContent,
+    });
+  }
+
+  point(patch) {
+    this.part.readout.textContent = this.readout(this.view.shown());
+    this.picture.outline(this.part.cursor, patch);
+    say(this.part.readout.textContent);
+  }
+
+  strongest() {
+    const values = this.slice(this.block), sizes = this.attribution.signed ? values.map(Math.abs) : values;
+    return sizes.indexOf(greatest(sizes));
+  }
+
+  /** What is shown, as names and values for an address. */
+  get state() {
+    const { data, attribution, view, block } = this, last = attribution.layers.length - 1;
+    return [
+      ["method", attribution.method], ["target", data.targets[this.target]],
+      ["block", block < last && block + 1], ["show", view !== this.views[0] && view.name],
+      ["patch", view.name === "patches" && view.asked + 1], ["head", view.name === "heads" && view.head + 1],
+    ].filter(([, value]) => value);
+  }
+
+  /** Show what an address names, as far as it is here. */
+  set state(given) {
+    const whole = (name, count) => clamp(Math.trunc(Number(given.get(name)) || 0), 0, count) - 1;
+    const target = this.data.targets.indexOf(given.get("target"));
+    const method = this.methods.includes(given.get("method")) ? given.get("method") : this.attribution.method;
+    const of = (name) => this.views.find((view) => view.name === name);
+    if (whole("patch", this.size) >= 0 && of("patches")) of("patches").asked = whole("patch", this.size);
+    if (whole("head", 1e4) >= 0 && of("heads")) of("heads").head = Math.min(whole("head", 1e4), of("heads").most - 1);
+    this.choose(Math.max(target, 0), method);
+    const last = this.attribution.layers.length - 1, block = whole("block", last + 1);
+    this.block = block < 0 ? last : block;
+    this.look(given.get("show"));
+  }
+}
