@@ -46,7 +46,8 @@ if TYPE_CHECKING:
     from .colours import Look
     from .errors import CaptumViTError
     from .explanation.comparison import Comparison, compare_maps
-    from .explanation.explaining import Explainer, explain
+    from .explanation.explain import explain
+    from .explanation.explaining import Explainer
     from .explanation.explanation import Explanation
     from .features import Tokens, tokens
     from .inspection import Inspection, inspect
@@ -105,7 +106,7 @@ _HOMES = {
     "Verdict": "verdicts",
     "adapt": "access",
     "compare_maps": "explanation.comparison",
-    "explain": "explanation.explaining",
+    "explain": "explanation.explain",
     "explainer": "pipelines",  # not in __all__: it needs transformers
     "inspect": "inspection",
     "load_model": "models",

@@ -11,6 +11,7 @@ import typer
 
 from ..errors import CaptumViTError, InputError, OptionError
 from . import options as o
+from .asked import command_of
 from .console import BAD_IMAGES, BAD_USE, STOPPED, Checkpoint, Device, Model, complain, look_here, plain, say
 from .progress import Progress, can_go_back, waiting
 from .stopping import check, held
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
 
 WIDTH = 100  # letters of a line, where sentences are printed
 SENTENCES = 3  # maps whose verdicts are told in sentences; of more in a few words, and in sentences in the report
+AROUND = ("images", "out", "recursive", "resume", "open_", "flow", "batch_size", "device")  # no part in a map
 FEW = 20  # images, whose own lines tell in a log how far it has come
 
 
 def explain(
+    context: typer.Context,
     images: o.Images = None,
     *,
     model: Model = "sample",
@@ -113,7 +116,7 @@ def explain(
             window=working.window(window),
             look=o.look(scale, boost_faint, cmap, alpha, fade, threshold, contour),
         )
-        jobs = _jobs(images or [], o.keyword_arguments(forward_kwargs), recursive)
+        jobs = _jobs(context, images or [], o.keyword_arguments(forward_kwargs), recursive)
         code = _explain_all(jobs, options, out, resume, open_)
     except CaptumViTError as error:
         complain(f"Error: {error}")
@@ -134,7 +137,7 @@ def _check(images: list[str] | None, model: str, report: bool, open_report: bool
         raise OptionError("--open shows the report, and --no-report leaves it out: give one of them")
 
 
-def _jobs(images: list[str], arguments: dict[str, object], recursive: bool) -> list["Job"]:
+def _jobs(context: typer.Context, images: list[str], arguments: dict[str, object], recursive: bool) -> list["Job"]:
     """The files that were named, each with the name of its folder and the model's arguments beside it."""
     from ..explanation.arguments import of_each
     from ..images import find_images
@@ -145,7 +148,8 @@ def _jobs(images: list[str], arguments: dict[str, object], recursive: bool) -> l
     roots = [Path(image) for image in images] if recursive else []
     names = work.folder_names((file or Path(working.SCENE) for file in files), roots)
     rows = of_each(arguments, len(files))
-    return [working.Job(*each) for each in zip(files, names, rows, strict=True)]
+    calls = [command_of(context, file.name if file else "", AROUND) for file in files]
+    return [working.Job(*each) for each in zip(files, names, rows, calls, strict=True)]
 
 
 def _explain_all(jobs: list["Job"], options: "Options", out: Path, resume: bool, open_report: bool) -> int:

@@ -63,11 +63,16 @@ class Options:
 
 @dataclass(frozen=True)
 class Job:
-    """A file, the embedded scene where it is None, the name of its folder, and the model's arguments beside it."""
+    """A file, the embedded scene where it is None, and the name of its folder.
+
+    arguments: of the model, beside the image.
+    call: the command that explains it again.
+    """
 
     file: Path | None
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    call: str = ""
 
     def made(self, options: Options) -> str:
         """A hash of the file and of all that is asked; empty where it cannot be read."""
@@ -252,4 +257,4 @@ def _explained(explainer: Explainer, asked: Asked, waiting: Sequence[tuple[Job, 
             yield from _explained(explainer, asked, [one])
         return
     for (job, _, made), explanation in zip(waiting, found, strict=True):
-        yield Answer(job.file, job.name, explanation, made=made)
+        yield Answer(job.file, job.name, replace(explanation, call=job.call), made=made)

@@ -45,6 +45,7 @@ def from_manifest(manifest: Mapping[str, Any], tensors: Mapping[str, Tensor], im
         text(manifest.get("source"), "source"),
         {name: text(version, f"versions.{name}") for name, version in versions.items()},
         notes=many(manifest.get("notes", []), "notes", text),
+        call=text(manifest.get("call", ""), "call"),
     )
     _check_size(explanation)
     photographed = manifest.get("photographed")

@@ -140,6 +140,7 @@ def _manifest(explanation: Explained) -> dict[str, Any]:
         "photographed": explanation.photographed and list(explanation.photographed),
         "versions": dict(explanation.versions),
         "notes": list(explanation.notes),
+        "call": explanation.call,
         "geometry": explanation.view.to_dict(),
         "labels": [asdict(label) for label in explanation.labels],
         "attributions": [

@@ -147,9 +147,8 @@ def _still(whole: Explained, shown: Tensor, look: Look, scale: Scale) -> str:
 
 
 def _figure(number: int, heading: str, lines: Sequence[str], still: str) -> str:
-    return filled(
-        "part.html", n=number, heading=text(heading), lines="".join(f"<span>{text(line)}</span>" for line in lines), still=still
-    )
+    told = "".join(f"<span>{text(line)}</span>" for line in lines)
+    return filled("part.html", n=number, heading=text(heading), lines=told, still=still)
 
 
 def _why_not(comparison: Compared) -> str:

@@ -14,17 +14,20 @@ from tests.report.helpers import Opened, watch
 
 @pytest.fixture
 def opened(browser: Browser, tmp_path: Path):
-    """opened(html, **options of the context) -> the page, from disk, without a network; nothing may go wrong on it."""
+    """opened(html, place, **options of the context) -> the page at a place of it, as "#image-2".
+
+    It comes from disk, without a network, and nothing may go wrong on it.
+    """
     contexts, wrong = [], []
 
-    def visit(html: str, **options) -> Page:
+    def visit(html: str, place: str = "", **options) -> Page:
         file = tmp_path / f"report-{len(contexts)}.html"
         file.write_bytes(html.encode())
         contexts.append(browser.new_context(offline=True, **options))
         page = contexts[-1].new_page()
         page.set_default_timeout(8000)
         wrong.append(watch(page, file.as_uri()))
-        page.goto(file.as_uri())
+        page.goto(file.as_uri() + place)
         return page
 
     yield visit

@@ -62,6 +62,16 @@ def explained(
     )
 
 
+def with_heads(explanation: Explanation, heads: int = 3) -> Explanation:
+    """The same with what each head of each layer looks at, of which the shares fall short of 1."""
+    record, (rows, cols) = explanation.attention, explanation.grid
+    assert record is not None
+    draw = torch.Generator().manual_seed(1)
+    kept = {name: torch.rand(heads, rows * cols, generator=draw).softmax(1) for name in record.patches}
+    shaped = {name: 0.9 * weights.reshape(heads, rows, cols) for name, weights in kept.items()}
+    return replace(explanation, attention=replace(record, heads=shaped))
+
+
 def of_two_signs(explanation: Explanation) -> Explanation:
     """The same with evidence against, and the units of another method."""
     facts = Facts("LRP", "relevance", signed=True)

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from captum_vit.report import render
-from tests.report.helpers import Opened, drawn, explained
+from tests.report.helpers import Opened, drawn, explained, with_heads
 
 CONTROLS = {
     "button",
@@ -49,13 +50,19 @@ def nameless(page: Page) -> list[str]:
     session.send("Accessibility.enable")
     nodes = session.send("Accessibility.getFullAXTree")["nodes"]
     heard = [node for node in nodes if not node["ignored"] and node["role"]["value"] in CONTROLS - {"table"}]
-    assert len(heard) > 12
+    assert len(heard) > 6
     return [node["role"]["value"] for node in heard if not node.get("name", {}).get("value", "").strip()]
 
 
 def test_everything_has_a_name(opened: Opened):
-    page = opened(render([explained(attention=True), explained()]))
+    page = opened(render([with_heads(explained(attention=True)), explained()]), "#image-1&show=heads")
     drawn(page)
+    assert not nameless(page)
+    page.get_by_role("button", name="All images").click()
+    assert not nameless(page)
+    for card in page.get_by_role("checkbox", name="side by side with others").all():
+        card.check()
+    page.get_by_role("button", name="Side by side: 2 images").click()
     assert not nameless(page)
 
 
@@ -91,19 +98,22 @@ def test_the_keyboard_reaches_everything_in_order(opened: Opened):
     assert names == [
         "skip",
         "tab tusker",
+        "small",
         "tab daam",
+        "small",
+        "tab Map",
         "picture",
+        "closer",
         "play",
         "block",
+        "SUMMARY",
         "opacity",
         "fades",
         "alone",
-        "between",
         "own",
         "boost",
         "threshold",
         "contour",
-        "download",
     ]
     assert all(width >= 1 for _, width in stops)
 
@@ -113,7 +123,7 @@ def test_every_control_answers_to_the_keyboard(opened: Opened):
     before = drawn(page)
 
     def reach(name: str) -> None:
-        for _ in range(20):
+        for _ in range(40):
             if focused(page)[0] == name:
                 return
             page.keyboard.press("Tab")
@@ -142,17 +152,19 @@ def test_every_control_answers_to_the_keyboard(opened: Opened):
         expect(page.locator(f"[data-part={told}]")).to_have_text("100 %")
         page.keyboard.press("Home")
         expect(page.locator(f"[data-part={told}]")).to_have_text("none")
-    reach("between")
-    page.keyboard.press("Space")
+    reach("tab Map")
+    page.keyboard.press("ArrowRight")
     expect(page.locator("[data-part=note]")).to_contain_text("Attention of the patch")
     assert np.abs(drawn(page) - before).mean() > 1
-    reach("download")
+    reach("SUMMARY")
+    page.keyboard.press("Enter")
+    reach("save-png")
     with page.expect_download():
         page.keyboard.press("Enter")
 
 
 def test_the_skip_link_leads_to_the_pictures(opened: Opened):
-    page = opened(render([explained(), explained()]))
+    page = opened(render([explained()]))
     page.keyboard.press("Tab")
     link = page.get_by_role("link", name="Skip to the pictures")
     expect(link).to_be_focused()
@@ -164,12 +176,14 @@ def test_the_skip_link_leads_to_the_pictures(opened: Opened):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_contrast(opened: Opened, scheme):
-    page = opened(render([explained(attention=True), explained(labels=())]), color_scheme=scheme)
+    page = opened(render([explained(attention=True), explained(labels=())]), "#image-1", color_scheme=scheme)
     drawn(page)
-    page.get_by_role("checkbox", name="Patch to patch").first.check()
+    page.get_by_role("tab", name="Patch to patch").click()
     result = page.evaluate(FAINT)
-    assert result["count"] > 40
+    assert result["count"] > 30
     assert not result["faint"]
+    page.get_by_role("button", name="All images").click()
+    assert not page.evaluate(FAINT)["faint"]
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (int(paper.partition("(")[2].split(",")[0]) < 60) == (scheme == "dark")
 
@@ -189,6 +203,8 @@ LONG = "an_uncommonly_long_name_without_any_place_to_break_it_" * 3
 def test_no_width_makes_it_scroll_sideways(opened: Opened, width, size):
     explanations = [explained(size, attention=True), explained(size, source=LONG)]
     page = opened(render(explanations), viewport={"width": width, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.get_by_role("link", name=LONG).click()
     drawn(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     area = page.get_by_role("application").first.bounding_box()
@@ -213,14 +229,42 @@ def test_nothing_is_told_while_it_plays(opened: Opened):
 
 
 def test_on_paper(opened: Opened):
-    page = opened(render([explained(attention=True), explained()]), color_scheme="dark")
+    page = opened(render([explained(attention=True), explained()]), "#image-1", color_scheme="dark")
     drawn(page)
     page.emulate_media(media="print")
     assert page.get_by_role("button").count() == page.get_by_role("slider").count() == 0
-    assert page.get_by_text("daam: tusker").first.is_visible()
+    expect(page.locator("#image-1 [data-part=note]")).to_be_visible()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert not page.evaluate(FAINT)["faint"]
     page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
-    for canvas in page.locator("[data-part=canvas]").all():
+    for canvas in page.locator(".explanation [data-part=canvas]").all():
         expect(canvas).to_be_visible()
     assert page.pdf().startswith(b"%PDF")
+
+
+ONE = ["#image-1", "#image-1&show=patches", "#image-1&show=heads"]
+SHOWN = ["", *ONE, "#abreast&images=1.2", "#abreast&images=1&of=method"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280, 1600])
+def test_axe_finds_nothing(opened: Opened, width, scheme):
+    html = render([with_heads(explained(attention=True)), explained(source="two.jpg")])
+    for place in SHOWN:
+        page = opened(html, place, viewport={"width": width, "height": 900}, color_scheme=scheme)
+        found = Axe().run(page).response["violations"]
+        assert not [(each["id"], [node["html"] for node in each["nodes"]]) for each in found], place
+
+
+def test_axe_finds_what_is_wrong(opened: Opened):
+    page = opened(render([explained()]).replace('aria-label="Block"', ""))
+    drawn(page)
+    assert [each["id"] for each in Axe().run(page).response["violations"]] == ["label"]
+
+
+def test_the_first_look_needs_no_scrolling(opened: Opened):
+    page = opened(render([explained((400, 400))]), viewport={"width": 1280, "height": 900})
+    drawn(page)
+    for part in ("canvas", "play", "block", "bar", "unit"):
+        box = page.locator(f".explanation [data-part={part}]").bounding_box()
+        assert box["y"] + box["height"] <= 900, part

@@ -30,8 +30,8 @@ def test_it_is_one_page_with_a_title_and_a_language(opened: Opened):
     assert page.get_by_role("heading", name="zoo.jpg", level=2).is_visible()
     assert [h.inner_text() for h in page.get_by_role("heading", level=3).all()] == [
         "Predicted classes",
-        "Display",
         "Facts",
+        "Display",
     ]
     for role in ("banner", "main", "contentinfo"):
         assert page.get_by_role(role).count() == 1
@@ -74,6 +74,8 @@ def test_what_is_added_to_it_is_blocked_and_noticed(browser, tmp_path, added, co
 
 def test_names_from_outside_stay_text(opened: Opened):
     page = opened(render([renamed(explained(attention=True), EVIL), renamed(explained(), EVIL)]))
+    assert page.locator("nav .name").all_inner_texts() == [EVIL, EVIL]
+    page.get_by_role("link", name=EVIL).first.click()
     drawn(page)
     assert page.locator("img[src=x]").count() == 0
     assert page.locator("script").count() == 2 + 2
@@ -84,8 +86,7 @@ def test_names_from_outside_stay_text(opened: Opened):
     expect(page.locator("dl").first).to_contain_text(f"{EVIL}={EVIL}")
     expect(page.locator("dl").first).to_contain_text(f"{EVIL} {EVIL}")
     assert page.title() == f"2 images: what {EVIL} looked at"
-    assert page.get_by_role("row", name=EVIL).count() == 4
-    assert page.locator("nav .name").all_inner_texts() == [EVIL, EVIL]
+    assert page.get_by_role("row", name=EVIL).count() == 2
     page.get_by_role("application").first.press("ArrowUp")
 
 
@@ -148,7 +149,7 @@ def big(methods: int, attention: bool) -> Explanation:
     return Explanation(noise(size), View.of(size), tuple(flows), (Label(1, "cat", 0.5),), "m", "s.png", {}, record)
 
 
-@pytest.mark.parametrize(("attention", "limit"), [(False, 400_000), (True, 1_200_000)])
+@pytest.mark.parametrize(("attention", "limit"), [(False, 450_000), (True, 1_250_000)])
 def test_the_page_is_small(attention, limit):
     assert len(render([big(5, attention)])) < limit < 3_000_000
 
@@ -168,13 +169,10 @@ def test_several_explanations_have_an_index(opened: Opened):
         assert link.locator("img").evaluate("image => image.complete && image.naturalWidth > 0")
     links.nth(1).click()
     section = page.get_by_role("region", name="dog.png")
-    expect(section).to_be_in_viewport()
     expect(section.locator("[data-part=canvas]")).to_be_visible()
-    section.get_by_role("slider", name="Block").fill("2")
-    assert page.get_by_role("slider", name="Block").first.input_value() == "4"
-    assert len(page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")) == len(
-        set(page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)"))
-    )
+    assert page.locator(".explanation:visible").count() == 1
+    every = page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")
+    assert len(every) == len(set(every))
 
 
 def test_one_explanation_has_no_index(opened: Opened):

@@ -1,8 +1,6 @@
 """What the canvas shows is what `visualization` draws."""
 
-from io import BytesIO
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -156,18 +154,6 @@ def test_without_opacity_it_is_the_photograph(opened: Opened):
     assert np.array_equal(drawn(page), before)
     page.get_by_role("checkbox", name="Photograph alone").check()
     assert np.array_equal(drawn(page), plain)
-
-
-def test_the_picture_can_be_downloaded(opened: Opened, tmp_path: Path):
-    page = opened(render([explained(source="a/b: <c>.jpg")]))
-    shown = drawn(page)
-    with page.expect_download() as download:
-        page.get_by_role("button", name="Download picture").click()
-    assert download.value.suggested_filename == "a-b-c-daam-tusker-blocks.3.attn.png"
-    download.value.save_as(tmp_path / "picture.png")
-    image = Image.open(BytesIO((tmp_path / "picture.png").read_bytes()))
-    assert image.format == "PNG"
-    assert np.array_equal(pixels(image), shown)
 
 
 def test_a_map_that_is_the_same_everywhere_has_the_lowest_colour(opened: Opened):

@@ -97,9 +97,9 @@ def test_maps_of_each_layer_by_itself_say_so(opened: Opened):
     explanation = explained()
     alone = replace(explanation.attributions[2], facts=Facts("raw attention", "attention", False, accumulates=False))
     page = opened(render([replace(explanation, attributions=(*explanation.attributions[:2], alone))]))
-    expect(page.locator("[data-part=layer]")).to_have_text("blocks.3.attn, 4 of 4")
+    expect(page.locator(".explanation [data-part=layer]")).to_have_text("blocks.3.attn, 4 of 4")
     page.get_by_role("tab", name="raw attention").click()
-    expect(page.locator("[data-part=layer]")).to_have_text("blocks.3.attn, 4 of 4, by itself")
+    expect(page.locator(".explanation [data-part=layer]")).to_have_text("blocks.3.attn, 4 of 4, by itself")
     page.get_by_role("application").press("ArrowUp")
     expect(readout(page)).to_contain_text("of the map’s attention")
 

@@ -208,7 +208,7 @@ def test_patch_to_patch(opened: Opened):
     explanation = explained(attention=True)
     page = opened(render([explanation]))
     before = drawn(page)
-    page.get_by_role("checkbox", name="Patch to patch").check()
+    page.get_by_role("tab", name="Patch to patch").click()
     strongest = int(explanation.attributions[0].map.argmax())
 
     def shows(layer: int, patch: int) -> None:
@@ -230,7 +230,7 @@ def test_patch_to_patch(opened: Opened):
     picture.press("ArrowUp")
     picture.press("Enter")
     shows(1, 30)
-    page.get_by_role("checkbox", name="Patch to patch").uncheck()
+    page.get_by_role("tab", name="Map").click()
     slider(page).press("End")
     assert np.array_equal(drawn(page), before)
 
@@ -241,14 +241,14 @@ def test_patch_to_patch_the_wrong_way_round(opened: Opened):
     assert explanation.attention is not None
     turned = {name: weights.T for name, weights in explanation.attention.patches.items()}
     page = opened(render([replace(explanation, attention=replace(explanation.attention, patches=turned))]))
-    page.get_by_role("checkbox", name="Patch to patch").check()
+    page.get_by_role("tab", name="Patch to patch").click()
     weights = attention_of(explanation, 3, int(explanation.attributions[0].map.argmax()))
     wanted = overlay(explanation.image.resize((672, 672), 0), weights, look=Look(scale=(0, float(weights.max()))))
     assert np.abs(drawn(page) - pixels(wanted)).max() <= 4
 
 
 def test_attention_of_the_scene(scene: Explanation, scene_page: Page):
-    scene_page.get_by_role("checkbox", name="Patch to patch").check()
+    scene_page.get_by_role("tab", name="Patch to patch").click()
     scene_page.get_by_role("application").click(position=on_patch(scene_page, 3, 2, (8, 8)))
     weights = attention_of(scene, 5, 26)
     row, col = divmod(int(weights.argmax()), 8)
@@ -258,7 +258,7 @@ def test_attention_of_the_scene(scene: Explanation, scene_page: Page):
 
 def test_without_attention_there_is_no_such_view(opened: Opened):
     page = opened(render([explained()]))
-    assert page.get_by_role("checkbox", name="Patch to patch").is_hidden()
+    assert page.get_by_role("tab", name="Map").is_hidden()
 
 
 def test_too_much_attention_is_kept_of_fewer_layers(opened: Opened):
@@ -267,7 +267,7 @@ def test_too_much_attention_is_kept_of_fewer_layers(opened: Opened):
     assert list(data["attention"]) == ["blocks.0.attn", "blocks.4.attn"]
     explanation.attention.patches.pop("blocks.4.attn")
     page = opened(render([explanation]))
-    page.get_by_role("checkbox", name="Patch to patch").check()
+    page.get_by_role("tab", name="Patch to patch").click()
     expect(page.locator("[data-part=note]")).to_contain_text("not kept in this layer")
     slider(page).fill("4")
     expect(page.locator("[data-part=note]")).not_to_contain_text("not kept in this layer")

@@ -1,0 +1,99 @@
+"""Explain images in one call."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, overload
+
+import torch
+from torch import nn
+
+from ..calling import program
+from ..errors import InputError, brief
+from ..images import Picture
+from ..models import LoadedModel
+from .arguments import of_each
+from .explaining import BATCH, Explainer
+from .explanation import Explanation
+
+
+@overload
+def explain(
+    images: Picture, model: str | nn.Module | LoadedModel = ..., method: Any = ..., target: Any = ..., **options: Any
+) -> Explanation: ...
+@overload
+def explain(
+    images: Sequence[Picture],
+    model: str | nn.Module | LoadedModel = ...,
+    method: Any = ...,
+    target: Any = ...,
+    **options: Any,
+) -> list[Explanation]: ...
+def explain(
+    images: Picture | Sequence[Picture],
+    model: str | nn.Module | LoadedModel = "sample",
+    method: Any = None,
+    target: Any = None,
+    *,
+    preprocess: Any = None,
+    class_names: Sequence[str] | Mapping[int, str] | None = None,
+    multi_label: bool | None = None,
+    layer: Any = None,
+    output: Any = None,
+    device: str | torch.device | None = None,
+    top_k: int = 5,
+    attention: bool = False,
+    verdict: bool = False,
+    batch_size: int = BATCH,
+    forward_kwargs: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Explanation | list[Explanation]:
+    """Explain images: what the model looked at for each class, laid back on the original.
+
+    >>> explain("photo.jpg", "timm/vit_base_patch16_224", method=["agcam", "daam"], target="tabby").plot()
+
+    Args:
+        images: a path, a PIL image, an array (H, W), (H, W, 3) of uint8, a tensor, or a list of these. A uint8 tensor
+            (3, H, W) is an image; one of floats, (C, H, W) or (1, C, H, W), is taken as preprocessed already.
+        model: `timm/NAME`, `hf/ID`, `hf/FOLDER`, `sample`, what `load_model` gave, or the model itself.
+        method: agcam, daam, rollout, gradient_rollout, raw_attention or another name of `captum_vit.attr.METHODS`,
+            `module:Class`, a class of ours or Captum's, several of them, or all. By default agcam, and daam for a
+            model without classes.
+        target: class by number or name, "tabby/Egyptian cat" for why the one rather than the other, one of
+            `captum_vit.targets`, a function of the model's output, or several of these. By default the predicted
+            class; of a multi-label model all of the `top_k` with a score above one half; of a model of features a
+            FeatureImportance.
+        preprocess: for a model itself: torchvision transforms, an image processor of Hugging Face, a function image ->
+            (C, H, W), or a Preprocessing. Models of timm carry their own, also inside another module. "squash" takes
+            the whole image, whatever its proportions, at the size and with the normalisation of the model's own, as
+            the published evaluations do.
+        class_names: for a model that carries none, or others than its own.
+        multi_label: whether each class is scored by itself (sigmoid), not against the others; by default as the model's
+            configuration says.
+        layer: attention layers or blocks to read, as for the methods; all by default.
+        output: which of the model's outputs are its scores, where it gives several tensors: a name as "logits", a place
+            as 1, or a function of all that it gives, also as "module:function".
+        device: for a model by name, where to compute; by default cuda if there is one.
+        top_k: how many predicted classes to name.
+        attention: keep the attention itself, of heads and between patches, for the figures and the report.
+        verdict: say of each map whether it may be trusted, by 8 forwards without some patches and a second class's map.
+        batch_size: images of a list that are explained at once.
+        forward_kwargs: keyword arguments of the model's forward beside the images. A tensor has a first dimension of 1,
+            for all images, or of as many rows as there are images.
+        options: of the methods, each of which is given those that it accepts: discard_ratio=0.9.
+    Returns:
+        An Explanation, or for a list of images a list of them.
+    Raises:
+        CaptumViTError: what was passed does not hold; the message says which and what to do.
+    """
+    if isinstance(images, nn.Module):
+        raise InputError(f"the image comes first, then the model, as explain(image, model): got {brief(images)}")
+    question = {"method": method, "target": target, "top_k": top_k, "attention": attention, "verdict": verdict}
+    named = {"preprocess": preprocess, "class_names": class_names, "multi_label": multi_label}
+    of_model: dict[str, Any] = {**named, "layer": layer, "output": output, "device": device}
+    explainer = Explainer(model, **of_model)
+    asked = explainer.ask(**question, **options)
+    each: Any = images if isinstance(images, (list, tuple)) else [images]
+    seen = map(explainer.see, each, of_each(forward_kwargs, len(each)))
+    given = {"model": model, **question, **options, **of_model, "forward_kwargs": forward_kwargs}
+    found = [replace(e, call=program(explain, e.source, given)) for e in explainer.several(seen, asked, batch_size)]
+    return found if each is images else found[0]
