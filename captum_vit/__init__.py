@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from .models import load_model
     from .pipelines import explainer as explainer
     from .preprocessing import Preprocessing
+    from .removals import Removals
     from .targets import Contrast, Embedding, FeatureImportance
     from .verdicts import Verdict
 
@@ -98,6 +99,7 @@ _HOMES = {
     "Preprocessing": "preprocessing",
     "RawAttention": "attr",
     "Readout": "access",
+    "Removals": "removals",
     "TokenLayout": "access",
     "Tokens": "features",
     "XGradCAM": "attr",
@@ -163,6 +165,7 @@ __all__ = [
     "Preprocessing",
     "RawAttention",
     "Readout",
+    "Removals",
     "ScoreCAM",
     "TokenLayout",
     "TokenOcclusion",

@@ -15,6 +15,7 @@ from .errors import InputError, OptionError, TargetError, brief, nearest
 from .facts import Facts
 from .geometry import Size, View
 from .names import printable
+from .removals import Removals
 from .verdicts import Verdict
 from .wording import number, percent
 
@@ -140,14 +141,14 @@ class Explained:
     image: the original, upright, RGB.
     view: how the model looked at it: the way back from its patches to the photograph.
     attributions: in the order that was asked for, class by class.
-    labels: the classes with the highest scores, best first, and all targets that were explained; empty if there is
-        neither.
+    labels: the classes with the highest scores, best first, and all targets that were explained; there may be none.
     model, source: names of the model and of the image's file.
     versions: of the packages that took part.
     attention: kept where it was asked for.
     photographed: (width, height) of the original, where `image` is a reduced copy of it.
     notes: what a user should know: the preprocessing, weights that are random, outputs that are odd.
     call: the program or command that makes these maps again; empty where that is not known.
+    removals: title of each target -> its scores without patches, where they were asked for; "" of a model's only value.
     """
 
     image: Image.Image
@@ -161,6 +162,7 @@ class Explained:
     photographed: Size | None = None
     notes: tuple[str, ...] = ()
     call: str = ""
+    removals: Mapping[str, Removals] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         grids = [tuple(a.flow.shape[1:]) for a in self.attributions]
@@ -246,11 +248,12 @@ class Explained:
         """
         if method is not None and not (isinstance(method, str) and method in self.methods):
             raise OptionError(f"no method {brief(method)} in this explanation; it has {', '.join(self.methods)}")
-        kept = [a for a in self.attributions if method in (None, a.method)]
+        kept, removals = [a for a in self.attributions if method in (None, a.method)], self.removals
         if target is not None:
             label = self._label(target)
             kept = [a for a in kept if a.target in (None, label)]
-        return replace(self, attributions=tuple(kept))
+            removals = {title: found for title, found in removals.items() if title == label.title}
+        return replace(self, attributions=tuple(kept), removals=removals)
 
     def reduced(self, side: int) -> Self:
         """The same on a copy of the photograph with no side longer than `side` pixels; a smaller one stays as it is."""
@@ -291,8 +294,7 @@ class Explained:
         return len(self.attributions)
 
     def __repr__(self) -> str:
-        size = f"{self.image.width}x{self.image.height}"
         shown = ", ".join(a.title for a in self.attributions)
         told = "".join(f"; {note}" for note in self.notes if not note.startswith("preprocessing: "))
-        text = f"{type(self).__name__}({self.source or 'image'} {size}, {self.model or 'model'}: {shown}{told})"
-        return printable(text)  # a terminal shows it
+        named = f"{self.source or 'image'} {self.image.width}x{self.image.height}, {self.model or 'model'}"
+        return printable(f"{type(self).__name__}({named}: {shown}{told})")  # a terminal shows it

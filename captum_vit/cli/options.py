@@ -143,6 +143,14 @@ Verdict = Annotated[
         "to 8 forwards a map. Default: with a report.",
     ),
 ]
+Removals = Annotated[
+    bool,
+    typer.Option(
+        "--removals/--no-removals",
+        help="Measure the scores without parts of each image, so that the explanation can tell it without any "
+        "others. Takes up to 193 forwards an image.",
+    ),
+]
 Report = Annotated[
     bool,
     typer.Option("--report/--no-report", help="Write report.html, and the explanation itself for captum-vit report."),

@@ -46,6 +46,7 @@ class Options:
     batch_size: int = BATCH
     attention: bool = False
     verdict: bool = True
+    removals: bool = False
     report: bool = True
     flow: bool = True
     page: int | None = None
@@ -163,6 +164,7 @@ def load(options: Options) -> tuple[Explainer, Asked, list[str]]:
         top_k=options.top_k,
         attention=options.attention,
         verdict=options.verdict,
+        removals=options.removals,
         **options.method_options,
     )
     notes = []

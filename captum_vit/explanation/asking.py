@@ -18,7 +18,7 @@ from ..targets.classes import plain
 
 KEYWORDS = (
     *("method", "target", "layer", "output", "preprocess", "class_names", "multi_label", "device"),
-    *("top_k", "attention", "verdict", "batch_size", "forward_kwargs"),
+    *("top_k", "attention", "verdict", "removals", "batch_size", "forward_kwargs"),
 )
 _LOADING = "a model is loaded so by load_model(NAME, {}=...), which explain takes as model"
 ELSEWHERE = {name: _LOADING.format(name) for name in ("checkpoint", "checkpoint_key", "img_size", "pretrained")}
@@ -30,7 +30,7 @@ class Asked:
     """A question, checked: methods by name with their options, and targets as they were given.
 
     Empty targets stand for the predicted classes; top_k says how many classes are named, attention whether the
-    attention itself is kept, verdict whether maps are judged.
+    attention itself is kept, verdict whether maps are judged, removals whether scores without patches are measured.
     """
 
     methods: Mapping[str, ViTAttribution]
@@ -39,6 +39,7 @@ class Asked:
     top_k: int = 5
     attention: bool = False
     verdict: bool = False
+    removals: bool = False
 
 
 @dataclass(frozen=True)

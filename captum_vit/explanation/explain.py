@@ -43,6 +43,7 @@ def explain(
     top_k: int = 5,
     attention: bool = False,
     verdict: bool = False,
+    removals: bool = False,
     batch_size: int = BATCH,
     forward_kwargs: Mapping[str, Any] | None = None,
     **options: Any,
@@ -76,6 +77,8 @@ def explain(
         top_k: how many predicted classes to name.
         attention: keep the attention itself, of heads and between patches, for the figures and the report.
         verdict: say of each map whether it may be trusted, by 8 forwards without some patches and a second class's map.
+        removals: measure the scores without parts of the image, and estimate from them those without any others, by at
+            most 193 forwards an image on some of its patches, for all its targets together.
         batch_size: images of a list that are explained at once.
         forward_kwargs: keyword arguments of the model's forward beside the images. A tensor has a first dimension of 1,
             for all images, or of as many rows as there are images.
@@ -87,7 +90,8 @@ def explain(
     """
     if isinstance(images, nn.Module):
         raise InputError(f"the image comes first, then the model, as explain(image, model): got {brief(images)}")
-    question = {"method": method, "target": target, "top_k": top_k, "attention": attention, "verdict": verdict}
+    kept = {"attention": attention, "verdict": verdict, "removals": removals}
+    question = {"method": method, "target": target, "top_k": top_k, **kept}
     named = {"preprocess": preprocess, "class_names": class_names, "multi_label": multi_label}
     of_model: dict[str, Any] = {**named, "layer": layer, "output": output, "device": device}
     explainer = Explainer(model, **of_model)

@@ -27,6 +27,7 @@ from .asking import Asked, Vocabulary, check_no_class, chosen_methods, listed, s
 from .explanation import Explanation
 from .judging import attributions
 from .reading import Reading
+from .removing import removals_of
 from .seeing import Seen, batches, see
 
 BATCH = 8  # images at once; the graph of ViT-B/16 takes 70 MiB an image
@@ -119,11 +120,13 @@ class Explainer:
         top_k: int = 5,
         attention: bool = False,
         verdict: bool = False,
+        removals: bool = False,
         forward_kwargs: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Explanation:
         """Explain one image; arguments and errors are those of `explain`."""
-        asked = self.ask(method=method, target=target, top_k=top_k, attention=attention, verdict=verdict, **options)
+        kept = {"attention": attention, "verdict": verdict, "removals": removals}
+        asked = self.ask(method=method, target=target, top_k=top_k, **kept, **options)
         return self.answer([self.see(image, *of_each(forward_kwargs, 1))], asked)[0]
 
     def ask(
@@ -134,6 +137,7 @@ class Explainer:
         top_k: int = 5,
         attention: bool = False,
         verdict: bool = False,
+        removals: bool = False,
         **options: Any,
     ) -> Asked:
         """A question, checked before any image is looked at; arguments are those of `explain`.
@@ -143,15 +147,15 @@ class Explainer:
                 not apply to the model.
         """
         check_whole("top_k", top_k)
-        check_flag("attention", attention)
-        check_flag("verdict", verdict)
+        for name, value in {"attention": attention, "verdict": verdict, "removals": removals}.items():
+            check_flag(name, value)
         wanted = listed(target)
         if self.classless:
             check_no_class(wanted, self.model_name, "features" if self.headless else "values")
         kinds = self.choose(method)
         given = {name: self.options(kinds[name], own) for name, own in shared_options(kinds, options).items()}
         methods = {name: self.method(kind) for name, kind in kinds.items()}
-        return Asked(methods, given, wanted, top_k, attention, verdict)
+        return Asked(methods, given, wanted, top_k, attention, verdict, removals)
 
     def choose(self, method: Any = None) -> dict[str, type[ViTAttribution]]:
         """The methods that are asked for, of all those that apply, or one that suits the model.
@@ -206,12 +210,14 @@ class Explainer:
             shares = None if self.classless else probabilities(self.loaded, reading.scores)
             each = wanted(reading, self.vocabulary, asked, shares, self.loaded.multi_label)
             found = attributions(reading, each, self.loaded, shares, self.vocabulary.label)
+            without = removals_of(reading.run, each, reading.output, self.loaded) if asked.removals else None
             kept, layout = reading.attention(), reading.run.layout
         labels = self.vocabulary.labels(shares, found, asked.top_k)
         notes = notes_of(self.loaded, None if shares is None else reading.scores, reading.run.scores_told)
         name, explanations = f"{self.model_name} ({RANDOM})" if self.loaded.random else self.model_name, []
         for i, one in enumerate(seen):
             told: dict[str, Any] = {"versions": dict(versions()), "attention": kept[i], "notes": (*notes, *one.notes)}
+            told |= {} if without is None else {"removals": without[i]}
             whole = one.image, covered(one.view, layout, (inputs.shape[2], inputs.shape[3]))
             maps = titled(found[i], self.loaded)
             explanations.append(Explanation(*whole, maps, labels[i], name, one.source, **told))

@@ -76,7 +76,7 @@ class Judge:
 
     def _of(self, wanted: Wanted, place: int, names: Sequence[str], flows: Flows) -> dict[Any, Sequence[Verdict]]:
         known = [Verdict(label.title, unit=label.unit) if label else _unnamed(wanted.target) for label in wanted.labels]
-        target = self._asked(wanted)
+        target = asked_of(self.run, wanted, self.loaded)
         whole = target.score(self.output(target if target.reads_scores else wanted.target))
         maps = {name: flows[place, name][0][:, -1].flatten(1) for name in names}
         return {
@@ -85,13 +85,6 @@ class Judge:
             ]
             for name, each in without_marks(self.run, target, whole, maps, known).items()
         }
-
-    def _asked(self, wanted: Wanted) -> Target:
-        """What is asked of the model without some patches: of a class its log-odds."""
-        if not of_class(wanted):
-            return wanted.target
-        shares = self.loaded.shares or adds_up(self.run.scores)
-        return LogOdds(wanted.target, self.loaded.multi_label, shares)
 
     def _beside(self, wanted: Wanted, place: int, name: str, i: int, flows: Flows) -> dict[str, Any]:
         """What else there is to say of the map of image `i`: fields of a Verdict."""
@@ -182,6 +175,13 @@ def artifacts_of(run: Run) -> Tensor | None:
             return artifact_tokens(token_norms(plain))
     except UnsupportedModelError:
         return None
+
+
+def asked_of(run: Run, wanted: Wanted, loaded: LoadedModel) -> Target:
+    """What is asked of the model without some patches: of a class its log-odds."""
+    if not of_class(wanted):
+        return wanted.target
+    return LogOdds(wanted.target, loaded.multi_label, loaded.shares or adds_up(run.scores))
 
 
 def of_class(wanted: Wanted) -> bool:

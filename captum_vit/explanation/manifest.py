@@ -15,11 +15,13 @@ from ..errors import InputError
 from ..explained import AttentionRecord, Attribution, Explained, Label
 from ..facts import Facts
 from ..geometry import View
+from ..removals import Removals, unpacked
 from ..verdicts import FINDINGS, Verdict
 from .checked import flag, many, mapping, number, side, text, whole, wrong
 
 T = TypeVar("T")
 DEEPEST = 8  # lists in lists, in an option
+MOST_REMOVALS = 512  # what is estimated from them takes time for their third power
 LONGEST_GRID = 4096  # patches a side; laying a map on a photograph takes memory for all of them
 SHOWN = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -48,6 +50,10 @@ def from_manifest(manifest: Mapping[str, Any], tensors: Mapping[str, Tensor], im
         call=text(manifest.get("call", ""), "call"),
     )
     _check_size(explanation)
+    without = mapping(manifest.get("removals", {}), "removals")  # of earlier versions there are none
+    if without:
+        each = {title: _removals(found, f"removals.{title}", explanation.grid) for title, found in without.items()}
+        explanation = replace(explanation, removals=each)
     photographed = manifest.get("photographed")
     if photographed is not None:
         width, height = many(photographed, "photographed", side, 2)
@@ -180,6 +186,37 @@ def _verdict(value: Any, where: str) -> Verdict | None:
     if finding not in FINDINGS or (finding != "untested" and not known):
         raise wrong(f"{where}.finding", f"one of {', '.join(FINDINGS)}, with its numbers", finding)
     return Verdict(**found, finding=finding)
+
+
+def _removals(value: Any, where: str, grid: tuple[int, int]) -> Removals:
+    """What was measured; what is estimated from it is computed anew."""
+    given = mapping(value, where)
+
+    def of(name: str, check: Callable[[Any, str], T]) -> T:
+        return check(given.get(name), f"{where}.{name}")
+
+    def removal(word: Any, at: str) -> Tensor:
+        digits = text(word, at)
+        try:
+            return unpacked(digits, grid)
+        except ValueError as error:
+            raise wrong(at, f"a removal of {grid[0]}x{grid[1]} patches, {error}", word) from error
+
+    words = given.get("removed")
+    if not isinstance(words, list) or not 0 < len(words) <= MOST_REMOVALS:
+        raise wrong(f"{where}.removed", f"a list of 1 to {MOST_REMOVALS}", words)
+    removed = torch.stack(many(words, f"{where}.removed", removal))
+    values = many(given.get("values"), f"{where}.values", number, len(removed))
+    found, odds, unit, painted = (
+        torch.tensor(values, dtype=torch.float64),
+        of("odds", flag),
+        of("unit", text),
+        of("painted", flag),
+    )
+    try:
+        return Removals(removed, found, odds, unit, painted)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
 
 
 def _attention(kept: dict[str, Any], tensors: Mapping[str, Tensor], grid: tuple[int, int]) -> AttentionRecord:

@@ -70,7 +70,7 @@ def without_marks(
         return _untested(maps, known, f"{patches} patches are too few to leave some out by chance")
     kept = torch.cat([_choices(own.cpu(), count, draws) for own in maps.values()], 1)
     try:
-        values, painted = _without(run, kept, target)
+        values, painted = without_patches(run, kept, target)
     except CaptumViTError as error:
         return _untested(maps, known, str(error).rstrip("."))
     parts = dict(zip(maps, values.double().cpu().split(1 + draws, 1), strict=True))
@@ -131,14 +131,19 @@ def _choices(maps: Tensor, count: int, draws: int) -> Tensor:
     return kept
 
 
-def _without(run: Run, kept: Tensor, target: Target) -> tuple[Tensor, bool]:
+def without_patches(run: Run, kept: Tensor, target: Target, batch: int = 64) -> tuple[Tensor, bool]:
     """What the target makes of each choice of patches, (N, S), and whether the others were painted over.
 
+    Args:
+        run: of the images, and inside it.
+        kept: bool (S, patches), or (N, S, patches).
+        target: what is asked; of one that gives K numbers an image, (N, S, K).
+        batch: how many choices go through the model at once.
     Raises:
         UnsupportedModelError: neither can be done.
     """
     try:
-        return run.on_tokens(kept, target), False
+        return run.on_tokens(kept, target, batch=batch), False
     except UnsupportedModelError:
         if run.adapter.training:
             raise
@@ -147,11 +152,14 @@ def _without(run: Run, kept: Tensor, target: Target) -> tuple[Tensor, bool]:
         raise UnsupportedModelError(f"no part of its tokens can be left out, nor painted over: {reason}")
     images = shaped_images(run)
     patches = patch_of_pixels(run.layout, images.shape[2:]).to(images.device)
-    hidden = ~kept.to(images.device)[..., patches.clamp(min=0)] & (patches >= 0)  # (N, S, H, W)
     found = []
-    for i, image in enumerate(images):
-        painted = torch.where(hidden[i, :, None], image.mean((1, 2), keepdim=True), image)
-        found.append(run.on_images(painted, target.of_image(i), place=i))
+    for i, (image, own) in enumerate(zip(images, kept.expand(len(images), -1, -1), strict=True)):
+        grey, parts = image.mean((1, 2), keepdim=True), []
+        for part in own.to(images.device).split(batch):
+            hidden = ~part[:, patches.clamp(min=0)] & (patches >= 0)  # (S, H, W)
+            painted = torch.where(hidden[:, None], grey, image)
+            parts.append(run.on_images(painted, target.of_image(i), place=i))
+        found.append(torch.cat(parts))
     return torch.stack(found), True
 
 

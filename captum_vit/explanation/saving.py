@@ -154,6 +154,7 @@ def _manifest(explanation: Explained) -> dict[str, Any]:
             }
             for a in explanation
         ],
+        "removals": {title: found.to_dict() for title, found in explanation.removals.items()},
         "attention": kept and {"heads": list(kept.heads), "patches": list(kept.patches)},
     }
 

@@ -7,7 +7,7 @@ import timm
 from safetensors.torch import save_file
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
-from captum_vit import sample
+from captum_vit import Explanation, sample
 from captum_vit._version import __version__
 from captum_vit.attr import in_all
 from captum_vit.cli import working
@@ -171,3 +171,11 @@ def test_each_map_has_a_verdict_where_there_is_a_report():
     asked = run("explain", "--method", "agcam", "--target", "cross", "--no-report", "--no-flow", "--verdict").stdout
     assert told in asked.replace("\n   ", "")
     assert "Without" not in run("explain", "--method", "agcam", "--target", "cross", "--no-verdict").stdout
+
+
+def test_removals_are_measured_where_they_are_asked_for():
+    run("explain", "--method", "agcam", "--target", "cross", "--no-flow", "--no-verdict")
+    [folder] = [path.parent for path in Path().rglob("explanation.json")]
+    assert Explanation.load(folder).removals == {}
+    run("explain", "--method", "agcam", "--target", "cross", "--no-flow", "--no-verdict", "--removals")
+    assert list(Explanation.load(folder).removals) == ["cross"]
