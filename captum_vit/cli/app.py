@@ -110,7 +110,9 @@ def report(
     threshold: o.Threshold = 0.0,
     contour: o.Contour = None,
 ) -> None:
-    """Join saved explanations into one page with an index, that needs no network.
+    """Join saved explanations into one page with a gallery, that needs no network.
+
+    Of more than 300 images each has a page of its own, in a folder beside the gallery.
 
     With --compare their maps stand side by side, each under its folder, image, model, method and class; of two maps by
     one method of the same image the second less the first is shown as well.
@@ -122,8 +124,7 @@ def report(
     """
     try:
         from ..files import write_atomically
-        from ..report import render
-        from .explain import COMPARISON, REPORT, comparison_of, find_explanations, loaded
+        from .explain import COMPARISON, REPORT, comparison_of, find_explanations, write_report
 
         def refused(error: ExplanationLoadError) -> None:
             failed.append(error)
@@ -135,12 +136,12 @@ def report(
         default = "common" if compare else "own"
         look = o.look(scale or default, boost_faint, cmap, alpha, fade, threshold, contour)
         found = find_explanations(folders)
+        path = out or folders[0] / (COMPARISON if compare else REPORT)
         if compare:
-            page, name = comparison_of(found, method or [], target or []).to_html(look=look), COMPARISON
+            page = comparison_of(found, method or [], target or []).to_html(look=look)
+            write_atomically(path, page.encode())
         else:
-            page, name = render(loaded(found, refused), count=len(found), look=look), REPORT
-        path = out or folders[0] / name
-        write_atomically(path, page.encode())
+            write_report(found, path, look, refused)
     except CaptumViTError as error:
         complain(f"Error: {error}")
         raise typer.Exit(BAD_USE) from None

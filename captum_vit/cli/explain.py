@@ -92,6 +92,32 @@ def loaded(folders: Sequence[Path], refused: Callable[[ExplanationLoadError], No
         raise ExplanationLoadError("none of the explanations could be read")
 
 
+def write_report(
+    folders: Sequence[Path], page: Path, look: Look, refused: Callable[[ExplanationLoadError], None]
+) -> list[str]:
+    """The report of the explanations in these folders, as the page of this name; the names of all files.
+
+    Of very many images each has a page of its own, in a folder beside it: what an earlier run left there goes.
+
+    Raises:
+        ExplanationLoadError: none of them can be read.
+        OutputError: a file cannot be written.
+    """
+    from ..report import pages
+
+    written = []
+    for name, html in pages(loaded(folders, refused), len(folders), page.name, look):
+        path = page.parent / name
+        if path.parent != page.parent:
+            make_folder(path.parent)
+        write_atomically(path, html.encode())
+        written.append(name)
+    for path in (page.parent / f"{page.stem}-images").glob("[0-9][0-9][0-9][0-9][0-9].html"):
+        if f"{path.parent.name}/{path.name}" not in written:
+            path.unlink(missing_ok=True)
+    return written
+
+
 def comparison_of(folders: Sequence[Path], methods: Sequence[str], targets: Sequence[str]) -> Comparison:
     """The maps of the explanations in these folders side by side, those of these methods and targets if there are any.
 

@@ -211,15 +211,12 @@ class Notes:
 
 def _show(folders: list[Path], out: Path, look: "Look") -> None:
     """The report of one image, or one page of all, in the browser."""
-    from ..files import write_atomically
-    from ..report import render
-    from .explain import REPORT, loaded
+    from .explain import REPORT, write_report
 
     page = folders[0] / REPORT
     if len(folders) > 1:
         page = out / REPORT
-        joined = render(loaded(folders, lambda error: complain(f"Failed: {error}")), count=len(folders), look=look)
-        write_atomically(page, joined.encode())
+        write_report(folders, page, look, lambda error: complain(f"Failed: {error}"))
     say(f"report: {plain(str(page))}")
     if not webbrowser.open(page.resolve().as_uri()):
         complain(f"Note: no browser could be opened: open {page} in one")

@@ -2,6 +2,6 @@
 
 from .comparison import render_comparison
 from .inline import render_inline
-from .page import render
+from .page import pages, render
 
-__all__ = ["render", "render_comparison", "render_inline"]
+__all__ = ["pages", "render", "render_comparison", "render_inline"]

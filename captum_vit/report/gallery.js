@@ -14,7 +14,7 @@ class Gallery {
     for (const pick of this.picks) pick.addEventListener("change", () => this.picked());
     part.abreast.addEventListener("click", () => beside(this.chosen()));
     this.cards.forEach((card, i) => card.querySelector("a").addEventListener("click", (event) => {
-      if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+      if (event.ctrlKey || event.metaKey || event.shiftKey || !this.picks.length) return;
       open(i + 1, event);
     }));
     this.show();

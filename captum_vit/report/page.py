@@ -1,7 +1,8 @@
 """The page of one or several explanations."""
 
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from ..colours import LOOK, Look, check_look
 from ..errors import InputError
@@ -12,11 +13,12 @@ from .facts import call, facts, kind, label_rows, labels_title, verdicts
 from .gallery import Card, gallery
 from .viewer import ATTENTION_BYTES, viewer_data
 
+TOGETHER = 300  # images on one page, which is then some 60 MB; of more, each has a page of its own
 STILL = 512  # pixels of the picture that stands where no script runs
 UPRIGHT = 1.25  # width over height up to which there is room beside the picture
 SCRIPTS = (
     *("picture.js", "levels.js", "tabs.js", "controls.js", "player.js", "pointer.js", "zoom.js", "saving.js"),
-    *("views.js", "heads.js", "viewer.js", "abreast.js", "gallery.js", "report.js"),
+    *("views.js", "heads.js", "remove.js", "viewer.js", "abreast.js", "gallery.js", "report.js"),
 )
 
 
@@ -58,6 +60,49 @@ def render(explanations: Iterable[Explained], count: int | None = None, look: Lo
     )
 
 
+def pages(explanations: Iterable[Explained], count: int, name: str, look: Look = LOOK) -> Iterator[tuple[str, str]]:
+    """The files of a report: one page, or of more images than one file can hold a gallery and a page for each.
+
+    Args:
+        explanations, count, look: as for `render`.
+        name: of the page, as report.html; pages of single images are in a folder beside it, as report-images.
+    Yields:
+        The path of each file, from the folder that `name` lies in, and its HTML; the page of that name comes last.
+    Raises:
+        InputError: as for `render`.
+    """
+    if count <= TOGETHER:
+        yield name, render(explanations, count, look)
+        return
+    check_look(look)
+    folder, cards, models = f"{PurePosixPath(name).stem}-images", [], []
+    for number, (explanation, last) in enumerate(_with_last(explanations), 1):
+        title = explanation.source or f"Image {number}"
+        ways = {"all": f"../{name}"} | ({} if number == 1 else {"previous": _file(number - 1)})
+        around = _links(ways | ({} if last else {"next": _file(number + 1)}))
+        section = _section(explanation, title, 1, around, ATTENTION_BYTES, look)
+        cards.append(Card.of(explanation, title, f"{folder}/{_file(number)}", look))
+        models.append(explanation.model)
+        yield f"{folder}/{_file(number)}", _document(title, [explanation.model], look, index="", sections=section)
+    if not cards:
+        raise InputError("expected at least one explanation for the report, got none")
+    yield name, _document(f"{len(cards)} images", models, look, index=gallery(cards), sections="")
+
+
+def _with_last(explanations: Iterable[Explained]) -> Iterator[tuple[Explained, bool]]:
+    """Each with whether it is the last."""
+    coming = iter(explanations)
+    for explanation in coming:
+        for following in coming:
+            yield explanation, False
+            explanation = following
+        yield explanation, True
+
+
+def _file(number: int) -> str:
+    return f"{number:05d}.html"
+
+
 def _document(what: str, models: Iterable[str], look: Look, *, index: str, sections: str) -> str:
     named = ", ".join(dict.fromkeys(name or "a model" for name in models))
     abreast = filled("abreast.html", part=filled("part.html", n="0", heading="", lines="", still="data:,"))
@@ -80,11 +125,12 @@ def _document(what: str, models: Iterable[str], look: Look, *, index: str, secti
 
 def _part(explanation: Explained, number: int, count: int, look: Look) -> _Part:
     title = explanation.source or ("Image" if count == 1 else f"Image {number}")
-    section = _section(explanation, title, number, count, look)
+    around = _buttons(number, count) if count > 1 else ""
+    section = _section(explanation, title, number, around, ATTENTION_BYTES // count, look)
     return _Part(title, explanation.model, Card.of(explanation, title, f"#image-{number}", look), section)
 
 
-def _section(explanation: Explained, title: str, number: int, count: int, look: Look) -> str:
+def _section(explanation: Explained, title: str, number: int, around: str, attention: int, look: Look) -> str:
     first, judged = explanation.attributions[0], verdicts(explanation.attributions)
     width, height = explanation.image.size
     return filled(
@@ -92,7 +138,7 @@ def _section(explanation: Explained, title: str, number: int, count: int, look: 
         n=number,
         title=text(title),
         shape=" upright" * (width <= UPRIGHT * height),
-        around=_around(number, count) if count > 1 else "",
+        around=around,
         kind=kind(explanation.targets),
         verdicts=f'<div class="unscripted">{judged}</div>' if judged else "",
         labels_title=labels_title(explanation),
@@ -101,18 +147,24 @@ def _section(explanation: Explained, title: str, number: int, count: int, look: 
         call=call(explanation, number),
         still=painted(explanation, first, STILL, look, lossless=exact(explanation.image)),
         caption=text(first.caption),
-        data=json_block(viewer_data(explanation, ATTENTION_BYTES // count, look)),
+        data=json_block(viewer_data(explanation, attention, look)),
     )
 
 
-def _around(number: int, count: int) -> str:
-    """The ways to the other images."""
-    ways: Sequence[tuple[str, str, bool]] = (
-        ("all", "All images", True),
-        ("previous", "Previous", number > 1),
-        ("next", "Next", number < count),
-    )
+WAYS = {"all": "All images", "previous": "Previous", "next": "Next"}
+
+
+def _buttons(number: int, count: int) -> str:
+    """The ways to the other images of the page."""
+    shut = {"previous": number == 1, "next": number == count}
     return "".join(
-        f'<button type="button" data-part="{name}"{"" if there else " disabled"}>{words}</button>'
-        for name, words, there in ways
+        f'<button type="button" data-part="{way}"{" disabled" if shut.get(way) else ""}>{said}</button>'
+        for way, said in WAYS.items()
+    )
+
+
+def _links(places: Mapping[str, str]) -> str:
+    """The ways to other pages."""
+    return "".join(
+        f'<a class="button" data-part="{way}" href="{text(to)}">{WAYS[way]}</a>' for way, to in places.items()
     )

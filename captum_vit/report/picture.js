@@ -74,6 +74,20 @@ class Picture {
     return this.context.putImageData(drawn, 0, 0);
   }
 
+  /** Grey over patches that are taken away. */
+  cover(patches) {
+    const { context, canvas } = this;
+    for (const patch of patches) {
+      const [left, top, width, height] = this.frame(patch);
+      const [x, y] = [left * canvas.width, top * canvas.height].map(Math.round);
+      const [right, bottom] = [(left + width) * canvas.width, (top + height) * canvas.height].map(Math.round);
+      context.fillStyle = "#8c8c8c";
+      context.fillRect(x, y, right - x, bottom - y);
+      context.strokeStyle = "#fff";
+      context.strokeRect(x + 0.5, y + 0.5, right - x - 1, bottom - y - 1);
+    }
+  }
+
   /** A white line just within what is marked, a black one just outside, so many pixels wide. */
   contour(pixels, marked, steps) {
     const { width, height } = this.canvas;

@@ -12,6 +12,7 @@ class Report {
     this.beside.back.addEventListener("click", () => history.back());
     const nav = document.getElementById("gallery");
     this.gallery = nav && new Gallery(nav, (number, event) => this.open(number, event), (numbers) => this.abreast(numbers));
+    if (this.gallery && !this.sections.length) for (const link of nav.querySelectorAll("li a")) this.carry(link);
     window.addEventListener("popstate", () => this.read());
     window.addEventListener("hashchange", () => this.read());
     window.addEventListener("beforeprint", () => { for (const section of this.sections) this.viewer(section); });
@@ -24,12 +25,17 @@ class Report {
       const viewer = new Viewer(section, this.controls, () => this.note());
       this.viewers.set(section, viewer);
       const go = (name, to) => viewer.part[name]?.addEventListener("click", () => to());
+      for (const link of section.querySelectorAll(".around a")) this.carry(link);
       go("all", () => this.go("gallery"));
-      go("previous", () => this.step("previous"));
-      go("next", () => this.step("next"));
+      if (this.gallery) for (const way of ["previous", "next"]) go(way, () => this.step(way));
       for (const [name, what] of [["methods", "method"], ["targets", "target"]]) this.offer(viewer, name, what);
     }
     return this.viewers.get(section);
+  }
+
+  /** A link to another page takes along what is chosen here. */
+  carry(link) {
+    link.addEventListener("click", () => { link.hash = this.address("image-1", this.shown?.state ?? this.left); });
   }
 
   /** A button that shows the methods, or the targets, of an image side by side, where there are several. */
@@ -109,7 +115,7 @@ class Report {
     const asked = (given.get("images") ?? "").split(".").map(Number).filter((n) => this.sections[n - 1]).slice(0, MOST);
     if (place === "abreast" && asked.length) this.showAbreast(asked, given);
     else if (this.sections[number - 1]) this.showImage(number, given);
-    else if (this.gallery) this.showGallery();
+    else if (this.gallery) this.showGallery(given);
     else this.showImage(1, given);
     this.reading = false;
   }
@@ -123,8 +129,9 @@ class Report {
     this.desk.classList.toggle("away", section === null);
   }
 
-  showGallery() {
+  showGallery(given) {
     this.place = "gallery";
+    this.left ??= [...given].filter(([name]) => ["method", "target", "block", "show"].includes(name));
     this.only(null);
   }
 
@@ -135,7 +142,7 @@ class Report {
     this.shown = this.viewer(this.section);
     this.shown.state = given;
     const around = this.gallery?.around(number) ?? {};
-    for (const way of ["previous", "next"]) if (this.shown.part[way]) this.shown.part[way].disabled = !around[way];
+    for (const way of ["previous", "next"]) if (this.gallery) this.shown.part[way].disabled = !around[way];
   }
 
   showAbreast(numbers, given) {

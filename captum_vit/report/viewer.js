@@ -24,8 +24,10 @@ class Viewer {
   /** The ways to look at it for which something was kept. */
   offered() {
     const { data } = this, some = (kept) => Object.keys(kept).length > 0;
-    return [new MapView(this), some(data.attention) && new PatchView(this), some(data.heads) && new HeadView(this)]
-      .filter(Boolean);
+    return [
+      new MapView(this), some(data.attention) && new PatchView(this), some(data.heads) && new HeadView(this),
+      data.removals.length > 0 && new RemoveView(this),
+    ].filter(Boolean);
   }
 
   listen() {
@@ -96,6 +98,8 @@ class Viewer {
     this.viewTabs.mark(this.views.indexOf(this.view));
     this.view.begin();
     this.part.heads.hidden = this.view.name !== "heads";
+    this.part.brush.hidden = !this.view.holds;
+    this.part.frame.classList.toggle("brushing", Boolean(this.view.holds));
     this.player.put(this.block);
     this.update();
   }
@@ -144,6 +148,7 @@ class Viewer {
     const made = paints(LOOK, shown?.signed, look);
     ramp(part.bar, made);
     this.picture.paint(controls.alone || !look.alpha ? null : shown?.levels, made, LOOK.lines);
+    this.picture.cover(view.covered ?? []);
   }
 
   /** What stands below the bar of the colours. */
@@ -187,6 +192,7 @@ class Viewer {
       ["method", attribution.method], ["target", data.targets[this.target]],
       ["block", block < last && block + 1], ["show", view !== this.views[0] && view.name],
       ["patch", view.name === "patches" && view.asked + 1], ["head", view.name === "heads" && view.head + 1],
+      ["removed", view.name === "remove" && view.state],
     ].filter(([, value]) => value);
   }
 
@@ -199,6 +205,7 @@ class Viewer {
     if (whole("patch", this.size) >= 0 && of("patches")) of("patches").asked = whole("patch", this.size);
     if (whole("head", 1e4) >= 0 && of("heads")) of("heads").head = Math.min(whole("head", 1e4), of("heads").most - 1);
     this.choose(Math.max(target, 0), method);
+    if (of("remove")) of("remove").state = given.get("removed");
     const last = this.attribution.layers.length - 1, block = whole("block", last + 1);
     this.block = block < 0 ? last : block;
     this.look(given.get("show"));

@@ -66,6 +66,7 @@ def viewer_data(explanation: Explained, attention_bytes: int = ATTENTION_BYTES, 
         "targets": [printable(label.title) for label in targets],
         "kinds": "classes" if all(label.index is not None for label in targets) else "targets",
         "attributions": [_attribution(explanation, a, targets, look) for a in explanation.attributions],
+        "removals": [],
         "attention": _attention(record.patches, attention_bytes) if record else {},
         "heads": {printable(name): _weights(heads) for name, heads in record.heads.items()} if record else {},
     }

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
+from captum_vit.colours import Look
 from captum_vit.report import render
 from captum_vit.visualization import overlay
 from captum_vit.wording import percent
-from tests.report.helpers import Look, Opened, drawn, explained, on_patch, pixels, with_heads
+from tests.report.helpers import Opened, drawn, explained, on_patch, pixels, with_heads
 
 
 def told(page: Page) -> str:

@@ -2,15 +2,16 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from captum_vit.explained import Label
 from captum_vit.explanation.explanation import Explanation
-from captum_vit.report import render
+from captum_vit.report import pages, render
 from captum_vit.verdicts import Verdict
 from tests.report.helpers import LABELS, Opened, drawn, explained
 
@@ -30,7 +31,7 @@ def folder() -> list[Explanation]:
 
 
 def names(page: Page) -> list[str]:
-    return page.locator("nav li:visible .name").all_inner_texts()
+    return page.locator("nav li:visible .name").all_text_contents()
 
 
 def test_cards_say_what_the_model_says(opened: Opened):
@@ -164,6 +165,40 @@ def test_methods_and_targets_of_one_image_side_by_side(opened: Opened):
     page.get_by_role("button", name="Targets side by side").click()
     lines = page.locator("#abreast figcaption").all_inner_texts()
     assert [line.split("\n")[2] for line in lines] == ["tusker, 81.2 %", "zebra, 15.0 %"]
+
+
+def test_more_images_than_one_page_holds_have_pages_of_their_own(browser: Browser, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("captum_vit.report.page.TOGETHER", 2)
+    written = dict(pages(iter(folder()), 4, "all.html"))  # one of four could not be read
+    assert list(written) == [*(f"all-images/0000{i}.html" for i in (1, 2, 3)), "all.html"]
+    (tmp_path / "all-images").mkdir()
+    for name, html in written.items():
+        (tmp_path / name).write_text(html, encoding="utf-8")
+    with browser.new_context(offline=True) as context:
+        page = context.new_page()
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: asked.append(message.text))
+        page.goto((tmp_path / "all.html").as_uri())
+        assert page.get_by_role("button", name="Side by side").count() == 0
+        page.get_by_role("link", name="a cat.jpg").click()
+        drawn(page)
+        assert page.get_by_role("link", name="Previous").count() == 0
+        page.get_by_role("tab", name="tree").click()
+        page.get_by_role("slider", name="Block").fill("2")
+        page.get_by_role("slider", name="Opacity of the map").fill("40")
+        page.get_by_role("link", name="Next").click()
+        expect(page.get_by_role("heading", name="b dog.jpg")).to_be_visible()
+        expect(page.get_by_role("tab", name="tree")).to_have_attribute("aria-selected", "true")
+        assert page.get_by_role("slider", name="Block").input_value() == "2"
+        page.get_by_role("link", name="Next").click()
+        expect(page.get_by_role("heading", name="c cat.jpg")).to_be_visible()
+        assert page.get_by_role("link", name="Next").count() == 0
+        page.get_by_role("link", name="All images").click()
+        page.get_by_role("link", name="b dog.jpg").click()
+        expect(page.get_by_role("tab", name="tree")).to_have_attribute("aria-selected", "true")
+        assert page.get_by_role("slider", name="Opacity of the map").input_value() == "40"
+        assert all(url.startswith((tmp_path.as_uri(), "data:")) for url in asked), asked
 
 
 def test_no_more_than_six_are_chosen(opened: Opened):
