@@ -120,18 +120,19 @@ class RemoveView extends MapView {
 
   caption() {
     const { data, target, size } = this.viewer, count = this.covered.length, { removals } = this;
-    const whole = removals.told(removals.score(removals.values[0])), of = data.targets[target];
-    if (!count) return `${of}: ${whole} with all patches. Draw over the picture to take some away.`;
-    const { score, low, high, measured } = removals.without(this.removed);
-    const sure = measured ? "measured" : `estimated; ${removals.told(low)} to ${removals.told(high)} in nine of ten cases`;
-    return `${of}: ${removals.told(score)} without ${count} of ${size} patches (${sure}), ${whole} with all`;
+    const of = data.targets[target] ?? "The model’s value", whole = removals.told(removals.score(removals.values[0]));
+    if (!count) return `${of}: ${whole}. Draw over the picture to take patches away.`;
+    return `${of}: ${removals.told(removals.without(this.removed).score)} without ${count} of ${size} patches, ${whole} with all`;
   }
 
-  unit(shown, boosted) {
-    const how = this.removals.painted ? "painted over in the picture’s mean colour" : "left out of the model";
-    return `${super.unit(shown, boosted)}. Scores are estimated from ${this.removals.values.length} measured ones, with patches `
-      + `${how}; half of the strokes were off by less than ${this.removals.odds ? percent(this.removals.error) : number(this.removals.error)}, `
-      + "scattered patches may be off by more";
+  /** How sure the score is. */
+  sure() {
+    const { removals } = this, { values, painted, odds, error } = removals;
+    const how = painted ? "painted over in the picture’s mean colour" : "left out of the model";
+    const { low, high, measured } = removals.without(this.removed), half = odds ? percent(error) : number(error);
+    const range = `Estimated: ${removals.told(low)} to ${removals.told(high)} in nine of ten cases. `;
+    return `${measured ? "Measured. " : range}${values.length} sets of patches were ${how} and measured; a score without others is `
+      + `estimated from these, and was off by less than ${half} for half of the strokes of a brush, by more where patches lie scattered.`;
   }
 
   verdict() { return ""; }

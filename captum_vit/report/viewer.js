@@ -141,6 +141,7 @@ class Viewer {
     part.unit.textContent = shown ? view.unit(shown, look.boosted) : "";
     controls.tell(shown?.signed, view.ranged);
     if (view.name === "heads") view.grid.mark();
+    part.sure.textContent = view.sure?.() ?? "";
     part.canvas.setAttribute("aria-label", `Photograph under the map. ${view.caption()}, ${this.where()}`);
     this.picture.outline(part.cursor, this.pointer.patch);
     this.picture.outline(part.query, view.query());

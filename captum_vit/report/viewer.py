@@ -66,10 +66,16 @@ def viewer_data(explanation: Explained, attention_bytes: int = ATTENTION_BYTES, 
         "targets": [printable(label.title) for label in targets],
         "kinds": "classes" if all(label.index is not None for label in targets) else "targets",
         "attributions": [_attribution(explanation, a, targets, look) for a in explanation.attributions],
-        "removals": [],
+        "removals": _removals(explanation),
         "attention": _attention(record.patches, attention_bytes) if record else {},
         "heads": {printable(name): _weights(heads) for name, heads in record.heads.items()} if record else {},
     }
+
+
+def _removals(explanation: Explained) -> list[dict[str, Any]]:
+    """Of each target its scores without patches, or of the only value of a model; none where they were not measured."""
+    found = [explanation.removals.get(label.title) for label in explanation.targets] or [explanation.removals.get("")]
+    return [] if None in found else [each.to_dict() for each in found if each is not None]
 
 
 def _attribution(

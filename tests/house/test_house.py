@@ -66,7 +66,7 @@ def test_the_sources_and_arrows_are_those_of_the_house():
     files = arrows(OURS, "captum_vit")
     assert "attr/agcam.py" in files
     assert {"attr/base.py", "ops.py", "access/__init__.py", "capture/__init__.py"} <= files["attr/agcam.py"]
-    assert {"files.py", "report/__init__.py"} <= files["cli/app.py"], "of functions and type checkers too"
+    assert {"files.py", "cli/explain.py"} <= files["cli/app.py"], "of functions and type checkers too"
     assert "captum_vit/adapters" not in " ".join(files)
     assert by_room(files)["cli"] >= {"explanation", "evaluation"}
 
