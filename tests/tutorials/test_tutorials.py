@@ -14,6 +14,7 @@ from tests.tutorials.execute import TUTORIALS, cleaned, execute, notebooks  # no
 
 ORDER = ["1_first_map", "2_attention_flow", "3_which_method", "4_hugging_face", "5_extending", "6_leaderboard"]
 LARGEST = 1_500_000  # bytes
+WIDEST = 98  # characters of a line of code, which a page then shows whole
 PATHS = re.compile(r"(?<![\w.:/])/(?:home|root|work|tmp|usr|opt|Users|mnt)/\w|(?<!\w)[A-Z]:\\+\w")
 LITTER = re.compile(r"Warning|%\|[█▏ #]|it/s\]|\bTraceback\b")
 
@@ -48,6 +49,7 @@ def problems(notebook: NotebookNode) -> list[str]:
     found += [f"path: {match[0]}" for text in texts(notebook) for match in PATHS.finditer(text)]
     shown = [output.get("text", "") for output in outputs(notebook)]
     found += [f"litter: {match[0]}" for text in shown for match in LITTER.finditer(text)]
+    found += [f"wide: {line[:40]}" for cell in code for line in cell.source.splitlines() if len(line) > WIDEST]
     if not any(kind.startswith("image/") for output in outputs(notebook) for kind in output.get("data", {})):
         found.append("no picture")
     if notebook != cleaned(nbformat.from_dict(notebook)):
@@ -99,6 +101,7 @@ def broken(change) -> NotebookNode:
         (lambda cell: cell.outputs.append(nbformat.v4.new_output("stream", name="stderr", text="x")), "stderr: x"),
         (lambda cell: cell.update(source="open('/tmp/x')"), "path: /tmp/x"),
         (lambda cell: cell.outputs.append(nbformat.v4.new_output("stream", text="UserWarning: x")), "litter: Warning"),
+        (lambda cell: cell.update(source="x" * 99), "wide"),
         (lambda cell: cell.metadata.update(execution={"iopub.execute_input": "2020"}), "metadata"),
     ],
 )
