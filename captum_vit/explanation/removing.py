@@ -11,7 +11,7 @@ from ..capture import Run
 from ..errors import InputError, UnsupportedModelError
 from ..models import LoadedModel
 from ..removals import Removals, regions
-from ..targets import Output, Target
+from ..targets import Classes, Output, Target
 from ..targets.joined import Several
 from .asking import Wanted
 from .judging import asked_of
@@ -43,11 +43,12 @@ def removals_of(
     found: list[dict[str, Removals]] = [{} for _ in values]
     for k, (each, target) in enumerate(zip(wanted, asked, strict=True)):
         whole = target.score(output(target if target.reads_scores else each.target)).double().cpu()
+        unit = "value" if isinstance(target, Classes) else target.unit
         for i, label in enumerate(each.labels):
             if label is not None or len(wanted) == 1:
                 measured = torch.cat([whole[i : i + 1], values[i, :, k].double().cpu()])
-                title, unit = (label.title, label.unit) if label else ("", "value")
-                found[i][title] = Removals(sets, measured, isinstance(target, LogOdds), unit, painted)
+                title, of = (label.title, label.unit) if label else ("", unit)
+                found[i][title] = Removals(sets, measured, isinstance(target, LogOdds), of, painted)
     return found
 
 

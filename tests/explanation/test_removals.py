@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from torch import Tensor
@@ -301,9 +302,32 @@ def test_of_other_targets_and_of_maps_for_all():
     contrast = found.removals["cross rather than disc"]
     assert (contrast.odds, contrast.unit) == (False, "logit difference")
     assert contrast.base == pytest.approx(found.targets[1].score, rel=1e-4)
+    for title, target in {"cross": "cross", "cross rather than disc": "cross/disc"}.items():
+        alone = explain(scene(), target=target, removals=True).removals[title]
+        assert torch.allclose(found.removals[title].values, alone.values, atol=1e-4)
     assert list(found.only(target="cross").removals) == ["cross"]
     assert list(found.only("agcam").removals) == list(found.reduced(32).removals) == list(found.removals)
     assert list(explain(scene(), method="rollout", target="cross", removals=True).removals) == ["cross"]
+
+
+@pytest.mark.parametrize("head", [{"num_classes": 0}, {"class_token": False, "global_pool": "avg"}])
+def test_of_models_without_classes_and_without_a_class_token(head: dict[str, Any]):
+    """Where the score is read from patches alone, the one without any of them is not measured."""
+    torch.manual_seed(0)
+    asked: dict[str, Any] = {"img_size": 32, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 2, **head}
+    model = timm.models.VisionTransformer(**asked).eval()
+    found = explain(drawn(1, (32, 32))[0], model, removals=True)
+    [(title, removals)] = found.removals.items()
+    assert removals.measured(torch.ones(8, 8, dtype=torch.bool)) == ("class_token" not in head)
+    assert (title, removals.unit, removals.odds) == (
+        (found.targets[0].title, "score", True) if found.targets else ("", "weighted feature", False)
+    )
+
+
+def test_of_a_video_there_are_none():
+    run: Any = SimpleNamespace(layout=SimpleNamespace(grid=(4, 8, 8)))
+    with pytest.raises(UnsupportedModelError, match=r"expected a grid \(rows, cols\), got \(4, 8, 8\)"):
+        removals_of(run, [], lambda target: Output(None, torch.zeros(1, 2)), load_model("sample"))
 
 
 def test_where_tokens_cannot_be_left_out_patches_are_painted_over():
@@ -312,8 +336,11 @@ def test_where_tokens_cannot_be_left_out_patches_are_painted_over():
     loaded = replace(load_model("sample"), model=model, multi_label=False)
     with Run(adapt(model), Inputs(pixels)) as run:
         output = Output(None, run.scores)
-        labels = [Label(0, "cat", 0.5), Label(0, "cat", 0.5)]
-        found = [each["cat"] for each in removals_of(run, [Wanted(Classes(0), labels)], lambda _: output, loaded)]
+        wanted = Wanted(Classes([0, 1]), [Label(0, "cat", 0.5), Label(1, "dog", 0.5)])
+        found = [
+            each[name]
+            for each, name in zip(removals_of(run, [wanted], lambda _: output, loaded), ("cat", "dog"), strict=True)
+        ]
     rows, cols = found[0].grid
     image, number = pixels[1].clone(), len(found[1].values) - 1
     assert found[1].painted
@@ -322,7 +349,7 @@ def test_where_tokens_cannot_be_left_out_patches_are_painted_over():
             if found[1].removed[number, int((y + 0.5) * rows / image.shape[1]), int((x + 0.5) * cols / image.shape[2])]:
                 image[:, y, x] = pixels[1].mean((1, 2))
     with torch.no_grad():
-        expected = model(image[None]).double().softmax(1)[0, 0]
+        expected = model(image[None]).double().softmax(1)[0, 1]
     assert float(found[1].values[number].sigmoid()) == pytest.approx(float(expected), abs=1e-5)
 
 
