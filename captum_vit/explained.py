@@ -143,11 +143,10 @@ class Explained:
     attributions: in the order that was asked for, class by class.
     labels: the classes with the highest scores, best first, and all targets that were explained; there may be none.
     model, source: names of the model and of the image's file.
-    versions: of the packages that took part.
-    attention: kept where it was asked for.
+    versions, attention: of the packages that took part; the attention itself, where it was asked for.
     photographed: (width, height) of the original, where `image` is a reduced copy of it.
     notes: what a user should know: the preprocessing, weights that are random, outputs that are odd.
-    call: the program or command that makes these maps again; empty where that is not known.
+    call, truth: what makes these maps again, a program or command, and the class that is right, where they are known.
     removals: title of each target -> its scores without patches, where they were asked for; "" of a model's only value.
     """
 
@@ -162,6 +161,7 @@ class Explained:
     photographed: Size | None = None
     notes: tuple[str, ...] = ()
     call: str = ""
+    truth: str = ""
     removals: Mapping[str, Removals] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -50,6 +50,7 @@ def explain(
     top_k: o.TopK = 3,
     out: o.Out = Path("captum-vit-out"),
     recursive: o.Recursive = False,
+    by_folder: o.ByFolder = False,
     resume: o.Resume = False,
     open_: o.Open = False,
     max_side: o.MaxSide = 1024,
@@ -118,7 +119,7 @@ def explain(
             window=working.window(window),
             look=o.look(scale, boost_faint, cmap, alpha, fade, threshold, contour),
         )
-        jobs = _jobs(context, images or [], o.keyword_arguments(forward_kwargs), recursive)
+        jobs = _jobs(context, images or [], o.keyword_arguments(forward_kwargs), recursive, by_folder)
         code = _explain_all(jobs, options, out, resume, open_)
     except CaptumViTError as error:
         complain(f"Error: {error}")
@@ -139,7 +140,9 @@ def _check(images: list[str] | None, model: str, report: bool, open_report: bool
         raise OptionError("--open shows the report, and --no-report leaves it out: give one of them")
 
 
-def _jobs(context: typer.Context, images: list[str], arguments: dict[str, object], recursive: bool) -> list["Job"]:
+def _jobs(
+    context: typer.Context, images: list[str], arguments: dict[str, object], recursive: bool, by_folder: bool
+) -> list["Job"]:
     """The files that were named, each with the name of its folder and the model's arguments beside it."""
     from ..explanation.arguments import of_each
     from ..images import find_images
@@ -151,7 +154,8 @@ def _jobs(context: typer.Context, images: list[str], arguments: dict[str, object
     names = work.folder_names((file or Path(working.SCENE) for file in files), roots)
     rows = of_each(arguments, len(files))
     calls = [command_of(context, file.name if file else "", AROUND) for file in files]
-    return [working.Job(*each) for each in zip(files, names, rows, calls, strict=True)]
+    truths = [file.resolve().parent.name if file and by_folder else "" for file in files]
+    return [working.Job(*each) for each in zip(files, names, rows, calls, truths, strict=True)]
 
 
 def _explain_all(jobs: list["Job"], options: "Options", out: Path, resume: bool, open_report: bool) -> int:

@@ -193,6 +193,9 @@ Resume = Annotated[
     bool,
     typer.Option("--resume", help="Leave alone what an earlier run with the same settings finished in --out."),
 ]
+ByFolder = Annotated[
+    bool, typer.Option("--by-folder", help="Folders are named after classes: the report of all shows what is wrong.")
+]
 Open = Annotated[bool, typer.Option("--open", help="Show the report in the browser when all is done.")]
 
 

@@ -68,12 +68,14 @@ class Job:
 
     arguments: of the model, beside the image.
     call: the command that explains it again.
+    truth: the class that is right, as its folder is called; empty where that says nothing.
     """
 
     file: Path | None
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     call: str = ""
+    truth: str = ""
 
     def made(self, options: Options) -> str:
         """A hash of the file and of all that is asked; empty where it cannot be read."""
@@ -81,7 +83,11 @@ class Job:
             data = self.file.read_bytes() if self.file is not None and self.file.is_file() else b""
         except OSError:
             data = b""
-        return sha256(options.settings(self.arguments).encode() + sha256(data).digest()).hexdigest() if data else ""
+        return (
+            sha256((options.settings(self.arguments) + self.truth).encode() + sha256(data).digest()).hexdigest()
+            if data
+            else ""
+        )
 
 
 @dataclass(frozen=True)
@@ -259,4 +265,5 @@ def _explained(explainer: Explainer, asked: Asked, waiting: Sequence[tuple[Job, 
             yield from _explained(explainer, asked, [one])
         return
     for (job, _, made), explanation in zip(waiting, found, strict=True):
-        yield Answer(job.file, job.name, replace(explanation, call=job.call), made=made)
+        truth = explainer.vocabulary.title(job.truth) if job.truth else ""
+        yield Answer(job.file, job.name, replace(explanation, call=job.call, truth=truth), made=made)

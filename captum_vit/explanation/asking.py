@@ -65,6 +65,15 @@ class Vocabulary:
         """A class with its score of one image, whose scores of all classes are given."""
         return Label(index, self.names.get(index, ""), probabilities[index].item(), self.titles.get(index, ""))
 
+    def title(self, name: str) -> str:
+        """What stands over pictures of a class that is named in another way, as by a folder.
+
+        Raises:
+            TargetError: it is no class.
+        """
+        index = class_index(name, self.names, max(self.names, default=-1) + 1, self.model)
+        return self.titles.get(index) or self.names.get(index) or f"class {index}"
+
     def parse(self, target: Any, classes: int) -> Target:
         """A target as a person names it: a class by number or name, "one/other" for a contrast, `module:object`, or an
         object.

@@ -48,6 +48,7 @@ def from_manifest(manifest: Mapping[str, Any], tensors: Mapping[str, Tensor], im
         {name: text(version, f"versions.{name}") for name, version in versions.items()},
         notes=many(manifest.get("notes", []), "notes", text),
         call=text(manifest.get("call", ""), "call"),
+        truth=text(manifest.get("truth", ""), "truth"),
     )
     _check_size(explanation)
     without = mapping(manifest.get("removals", {}), "removals")  # of earlier versions there are none

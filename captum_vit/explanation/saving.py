@@ -141,6 +141,7 @@ def _manifest(explanation: Explained) -> dict[str, Any]:
         "versions": dict(explanation.versions),
         "notes": list(explanation.notes),
         "call": explanation.call,
+        "truth": explanation.truth,
         "geometry": explanation.view.to_dict(),
         "labels": [asdict(label) for label in explanation.labels],
         "attributions": [

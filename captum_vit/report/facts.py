@@ -57,6 +57,7 @@ def facts(explanation: Explained) -> str:
     width, height = explanation.view.size
     known = [
         ("Model", text(explanation.model or "unnamed")),
+        ("Right class", text(explanation.truth)),
         ("Image", text(image_size(explanation))),
         ("Seen by the model", text(seen(explanation.view))),
         ("Input", text(f"{width} × {height} pixels, {rows} × {cols} patches (rows × columns)")),

@@ -26,7 +26,7 @@ class Gallery {
     const { order, predicted, named, doubted, count } = this.part, wanted = named.value.trim().toLowerCase();
     const by = {
       given: () => 0, surest: (a, b) => b.score - a.score, unsure: (a, b) => a.score - b.score,
-      doubtful: (a, b) => b.doubt - a.doubt,
+      doubtful: (a, b) => b.doubt - a.doubt, wrong: (a, b) => b.wrong - a.wrong,
     }[order.value];
     this.list.append(...this.cards.toSorted((a, b) => by(a.dataset, b.dataset)));
     for (const card of this.cards) {

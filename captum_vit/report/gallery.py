@@ -17,6 +17,7 @@ class Card:
 
     predicted: the class with the highest score; None of a model without classes.
     warning: what is to be held against the map that is shown.
+    error: which class is right, where another one is predicted.
     """
 
     name: str
@@ -26,12 +27,14 @@ class Card:
     caption: str
     predicted: Label | None
     warning: str
+    error: str
 
     @classmethod
     def of(cls, explanation: Explained, name: str, link: str, look: Look) -> "Card":
         """The card of one explanation, whose photograph and maps may go."""
         first = explanation.attributions[0]
         best = next((label for label in explanation.labels if label.index is not None), None)
+        wrong = best is not None and explanation.truth not in ("", best.title)
         shown = first.method_title if first.target in (None, best) else first.heading
         told = "" if first.warning or first.verdict is None else f", {first.verdict.words}"
         return cls(
@@ -42,6 +45,7 @@ class Card:
             shown + told,
             best,
             first.warning,
+            f"wrong: it is {explanation.truth}" if wrong else "",
         )
 
     def html(self, number: int) -> str:
@@ -60,7 +64,8 @@ class Card:
             score=best.score if best else "",
             doubt=int(bool(self.warning)),
             prediction=f'<span class="predicted">{text(best.title)}, {text(best.measured)}</span>' if best else "",
-            badge=f'<span class="badge">{text(self.warning)}</span>' if self.warning else "",
+            wrong=int(bool(self.error)),
+            badges="".join(f'<span class="badge">{text(said)}</span>' for said in (self.error, self.warning) if said),
             pick=filled("pick.html", n=number, name=text(self.name)) if beside else "",
         )
 
@@ -69,7 +74,8 @@ def gallery(cards: Sequence[Card]) -> str:
     """All cards, and what orders and filters them."""
     scored = any(card.predicted for card in cards)
     predicted = sorted({card.predicted.title for card in cards if card.predicted})
-    orders = (("surest", "surest first"), ("unsure", "least sure first")) if scored else ()
+    orders = [("surest", "surest first"), ("unsure", "least sure first")] if scored else []
+    orders += [("wrong", "wrong ones first")] if any(card.error for card in cards) else []
     return filled(
         "gallery.html",
         orders="".join(f'<option value="{order}">{said}</option>' for order, said in orders),

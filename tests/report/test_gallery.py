@@ -63,6 +63,20 @@ def test_the_order_and_the_choice_of_cards(opened: Opened):
     assert names(page) == ["b dog.jpg"]
 
 
+def test_what_is_wrong_comes_first_where_the_right_class_is_known(opened: Opened):
+    first, second, third = folder()
+    known = [replace(first, truth="cat"), replace(second, truth="cat"), third]
+    page = opened(render(known))
+    page.get_by_label("Order").select_option("wrong ones first")
+    assert names(page) == ["b dog.jpg", "a cat.jpg", "c cat.jpg"]
+    cards = page.locator("nav li")
+    assert cards.nth(0).locator(".badge").all_text_contents() == ["wrong: it is cat", "no better than random"]
+    assert cards.nth(1).locator(".badge").count() == cards.nth(2).locator(".badge").count() == 0
+    page.get_by_role("link", name="b dog.jpg").click()
+    expect(page.locator("dl:visible")).to_contain_text("Right class")
+    assert opened(render([first, second])).get_by_role("option", name="wrong ones first").count() == 0
+
+
 def test_images_follow_one_another_as_the_gallery_stands(opened: Opened):
     page = opened(render(folder()))
     page.get_by_label("Order").select_option("surest first")
