@@ -15,7 +15,7 @@ from .attr import METHODS
 from .attr.calls import checked_inputs
 from .capture import Run
 from .capture.examine import Examined
-from .capture.finding import Attentions
+from .capture.which import Attentions
 from .checking import check_whole
 from .errors import InputError, OptionError, brief
 from .readouts import describe

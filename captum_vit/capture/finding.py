@@ -1,9 +1,7 @@
 """Attention found in code of nobody's library, by one watched forward and one way back."""
 
-import itertools
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any
@@ -13,11 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..errors import UnsupportedModelError
+from .kinds import FewKinds
 from .softmaxes import Softmaxes, of_heads
 from .still import still
-
-MOST_PREFIX = 17  # tokens besides the patches
 
 
 @dataclass
@@ -38,12 +34,22 @@ class Event:
     reached: bool = field(default=False)
 
 
-class Finder(TorchFunctionMode):
-    """Notes every attention of a forward, in order."""
+class FirstSeenError(Exception):
+    """The first attention in which tokens look at tokens has been seen."""
 
-    def __init__(self, batch: int) -> None:
+
+class Finder(TorchFunctionMode):
+    """Notes every attention of a forward, in order.
+
+    Args:
+        batch: of how many images.
+        few: makes few kinds of the tokens after the first attention, if it is given.
+        first: whether the first attention in which tokens look at tokens ends it, by `FirstSeenError`.
+    """
+
+    def __init__(self, batch: int, few: FewKinds | None = None, *, first: bool = False) -> None:
         super().__init__()
-        self.batch = batch
+        self.batch, self.few, self.first = batch, few, first
         self.passed: dict[str, tuple[Any, Any]] = {}  # what each module was given first, and what it gave
         self.path: list[str] = [""]
         self.events: list[Event] = []
@@ -60,7 +66,10 @@ class Finder(TorchFunctionMode):
             if func is F.multi_head_attention_forward:
                 return self._multi_head(func, args, kwargs)
             product = self.softmaxes.product(func, args, kwargs)
-            out = still(func, args, kwargs, lambda f, a, k: f(*a, **k))
+            if func is F.linear and self.few is not None:
+                out = self.few.linear(func, args, kwargs)
+            else:
+                out = still(func, args, kwargs, lambda f, a, k: f(*a, **k))
             if product is not None:
                 return self._product(product, out)
             self.softmaxes.note(func, args, kwargs, out, self.path[-1])
@@ -70,7 +79,16 @@ class Finder(TorchFunctionMode):
         if not out.requires_grad:
             out = out.detach().requires_grad_()
         self.events.append(Event(where, values, queries, keys, out, **facts))
+        if queries == keys:
+            if self.first:
+                raise FirstSeenError
+            if self.few is not None:
+                self.few.counts.add(keys)
         return out
+
+    def _few(self, out: Tensor, axis: int) -> Tensor:
+        """What attention gives to tokens, as if they were of few kinds."""
+        return out if self.few is None else self.few.along(out, axis)
 
     def _kernel(self, func: Callable, args: tuple, kwargs: dict) -> Tensor:
         out = func(*args, **kwargs)
@@ -78,14 +96,14 @@ class Finder(TorchFunctionMode):
         if value.dim() != 4:
             self.other.append(f"torch's kernel on {tuple(value.shape)} in {self.path[-1] or 'the model'}")
             return out
-        return self._add(self.path[-1], value, query.shape[-2], key.shape[-2], out)
+        return self._add(self.path[-1], value, query.shape[-2], key.shape[-2], self._few(out, -2))
 
     def _multi_head(self, func: Callable, args: tuple, kwargs: dict) -> Any:
         out, weights = func(*args, **kwargs)
         query, key = (args[i] if i < len(args) else kwargs[name] for i, name in enumerate(("query", "key")))
         heads = kwargs.get("num_heads", args[4] if len(args) > 4 else 1)
         values = key.transpose(0, 1).unflatten(-1, (heads, -1)).transpose(1, 2)  # where its rows are is all that counts
-        return self._add(self.path[-1], values, query.shape[0], key.shape[0], out), weights
+        return self._add(self.path[-1], values, query.shape[0], key.shape[0], self._few(out, 0)), weights
 
     def _product(self, product: Any, out: Tensor) -> Tensor:
         heads = of_heads(product, self.batch)
@@ -96,6 +114,7 @@ class Finder(TorchFunctionMode):
         values = heads[1]
         followed = product.followed
         queries, keys = product.weights.shape[-2:]
+        out = product.back(self._few(product.to(out), -2))
         where = _common(self.path[-1], followed.where)  # a softmax or a product may be a module of its own
         return self._add(where, values, queries, keys, out, mixed=followed.mixed, sources=followed.sources)
 
@@ -106,17 +125,17 @@ def _common(one: str, other: str) -> str:
     return ".".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], parts))
 
 
-def watch(model: nn.Module, batch: int, run: Callable[[], Any]) -> tuple[Finder, Any]:
-    """A forward of the model, of so many images, and its output."""
-    finder = Finder(batch)
-    with ExitStack() as stack:
+def watch(model: nn.Module, finder: Finder, run: Callable[[], Any]) -> Any:
+    """A forward of the model, and its output; None if it was ended at the first attention."""
+    output = None
+    with suppress(FirstSeenError), ExitStack() as stack:
         for name, module in model.named_modules():
             stack.callback(module.register_forward_pre_hook(_enter(finder, name)).remove)
             stack.callback(module.register_forward_hook(_leave(finder, name), always_call=True).remove)
         stack.enter_context(torch.enable_grad())
         stack.enter_context(finder)
         output = run()
-    return finder, output
+    return output
 
 
 def _enter(finder: Finder, name: str) -> Callable[..., None]:
@@ -127,154 +146,11 @@ def _enter(finder: Finder, name: str) -> Callable[..., None]:
 
 
 def _leave(finder: Finder, name: str) -> Callable[..., None]:
-    def hook(module: nn.Module, args: tuple, output: Any = None) -> None:
+    def hook(module: nn.Module, args: tuple, output: Any = None) -> Any:
         if len(finder.path) > 1:
             finder.path.pop()
-        finder.passed[name] = (args[0] if args else None, output)
+        few = output if finder.few is None else finder.few.given(output, finder.softmaxes.follows)
+        finder.passed[name] = (args[0] if args else None, few)
+        return None if few is output else few
 
     return hook
-
-
-@dataclass(frozen=True)
-class Attentions:
-    """The attention layers of a model.
-
-    layers: by the name of a module, what each attention in it is called; None for one that is no layer.
-    cross: those whose queries are tokens of their own.
-    bare, alone: those whose tokens are the patches alone, and those whose queries are the tokens besides them.
-    tokens: the most keys of any layer.
-    patches: the keys that are patches.
-    """
-
-    layers: dict[str, list[str | None]]
-    cross: tuple[str, ...]
-    bare: tuple[str, ...]
-    alone: tuple[str, ...]
-    tokens: int
-    patches: int
-
-
-def reached(events: Sequence[Event], scores: Tensor) -> list[Event]:
-    """Those that the scores depend on."""
-    if not scores.requires_grad or not events:
-        return []
-    flat = scores.flatten(1)
-    weights = torch.rand(flat.shape[1], generator=torch.Generator().manual_seed(0)).to(scores)
-    outs = [event.out for event in events]
-    found = torch.autograd.grad((flat @ weights).sum(), outs, allow_unused=True, retain_graph=True)
-    for event, gradient in zip(events, found, strict=True):
-        event.reached = gradient is not None and bool(gradient.any())
-    return [event for event in events if event.reached]
-
-
-def first_of_tokens(finder: Finder, events: Sequence[Event], kind: str) -> Event:
-    """The first attention in which tokens look at tokens.
-
-    Raises:
-        UnsupportedModelError: there is none; or not as many images come to it as are given.
-    """
-    if not finder.events:
-        told = f"; there is {finder.other[0]}" if finder.other else ""
-        raise UnsupportedModelError(
-            f"in {kind} no attention was found: no softmax over keys that is then multiplied with values{told}"
-        )
-    first = next((event for event in events if event.queries == event.keys), None)
-    if first is None:
-        raise UnsupportedModelError(
-            f"in {kind} no attention was found in which tokens look at tokens and that the score depends on"
-        )
-    if len(first.values) != finder.batch:
-        raise UnsupportedModelError(
-            f"of {finder.batch} images {len(first.values)} reach the attention of {kind}, as where a model makes "
-            f"several views, crops or windows of each in one batch: which of them a map belongs to is not known. "
-            f"Explain the module that takes one view, on each of them, or captum_vit.OneView(model, 0, vit=...)"
-        )
-    return first
-
-
-def attentions(finder: Finder, events: Sequence[Event], patches: int, kind: str) -> Attentions:
-    """Which of the attentions that were seen are over the tokens of the image.
-
-    Args:
-        events: those that the score depends on.
-        patches: how many patches the image has.
-    Raises:
-        UnsupportedModelError: what was seen is no attention to single patches all the way.
-    """
-    most = max(
-        event.keys for event in events if event.queries == event.keys or event.keys - patches in range(MOST_PREFIX)
-    )
-    layers: dict[str, list[str | None]] = {}
-    cross, bare, alone = [], [], []
-    counts = Counter(event.module for event in finder.events)
-    trunk = 0
-    for event in finder.events:
-        names = layers.setdefault(event.module, [])
-        name = event.module or "attention"
-        name = f"{name}#{len(names)}" if counts[event.module] > 1 or not event.module else name
-        if not event.reached or (event.queries != event.keys and event.keys - patches not in range(MOST_PREFIX)):
-            names.append(None)
-            continue
-        _check(event, name, kind, patches, most)
-        names.append(name)
-        if event.queries == event.keys:
-            trunk = max(trunk, event.keys)
-            bare += [name] if event.keys < most else []
-        elif event.keys <= trunk:
-            cross.append(name)
-        else:
-            alone.append(name)
-    _check_again(finder.events, layers, kind)
-    _check_heads([event for event in finder.events if event.reached], kind)
-    return Attentions(
-        {k: v for k, v in layers.items() if any(v)}, tuple(cross), tuple(bare), tuple(alone), most, patches
-    )
-
-
-def _check(event: Event, name: str, kind: str, patches: int, most: int) -> None:
-    if event.mixed:
-        raise UnsupportedModelError(
-            f"{kind} lets its heads talk to each other between softmax and values ({name}), so that no head has an "
-            f"attention of its own"
-        )
-    if event.sources > 1:
-        raise UnsupportedModelError(
-            f"in {kind} the attention of {name} is made of {event.sources} softmaxes: which of them a map should show "
-            f"is not known"
-        )
-    if event.queries == event.keys and event.keys not in (patches, most):
-        raise UnsupportedModelError(
-            f"in {kind} the attention of {name} is over {event.keys} tokens, and others are over {most}, of which "
-            f"{patches} are patches: tokens are dropped, merged, added or put into windows on the way, and which patch "
-            f"each stands for is not known"
-        )
-
-
-def _check_again(events: Sequence[Event], layers: Mapping[str, Sequence[str | None]], kind: str) -> None:
-    """A module that runs again must go on from where it ended: else it looks at another view."""
-    for module, names in layers.items():
-        own = [event for event in events if event.module == module and event.reached]
-        if sum(name is not None for name in names) < 2:
-            continue
-        for one, other in itertools.pairwise(own):
-            (gradient,) = torch.autograd.grad(other.values.sum(), one.out, allow_unused=True, retain_graph=True)
-            if gradient is None:
-                raise UnsupportedModelError(
-                    f"in {kind} {module or 'the model'} ran {len(own)} times in one forward, and not on what it gave "
-                    f"before, as where several views of an image go through one after another: which of them a map "
-                    f"belongs to is not known. Explain the module that takes one view, on each of them, "
-                    f"or captum_vit.OneView(model, 0, vit=...)"
-                )
-
-
-def _check_heads(events: Sequence[Event], kind: str) -> None:
-    """Attentions side by side, of one head each, are heads of one layer, and not layers."""
-    for one, other in itertools.pairwise(events):
-        if one.values.shape[1] > 1 or other.values.shape[1] > 1 or one.keys != other.keys:
-            continue
-        (gradient,) = torch.autograd.grad(other.values.sum(), one.out, allow_unused=True, retain_graph=True)
-        if gradient is None:
-            raise UnsupportedModelError(
-                f"in {kind} heads are modules of their own, as {one.module} and {other.module}: which of them "
-                f"belong to one layer is not known"
-            )

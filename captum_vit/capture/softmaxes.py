@@ -69,6 +69,10 @@ class Softmaxes:
         self._open.clear()
         self._products.forget()
 
+    def follows(self, x: Tensor) -> bool:
+        """Whether a tensor is what a softmax has become."""
+        return id(x) in self._open
+
     def product(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Product | None:
         """The attention that meets its values in this call; None for any other."""
         if not self._open or (func not in PRODUCTS and func not in EINSUMS):

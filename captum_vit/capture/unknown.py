@@ -1,10 +1,9 @@
 """Models of nobody's library, whose attention is found by running them."""
 
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from itertools import pairwise, product
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -15,14 +14,19 @@ from ..access.outputs import all_among
 from ..access.registry import last_resort
 from ..errors import CaptumViTError, UnsupportedModelError
 from ..geometry import View
-from .finding import MOST_PREFIX, Attentions, Finder, attentions, first_of_tokens, reached, watch
+from .finding import Event, Finder, watch
+from .kinds import FewKinds
 from .labels import Patches, patches_of
 from .remembered import remembered
+from .trial_sizes import sizes_of
+from .which import Attentions, attentions, first_of_tokens, reached
 
-SIZES = (112, 224, 32, 64, 96, 128, 160, 192, 256, 384, 448, 512, 518)
-TRIES = 40
 FACTS = ("attentions", "batch_dims", "_blocks", "_channels", "_features", "_layouts", "_size", "_tokens_first")
 HEAD = re.compile(r"(^|_)(head|classifier|logits)s?$")  # how modules are called that give scores of classes
+
+
+class NotTakenError(Exception):
+    """The model does not run on images of this size: whatever it raised is the cause."""
 
 
 @last_resort
@@ -60,19 +64,18 @@ class Found(Adapter):
 
     def _find(self) -> Attentions:
         """From the first size, of those that the model may be made for, on which it runs."""
-        failed = None
-        for channels, size in _sizes(self):
+        failed: BaseException | None = None
+        for channels, size in sizes_of(self):
             images = self._noise(channels, size)
             with torch.inference_mode(False), torch.enable_grad():
                 images = images.clone().requires_grad_()
                 try:
-                    seen = watch(self.model, 1, partial(self.model, images.clone()))
-                except CaptumViTError:
-                    raise
-                except Exception as error:  # whatever a model raises for a size that it does not take
-                    failed = failed or error
+                    found = self._find_on(images, FewKinds()) or self._find_on(images)
+                except NotTakenError as error:
+                    failed = failed or error.__cause__
                     continue
-                return self._find_in(images, *seen)
+                assert found is not None
+                return found
         assert failed is not None
         reason = f"{type(failed).__name__}: {failed}".splitlines()[0][:200]
         raise UnsupportedModelError(
@@ -81,9 +84,31 @@ class Found(Adapter):
             f"attribute `image_size = (height, width)`, wrap it so that it takes images alone, or register an adapter"
         )
 
-    def _find_in(self, images: Tensor, finder: Finder, output: Any) -> Attentions:
+    def _find_on(self, images: Tensor, few: FewKinds | None = None) -> Attentions | None:
+        """From one forward. Tokens of few kinds cost little; None where these do not show that the score depends on all
+        attention, or the model is refused: both are decided by tokens that all differ."""
+        finder = Finder(1, few)
+        try:
+            output = self._watched(images, finder)
+            events = reached(finder.events, self._ends(output))
+            if few is not None and few.made and len(events) < len(finder.events):
+                return None
+            return self._find_in(images, finder, events, output)
+        except Exception:
+            if few is None or not few.made:
+                raise
+            return None
+
+    def _watched(self, images: Tensor, finder: Finder) -> Any:
+        try:
+            return watch(self.model, finder, partial(self.model, images.clone()))
+        except CaptumViTError:
+            raise
+        except Exception as error:
+            raise NotTakenError from error
+
+    def _find_in(self, images: Tensor, finder: Finder, events: Sequence[Event], output: Any) -> Attentions:
         kind = type(self.model).__name__
-        events = reached(finder.events, self._ends(output))
         first = first_of_tokens(finder, events, kind)
         patches = patches_of(first.values, images, kind)
         found = attentions(finder, events, len(patches.tokens), kind)
@@ -126,7 +151,8 @@ class Found(Adapter):
         kind = type(self.model).__name__
         with torch.inference_mode(False), torch.enable_grad():
             images = images.clone().requires_grad_()
-            finder, _ = watch(self.model, 1, partial(self.model, images.clone(), **kwargs))
+            finder = Finder(1, first=True)
+            watch(self.model, finder, partial(self.model, images.clone(), **kwargs))
             first = first_of_tokens(finder, finder.events, kind)
             patches = patches_of(first.values, images, kind)
         prefix = self.attentions.tokens - self.attentions.patches
@@ -204,60 +230,6 @@ class Found(Adapter):
         return self._features and not any(HEAD.search(part) for name in linear for part in name.split("."))
 
 
-def _sizes(adapter: Adapter) -> Iterator[tuple[int, Grid]]:
-    """Channels and sizes that the model may take, the likeliest first."""
-    model: Any = adapter.model
-    dims = adapter.batch_dims - 2
-    stem: Any = adapter.stem
-    channels = (stem.in_channels,) if stem is not None else (3, 1)
-    sizes: dict[Grid, None] = {}
-    for owner in (
-        model,
-        *(m for m in model.modules() if "embed" in type(m).__name__.lower()),
-        getattr(model, "config", None),
-    ):
-        for name in ("image_size", "img_size", "input_size"):
-            said = getattr(owner, name, None)
-            if isinstance(said, int) and not isinstance(said, bool):
-                sizes[(said,) * dims] = None
-            elif isinstance(said, (tuple, list)) and len(said) == dims and all(isinstance(n, int) for n in said):
-                sizes[tuple(said)] = None
-    patches = [stem.kernel_size] if stem is not None else _patches_of_linear(model, dims)
-    for patch in patches:
-        sizes.update(dict.fromkeys(_sizes_of_positions(model, tuple(patch), dims)))
-    sizes.update(dict.fromkeys((side,) * dims for side in SIZES[: len(SIZES) if dims == 2 else 4]))
-    yield from list(product(channels, sizes))[:TRIES]
-    if stem is None:  # patches of volumes or videos, by a linear layer
-        yield from ((c, (deep, side, side)) for c in channels for side in (32, 64, 96, 128, 224) for deep in (4, 8, 16))
-
-
-def _patches_of_linear(model: nn.Module, dims: int) -> list[tuple[int, ...]]:
-    """Sides of a patch that a linear stem may take."""
-    first = next((m for m in model.modules() if isinstance(m, nn.Linear)), None)
-    if first is None:
-        return []
-    sides = [round((first.in_features / channels) ** (1 / dims)) for channels in (3, 1)]
-    return [(side,) * dims for side, c in zip(sides, (3, 1), strict=True) if side**dims * c == first.in_features]
-
-
-def _sizes_of_positions(model: nn.Module, patch: tuple[int, ...], dims: int) -> Iterator[Grid]:
-    """Sizes for which there are as many patches as positions, squares first."""
-    tensors = [(name, t) for name, t in (*model.named_parameters(), *model.named_buffers()) if "pos" in name.lower()]
-    for count in dict.fromkeys(n for _, t in tensors for n in t.shape[:-1] if n > 1):
-        for patches in range(count, max(0, count - MOST_PREFIX), -1):
-            side = round(patches ** (1 / dims))
-            if side**dims == patches:
-                yield tuple(side * p for p in patch)
-        for patches in (count, count - 1):
-            if dims == 3:
-                yield from (tuple(n * p for n, p in zip(grid, patch, strict=True)) for grid in _boxes(patches))
-            if dims == 2:
-                rows = [r for r in range(2, math.isqrt(patches) + 1) if patches % r == 0 and patches // r <= 4 * r]
-                for r in reversed(rows):
-                    yield (r * patch[0], patches // r * patch[1])
-                    yield (patches // r * patch[0], r * patch[1])
-
-
 def blocks_of(model: nn.Module, finder: Finder, layers: Sequence[str]) -> dict[str, str]:
     """The module around each attention layer whose output is the input of that around the next; none if there is none.
 
@@ -282,14 +254,3 @@ def _goes_on(one: Any, other: Any) -> bool:
     output, given = one[1], other[0]
     output = output[0] if isinstance(output, (tuple, list)) and output else output
     return isinstance(output, Tensor) and output is given and output.dim() == 3
-
-
-def _boxes(count: int) -> Iterator[Grid]:
-    """Grids of a volume with so many cells, the most even first."""
-    found = [
-        (a, b, count // (a * b))
-        for a in range(2, count)
-        for b in range(2, count)
-        if count % (a * b) == 0 and a * b < count
-    ]
-    yield from sorted(found, key=lambda sides: max(sides) / min(sides))

@@ -8,9 +8,10 @@ from torch import nn
 
 from ..access import Adapter
 from ..errors import UnsupportedModelError
-from .finding import Event, reached, watch
+from .finding import Event, Finder, watch
 from .inputs import Inputs
 from .place import Place
+from .which import reached
 
 
 def check_named(adapter: Adapter, inner: nn.Module, inputs: Inputs, place: Place) -> None:
@@ -31,7 +32,8 @@ def check_named(adapter: Adapter, inner: nn.Module, inputs: Inputs, place: Place
     with torch.enable_grad():
         images = first.images.detach().clone().requires_grad_()
         given = replace(first, images=images.clone())
-        finder, output = watch(adapter.model, 1, lambda: given.run(adapter.model))
+        finder = Finder(1)
+        output = watch(adapter.model, finder, lambda: given.run(adapter.model))
         found = [
             event
             for event in reached(finder.events, given.scores(adapter, output))

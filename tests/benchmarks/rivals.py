@@ -12,7 +12,6 @@ time is given the batch image by image. Maps of one target are compared too, by 
 import argparse
 import importlib.util
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -23,12 +22,13 @@ from functools import partial
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+import peak
 import timm
 import torch
 import torchvision
 from torch import Tensor, nn
 
-import captum_vit
+import captum_vit.attr
 
 Maps = Callable[[Tensor], Tensor]
 TARGET = 1
@@ -78,11 +78,9 @@ def torchcam_legrad(model: nn.Module) -> Maps:
 
 def lxt_cp(model: nn.Module) -> Maps:
     from lxt.efficient import monkey_patch
-    from lxt.efficient.models import vit_torch
 
-    monkey_patch(
-        vit_torch.modeling_vit if hasattr(vit_torch, "modeling_vit") else torchvision.models.vision_transformer
-    )
+    monkey_patch(torchvision.models.vision_transformer)
+    model.requires_grad_(False)  # as its own examples have it
 
     def maps(x: Tensor) -> Tensor:
         x = x.clone().requires_grad_()
@@ -141,12 +139,14 @@ def compare(rival: str, case: str, rounds: int) -> list[float]:
 
 
 def memory(rival: str, case: str, whose: str) -> list[float]:
-    """MiB that a process which makes these maps holds at most."""
+    """MiB that a process which makes these maps holds at most; whatever is measured, both packages are imported."""
+    importlib.import_module(RIVALS[rival][0])
     model, x, theirs, our = begun(rival, case)
     way = {"plain": lambda model: partial(plain, model), "ours": our, "theirs": theirs}[whose](model)
+    plain(model, x)
     for _ in range(2):
         way(x)
-    return [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]
+    return [peak.peak_mib()]
 
 
 def begun(rival: str, case: str) -> tuple[nn.Module, Tensor, Callable[[nn.Module], Maps], Callable[[nn.Module], Maps]]:
@@ -205,7 +205,9 @@ def row(rival: str, case: str, rounds: int) -> str:
     figures = {}
     for what in ("time", "plain", "ours", "theirs"):
         command = [sys.executable, __file__, "--rounds", str(rounds), "--only", rival, case, what]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        # glibc returns freed blocks at once, so that what is held is measured, and not how the heap is fragmented
+        environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "131072"} if what != "time" else None
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         if done.returncode:
             return done.stderr.strip().splitlines()[-1]
         figures[what] = [float(figure) for figure in done.stdout.splitlines()[-1].split()]
