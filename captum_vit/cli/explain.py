@@ -1,6 +1,6 @@
 """What the command line makes of an explanation: pictures, pages, and the folder that they go to."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -184,17 +184,6 @@ def _file_name(attribution: Attribution) -> str:
         return f"{method}-{safe_name(label.name, 'target')}"
     name = safe_name(label.name.split(",")[0], "")
     return f"{method}-{label.index}{'-' if name else ''}{name}"
-
-
-def folder_names(files: Iterable[Path], roots: Sequence[Path] = ()) -> list[str]:
-    """A name for each file from its stem, all different; below one of the roots with the folders in between."""
-    return distinct("/".join(safe_name(part, "image") for part in _below(file, roots)) for file in files)
-
-
-def _below(file: Path, roots: Sequence[Path]) -> list[str]:
-    root = next((root for root in roots if root in file.parents), file.parent)
-    inner = file.relative_to(root)
-    return [*inner.parts[:-1], inner.stem]
 
 
 def check_folder(folder: Path) -> None:

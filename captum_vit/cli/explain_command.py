@@ -1,8 +1,7 @@
 """The command explain; what it does is imported when it runs: --help needs no torch."""
 
-import sys
 import webbrowser
-from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING
@@ -13,18 +12,18 @@ from ..errors import CaptumViTError, InputError, OptionError
 from . import options as o
 from .asked import command_of
 from .console import BAD_IMAGES, BAD_USE, STOPPED, Checkpoint, Device, Model, complain, look_here, plain, say
-from .progress import Progress, can_go_back, waiting
-from .stopping import check, held
+from .progress import counting, waiting
+from .stopping import held
 
 if TYPE_CHECKING:
     from ..colours import Look
     from ..explanation.explanation import Explanation
-    from .working import Job, Options
+    from .batching import Job
+    from .working import Options
 
 WIDTH = 100  # letters of a line, where sentences are printed
 SENTENCES = 3  # maps whose verdicts are told in sentences; of more in a few words, and in sentences in the report
 AROUND = ("images", "out", "recursive", "resume", "open_", "flow", "batch_size", "device")  # no part in a map
-FEW = 20  # images, whose own lines tell in a log how far it has come
 
 
 def explain(
@@ -83,6 +82,8 @@ def explain(
         look_here()
         with waiting("Starting", logged=False), held():
             from . import working
+            from .batching import jobs_of
+            from .batching import window as ends_of
             from .modelling import ModelOptions
 
         working.check_methods(method or [])
@@ -116,10 +117,11 @@ def explain(
             report=report,
             flow=flow,
             page=page,
-            window=working.window(window),
+            window=ends_of(window),
             look=o.look(scale, boost_faint, cmap, alpha, fade, threshold, contour),
         )
-        jobs = _jobs(context, images or [], o.keyword_arguments(forward_kwargs), recursive, by_folder)
+        named = jobs_of(images or [], o.keyword_arguments(forward_kwargs), recursive)
+        jobs = [_told(job, context, by_folder) for job in named]
         code = _explain_all(jobs, options, out, resume, open_)
     except CaptumViTError as error:
         complain(f"Error: {error}")
@@ -140,28 +142,18 @@ def _check(images: list[str] | None, model: str, report: bool, open_report: bool
         raise OptionError("--open shows the report, and --no-report leaves it out: give one of them")
 
 
-def _jobs(
-    context: typer.Context, images: list[str], arguments: dict[str, object], recursive: bool, by_folder: bool
-) -> list["Job"]:
-    """The files that were named, each with the name of its folder and the model's arguments beside it."""
-    from ..explanation.arguments import of_each
-    from ..images import find_images
-    from . import explain as work
-    from . import working
-
-    files: list[Path | None] = [*find_images(images, recursive=recursive)] or [None]
-    roots = [Path(image) for image in images] if recursive else []
-    names = work.folder_names((file or Path(working.SCENE) for file in files), roots)
-    rows = of_each(arguments, len(files))
-    calls = [command_of(context, file.name if file else "", AROUND) for file in files]
-    truths = [file.resolve().parent.name if file and by_folder else "" for file in files]
-    return [working.Job(*each) for each in zip(files, names, rows, calls, truths, strict=True)]
+def _told(job: "Job", context: typer.Context, by_folder: bool) -> "Job":
+    """With the command that explains it again, and the class that its folder is called after."""
+    file = job.file
+    truth = file.resolve().parent.name if file and by_folder else ""
+    return replace(job, call=command_of(context, file.name if file else "", AROUND), truth=truth)
 
 
 def _explain_all(jobs: list["Job"], options: "Options", out: Path, resume: bool, open_report: bool) -> int:
     """Every image, whatever happens to the others; returns the exit code."""
     from . import explain as work
     from . import working
+    from .batching import EMBEDDED, refusal_of
 
     work.check_folder(out)
     done, todo = working.finished_before(jobs, options, out) if resume else ({}, jobs)
@@ -169,22 +161,19 @@ def _explain_all(jobs: list["Job"], options: "Options", out: Path, resume: bool,
         say(f"{len(done)} of {len(jobs)} images were explained before, with these settings")
     failed, folders = 0, list(done)
     taken, notes = set(done), Notes()
-    few = 1 if can_go_back(sys.stderr) else FEW
-    with Progress(len(jobs), done=len(done)) if len(todo) > few else nullcontext() as progress:
+    with counting(len(jobs), done=len(done)) as count:
         for answer in working.answers(todo, options, notes):
             try:
                 explanation = answer.granted()
                 folder, written = work.write(explanation, out, answer.name, options, taken, answer.made)
             except Exception as error:
                 failed += 1
-                complain(f"Failed: {working.refusal_of(error, answer.file)}")
+                complain(f"Failed: {refusal_of(error, answer.file)}")
             else:
                 notes.of(explanation, options.model.of_sample)
                 folders.append(folder)
-                say(_summary(str(answer.file or working.EMBEDDED), explanation, written, folder))
-            check()
-            if progress is not None:
-                progress.update()
+                say(_summary(str(answer.file or EMBEDDED), explanation, written, folder))
+            count()
     if failed:
         complain(f"{failed} of {len(jobs)} images failed" + ("" if failed == len(jobs) else "; the others are done"))
     if open_report and folders:

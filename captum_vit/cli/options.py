@@ -188,7 +188,7 @@ Window = Annotated[
         help="Values that are black and white in images of greys with more than 8 bits, as -1000,400.",
     ),
 ]
-BatchSize = Annotated[int, typer.Option(metavar="N", min=1, help="Images that are explained at once.")]
+BatchSize = Annotated[int, typer.Option(metavar="N", min=1, help="Images that the model is given at once.")]
 Resume = Annotated[
     bool,
     typer.Option("--resume", help="Leave alone what an earlier run with the same settings finished in --out."),

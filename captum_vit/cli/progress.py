@@ -13,6 +13,7 @@ from .stopping import check
 
 REDRAWN = 0.1  # seconds between two pictures of a terminal's line
 LOGGED = 30.0  # seconds between two lines of a log
+FEW = 20  # images, whose own lines tell in a log how far it has come
 
 
 class Progress:
@@ -113,6 +114,16 @@ class Progress:
             if speed >= 1 or name == "h":
                 break
         return f", {speed:.{1 if speed < 10 else 0}f} {self.unit}s/{name}"
+
+
+@contextmanager
+def counting(total: int, unit: str = "image", *, done: int = 0) -> Iterator[Callable[[], None]]:
+    """Tells how far it is, where what is printed of each does not tell enough; gives what is called after each one."""
+    if total - done <= (1 if can_go_back(sys.stderr) else FEW):
+        yield check
+        return
+    with Progress(total, unit, done=done) as progress:
+        yield progress.update
 
 
 @contextmanager

@@ -1,25 +1,16 @@
 """The command tokens; what it does is in features/, which is imported when it runs."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from ..errors import CaptumViTError, InputError
+from ..errors import CaptumViTError
 from . import options as o
-from .console import BAD_IMAGES, BAD_USE, STOPPED, Checkpoint, Device, Model, complain, look_here, plain, say
-from .stopping import check, held
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from matplotlib.figure import Figure
-
-    from ..explanation.explaining import Explainer
-    from ..explanation.seeing import Seen
-    from ..features import Tokens
-
-TOGETHER = 12  # images up to which one figure shows them side by side
+from .console import BAD_USE, STOPPED, Checkpoint, Device, Model, complain, look_here
+from .explain_command import Notes
+from .progress import waiting
+from .stopping import held
 
 Images = Annotated[list[str], typer.Argument(metavar="IMAGES", help="Files, or folders of them.")]
 Block = Annotated[
@@ -42,7 +33,19 @@ Names = Annotated[
     bool, typer.Option("--names/--no-names", help="Also what the model's head would call each patch, after each block.")
 ]
 Out = Annotated[
-    Path, typer.Option(metavar="FOLDER", help="Where the pictures go; each image gets a folder of its own in it.")
+    Path,
+    typer.Option(metavar="FOLDER", help="Where pictures and numbers go; each image gets a folder of its own in it."),
+]
+
+MaxSide = Annotated[
+    int,
+    typer.Option(metavar="PIXELS", min=16, help="Longest side of the pictures; larger images are shown smaller."),
+]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume", help="Leave alone what an earlier run of the same images with the same settings finished in --out."
+    ),
 ]
 
 
@@ -59,35 +62,39 @@ def tokens(
     std: o.Std = None,
     squash: o.Squash = False,
     class_names: o.ClassNames = None,
+    forward_kwargs: o.ForwardKwargs = None,
+    output: o.Output = None,
     block: Block = "-1",
     foreground: Foreground = False,
     pixel: Pixel = None,
     names: Names = False,
     out: Out = Path("captum-vit-tokens"),
     recursive: o.Recursive = False,
-    max_side: o.MaxSide = 1024,
+    resume: Resume = False,
+    max_side: MaxSide = 1024,
     batch_size: o.BatchSize = 8,
+    page: o.Page = None,
+    window: o.Window = None,
     device: Device = None,
 ) -> None:
     """Draw what the model's tokens say of each image: PCA as colours, norms and artifacts, similarity, names.
 
-    OUT/IMAGE has pca.png and norms.png, similarity.png with --pixel, names.png with --names. Up to twelve images are
-    also shown side by side, norms and names block by block, by files of these names in OUT/together.
+    OUT/IMAGE has pca.png and norms.png, similarity.png with --pixel, names.png with --names, and the same in numbers:
+    tokens.npz for NumPy, and norms.csv. Up to twelve images are also shown side by side in OUT/together.
+
+    The colours of the PCA mean the same in all images of a run. However many they are, a batch at a time is in memory.
 
     Exit code: 0 all done; 1 some images failed, the others are done; 2 something that was asked for cannot be had.
     """
     try:
         look_here()
-        with held():
-            from ..attr.patches import EMBEDDED
-            from ..features.reading import tokens_of
-            from ..images import find_images
-            from .explain import check_folder
-            from .folders import fingerprint
+        with waiting("Starting", logged=False), held():
+            from .batching import jobs_of
+            from .batching import window as ends_of
             from .modelling import ModelOptions
+            from .token_run import TokenOptions, draw_all
 
-        point = o.numbers("--pixel", pixel)
-        files = find_images(images, recursive=recursive)
+        point = o.numbers("--pixel", pixel, "150,120")
         known = ModelOptions(
             model=model,
             checkpoint=checkpoint,
@@ -99,105 +106,28 @@ def tokens(
             std=std,
             squash=squash,
             class_names=class_names,
+            output=output,
             device=device,
         )
-        explainer = known.load(None)
-        for note in known.notes(explainer):
-            complain(f"Note: {note}")
-        check_folder(out)
-        if known.of_sample:
-            complain(f"Note: {known.of_its_own}")
-        seen, place = _seen(files, explainer), o.choice(block)
-        if point is not None and seen[0].source != files[0].name:
-            raise InputError(f"--pixel is of the first image, and {str(files[0])!r} could not be read")
+        place = o.choice(block)
         assert place is not None
-        of_blocks = isinstance(place, int) or place in (EMBEDDED, *explainer.adapter.blocks())
-        every = tokens_of(
-            seen, explainer, None if of_blocks else [*_blocks(explainer), place], lens=names, batch_size=batch_size
+        options = TokenOptions(
+            model=known,
+            block=place,
+            foreground=foreground,
+            pixel=None if point is None else tuple(point),
+            names=names,
+            max_side=max_side,
+            batch_size=batch_size,
+            page=page,
+            window=ends_of(window),
         )
-        patch = None if point is None else every.similarity(pixel=point, block=place).patch
-        originals = [fingerprint(photo.image) for photo in every.photos]
-        _write(every.reduced(max_side), originals, place, foreground, patch, out)
-        code = BAD_IMAGES if len(seen) < len(files) else 0
+        jobs = jobs_of(images, o.keyword_arguments(forward_kwargs), recursive)
+        code = draw_all(jobs, options, out, resume, Notes())
     except CaptumViTError as error:
         complain(f"Error: {error}")
         code = BAD_USE
     except KeyboardInterrupt:
-        complain(f"Stopped. The pictures written so far are complete, in {out}")
+        complain(f"Stopped. The pictures written so far are complete, in {out}; --resume goes on")
         code = STOPPED
     raise typer.Exit(code)
-
-
-def _blocks(explainer: "Explainer") -> list[int]:
-    """The numbers of all blocks."""
-    return list(range(len(set(explainer.adapter.blocks().values()))))
-
-
-def _seen(files: list[Path], explainer: "Explainer") -> list["Seen"]:
-    """The images as the model sees them; of those that cannot be read it is told.
-
-    Raises:
-        InputError: none can.
-    """
-    from .working import refusal_of
-
-    found = []
-    for file in files:
-        try:
-            found.append(explainer.see(file))
-        except Exception as error:
-            complain(f"Failed: {refusal_of(error, file)}")
-    if not found:
-        raise InputError("none of the images could be read")
-    return found
-
-
-def _write(
-    every: "Tokens",
-    originals: list[str],
-    block: int | str,
-    foreground: bool,
-    patch: tuple[int, ...] | None,
-    out: Path,
-) -> None:
-    """All pictures, image by image, and side by side where there are not too many.
-
-    originals: what tells each photograph from others, whatever the size it is drawn in.
-    """
-    from io import BytesIO
-
-    from ..files import write_atomically
-    from .explain import folder_names, save
-    from .folders import folder_for
-
-    name, pca, norms = every.block(block), every.pca(block, foreground=foreground), every.norms()
-    drawn = {"pca.png": pca.pictures(), "norms.png": every.norms(block).pictures(name)}
-    figures: dict[str, Callable[[], Figure]] = {"pca.png": pca.plot, "norms.png": norms.plot}
-    if patch is not None:
-        similar = every.similarity(patch, block=block)
-        drawn["similarity.png"], figures["similarity.png"] = similar.pictures(), similar.plot
-    if every.photos[0].called:
-        lens = every.lens()
-        last = name if name in lens.probabilities else list(lens.probabilities)[-1]
-        drawn["names.png"], figures["names.png"] = lens.pictures(last), lens.plot
-    taken: set[Path] = set()
-    names = folder_names(Path(photo.source) for photo in every.photos)
-    for i, (photo, own) in enumerate(zip(every.photos, names, strict=True)):
-        folder = folder_for(out, own, originals[i], list(drawn), taken)
-        taken.add(folder.path)
-        folder.announce(drawn)
-        save({file: pictures[i] for file, pictures in drawn.items()}, folder.path)
-        folder.finish(list(drawn))
-        say(plain(f"{photo.source}: {', '.join(drawn)} in {folder.path}"))
-        if norms.warnings[i]:
-            complain(f"Note: {photo.source}: {norms.warnings[i]}")
-        check()
-    if len(every) <= TOGETHER:
-        folder = folder_for(out, "together", "".join(originals), list(figures), taken)
-        folder.announce(figures)
-        for file, plot in figures.items():
-            png = BytesIO()
-            plot().savefig(png, format="png", dpi=150)
-            write_atomically(folder.path / file, png.getvalue())
-        folder.finish(list(figures))
-        say(plain(f"side by side: {', '.join(figures)} in {folder.path}"))

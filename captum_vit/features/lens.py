@@ -1,7 +1,7 @@
 """What each patch would be called: the model's own head on each patch's token, after each block."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+ALPHA = 0.75  # opacity of a probability of 1
 UNNAMED = "what each patch would be called is not defined"
 
 
@@ -51,11 +52,14 @@ class Lens:
             (numbers, shares) for shares, numbers in (each.topk(count, dim=-1) for each in self.probabilities[block])
         ]
 
-    def title(self, number: int) -> str:
-        """What a class is called over pictures."""
-        return self.names.get(number) or f"class {number}"
+    def called(self, count: int = 1) -> "Called":
+        """The best classes of each patch alone, as pictures show them."""
+        best = {block: self.best(block, count) for block in self.probabilities}
+        numbers = {block: tuple(each for each, _ in found) for block, found in best.items()}
+        shares = {block: tuple(each for _, each in found) for block, found in best.items()}
+        return Called(self.photos, numbers, shares, self.names)
 
-    def pictures(self, block: str, *, alpha: float = 0.75) -> list[Image.Image]:
+    def pictures(self, block: str, *, alpha: float = ALPHA) -> list[Image.Image]:
         """The best class of each patch on each photograph, RGB in its size, the commonest of them named.
 
         A class has one colour in all blocks and images, the commonest eight one of their own; it lies on a patch as
@@ -65,13 +69,9 @@ class Lens:
             block: one of `probabilities`.
             alpha: opacity of a probability of 1.
         """
-        order = self._order
-        return [
-            labelled(photo.image, photo.view, numbers[..., 0], alpha * shares[..., 0], order, self.title)
-            for photo, (numbers, shares) in zip(self.photos, self.best(block), strict=True)
-        ]
+        return self.called().pictures(block, alpha=alpha)
 
-    def plot(self, ax: "Axes | None" = None, *, count: int | None = 4, alpha: float = 0.75) -> "Figure":
+    def plot(self, ax: "Axes | None" = None, *, count: int | None = 4, alpha: float = ALPHA) -> "Figure":
         """A row for each image: what its patches would be called after so many of the blocks.
 
         Args:
@@ -79,7 +79,39 @@ class Lens:
             count: how many of the blocks, at even distance; None for all.
             alpha: opacity of a probability of 1.
         """
-        every = list(self.probabilities)
+        return self.called().plot(ax, count=count, alpha=alpha)
+
+
+@dataclass(frozen=True, eq=False)
+class Called:
+    """The best classes of each patch after each block, the best first: what is drawn of a `Lens`.
+
+    numbers, shares: by block, of each image (*grid, count), the classes and their probabilities.
+    names: number -> what a class is called.
+    order: the classes in the order in which they have colours of their own; by default the commonest first.
+    """
+
+    photos: Sequence[PatchTokens]
+    numbers: Mapping[str, tuple[Tensor, ...]]
+    shares: Mapping[str, tuple[Tensor, ...]]
+    names: Mapping[int, str]
+    order: Sequence[int] | None = None
+
+    def title(self, number: int) -> str:
+        """What a class is called over pictures."""
+        return self.names.get(number) or f"class {number}"
+
+    def pictures(self, block: str, *, alpha: float = ALPHA) -> list[Image.Image]:
+        """See `Lens.pictures`."""
+        order = commonest(count_classes(self.numbers.values())) if self.order is None else self.order
+        return [
+            labelled(photo.image, photo.view, numbers[..., 0], alpha * shares[..., 0], order, self.title)
+            for photo, numbers, shares in zip(self.photos, self.numbers[block], self.shares[block], strict=True)
+        ]
+
+    def plot(self, ax: "Axes | None" = None, *, count: int | None = 4, alpha: float = ALPHA) -> "Figure":
+        """See `Lens.plot`."""
+        every = list(self.numbers)
         blocks = [every[i] for i in thinned(len(every), count)]
         columns = {block: self.pictures(block, alpha=alpha) for block in blocks}
         rows = [
@@ -88,14 +120,19 @@ class Lens:
         ]
         return figure(rows, ("what each patch would be called", ", as opaque as it is probable"), ax)
 
-    @property
-    def _order(self) -> list[int]:
-        """The classes that patches are called by, the commonest first, over all blocks and images."""
-        seen = Counter[int]()
-        for block in self.probabilities:
-            for numbers, _ in self.best(block):
-                seen.update(numbers.flatten().tolist())
-        return [number for number, _ in seen.most_common()]
+
+def count_classes(numbers: Iterable[Iterable[Tensor]]) -> Counter[int]:
+    """How many patches are called what, over blocks and images; numbers (*grid, count), of which the first count."""
+    seen = Counter[int]()
+    for block in numbers:
+        for each in block:
+            seen.update(each[..., 0].flatten().tolist())
+    return seen
+
+
+def commonest(seen: Counter[int]) -> list[int]:
+    """Classes, the commonest first."""
+    return [number for number, _ in seen.most_common()]
 
 
 def patch_scores(run: Run, blocks: Sequence[str]) -> dict[str, Tensor]:

@@ -10,13 +10,13 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 from captum_vit import Explanation, sample
 from captum_vit._version import __version__
 from captum_vit.attr import in_all
-from captum_vit.cli import working
+from captum_vit.cli import batching
 from tests.cli.helpers import explain, photo, pixels, refused, run, written
 
 
 def test_without_arguments():
     result = run("explain")
-    labels = sorted(sample.draw_scene(working._SCENE_SEED, objects=2).labels)
+    labels = sorted(sample.draw_scene(batching._SCENE_SEED, objects=2).labels)
     lines = result.stdout.splitlines()
     assert lines[0] == "embedded scene"
     explained = [line.split() for line in lines if line.endswith("explained")]
@@ -40,7 +40,7 @@ def test_without_arguments():
 
 def test_overlays_point_at_their_object():
     explain("--method", "agcam")
-    scene = sample.draw_scene(working._SCENE_SEED, objects=2, size=512)
+    scene = sample.draw_scene(batching._SCENE_SEED, objects=2, size=512)
     for label, mask in zip(scene.labels, scene.masks, strict=True):
         overlay = pixels(f"captum-vit-out/scene/agcam-{label}-{sample.CLASSES[label]}.png")
         assert overlay.shape == (512, 512, 3)

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from captum_vit import Explanation, explain, models, sample
-from captum_vit.cli import explain_command, working
+from captum_vit.cli import batching, progress, working
 from captum_vit.cli.folders import RECORD
 from captum_vit.colours import Look
 from captum_vit.models import load_model
@@ -246,7 +246,7 @@ def test_what_is_done_is_left_alone(monkeypatch: pytest.MonkeyPatch):
     before = {path: path.stat().st_mtime_ns for path in OUT.rglob("*")}
     with monkeypatch.context() as patch:
         patch.setattr(models, "load_model", lambda *_, **__: pytest.fail("loaded a model for nothing"))
-        patch.setattr(working, "picture", lambda *_: pytest.fail("opened an image for nothing"))
+        patch.setattr(batching, "picture", lambda *_: pytest.fail("opened an image for nothing"))
         result = run("explain", *files, *ask)
     assert "4 of 4 images were explained before, with these settings" in result.stdout
     assert {path: path.stat().st_mtime_ns for path in OUT.rglob("*")} == before
@@ -314,5 +314,5 @@ def test_the_report_is_opened(monkeypatch: pytest.MonkeyPatch):
 def test_progress_of_many(monkeypatch: pytest.MonkeyPatch):
     files = [photo(f"{i}.png") for i in range(5)]
     assert " of 5 images" not in drawn(*files, "--method", "rollout").stderr
-    monkeypatch.setattr(explain_command, "FEW", 4)
+    monkeypatch.setattr(progress, "FEW", 4)
     assert "5 of 5 images in" in drawn(*files, "--method", "rollout").stderr

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from captum_vit import Explainer, Preprocessing, Tokens, adapt, sample, tokens
 from captum_vit.errors import InputError, OptionError, UnsupportedModelError
 from captum_vit.features import PatchTokens, principal_components
-from captum_vit.features.pca import split
 from captum_vit.geometry import View
 from tests.families.table import FAMILIES
 from tests.helpers import CLASSES, SIZE, WIDTH, assert_close, hf_vit, images, randomise, timm_vit
@@ -126,7 +125,6 @@ def test_the_foreground_is_what_lies_inside():
     towards = torch.zeros(8).index_fill(0, torch.tensor(5), 40.0)
     for sign in (1, -1):
         features = noise + sign * inside[..., None] * towards
-        assert torch.equal(split([features])[0], inside)
         found = photos(features).pca(foreground=True)
         assert torch.equal(found.foreground[0], inside)
         assert torch.equal(~found.colours[0].isnan().any(-1), inside)

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from captum_vit.cli import console
-from captum_vit.cli.explain import folder_names
+from captum_vit.cli.batching import folder_names
 from captum_vit.explanation.explanation import Explanation
 from captum_vit.names import cell, distinct, printable, safe_name
 from captum_vit.report import render, render_inline
