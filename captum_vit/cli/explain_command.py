@@ -87,7 +87,7 @@ def explain(
             from .modelling import ModelOptions
 
         working.check_methods(method or [])
-        _check(images, model, report, open_)
+        _check(images, model, report, open_, removals)
         known = ModelOptions(
             model=model,
             checkpoint=checkpoint,
@@ -132,12 +132,14 @@ def explain(
     raise typer.Exit(code)
 
 
-def _check(images: list[str] | None, model: str, report: bool, open_report: bool) -> None:
+def _check(images: list[str] | None, model: str, report: bool, open_report: bool, removals: bool) -> None:
     if not images and model.split("/")[0] != "sample":
         raise InputError("no images: name files or folders (only the sample model brings a scene of its own)")
     for image in images or []:
         if "://" in image:
             raise InputError(f"{image!r} is a link, not a file: download the image first, and name the file")
+    if removals and not report:
+        raise OptionError("--removals is for the report, and --no-report leaves it out: give one of them")
     if open_report and not report:
         raise OptionError("--open shows the report, and --no-report leaves it out: give one of them")
 

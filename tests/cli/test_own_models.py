@@ -307,6 +307,7 @@ def test_the_report_is_opened(monkeypatch: pytest.MonkeyPatch):
     assert "b.png" in page
     assert page == render([Explanation.load(OUT / name) for name in ("a", "b")], look=Look(cmap="viridis"))
     refused("--open shows the report, and --no-report leaves it out", "a.png", "--open")
+    refused("--removals is for the report, and --no-report leaves it out", "a.png", "--removals")
     monkeypatch.setattr(webbrowser, "open", lambda url: False)
     assert "no browser could be opened" in run("explain", "a.png", "--no-flow", "--open").stderr
 

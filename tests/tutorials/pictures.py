@@ -3,20 +3,15 @@
     python -m tests.tutorials.pictures
 
 All show scenes of photographs and what the library makes of them today. Of `tutorials/gallery.md` everything between
-its two marks is written anew; a new method needs a line in ASKS. A minute on one core; the report needs a Chromium.
+its two marks is written anew; a new method needs a line in ASKS. A minute on one core.
 """
 
 import re
-import shutil
 from collections.abc import Iterable
-from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
 from captum_vit import Explanation, explain
 from captum_vit.attr import METHODS, in_all
@@ -168,46 +163,12 @@ def write_contrast() -> None:
     sheet([[("the scene", e.image), *cells]]).save(PICTURES / "contrast.webp", quality=80, method=6)
 
 
-def write_report() -> None:
-    """The report as a browser shows it: a map, and what one patch on the astronaut attends to in the second block."""
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
-        print("no Chromium: report.webp and patches.webp stay as they are")
-        return
-    methods, asked = ["agcam", "daam", "cp_lrp"], ASKED[::-1]
-    e = explain(scene(ON_GRAVEL)[0], "sample/hard", method=methods, target=asked, verdict=True, attention=True)
-    with TemporaryDirectory() as folder, sync_playwright() as playwright:
-        path = Path(folder, "report.html")
-        e.to_html(path)
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1180, "height": 860})
-        page.goto(path.as_uri())
-        page.locator("canvas").first.wait_for()
-        page.wait_for_timeout(500)  # for the first map to be painted
-        _photographed(page, "report.webp")
-        page.get_by_role("tab", name="Patch to patch").click()
-        page.get_by_role("slider", name="block").first.fill("2")
-        box = page.locator("canvas").first.bounding_box()
-        row, column = 5, 7
-        page.mouse.click(box["x"] + (column + 0.5) / 12 * box["width"], box["y"] + (row + 0.5) / 12 * box["height"])
-        page.mouse.move(1100, 800)
-        page.wait_for_timeout(500)
-        _photographed(page, "patches.webp", clip={"x": 20, "y": 188, "width": 520, "height": 652})
-        browser.close()
-
-
-def _photographed(page: Any, name: str, **options: Any) -> None:
-    shot = Image.open(BytesIO(page.screenshot(**options))).convert("RGB")
-    shot.save(PICTURES / name, quality=80, method=6)
-
-
 def main() -> None:
     write_overview("photographs.webp", ON_WOOD, ["agcam", "cp_lrp", "grad_eclip"], verdict=True)
     write_overview("overview.webp", ON_GRAVEL, ["agcam", "daam", "gradient_rollout", "raw_attention", "rollout"])
     write_contrast()
     built = explain(scene(ON_GRAVEL)[0], "sample/hard", method="agcam", target=ASKED)
     built.flow.save(PICTURES / "flow.webp", max_side=280)
-    write_report()
     write_gallery()
 
 
