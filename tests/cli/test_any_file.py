@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from captum_vit.cli import batching
 from captum_vit.cli import explain as work
-from captum_vit.cli import working
 from captum_vit.errors import OutputError
 from captum_vit.explanation.explaining import Explainer
 from tests.cli.helpers import explain, photo, pixels, refused, run, written
@@ -89,7 +89,7 @@ def raising(error: Exception, name: str) -> Any:
 @pytest.mark.parametrize(
     "error", [Unforeseen("a\nlong story"), RuntimeError(), MemoryError(), ZeroDivisionError("x" * 999)]
 )
-@pytest.mark.parametrize(("owner", "name"), [(working, "read_image"), (working, "_seen"), (work, "write")])
+@pytest.mark.parametrize(("owner", "name"), [(batching, "read_image"), (batching, "_seen"), (work, "write")])
 def test_whatever_goes_wrong_with_one_file(monkeypatch: pytest.MonkeyPatch, error: Exception, owner: Any, name: str):
     for each in ("a.png", "bad.png", "c.png"):
         photo(each)

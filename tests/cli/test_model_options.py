@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -53,6 +54,20 @@ def test_inspect_takes_arguments_and_an_output():
     assert "classes: the output 1, of 0 and 1" in told
     wrong = run("inspect", "own/x", "--output", "1", "--forward-kwargs", '{"sing": -1}', code=2)
     assert "got an unexpected keyword argument 'sing'" in wrong.stderr
+
+
+@pytest.mark.usefixtures("own")
+def test_tokens_take_arguments_and_an_output():
+    """Of four classes the best under the other sign is none of the three best."""
+    ask = ("tokens", photo("a.png"), "--model", "own/x", "--names")
+    assert "Both gives several outputs" in run(*ask, code=2).stderr
+    for sign, out in ((1, "one"), (-1, "other")):
+        run(*ask, "--output", "1", "--forward-kwargs", f'{{"sign": {sign}}}', "--out", out)
+    with np.load("one/a/tokens.npz") as one, np.load("other/a/tokens.npz") as other:
+        names = [name for name in one.files if name.startswith("classes.")]
+        assert names
+        for name in names:
+            assert not (one[name] == other[name][..., :1]).any()
 
 
 def test_evaluate_takes_weights_sizes_and_normalisation():
