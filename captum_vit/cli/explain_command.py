@@ -57,7 +57,7 @@ def explain(
     verdict: o.Verdict = None,
     removals: o.Removals = False,
     report: o.Report = True,
-    flow: o.Flow = True,
+    flow: o.Flow = False,
     scale: o.Scale = "own",
     boost_faint: o.BoostFaint = False,
     cmap: o.Cmap = None,
@@ -72,8 +72,8 @@ def explain(
 ) -> None:
     """Draw what the score of each image rests on.
 
-    Overlays go to OUT/IMAGE/METHOD-CLASS.png, with an overview.png that shows them side by side, a report.html to look
-    at them block by block, and a flow.gif. A folder that holds another image of that name is left alone: the next one
+    Overlays go to OUT/IMAGE/METHOD-CLASS.png, with an overview.png that shows them side by side, and a report.html to
+    look at them block by block. A folder that holds another image of that name is left alone: the next one
     is IMAGE-2. What an earlier run wrote of the same image is replaced, and what this one does not write removed.
 
     Exit code: 0 all done; 1 some images failed, the others are done; 2 something that was asked for cannot be had.

@@ -155,7 +155,7 @@ Report = Annotated[
     bool,
     typer.Option("--report/--no-report", help="Write report.html, and the explanation itself for captum-vit report."),
 ]
-Flow = Annotated[bool, typer.Option("--flow/--no-flow", help="Write flow.gif, the maps from block to block.")]
+Flow = Annotated[bool, typer.Option("--flow/--no-flow", help="Write flow.gif too, the maps from block to block.")]
 Scale = Annotated[
     str | None,
     typer.Option(

@@ -31,7 +31,7 @@ class Options(Shown):
     verdict: bool = True
     removals: bool = False
     report: bool = True
-    flow: bool = True
+    flow: bool = False
     look: Look = LOOK
 
 

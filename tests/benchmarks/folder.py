@@ -3,7 +3,7 @@
     python tests/benchmarks/folder.py FOLDER            # a folder of photographs, as many as there are
     python tests/benchmarks/folder.py FOLDER --quick    # the smallest model, to see that it runs
     python tests/benchmarks/folder.py FOLDER --sample   # the sample model, for images of 64 pixels
-    python tests/benchmarks/folder.py FOLDER --no-flow  # without animations
+    python tests/benchmarks/folder.py FOLDER --flow  # with animations
 
 Both read, turn upright and preprocess the same files in batches of eight; imports and the loading of the model are left
 out. CPU seconds, and what they go to. OMP_WAIT_POLICY=passive keeps waiting threads from counting as work.
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--sample", action="store_true")
-    parser.add_argument("--no-flow", action="store_true")
+    parser.add_argument("--flow", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(2)
     torch.manual_seed(0)
@@ -81,7 +81,7 @@ def main() -> None:
     with counted("plain"):
         classify(explainer, files)
     with tempfile.TemporaryDirectory() as out:
-        explain(explainer, files, Path(out), not arguments.no_flow)
+        explain(explainer, files, Path(out), arguments.flow)
     plain = spent.pop("plain")
     print(f"{len(files)} photographs, CPU seconds as a ratio to the plain loop ({plain:.1f} s)")
     for what, seconds in spent.items():

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/many.py               # 3,000 scenes of the sample, JPEGs of 64 to 128 pixels
     python tests/benchmarks/many.py --count 60    # to see that it runs
-    python tests/benchmarks/many.py --no-flow --no-report  # what else is said goes to `explain`
+    python tests/benchmarks/many.py --flow --no-report  # what else is said goes to `explain`
 
 Runs of the command line, each a process of its own: of the first tenth of the files; of all; of all, killed in the
 middle; and that once more with --resume. The peak of memory is VmHWM of the running process: it must be the same for a

@@ -21,7 +21,7 @@ def run(*arguments: str | Path, code: int = 0) -> Result:
 
 def explain(*arguments: str | Path, code: int = 0) -> Result:
     """The pictures alone; the report and the flow have tests of their own."""
-    return run("explain", "--no-report", "--no-flow", *arguments, code=code)
+    return run("explain", "--no-report", *arguments, code=code)
 
 
 def refused(message: str, *arguments: str | Path, code: int = 2) -> None:

@@ -31,12 +31,12 @@ def saved(out: Path) -> Explanation:
 def test_the_command_makes_the_maps_again(folder: Path, tmp_path: Path):
     file = folder / "disc" / "my picture 1.png"
     asked = ["--method", "rollout", "--option", "fusion=max", "--no-verdict", "--top-k", "2"]
-    run("explain", file, *asked, "--no-flow", "--out", tmp_path / "out")
+    run("explain", file, *asked, "--out", tmp_path / "out")
     first = saved(tmp_path / "out")
     words = shlex.split(first.call)
     assert words[:2] + words[-1:] == ["captum-vit", "explain", "my picture 1.png"]
     assert sorted(words[2:-1]) == sorted(asked)
-    run(*words[1:-1], file, "--no-flow", "--out", tmp_path / "again")
+    run(*words[1:-1], file, "--out", tmp_path / "again")
     again = saved(tmp_path / "again")
     assert torch.equal(first.maps, again.maps)
     assert [a.title for a in first] == [a.title for a in again]
@@ -56,7 +56,7 @@ def test_the_line_of_python_makes_the_maps_again(folder: Path, monkeypatch: pyte
 
 
 def test_folders_that_are_named_after_classes(folder: Path, tmp_path: Path):
-    run("explain", folder, "--recursive", "--by-folder", "--no-flow", "--no-verdict", "--out", tmp_path / "out")
+    run("explain", folder, "--recursive", "--by-folder", "--no-verdict", "--out", tmp_path / "out")
     found = sorted((tmp_path / "out").rglob("explanation.json"))
     truths = {path.parent.parent.name: Explanation.load(path.parent).truth for path in found}
     assert truths == {"triangle": "triangle", "disc": "disc"}
@@ -67,7 +67,7 @@ def test_folders_that_are_named_after_classes(folder: Path, tmp_path: Path):
 
 
 def test_a_run_that_goes_on_does_not_take_what_was_asked_otherwise(folder: Path, tmp_path: Path):
-    asked = ["explain", folder, "--recursive", "--no-flow", "--no-verdict", "--out", tmp_path / "out"]
+    asked = ["explain", folder, "--recursive", "--no-verdict", "--out", tmp_path / "out"]
     run(*asked)
     assert "2 of 2 images were explained before" in run(*asked, "--resume").stdout
     assert "0 of 2 images were explained before" in run(*asked, "--resume", "--by-folder").stdout

@@ -34,7 +34,7 @@ def test_without_arguments():
     found = [name for name in written("captum-vit-out/scene") if name.endswith(".png") and "image-" not in name]
     assert found == sorted(expected)
     count = len(expected) - 1
-    assert f"captum-vit-out/scene/report.html, and beside it overview.png, {count} overlays and flow.gif" in lines[-1]
+    assert f"captum-vit-out/scene/report.html, and beside it overview.png and {count} overlays" in lines[-1]
     assert not result.stderr
 
 
@@ -166,16 +166,16 @@ def test_version_and_help():
 def test_each_map_has_a_verdict_where_there_is_a_report():
     told = "Without the marked tenth of the picture the score of"
     assert told in run("explain", "--method", "agcam", "--target", "cross").stdout.replace("\n   ", "")
-    plain = run("explain", "--method", "agcam", "--target", "cross", "--no-report", "--no-flow").stdout
+    plain = run("explain", "--method", "agcam", "--target", "cross", "--no-report").stdout
     assert "Without" not in plain
-    asked = run("explain", "--method", "agcam", "--target", "cross", "--no-report", "--no-flow", "--verdict").stdout
+    asked = run("explain", "--method", "agcam", "--target", "cross", "--no-report", "--verdict").stdout
     assert told in asked.replace("\n   ", "")
     assert "Without" not in run("explain", "--method", "agcam", "--target", "cross", "--no-verdict").stdout
 
 
 def test_removals_are_measured_where_they_are_asked_for():
-    run("explain", "--method", "agcam", "--target", "cross", "--no-flow", "--no-verdict")
+    run("explain", "--method", "agcam", "--target", "cross", "--no-verdict")
     [folder] = [path.parent for path in Path().rglob("explanation.json")]
     assert Explanation.load(folder).removals == {}
-    run("explain", "--method", "agcam", "--target", "cross", "--no-flow", "--no-verdict", "--removals")
+    run("explain", "--method", "agcam", "--target", "cross", "--no-verdict", "--removals")
     assert list(Explanation.load(folder).removals) == ["cross"]

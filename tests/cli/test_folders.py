@@ -57,7 +57,7 @@ def test_a_rerun_leaves_nothing_behind_of_the_first():
     run("explain", image, "--method", "all", "--target", "star")
     Path(OUT, "a", "notes.txt").write_text("mine")
     Path(OUT, "a", "image-of-mine.png").write_bytes(b"mine")
-    run("explain", image, "--method", "rollout", "--no-flow")
+    run("explain", image, "--method", "rollout")
     names = [n for n in written(OUT / "a") if not n.startswith(("maps-", "image-"))]
     assert names == ["explanation.json", "notes.txt", "overview.png", "report.html", "rollout.png"]
     assert Explanation.load(OUT / "a").methods == ("rollout",)

@@ -38,14 +38,14 @@ def own(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("own")
 def test_outputs_are_chosen():
-    ask = ("explain", photo("a.png"), "--model", "own/x", "--target", "1", "--no-flow")
-    failed = explain(*ask[1:-1], code=2)
+    ask = ("explain", photo("a.png"), "--model", "own/x", "--target", "1")
+    failed = explain(*ask[1:], code=2)
     assert "Both gives several outputs" in failed.stderr
     assert "Choose by output=0 or output=1" in failed.stderr
     assert "scores: the output 1, of 0 and 1" in run(*ask, "--output", "1").stderr
     Path("choosing.py").write_text("def second(output):\n    return output[1]\n")
     assert "scores: what second makes of the model's output" in run(*ask, "--output", "choosing:second").stderr
-    assert "Both gives no output 'logits'" in explain(*ask[1:-1], "--output", "logits", code=2).stderr
+    assert "Both gives no output 'logits'" in explain(*ask[1:], "--output", "logits", code=2).stderr
 
 
 @pytest.mark.usefixtures("own")

@@ -60,7 +60,7 @@ def test_what_was_loaded_and_what_it_is_shown():
 
 
 def test_notes_go_into_the_saved_explanation():
-    run("explain", photo("a.png"), *own(), "--no-flow")
+    run("explain", photo("a.png"), *own())
     manifest = json.loads((OUT / "a" / "explanation.json").read_text())
     assert manifest["notes"] == list(saved().notes)
     assert [note.partition(":")[0] for note in saved().notes] == ["checkpoint", "preprocessing"]
@@ -90,7 +90,7 @@ def test_names_of_the_classes():
 
 
 def seen(*arguments: Any) -> Explanation:
-    run("explain", photo("a.png"), *own(), "--no-flow", "--target", "1", *arguments)
+    run("explain", photo("a.png"), *own(), "--target", "1", *arguments)
     return saved()
 
 
@@ -132,12 +132,12 @@ def test_a_preprocessing_by_name():
 
 
 def test_another_size():
-    result = run("explain", photo("a.png"), *own(img_size=96), "--no-flow", code=2)
+    result = run("explain", photo("a.png"), *own(img_size=96), code=2)
     assert "pass img_size=96 (--img-size 96), as it was trained" in result.stderr
-    found = run("explain", "a.png", *own(img_size=96), "--no-flow", "--img-size", "96")
+    found = run("explain", "a.png", *own(img_size=96), "--img-size", "96")
     assert "preprocessing: timm's for test_vit (shorter side to 101, the middle 96 x 96 of it" in found.stderr
     assert saved().view.size == (96, 96)
-    larger = run("explain", "a.png", *own(img_size=96), "--no-flow", "--img-size", "160")
+    larger = run("explain", "a.png", *own(img_size=96), "--img-size", "160")
     assert "position embeddings are interpolated by timm from 37 tokens to 101 tokens" in larger.stderr
     refused("models of sample have no option 'img_size'", "a.png", "--img-size", "64")
 
@@ -147,7 +147,7 @@ def test_another_size():
 
 def test_options_of_methods():
     ask = ("--method", "rollout", "--option", "discard_ratio=0.9", "--option", "fusion=max")
-    run("explain", photo("a.png"), *own(), "--no-flow", *ask)
+    run("explain", photo("a.png"), *own(), *ask)
     assert saved().options["rollout"] == {"discard_ratio": 0.9, "fusion": "max"}
     torch.testing.assert_close(saved().maps, expected(method="rollout", discard_ratio=0.9, fusion="max").maps)
     refused("rollout has no option 'fussion'", "a.png", "--method", "rollout", "--option", "fussion=max")
@@ -171,7 +171,7 @@ def test_arguments_of_the_model(monkeypatch: pytest.MonkeyPatch):
         lambda *_, **__: models.LoadedModel(net, loaded.preprocess, name="own"),
     )
     files = [photo("a.png"), photo("b.png")]
-    use = ("--model", "own/x", "--target", "1", "--no-flow")
+    use = ("--model", "own/x", "--target", "1")
     run("explain", *files, *use, "--forward-kwargs", '{"weight": [[1.0], [3.0]], "sign": -1}')
     for name, weight in (("a", 1.0), ("b", 3.0)):
         given = {"weight": torch.tensor([[weight]]), "sign": -1}
@@ -186,7 +186,7 @@ def test_arguments_of_the_model(monkeypatch: pytest.MonkeyPatch):
     refused(message, *files, *use, "--forward-kwargs", "beside:fails")
     refused("--forward-kwargs takes JSON", *files, *use, "--forward-kwargs", "[1")
     refused("expected (1, ...) for all images, or (2, ...)", *files, *use, "--forward-kwargs", '{"weight": [1, 2, 3]}')
-    failed = drawn(*files, *use[:-1], code=1)
+    failed = drawn(*files, *use, code=1)
     assert "missing a required argument: 'weight', pass it by forward_kwargs={'weight': ...}" in failed.stderr
 
 
@@ -241,7 +241,7 @@ def test_a_link():
 
 def test_what_is_done_is_left_alone(monkeypatch: pytest.MonkeyPatch):
     files = [photo(f"{i}.png", (60 + i, 60)) for i in range(4)]
-    ask = ("--method", "rollout", "--no-flow", "--resume")
+    ask = ("--method", "rollout", "--resume")
     assert "0 of 4 images were explained before" in run("explain", *files, *ask).stdout
     before = {path: path.stat().st_mtime_ns for path in OUT.rglob("*")}
     with monkeypatch.context() as patch:
@@ -275,7 +275,7 @@ def test_settings_that_are_not_compared(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_killed_run_goes_on():
     files = [photo(f"{i:03d}.png", (60 + i % 7, 60)) for i in range(60)]
-    command = [sys.executable, "-m", "captum_vit", "explain", *map(str, files), "--method", "rollout", "--no-flow"]
+    command = [sys.executable, "-m", "captum_vit", "explain", *map(str, files), "--method", "rollout"]
     process = subprocess.Popen([*command, "--resume"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     eleventh = OUT / "010" / "explanation.json"
     wait_until(lambda: eleventh.exists() or process.poll() is not None, "no explanation")
@@ -284,7 +284,7 @@ def test_a_killed_run_goes_on():
     complete = {f.parent.name for f in OUT.rglob(RECORD) if "made" in json.loads(f.read_text())}
     assert 10 <= len(complete) < 60
     stamps = {path: path.stat().st_mtime_ns for name in complete for path in (OUT / name).iterdir()}
-    result = run("explain", *files, "--method", "rollout", "--no-flow", "--resume")
+    result = run("explain", *files, "--method", "rollout", "--resume")
     assert f"{len(complete)} of 60 images were explained before" in result.stdout
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
     assert sorted(path.name for path in OUT.iterdir()) == [f"{i:03d}" for i in range(60)]
@@ -299,8 +299,8 @@ def test_a_killed_run_goes_on():
 def test_the_report_is_opened(monkeypatch: pytest.MonkeyPatch):
     shown: list[str] = []
     monkeypatch.setattr(webbrowser, "open", lambda url: shown.append(url) or True)
-    run("explain", photo("a.png"), "--no-flow", "--method", "rollout", "--open")
-    run("explain", "a.png", photo("b.png"), "--no-flow", "--method", "rollout", "--open", "--cmap", "viridis")
+    run("explain", photo("a.png"), "--method", "rollout", "--open")
+    run("explain", "a.png", photo("b.png"), "--method", "rollout", "--open", "--cmap", "viridis")
     assert shown == [(OUT / "a" / "report.html").resolve().as_uri(), (OUT / "report.html").resolve().as_uri()]
     page = (OUT / "report.html").read_text()
     assert "a.png" in page
@@ -309,7 +309,7 @@ def test_the_report_is_opened(monkeypatch: pytest.MonkeyPatch):
     refused("--open shows the report, and --no-report leaves it out", "a.png", "--open")
     refused("--removals is for the report, and --no-report leaves it out", "a.png", "--removals")
     monkeypatch.setattr(webbrowser, "open", lambda url: False)
-    assert "no browser could be opened" in run("explain", "a.png", "--no-flow", "--open").stderr
+    assert "no browser could be opened" in run("explain", "a.png", "--open").stderr
 
 
 def test_progress_of_many(monkeypatch: pytest.MonkeyPatch):

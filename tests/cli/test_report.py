@@ -20,7 +20,7 @@ from tests.cli.helpers import photo, pixels, run, written
 
 
 def test_what_explain_writes_beside_the_overlays():
-    result = run("explain", photo("a.png"), "--method", "daam", "--target", "cross")
+    result = run("explain", photo("a.png"), "--method", "daam", "--target", "cross", "--flow")
     assert result.stdout.splitlines()[-1] == (
         "  written: captum-vit-out/a/report.html, and beside it overview.png, 1 overlay and flow.gif"
     )
@@ -42,7 +42,7 @@ def test_what_explain_writes_beside_the_overlays():
 
 
 def test_the_attention_is_kept_on_request():
-    run("explain", photo("a.png"), "--target", "0", "--attention", "--no-flow")
+    run("explain", photo("a.png"), "--target", "0", "--attention")
     attention = Explanation.load("captum-vit-out/a").attention
     assert attention is not None
     assert len(attention.patches) == 6
@@ -51,7 +51,7 @@ def test_the_attention_is_kept_on_request():
 
 def test_a_large_photograph_is_kept_smaller():
     """With the view of the smaller one: what is drawn of it later lies where it lay."""
-    run("explain", photo("a.png", (900, 600)), "--max-side", "300", "--method", "rollout", "--no-flow")
+    run("explain", photo("a.png", (900, 600)), "--max-side", "300", "--method", "rollout")
     kept = Explanation.load("captum-vit-out/a")
     assert kept.image.size == kept.view.original == (300, 200)
     assert kept.photographed == (900, 600)
@@ -63,7 +63,7 @@ def test_a_large_photograph_is_kept_smaller():
 
 def test_a_page_of_several_explanations():
     for name in ("a.png", "b.png"):
-        run("explain", photo(name), "--target", "cross", "--no-flow")
+        run("explain", photo(name), "--target", "cross")
     result = run("report", "captum-vit-out")
     assert result.stdout == "2 explanations, written: captum-vit-out/report.html\n"
     page = Path("captum-vit-out/report.html").read_text()
@@ -76,7 +76,7 @@ def test_a_page_of_several_explanations():
 
 def test_damaged_explanations_are_named_and_left_out():
     for name in ("a.png", "b.png"):
-        run("explain", photo(name), "--target", "cross", "--no-flow")
+        run("explain", photo(name), "--target", "cross")
     Path("captum-vit-out/a", MANIFEST).write_text("{")
     result = run("report", "captum-vit-out", code=1)
     assert result.stdout.startswith("1 explanation, written")
@@ -102,7 +102,7 @@ class Alive:
 
 
 def report_of_five(monkeypatch: pytest.MonkeyPatch) -> Alive:
-    run("explain", photo("a.png"), "--target", "cross", "--no-flow")
+    run("explain", photo("a.png"), "--target", "cross")
     for i in range(4):
         shutil.copytree("captum-vit-out/a", f"captum-vit-out/{i}")
     alive = Alive(monkeypatch)
@@ -129,7 +129,7 @@ def test_photographs_that_are_kept(monkeypatch: pytest.MonkeyPatch):
 def test_one_damaged_in_any_way_leaves_the_others():
     """What a hand or a disk does to a manifest is told in one line."""
     for name in ("a.png", "b.png"):
-        run("explain", photo(name), "--target", "cross", "--no-flow")
+        run("explain", photo(name), "--target", "cross")
     file = Path("captum-vit-out/a", MANIFEST)
     for wrong in ({"attributions": []}, {"labels": [{"index": 1, "name": 5, "score": "high"}]}, {"geometry": {}}):
         whole = file.read_text()
@@ -148,14 +148,14 @@ def test_folders_without_any():
 
 
 def test_a_page_that_cannot_be_written():
-    run("explain", photo("a.png"), "--target", "cross", "--no-flow")
+    run("explain", photo("a.png"), "--target", "cross")
     result = run("report", "captum-vit-out", "--out", "no/such/place.html", code=2)
     assert result.stderr == "Error: cannot write 'no/such/place.html': No such file or directory\n"
 
 
 def test_two_explanations_stand_side_by_side():
     for name in ("before", "after"):
-        run("explain", photo("a.png"), "--target", "cross", "--no-flow", "--out", name)
+        run("explain", photo("a.png"), "--target", "cross", "--out", name)
     run("report", "before/a", "after/a", "--compare", "--method", "agcam", "--out", "both.html")
     page = Path("both.html").read_text()
     assert all(name in page for name in ("before/a", "after/a", "cross"))
@@ -167,7 +167,7 @@ def test_two_explanations_stand_side_by_side():
 
 def test_a_page_is_painted_as_it_is_asked_for():
     """By the options that explain has, of one page and of maps side by side; explain's own look is not kept."""
-    run("explain", photo("a.png"), "--target", "cross", "--no-flow", "--cmap", "magma")
+    run("explain", photo("a.png"), "--target", "cross", "--cmap", "magma")
     painted = {}
     for name, asked in {"plain": [], "other": ["--cmap", "viridis", "--scale", "0,0.5", "--alpha", "0.5"]}.items():
         run("report", "captum-vit-out", *asked, "--out", f"{name}.html")
@@ -181,7 +181,7 @@ def test_a_page_is_painted_as_it_is_asked_for():
 
 def test_maps_side_by_side_are_painted_as_it_is_asked_for():
     for name in ("before", "after"):
-        run("explain", photo("a.png"), "--target", "cross", "--no-flow", "--out", name)
+        run("explain", photo("a.png"), "--target", "cross", "--out", name)
     ask = ("report", "before/a", "after/a", "--compare", "--out", "both.html")
     maps = compare_maps(*map(Explanation.load, ("after/a", "before/a")), names=["after/a", "before/a"])
     run(*ask)

@@ -91,7 +91,7 @@ def test_a_command_stops_whose_interrupt_was_lost(monkeypatch: pytest.MonkeyPatc
         return summary(*args)
 
     monkeypatch.setattr(explain_command, "_summary", and_press)
-    told = explain(photo("a.png"), photo("b.png"), "--method", "rollout", "--no-flow", code=130)
+    told = explain(photo("a.png"), photo("b.png"), "--method", "rollout", code=130)
     assert told.stdout.count("written:") == 1
     assert told.stderr.endswith(
         "Stopped. The pictures written so far are complete, in captum-vit-out; --resume goes on\n"

@@ -101,7 +101,7 @@ def test_a_folder_of_names_made_to_harm(tmp_path: Path, monkeypatch: pytest.Monk
         photo(f"in/{stem}.png")
     photo(os.fsdecode(b"in/caf\xe9.png"))
     Path("in", f"{TERMINAL}-bad.png").write_text("no image")
-    result = run("explain", "in", "--method", "rollout", "--out", "out", "--no-flow", code=1)
+    result = run("explain", "in", "--method", "rollout", "--out", "out", code=1)
     assert not acts(result.stdout)
     assert not acts(result.stderr)
     folders = sorted(path.name for path in Path("out").iterdir())

@@ -126,7 +126,7 @@ def test_on_a_leaderboard(found: dict[str, Any]):
 def test_on_the_command_line(installed: Path):
     Image.fromarray(sample.draw_scene(15, size=100).image).save(installed / "photo.png")
     asked = ("--model", "outside/vit", "--method", METHOD, "--method", "agcam", "--target", TARGET)
-    done = python(installed, "-m", "captum_vit", "explain", "photo.png", *asked, "--no-flow")
+    done = python(installed, "-m", "captum_vit", "explain", "photo.png", *asked)
     folder = installed / "captum-vit-out" / "photo"
     assert {path.name for path in folder.glob("*.png")} >= {f"{METHOD}-entropy.png", "agcam-entropy.png"}
     assert "value gradient" in (folder / "report.html").read_text()
@@ -137,7 +137,7 @@ def test_in_a_file_of_this_folder(tmp_path: Path):
     """Where nothing is installed, and the command is the script that pip made."""
     (tmp_path / "own.py").write_text((HERE / "target.py").read_text())
     script = "import sys; sys.path.remove(''); from captum_vit.cli.app import main; main()"
-    arguments = ("explain", "--method", "agcam", "--target", "own:Entropy", "--no-report", "--no-flow")
+    arguments = ("explain", "--method", "agcam", "--target", "own:Entropy", "--no-report")
     done = subprocess.run([sys.executable, "-c", script, *arguments], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "captum-vit-out" / "scene" / "agcam-entropy.png").exists()
