@@ -11,9 +11,11 @@ from .colours import Look, Scale, check_look
 from .errors import InputError, OptionError, brief
 from .explained import Attribution, Explained
 from .names import printable
+from .wording import percent
 
 MOST = 6
 LETTERS = "ABCDEF"
+ALIKE = 0.05  # of the greatest value: maps that differ by less are nearly alike
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,6 +161,14 @@ class Compared:
             torch.stack([p.attribution.flow[p.block(i, self.steps)] for i in range(self.steps)]) for p in self.parts
         )
         return second - first
+
+    def difference_told(self, step: int = -1) -> str:
+        """How large the difference is beside the maps themselves: "at most 40.0 % of their peak"."""
+        place = step % self.steps
+        both = [part.attribution.flow[part.block(place, self.steps)] for part in self.parts]
+        greatest = max(float(each.abs().max()) for each in both)
+        share = float(self.difference[place].abs().max()) / greatest if greatest else 0.0
+        return f"{'nearly alike, ' * (share < ALIKE)}at most {percent(share)} of their peak"
 
     def difference_scale(self, look: Look, step: int = -1) -> Scale:
         """What the colours of the difference stand for, as far below 0 as above; never a scale that was given."""

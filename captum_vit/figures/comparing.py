@@ -45,6 +45,7 @@ def _difference(comparison: Compared, look: Look) -> Panel:
         (first.attribution.method_title, ""),
         (f"orange: more in {second.heading}", ""),
         (f"blue: more in {first.heading}", ""),
+        (comparison.difference_told(), ""),
     )
     counted = Bar((f"difference of {first.attribution.facts.unit}", " per patch"), scale, signed=True)
     return Brush.of(first.whole, SIDE, look).panel(comparison.difference[-1], title, scale, counted)

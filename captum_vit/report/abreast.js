@@ -43,7 +43,7 @@ class Abreast {
     for (const [name, value] of Object.entries({ low, middle: (low + high) / 2, high })) {
       part[name].textContent = number(value);
     }
-    const told = [`${data.unit} per patch`, data.flat[step] && flatness(values), signed && data.signs];
+    const told = [`${data.unit} per patch`, data.told?.[step], data.flat[step] && flatness(values), signed && data.signs];
     part.unit.textContent = told.filter(Boolean).join("; ");
     part.canvas.setAttribute("aria-label", [data.title, this.where()].filter(Boolean).join(", "));
     ramp(part.bar, made);

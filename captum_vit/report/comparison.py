@@ -111,6 +111,7 @@ def _difference(comparison: Compared, look: Look) -> tuple[str, dict[str, Any]]:
         "signs": "",
         "signed": True,
         "flat": [False for _ in steps],
+        "told": [comparison.difference_told(i) for i in steps],
     }
     lines = (first.attribution.method_title, f"orange: more in {second.heading}", f"blue: more in {first.heading}")
     still = _still(first.whole, difference[-1], look, comparison.difference_scale(look))

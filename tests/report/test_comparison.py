@@ -17,6 +17,7 @@ from captum_vit.explanation.comparison import Comparison
 from captum_vit.explanation.explanation import Explanation
 from captum_vit.geometry import View
 from captum_vit.visualization import overlay
+from captum_vit.wording import percent
 from tests.figures.reading import bars, pictures, titles
 from tests.report.helpers import EVIL, Opened, explained, of_two_signs, pixels, renamed, tampered
 from tests.report.test_access import nameless
@@ -84,6 +85,10 @@ def test_one_slider_moves_all(opened: Opened, two: Comparison):
     first = page.get_by_role("application").first
     for _ in range(2):  # the first key shows where one is
         first.press("Home")
+    maps = torch.stack([part.attribution.flow[1] for part in two.parts])
+    share = two.difference[1].abs().max() / maps.abs().max()
+    larger = f"at most {percent(share.item())} of their peak"
+    expect(page.locator(".part [data-part=unit]").nth(2)).to_contain_text(larger)
     told = page.locator(".part .readout").all_inner_texts()
     row = int(told[0].split()[1].rstrip(",")) - 1
     assert f"value {two.parts[1].attribution.flow[1][row, 0].item():.3g}" in told[1]
@@ -93,6 +98,13 @@ def test_one_slider_moves_all(opened: Opened, two: Comparison):
     slider.press("End")
     expect(page.get_by_role("button", name="Play")).to_be_visible()
     assert not nameless(page)
+
+
+def test_maps_that_are_nearly_alike_say_so(two: Comparison):
+    first = two.parts[0].whole.only("daam", "tusker")
+    moved = replace(first, attributions=tuple(replace(a, flow=a.flow * 1.01) for a in first))
+    assert compare_maps(first, moved).difference_told() == "nearly alike, at most 0.99 % of their peak"
+    assert not two.difference_told().startswith("nearly")
 
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="broken on purpose: a picture that keeps its block")
@@ -150,7 +162,7 @@ def test_the_figure_says_what_is_what(two: Comparison):
     assert titles(figure) == [
         "A: before\nzoo.jpg\ntimm/vit_tiny\ntusker, 81.2 %\ndaam",
         "B: after\nzoo.jpg\ntimm/vit_tiny, fine-tuned\ntusker, 81.2 %\ndaam",
-        "B less A\ndaam\norange: more in B: after\nblue: more in A: before",
+        f"B less A\ndaam\norange: more in B: after\nblue: more in A: before\n{two.difference_told()}",
     ]
     told = bars(figure)
     assert told[0][1:] == told[1][1:]
