@@ -62,7 +62,7 @@ class Attribution:
 
     method: str
     target: Label | None
-    flow: Tensor
+    flow: Tensor = field(repr=False)
     layers: tuple[str, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
     facts: Facts = field(default_factory=Facts)
@@ -128,8 +128,8 @@ class AttentionRecord:
         which patches look at patches.
     """
 
-    heads: Mapping[str, Tensor]
-    patches: Mapping[str, Tensor]
+    heads: Mapping[str, Tensor] = field(repr=False)
+    patches: Mapping[str, Tensor] = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -68,8 +68,8 @@ class Removals:
         InputError: shapes that do not fit, values that are not finite, or fewer than 10 strokes.
     """
 
-    removed: Tensor
-    values: Tensor
+    removed: Tensor = field(repr=False)
+    values: Tensor = field(repr=False)
     odds: bool
     unit: str = "score"
     painted: bool = False

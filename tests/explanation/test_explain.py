@@ -555,3 +555,9 @@ def test_torchvisions_classes_have_names():
 
 def vit_b_16_small() -> nn.Module:
     return VisionTransformer(64, 16, num_layers=1, num_heads=2, hidden_dim=16, mlp_dim=16).eval()
+
+
+def test_what_is_printed_has_no_numbers_of_tensors():
+    found = explain(sample.draw_scene(15, size=64).image, "sample", attention=True, removals=True)
+    for each in (found, *found.attributions, found.attention, *found.removals.values()):
+        assert "tensor(" not in repr(each)
