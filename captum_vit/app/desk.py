@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ..calling import program
 from ..errors import InputError, OptionError, nearest
 from ..names import distinct, safe_name
 
@@ -32,7 +33,8 @@ class Wish:
     methods: names; none stands for the one that suits the model.
     classes: one a line, by name or number, or two with a slash between them for why the one and not the other; none
         stands for what is predicted.
-    patches: whether the attention from patch to patch is kept, which a click on a patch shows.
+    patches: whether the attention is kept, which a click on a patch and the table of heads show.
+    removals: whether scores without parts of a photograph are measured, so that a brush can take some away.
     """
 
     photos: Sequence[str]
@@ -40,6 +42,7 @@ class Wish:
     methods: Sequence[str] = ()
     classes: str = ""
     patches: bool = False
+    removals: bool = False
 
 
 class Desk:
@@ -61,6 +64,8 @@ class Desk:
         Raises:
             CaptumViTError: something of it cannot be had.
         """
+        from ..explanation.explain import explain
+
         if not wish.photos:
             raise InputError("no photograph yet: drop one into the field above, or several")
         if len(wish.photos) > MOST:
@@ -71,13 +76,14 @@ class Desk:
         self._check_model(wish.model)
         explainer = self._explainer(wish.model)
         targets = [_target(line.strip()) for line in wish.classes.splitlines() if line.strip()]
-        asked = explainer.ask(
-            method=list(wish.methods) or None, target=targets or None, attention=wish.patches, verdict=True
-        )
+        question: dict[str, Any] = {"method": list(wish.methods) or None, "target": targets or None, "verdict": True}
+        question |= {"attention": wish.patches, "removals": wish.removals}
+        asked = explainer.ask(**question)
         seen = (explainer.see(Path(photo)) for photo in wish.photos)
         found = []
         for explanation in explainer.several(seen, asked, batch_size=1):
-            found.append(explanation.reduced(SIDE))
+            call = program(explain, explanation.source, {"model": wish.model, **question})
+            found.append(replace(explanation.reduced(SIDE), call=call))
             progress(len(found), len(wish.photos))
         return found
 

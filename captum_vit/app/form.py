@@ -51,9 +51,10 @@ def build(models: Sequence[str] = OFFERED, *, typed: bool = True) -> gradio.Bloc
         methods: list[str] | None,
         classes: str | None,
         patches: bool,
+        removals: bool,
         progress: Any = gr.Progress(),  # noqa: B008  Gradio finds it by its default
     ) -> tuple[Any, Any, Any]:
-        wish = Wish(photos or [], model or "", methods or [], classes or "", patches)
+        wish = Wish(photos or [], model or "", methods or [], classes or "", patches, removals)
         try:
             found = desk.explain(wish, lambda done, count: progress((done, count), desc="Explaining"))
             page = render(found)
@@ -84,13 +85,16 @@ def build(models: Sequence[str] = OFFERED, *, typed: bool = True) -> gradio.Bloc
             classes = gr.Textbox(
                 label="Classes, one a line", lines=2, info="none: what is predicted; A/B: why A and not B"
             )
-            patches = gr.Checkbox(label="Patch to patch: click a patch, see what it attends to")
+            patches = gr.Checkbox(label="Attention: click a patch, see what it attends to; all heads")
+            removals = gr.Checkbox(label="Brush: take patches away, see the score (some 200 forwards a photograph)")
             start = gr.Button("Explain", variant="primary")
             save = gr.DownloadButton("Save report and maps (zip)", interactive=False)
         with gr.Column(scale=4, min_width=320):
             told = gr.Markdown(WELCOME)
             shown = gr.HTML(visible=False, elem_classes="captum-vit-page")
-        start.click(explain, [photos, model, methods, classes, patches], [told, shown, save], concurrency_limit=1)
+        start.click(
+            explain, [photos, model, methods, classes, patches, removals], [told, shown, save], concurrency_limit=1
+        )
     return app
 
 
@@ -105,8 +109,11 @@ def _gradio() -> Any:
 def look() -> dict[str, Any]:
     """What Gradio's `launch` takes for the app's look, without fonts from elsewhere."""
     gr = _gradio()
-    quiet = {"block_info_text_color": "*neutral_600", "block_info_text_color_dark": "*neutral_300"}
-    return {"css": STYLE, "theme": gr.themes.Base().set(**quiet)}  # Gradio's own grey can hardly be read
+    grey = ("block_info_text_color", "body_text_color_subdued", "input_placeholder_color")
+    blue = ("button_primary_background_fill", "link_text_color")
+    told = dict.fromkeys(grey, "*neutral_600") | {f"{name}_dark": "*neutral_300" for name in grey}
+    told |= dict.fromkeys(blue, "*primary_700") | {"link_text_color_dark": "*primary_300"}
+    return {"css": STYLE, "theme": gr.themes.Base().set(**told)}  # Gradio's own can hardly be read
 
 
 def _told(gr: Any, text: str) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
@@ -23,6 +24,7 @@ import sys
 from captum_vit.app import serve
 serve(sys.argv[1:], ready=lambda url: print(url, flush=True))
 """
+GRADIOS = {"nested-interactive"}  # of axe: Gradio puts its field of files into a button
 EVIL = "<img src=x onerror=alert(1)>&amp;.png"
 
 
@@ -79,7 +81,8 @@ def test_a_photograph_is_explained_and_saved(page: Page, tmp_path):
     expect(save).to_be_disabled()
     upload(page, scene(tmp_path, EVIL), scene(tmp_path, "second.png"))
     page.get_by_label("Classes, one a line").fill(f"{CLASSES[0]}\n{CLASSES[0]}/{CLASSES[1]}")
-    page.get_by_label("Patch to patch").check()
+    page.get_by_label("Attention: click a patch").check()
+    page.get_by_label("Brush: take patches away").check()
     button(page).click()
     report = page.frame_locator("iframe[title=Report]")
     expect(report.get_by_text("2 images")).to_be_visible(timeout=LONG)
@@ -87,7 +90,12 @@ def test_a_photograph_is_explained_and_saved(page: Page, tmp_path):
     expect(report.get_by_role("heading", name="second.png")).to_be_visible()
     expect(report.get_by_text(f"{CLASSES[0]} rather than {CLASSES[1]}").first).to_be_attached()
     expect(report.get_by_role("slider").first).to_be_visible()
+    report.get_by_role("tab", name="Remove patches").click()
+    report.get_by_role("button", name="Remove the marked tenth").click()
+    expect(report.get_by_text("without 7 of 64 patches")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    wrong = [each for each in Axe().run(page).response["violations"] if each["id"] not in GRADIOS]
+    assert not [(each["id"], [node["html"] for node in each["nodes"]]) for each in wrong]
     expect(save).to_be_enabled()
     with page.expect_download() as saving:
         save.click()
@@ -97,6 +105,9 @@ def test_a_photograph_is_explained_and_saved(page: Page, tmp_path):
     found = Explanation.load(tmp_path / "saved/second")
     assert next(a.target.name for a in found.attributions if a.target) == CLASSES[0]
     assert found.attention is not None
+    assert list(found.removals) == [label.title for label in found.targets]
+    asked = f"target=['{CLASSES[0]}', '{CLASSES[0]}/{CLASSES[1]}'], verdict=True, attention=True, removals=True"
+    assert found.call == f"captum_vit.explain('second.png', {asked})"
 
 
 def test_what_cannot_be_had_is_told_as_text(page: Page, tmp_path):
