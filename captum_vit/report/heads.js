@@ -2,8 +2,15 @@
 
 class HeadGrid {
   constructor(element, view) {
-    const { layers } = view.viewer.attribution, { cols, rows } = view.viewer;
-    Object.assign(this, { view, element, cells: layers.map(() => []) });
+    Object.assign(this, { view, element });
+    element.addEventListener("keydown", (event) => this.key(event));
+  }
+
+  /** Of the layers of a method, which may be others than those of the last one. */
+  fill(layers) {
+    const { element, view } = this, { cols, rows } = view.viewer;
+    Object.assign(this, { layers: String(layers), cells: layers.map(() => []) });
+    element.replaceChildren();
     layers.forEach((layer, block) => {
       const line = document.createElement("div");
       line.setAttribute("role", "row");
@@ -14,7 +21,6 @@ class HeadGrid {
       for (let head = 0; head < view.rows(layer); head++) line.append(this.cell(block, head, layer, rows, cols));
       element.append(line);
     });
-    element.addEventListener("keydown", (event) => this.key(event));
     this.paint();
   }
 
@@ -40,13 +46,15 @@ class HeadGrid {
     }));
   }
 
+  /** Mark the chosen head; in a layer without any, keys begin at the first one. */
   mark() {
-    const { head, viewer } = this.view;
-    this.cells.forEach((line, block) => line.forEach(({ cell }, i) => {
-      const chosen = block === viewer.block && i === head;
-      cell.setAttribute("aria-selected", String(chosen));
-      cell.tabIndex = chosen ? 0 : -1;
-    }));
+    const { at, viewer } = this.view, { layers } = viewer.attribution;
+    if (this.layers !== String(layers)) this.fill(layers);
+    const cells = this.cells.flat(), chosen = this.cells[viewer.block][at];
+    for (const each of cells) {
+      each.cell.setAttribute("aria-selected", String(each === chosen));
+      each.cell.tabIndex = each === (chosen ?? cells[0]) ? 0 : -1;
+    }
   }
 
   choose(block, head) {
@@ -55,10 +63,10 @@ class HeadGrid {
   }
 
   key(event) {
-    const { head, viewer } = this.view, last = this.cells.length - 1;
+    const { at, viewer } = this.view, last = this.cells.length - 1;
     const to = {
-      ArrowUp: [viewer.block - 1, head], ArrowDown: [viewer.block + 1, head],
-      ArrowLeft: [viewer.block, head - 1], ArrowRight: [viewer.block, head + 1],
+      ArrowUp: [viewer.block - 1, at], ArrowDown: [viewer.block + 1, at],
+      ArrowLeft: [viewer.block, at - 1], ArrowRight: [viewer.block, at + 1],
     }[event.key];
     if (!to) return;
     event.preventDefault();

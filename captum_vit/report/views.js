@@ -98,13 +98,13 @@ class HeadView extends AttentionView {
     Object.assign(this, { name: "heads", tab: "Layers × heads", head: 0 });
   }
 
-  begin() {
-    this.grid ??= new HeadGrid(this.viewer.part.heads, this);
-    this.grid.mark();
-  }
+  begin() { this.grid ??= new HeadGrid(this.viewer.part.heads, this); }
 
-  shown() { return this.weights(Math.min(this.head, this.rows() - 1)); }
-  title() { return `Attention of head ${this.head + 1} in ${this.viewer.layer}, for the score`; }
+  /** The chosen head, the last one of a layer that has fewer. */
+  get at() { return Math.min(this.head, (this.rows() || Infinity) - 1); }
+
+  shown() { return this.weights(this.at); }
+  title() { return `Attention of head ${this.at + 1} in ${this.viewer.layer}, for the score`; }
   unit() { return "share of the attention of what the score is read from"; }
 
   /** How many heads a layer has at most. */

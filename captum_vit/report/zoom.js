@@ -20,7 +20,9 @@ class Lens {
       if (key === "0") this.zoom(0);
     });
     frame.addEventListener("pointerdown", (event) => this.drag(event));
-    frame.addEventListener("click", (event) => { if (this.moved) event.stopPropagation(); }, true);
+    frame.addEventListener("click", (event) => {
+      if (this.moved && event.detail) event.stopPropagation(); // the end of a drag; a key's click has no detail
+    }, true);
     this.apply();
   }
 

@@ -1,10 +1,14 @@
 """A closer look: zoom, and what each head of each layer looks at."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 from playwright.sync_api import Page, expect
 
 from captum_vit.colours import Look
+from captum_vit.explained import Attribution
 from captum_vit.report import render
 from captum_vit.visualization import overlay
 from captum_vit.wording import percent
@@ -84,3 +88,45 @@ def test_keys_move_from_head_to_head(opened: Opened):
     expect(page.get_by_role("gridcell", name="blocks.2.attn, head 2")).to_be_focused()
     expect(page.locator("[data-part=note]").first).to_contain_text("head 2 in blocks.2.attn")
     assert page.locator("[role=gridcell][tabindex='0']").count() == 1
+
+
+def test_a_layer_with_fewer_heads(opened: Opened):
+    explanation = with_heads(explained(attention=True), heads=3)
+    heads = {name: w[: 1 if name == "blocks.2.attn" else 3] for name, w in explanation.attention.heads.items()}
+    del heads["blocks.0.attn"]
+    fewer = replace(explanation, attention=replace(explanation.attention, heads=heads))
+    page = opened(render([fewer]), "#image-1&show=heads&head=3&block=4")
+    drawn(page)
+    page.get_by_role("slider", name="Block").fill("3")
+    expect(page.locator("[data-part=note]").first).to_have_text("Attention of head 1 in blocks.2.attn, for the score")
+    assert page.locator("[role=gridcell][aria-selected=true]").count() == 1
+    page.get_by_role("slider", name="Block").fill("1")
+    assert page.locator("[role=gridcell][tabindex='0']").count() == 1  # else no key reaches the others
+    page.get_by_role("slider", name="Block").fill("4")
+    expect(page.locator("[data-part=note]").first).to_have_text("Attention of head 3 in blocks.3.attn, for the score")
+
+
+def test_heads_of_the_layers_of_the_method(opened: Opened):
+    explanation = with_heads(explained(attention=True))
+    one = Attribution("cam", None, torch.rand(1, 7, 7), ("blocks.3.attn",))
+    page = opened(render([replace(explanation, attributions=(*explanation.attributions, one))]), "#image-1&show=heads")
+    drawn(page)
+    assert page.get_by_role("gridcell").count() == 12
+    page.get_by_role("tab", name="cam").click()
+    assert page.get_by_role("gridcell").count() == 3
+    page.get_by_role("gridcell").nth(1).click()
+    expect(page.locator("[data-part=note]").first).to_have_text("Attention of head 2 in blocks.3.attn, for the score")
+
+
+def test_a_click_by_keyboard_after_dragging(opened: Opened):
+    page = opened(render([explained()]))
+    drawn(page)
+    page.get_by_role("button", name="Zoom in").click()
+    frame = page.locator("[data-part=frame]").bounding_box()
+    page.mouse.move(frame["x"] + 100, frame["y"] + 100)
+    page.mouse.down()
+    page.mouse.move(frame["x"] + 150, frame["y"] + 120, steps=4)
+    page.mouse.up()
+    page.get_by_role("button", name="Zoom out").focus()
+    page.keyboard.press("Enter")
+    assert page.get_by_role("button", name="Zoom out").is_disabled()
