@@ -1,6 +1,6 @@
 /** The patch that is pointed at, by mouse, finger or arrow keys; one that was clicked, or reached by a key, stays. */
 class Pointer {
-  /** `strongest` tells where keys begin, `pointed` is called with a patch or null, `asked` with one that was chosen. */
+  /** `strongest` tells where keys begin, `pointed` is called with a patch or null, `asked` with one that was chosen, and whether by a key. */
   constructor(element, readout, picture, { strongest, pointed, asked = () => {} }) {
     Object.assign(this, { element, picture, strongest, pointed, asked, patch: null, pinned: null });
     for (const [name, value] of Object.entries({
@@ -9,7 +9,7 @@ class Pointer {
     })) element.setAttribute(name, value);
     element.addEventListener("pointermove", (event) => this.point(this.patchAt(event)));
     element.addEventListener("pointerleave", () => this.point(this.pinned));
-    element.addEventListener("click", (event) => this.pin(this.patchAt(event), true));
+    element.addEventListener("click", (event) => this.choose(this.patchAt(event), false));
     element.addEventListener("keydown", (event) => this.key(event));
   }
 
@@ -24,10 +24,14 @@ class Pointer {
     this.pointed(patch);
   }
 
-  pin(patch, asking) {
+  pin(patch) {
     this.pinned = patch;
     this.point(patch);
-    if (asking && patch !== null) this.asked(patch);
+  }
+
+  choose(patch, byKey) {
+    this.pin(patch);
+    if (patch !== null) this.asked(patch, byKey);
   }
 
   key(event) {
@@ -39,10 +43,12 @@ class Pointer {
       ArrowLeft: [row, column - 1], ArrowRight: [row, column + 1],
       Home: [row, 0], End: [row, cols - 1], Enter: [row, column], " ": [row, column],
     }[event.key];
-    if (event.key === "Escape") this.pin(null, false);
+    if (event.key === "Escape") this.pin(null);
     if (!to) return;
     event.preventDefault();
     const next = clamp(to[0], 0, rows - 1) * cols + clamp(to[1], 0, cols - 1);
-    this.pin(this.pinned === null ? at : next, asking); // the first key shows where one is
+    const patch = this.pinned === null ? at : next; // the first key shows where one is
+    if (asking) this.choose(patch, true);
+    else this.pin(patch);
   }
 }

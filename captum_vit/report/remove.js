@@ -66,8 +66,9 @@ class RemoveView extends MapView {
     part.strongest.addEventListener("click", () => this.put(this.strongest()));
     part.picture.addEventListener("pointerdown", (event) => this.down(event));
     part.picture.addEventListener("pointermove", (event) => {
-      if (this.stroke && event.buttons & 1) this.paint(viewer.pointer.patchAt(event));
+      if (this.stroke) this.paint(viewer.pointer.patchAt(event));
     });
+    for (const name of ["pointerup", "pointercancel"]) window.addEventListener(name, () => this.up());
   }
 
   get removals() { return (this.known[this.viewer.target] ??= new Removals(this.viewer.data.removals[this.viewer.target])); }
@@ -75,10 +76,18 @@ class RemoveView extends MapView {
 
   down(event) {
     const patch = this.viewer.pointer.patchAt(event);
-    if (this.viewer.view !== this || event.button || patch === null) return;
+    if (this.viewer.view !== this || event.button || !event.isPrimary || patch === null) return;
     this.adding = !this.removed[patch];
     this.stroke = true;
     this.paint(patch);
+  }
+
+  /** A stroke ends wherever it is let go. */
+  up() {
+    if (!this.stroke) return;
+    this.stroke = false;
+    this.viewer.changed();
+    say(this.caption());
   }
 
   /** What lies under the brush around a patch. */
@@ -94,13 +103,11 @@ class RemoveView extends MapView {
     this.viewer.update();
   }
 
-  /** A click ends a stroke; a key is one of its own. */
-  ask(patch) {
-    if (!this.stroke) {
-      this.adding = !this.removed[patch];
-      this.paint(patch);
-    }
-    this.stroke = false;
+  /** A key is a stroke of its own; a click has been one. */
+  ask(patch, byKey) {
+    if (!byKey) return;
+    this.adding = !this.removed[patch];
+    this.paint(patch);
     say(this.caption());
   }
 
@@ -137,5 +144,8 @@ class RemoveView extends MapView {
 
   verdict() { return ""; }
   get state() { return this.covered.length ? this.removals.packed(this.removed) : ""; }
-  set state(word) { if (/^[0-9a-f]+$/.test(word ?? "")) this.removed = this.removals.unpacked(word); }
+  set state(word) {
+    const { size } = this.viewer, fits = word?.length === Math.ceil(size / 4) && /^[0-9a-f]+$/.test(word);
+    this.removed = fits ? this.removals.unpacked(word) : Array(size).fill(false);
+  }
 }

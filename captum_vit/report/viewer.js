@@ -18,7 +18,6 @@ class Viewer {
     this.view = this.views[0];
     this.listen();
     this.choose(0, this.attribution.method);
-    this.ready = this.prepare();
   }
 
   /** The ways to look at it for which something was kept. */
@@ -49,21 +48,28 @@ class Viewer {
     this.pointer = new Pointer(part.picture, part.readout, this.picture, {
       strongest: () => this.strongest(),
       pointed: (patch) => this.point(patch),
-      asked: (patch) => { this.view.ask(patch); this.changed(); },
+      asked: (patch, byKey) => { this.view.ask(patch, byKey); this.changed(); },
     });
-    const map = () => this.slice(this.block), csv = () => [asCSV(map(), this.cols)];
-    for (const [name, type, ending, made, flow] of [
-      ["png", "image/png", "png", null], ["svg", "image/svg+xml", "svg", () => [vectorSheet(this.sheet())]],
-      ["csv", "text/csv", "csv", csv], ["npy", "application/octet-stream", "npy", () => asNpy(map(), data.grid)],
-      ["flow", "application/octet-stream", "npy", () => asNpy(this.flow, [this.flow.length / this.size, ...data.grid]), 1],
+    const picture = () => [this.view.title(), this.layer], map = () => [this.title(), this.layer];
+    const values = () => this.slice(this.block), shape = () => [this.flow.length / this.size, ...data.grid];
+    for (const [name, type, ending, words, made] of [
+      ["png", "image/png", "png", picture, null],
+      ["svg", "image/svg+xml", "svg", picture, () => [vectorSheet(this.sheet())]],
+      ["csv", "text/csv", "csv", map, () => [asCSV(values(), this.cols)]],
+      ["npy", "application/octet-stream", "npy", map, () => asNpy(values(), data.grid)],
+      ["flow", "application/octet-stream", "npy", () => [this.title()], () => asNpy(this.flow, shape())],
     ]) {
-      const named = () => fileName([data.name, ...(flow ? [this.title()] : [this.view.title(), this.layer])], ending);
+      const named = () => fileName([data.name, ...words()], ending);
       part[`save-${name}`].addEventListener("click", () => (made
         ? save(named(), type, ...made())
         : drawnSheet(this.sheet()).toBlob((blob) => save(named(), type, blob))));
     }
     part.copy?.addEventListener("click", async () => {
-      await navigator.clipboard.writeText(part.call.textContent).catch(() => getSelection().selectAllChildren(part.call));
+      try {
+        await navigator.clipboard.writeText(part.call.textContent);
+      } catch { // not allowed, or no clipboard at all
+        getSelection().selectAllChildren(part.call);
+      }
       say("Copied, or selected where copying is not allowed");
     });
   }
@@ -159,11 +165,20 @@ class Viewer {
 
   /** Once the picture is about to be seen. */
   async prepare() {
+    if (this.prepared) return;
     const { canvas, panel } = this.part;
     await this.picture.prepare();
     panel.style.setProperty("--ratio", canvas.width / canvas.height);
     this.prepared = true;
+    this.section.classList.add("drawn");
     this.update();
+  }
+
+  /** Let go of the picture, until `prepare`. */
+  rest() {
+    this.prepared = false;
+    this.section.classList.remove("drawn");
+    this.picture.release();
   }
 
   /** The picture as it is shown, with its words. */
@@ -206,7 +221,7 @@ class Viewer {
     if (whole("patch", this.size) >= 0 && of("patches")) of("patches").asked = whole("patch", this.size);
     if (whole("head", 1e4) >= 0 && of("heads")) of("heads").head = Math.min(whole("head", 1e4), of("heads").most - 1);
     this.choose(Math.max(target, 0), method);
-    if (of("remove")) of("remove").state = given.get("removed");
+    if (of("remove") && given.get("show") === "remove") of("remove").state = given.get("removed");
     const last = this.attribution.layers.length - 1, block = whole("block", last + 1);
     this.block = block < 0 ? last : block;
     this.look(given.get("show"));

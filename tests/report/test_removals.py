@@ -1,5 +1,7 @@
 """Patches that a brush takes away: the page tells the score that Python tells."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -78,6 +80,30 @@ def test_a_brush_takes_away_and_puts_back(measured: Explanation, opened: Opened)
     assert np.array_equal(drawn(page), before)
     page.get_by_role("button", name="Remove the marked tenth").click()
     expect(note(page)).to_contain_text("without 7 of 64 patches")
+
+
+def test_a_stroke_ends_where_it_is_let_go(measured: Explanation, opened: Opened):
+    page = opened(render([measured]), "#image-1&show=remove")
+    drawn(page)
+    picture, at = page.get_by_role("application"), on_patch(page, 0, 0, (8, 8))
+    area = picture.bounding_box()
+    page.mouse.move(area["x"] + at["x"], area["y"] + at["y"])
+    page.mouse.down()
+    page.mouse.move(area["x"] + at["x"], area["y"] - 60, steps=4)
+    page.mouse.up()
+    expect(page).to_have_url(re.compile("removed=8"))
+    picture.press("Enter")
+    expect(note(page)).to_contain_text("without 2 of 64 patches")
+
+
+def test_an_address_says_all_that_is_removed(measured: Explanation, opened: Opened):
+    html = render([measured])
+    page = opened(html, "#image-1&show=remove&removed=ff00000000000000")
+    expect(note(page)).to_contain_text("without 8 of 64 patches")
+    page.evaluate("location.hash = '#image-1&show=remove'")
+    expect(note(page)).to_contain_text("Draw over the picture")
+    page = opened(html, "#image-1&show=remove&removed=ff")  # of an image with another grid
+    expect(note(page)).to_contain_text("Draw over the picture")
 
 
 def test_without_measured_scores_there_is_no_brush(opened: Opened):

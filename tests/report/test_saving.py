@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect
 
 from captum_vit.explanation.comparison import compare_maps
 from captum_vit.report import render
-from tests.report.helpers import EVIL, Opened, drawn, explained, pixels, tampered
+from tests.report.helpers import EVIL, Opened, drawn, explained, pixels, tampered, with_heads
 
 EDGE = 16  # of a saved sheet
 
@@ -79,6 +79,20 @@ def test_the_map_and_all_blocks_as_numbers(opened: Opened, tmp_path: Path):
     assert np.array_equal(np.load(BytesIO(data)), flow)
 
 
+def test_numbers_are_of_the_map_in_every_view_and_so_is_their_name(opened: Opened, tmp_path: Path):
+    explanation = with_heads(explained(attention=True))
+    page = opened(render([explanation]), "#image-1&show=patches&patch=9")
+    drawn(page)
+    for view in ("Patch to patch", "Layers × heads"):
+        page.get_by_role("tab", name=view).click()
+        name, data = saved(page, "Map, CSV", tmp_path)
+        assert name == "zoo-daam-tusker-blocks.3.attn.csv"
+        table = np.array(list(csv.reader(io.StringIO(data.decode()))), float)
+        assert np.array_equal(table.astype("f4"), explanation.attributions[0].flow[3].numpy())
+        name, _ = saved(page, "Picture, PNG", tmp_path)
+        assert name.startswith("zoo-Attention-of-")
+
+
 def test_maps_side_by_side_are_saved_in_one_picture(opened: Opened, tmp_path: Path):
     page = opened(compare_maps(explained(), explained(source="b.jpg")).to_html())
     page.locator("[data-part=canvas]").first.wait_for()
@@ -101,6 +115,15 @@ def test_the_call_is_copied(opened: Opened):
     drawn(page)
     page.get_by_role("button", name="Copy").click()
     expect(page.locator("#spoken")).to_have_text("Copied, or selected where copying is not allowed")
+
+
+def test_the_call_is_selected_where_nothing_can_be_copied(opened: Opened):
+    page = opened(render([replace(explained(), call="captum_vit.explain('a.jpg')")]))
+    drawn(page)
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
+    page.get_by_role("button", name="Copy").click()
+    expect(page.locator("#spoken")).to_have_text("Copied, or selected where copying is not allowed")
+    assert page.evaluate("String(getSelection())") == "captum_vit.explain('a.jpg')"
 
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="broken on purpose: rows and columns exchanged")
