@@ -26,4 +26,5 @@ def command_of(context: typer.Context, image: str, without: Collection[str]) -> 
         else:
             for each in value if isinstance(value, list) else [value]:
                 told += [parameter.opts[0], str(each)]
-    return shlex.join(["captum-vit", str(context.command.name), *told, *[image] * bool(image)])
+    file = ["--"] * image.startswith("-") + [image] * bool(image)
+    return shlex.join(["captum-vit", str(context.command.name), *told, *file])

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from urllib.parse import quote
 
 from ..colours import LOOK, Look, check_look
 from ..errors import InputError
@@ -78,10 +79,10 @@ def pages(explanations: Iterable[Explained], count: int, name: str, look: Look =
     folder, cards, models = f"{PurePosixPath(name).stem}-images", [], []
     for number, (explanation, last) in enumerate(_with_last(explanations), 1):
         title = explanation.source or f"Image {number}"
-        ways = {"all": f"../{name}"} | ({} if number == 1 else {"previous": _file(number - 1)})
+        ways = {"all": f"../{quote(name)}"} | ({} if number == 1 else {"previous": _file(number - 1)})
         around = _links(ways | ({} if last else {"next": _file(number + 1)}))
         section = _section(explanation, title, 1, around, ATTENTION_BYTES, look)
-        cards.append(Card.of(explanation, title, f"{folder}/{_file(number)}", look))
+        cards.append(Card.of(explanation, title, quote(f"{folder}/{_file(number)}"), look))
         models.append(explanation.model)
         yield f"{folder}/{_file(number)}", _document(title, [explanation.model], look, index="", sections=section)
     if not cards:

@@ -42,6 +42,16 @@ def test_the_command_makes_the_maps_again(folder: Path, tmp_path: Path):
     assert [a.title for a in first] == [a.title for a in again]
 
 
+def test_the_command_of_a_file_that_is_named_like_an_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(draw_scene(1, size=64).image).save("-x.png")
+    run("explain", "--no-verdict", "--out", "out", "--", "-x.png")
+    first = saved(Path("out"))
+    run(*shlex.split(first.call)[1:-2], "--out", "again", "--", "-x.png")
+    assert shlex.split(first.call)[-2:] == ["--", "-x.png"]
+    assert torch.equal(saved(Path("again")).maps, first.maps)
+
+
 def test_the_line_of_python_makes_the_maps_again(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(folder / "disc")
     file = "my picture 1.png"

@@ -215,6 +215,13 @@ def test_more_images_than_one_page_holds_have_pages_of_their_own(browser: Browse
         assert all(url.startswith((tmp_path.as_uri(), "data:")) for url in asked), asked
 
 
+def test_a_page_of_any_name_leads_to_its_images(monkeypatch):
+    monkeypatch.setattr("captum_vit.report.page.TOGETHER", 1)
+    first, *_, page = (html for _, html in pages(folder(), 3, "100%: a#b?.html"))
+    assert 'href="100%25%3A%20a%23b%3F-images/00001.html"' in page
+    assert 'href="../100%25%3A%20a%23b%3F.html"' in first
+
+
 def test_no_more_than_six_are_chosen(opened: Opened):
     page = opened(render([explained(source=f"{i}.jpg") for i in range(7)]))
     picks = page.get_by_role("checkbox", name="side by side with others").all()
