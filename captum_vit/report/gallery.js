@@ -49,6 +49,12 @@ class Gallery {
     for (const pick of this.picks) pick.disabled = length >= MOST && !pick.checked;
   }
 
+  /** Lead to the card of an image, or to the first one that is shown. */
+  focus(number) {
+    const shown = [...this.list.children].filter((card) => !card.hidden), card = this.cards[number - 1];
+    (shown.includes(card) ? card : shown[0])?.querySelector("a").focus();
+  }
+
   /** The images as they stand, by their numbers: what comes before one and after it. */
   around(number) {
     const shown = [...this.list.children].filter((card) => !card.hidden).map((card) => this.cards.indexOf(card) + 1);

@@ -49,6 +49,12 @@ class Picture {
     this.down = axis(canvas.height, original[1], [box[1], box[3]], [seen[1], seen[3]], this.rows);
   }
 
+  /** Free the memory that it takes, some 10 MB, until it is prepared again. */
+  release() {
+    Object.assign(this.canvas, { width: 0, height: 0 });
+    this.context = this.colour = this.grey = null;
+  }
+
   /** Grey under the colours, bilinear between patches, pale where nothing was seen; without levels as it is. */
   paint(levels, { table, opacity, inside }, lines) {
     if (!levels) return this.context.putImageData(this.colour, 0, 0);

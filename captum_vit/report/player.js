@@ -40,9 +40,14 @@ class Player {
 
   stop() {
     if (!this.timer) return;
+    this.leave();
+    say(this.where());
+  }
+
+  /** Stop without a word, as something else is shown. */
+  leave() {
     clearInterval(this.timer);
     this.timer = null;
     this.button.textContent = "Play";
-    say(this.where());
   }
 }

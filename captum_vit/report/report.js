@@ -1,21 +1,23 @@
 // The page: a gallery where there are several images, one image, or some side by side; its address says what is shown.
 
+const DRAWN = 8; // images whose pictures are kept as they were drawn
+const CHOSEN = ["method", "target", "block", "show"]; // what is taken along from image to image
+
 class Report {
   constructor() {
     this.sections = [...document.querySelectorAll(".explanation")];
     this.viewers = new Map();
+    this.drawn = [];
     this.desk = document.querySelector(".desk");
-    this.panel = document.getElementById("display");
-    this.controls = new Controls(this.panel, () => { this.update(); this.note(); });
+    this.controls = new Controls(document.getElementById("display"), () => { this.update(); this.note(); });
     this.beside = parts(document.getElementById("abreast"));
     this.row = new SideBySide(this.beside, this.controls);
-    this.beside.back.addEventListener("click", () => history.back());
+    this.beside.back.addEventListener("click", () => this.back());
     const nav = document.getElementById("gallery");
     this.gallery = nav && new Gallery(nav, (number, event) => this.open(number, event), (numbers) => this.abreast(numbers));
     if (this.gallery && !this.sections.length) for (const link of nav.querySelectorAll("li a")) this.carry(link);
     window.addEventListener("popstate", () => this.read());
     window.addEventListener("hashchange", () => this.read());
-    window.addEventListener("beforeprint", () => { for (const section of this.sections) this.viewer(section); });
     this.read();
   }
 
@@ -35,7 +37,7 @@ class Report {
 
   /** A link to another page takes along what is chosen here. */
   carry(link) {
-    link.addEventListener("click", () => { link.hash = this.address("image-1", this.shown?.state ?? this.left); });
+    link.addEventListener("click", () => { link.hash = this.address("image-1", this.chosen); });
   }
 
   /** A button that shows the methods, or the targets, of an image side by side, where there are several. */
@@ -52,7 +54,7 @@ class Report {
   /** Another image; what was chosen of the one that is shown is kept as far as it is there. */
   open(number, event) {
     event?.preventDefault();
-    this.go(`image-${number}`, this.shown?.state ?? this.left);
+    this.go(`image-${number}`, this.chosen);
   }
 
   step(way) {
@@ -62,8 +64,17 @@ class Report {
 
   /** Several images, or all methods or targets of one, side by side. */
   abreast(numbers, what = "") {
-    this.go("abreast", [["images", numbers.join(".")], ["of", what], ...(this.shown?.state ?? this.left ?? [])]);
+    this.go("abreast", [["images", numbers.join(".")], ["of", what], ...this.chosen]);
   }
+
+  /** From side by side: maps of one image lead to it, images to all of them. */
+  back() {
+    if (new Map(this.asked).get("of")) this.open(this.number);
+    else this.go("gallery");
+  }
+
+  /** What is chosen of the image that is shown, or was shown last. */
+  get chosen() { return this.shown?.state ?? this.left; }
 
   /** Show what an address names, and keep it as a step that can be gone back. */
   go(place, state = []) {
@@ -73,8 +84,8 @@ class Report {
       history.pushState(null, "", address);
     } catch {} // a frame without an address of its own
     this.read(address);
-    const heading = this.section?.querySelector("h2") ?? this.gallery?.list.querySelector("a");
-    heading?.focus({ preventScroll: true });
+    if (!this.section) return this.gallery.focus(this.number);
+    this.section.querySelector("h2").focus({ preventScroll: true });
     window.scrollTo(0, 0);
   }
 
@@ -98,6 +109,7 @@ class Report {
   }
 
   read(address = location.hash) {
+    if (this.place && address === "#main") return; // the link that skips to the pictures, of what is shown
     const [place, ...rest] = address.replace(/^#/, "").split("&");
     const given = new Map(rest.map((pair) => {
       const [name, ...value] = pair.split("=");
@@ -109,13 +121,15 @@ class Report {
     }));
     this.reading = true;
     if (rest.length) this.controls.set(given);
-    this.left = this.shown?.state ?? this.left;
+    this.left = this.chosen ?? [...given].filter(([name]) => CHOSEN.includes(name));
+    this.shown?.player.leave();
+    this.row.player.leave();
     this.shown = null;
     const number = Number(/^image-(\d+)$/.exec(place)?.[1]);
     const asked = (given.get("images") ?? "").split(".").map(Number).filter((n) => this.sections[n - 1]).slice(0, MOST);
     if (place === "abreast" && asked.length) this.showAbreast(asked, given);
     else if (this.sections[number - 1]) this.showImage(number, given);
-    else if (this.gallery) this.showGallery(given);
+    else if (this.gallery) this.showGallery();
     else this.showImage(1, given);
     this.reading = false;
   }
@@ -129,9 +143,8 @@ class Report {
     this.desk.classList.toggle("away", section === null);
   }
 
-  showGallery(given) {
+  showGallery() {
     this.place = "gallery";
-    this.left ??= [...given].filter(([name]) => ["method", "target", "block", "show"].includes(name));
     this.only(null);
   }
 
@@ -141,6 +154,9 @@ class Report {
     this.only(this.sections[number - 1]);
     this.shown = this.viewer(this.section);
     this.shown.state = given;
+    this.shown.prepare();
+    this.drawn = [this.shown, ...this.drawn.filter((each) => each !== this.shown)];
+    for (const viewer of this.drawn.splice(DRAWN)) viewer.rest();
     const around = this.gallery?.around(number) ?? {};
     for (const way of ["previous", "next"]) if (this.gallery) this.shown.part[way].disabled = !around[way];
   }
@@ -149,6 +165,7 @@ class Report {
     const viewers = numbers.map((number) => this.viewer(this.sections[number - 1]));
     const found = pairs(viewers, given).slice(0, MOST), data = side(found);
     this.place = "abreast";
+    this.number = numbers[0];
     this.asked = [...given].filter(([name]) => ["images", "of", "method", "target"].includes(name));
     this.only(document.getElementById("abreast"));
     const { parts: place, template } = this.beside;
@@ -195,12 +212,12 @@ function side(found) {
     const { data } = viewer, { length } = each.layers;
     const blocks = Array.from({ length: steps }, (_, step) => Math.ceil(((step + 1) * length) / steps) - 1);
     const target = each.target === null ? "" : data.targets[each.target];
+    const image = viewer.section.querySelector("h2").textContent;
+    const lines = [image, [target, each.score].filter(Boolean).join(", "), each.judged].filter(Boolean);
     return {
       ...each, ...Object.fromEntries(["grid", "original", "box", "window", "signs"].map((name) => [name, data[name]])),
-      photo: data.name, blocks, own: blocks.map((block) => each.own[block]), common: shared.get(kind(each)),
-      flat: blocks.map((block) => each.flat[block]), title: [each.title, target, each.score, each.judged].filter(Boolean).join(", "),
-      lines: [viewer.section.querySelector("h2").textContent, [target, each.score].filter(Boolean).join(", "), each.judged],
-      heading: each.title,
+      photo: viewer.section.id, blocks, own: blocks.map((block) => each.own[block]), common: shared.get(kind(each)),
+      flat: blocks.map((block) => each.flat[block]), heading: each.title, lines, title: [each.title, ...lines].join(", "),
     };
   });
   const own = LOOK.scale === "given" ? "One colour scale for all, as given." : "Each picture has its own colour scale.";
@@ -213,7 +230,7 @@ function figure(template, number, { heading, lines }) {
   const made = template.firstElementChild.cloneNode(true), { readout } = parts(made);
   made.querySelector("img").remove();
   made.querySelector("strong").textContent = heading;
-  for (const line of lines.filter(Boolean)) {
+  for (const line of lines) {
     made.querySelector("figcaption").append(Object.assign(document.createElement("span"), { textContent: line }));
   }
   made.querySelector("figcaption").id = `beside-${number}`;
