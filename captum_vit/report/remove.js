@@ -119,10 +119,10 @@ class RemoveView extends MapView {
     say(this.caption());
   }
 
-  /** The tenth of the patches with the greatest values. */
+  /** The tenth of the patches with the greatest values, as many as verdicts leave out. */
   strongest() {
     const values = [...this.viewer.slice(this.viewer.block).entries()].sort((a, b) => b[1] - a[1]);
-    return values.slice(0, Math.ceil(values.length / 10)).map(([patch]) => patch);
+    return values.slice(0, Math.max(1, Math.floor(values.length / 10))).map(([patch]) => patch);
   }
 
   caption() {
