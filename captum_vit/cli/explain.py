@@ -112,8 +112,9 @@ def write_report(
             make_folder(path.parent)
         write_atomically(path, html.encode())
         written.append(name)
+    kept = {page.parent / name for name in written}
     for path in (page.parent / f"{page.stem}-images").glob("[0-9][0-9][0-9][0-9][0-9].html"):
-        if f"{path.parent.name}/{path.name}" not in written:
+        if path not in kept:
             path.unlink(missing_ok=True)
     return written
 

@@ -11,7 +11,7 @@ from ..compared import Compared, Part
 from ..explained import Explained
 from ..names import printable
 from ..visualization import overlay
-from .document import controls, document, filled
+from .document import document, filled, static
 from .encoding import base64, data_url, exact, json_block, shrunk, text
 from .page import STILL
 from .viewer import photo, scale_ends
@@ -49,7 +49,7 @@ def render_comparison(comparison: Compared, look: Look) -> str:
         photos="".join(f'<img src="{photo(each)}" alt="">' for each in photos),
         scales=text(comparison.scales_told(look)),
         undivided=text(_why_not(comparison)),
-        controls=controls("one for all blocks and pictures of a method"),
+        controls=static("controls.html"),
         data=json_block(data),
     )
     images = " and ".join(dict.fromkeys(part.image for part in comparison.parts))

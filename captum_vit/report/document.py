@@ -45,11 +45,6 @@ def document(
     )
 
 
-def controls(common: str) -> str:
-    """The panel that says how all maps on a page are painted; `common` tells what a common scale is of."""
-    return filled("controls.html", common=text(common))
-
-
 def filled(name: str, /, **parts: object) -> str:
     """A file of HTML that lies beside this one, filled in."""
     return Template(static(name)).substitute(parts)

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from ..colours import LOOK, Look, check_look
 from ..errors import InputError
 from ..explained import Explained
-from .document import controls, document, filled
+from .document import document, filled, static
 from .encoding import exact, json_block, painted, text
 from .facts import call, facts, kind, label_rows, labels_title, verdicts
 from .gallery import Card, gallery
@@ -119,7 +119,7 @@ def _document(what: str, models: Iterable[str], look: Look, *, index: str, secti
             "desk.html",
             sections=sections,
             abreast=abreast,
-            controls=controls("one for all blocks and targets of a method"),
+            controls=static("controls.html"),
         ),
     )
 

@@ -161,6 +161,7 @@ def test_images_side_by_side_on_one_slider(opened: Opened):
     for figure in figures.all():
         expect(figure.locator("[data-part=layer]")).to_have_text("blocks.0.attn, 1 of 4")
     page.get_by_role("radio", name="Common scale").check()
+    expect(page.locator("#common-hint")).to_have_text("one for all blocks and maps of a method")
     low = min(found[i].attributions[0].flow.min().item() for i in range(2))
     high = max(found[i].attributions[0].flow.max().item() for i in range(2))
     for figure in figures.all():
