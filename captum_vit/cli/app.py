@@ -114,8 +114,9 @@ def report(
 
     Of more than 300 images each has a page of its own, in a folder beside the gallery.
 
-    With --compare their maps stand side by side, each under its folder, image, model, method and class; of two maps by
-    one method of the same image the second less the first is shown as well.
+    With --compare their maps stand side by side, each under its folder, image, model, method and class, in the order
+    of FOLDERS, as before/photo after/photo; of two maps by one method of the same image the second less the first is
+    shown as well.
 
     --scale and what stands below it say how the maps are painted, whatever explain was told. The scale is own by
     default, and common with --compare.

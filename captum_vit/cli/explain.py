@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
 from ..colours import LOOK, NEARLY_FLAT, SIGNS, Look
 from ..compared import MOST
-from ..errors import ExplanationLoadError, OutputError
+from ..errors import ExplanationLoadError, InputError, OutputError
 from ..explained import RANDOM, Attribution
 from ..explanation.comparison import Comparison, compare_maps
 from ..explanation.explanation import Explanation
@@ -59,12 +60,13 @@ def write(
 
 
 def find_explanations(folders: Sequence[Path]) -> list[Path]:
-    """The folders with a saved explanation, among these and all in them, sorted by name.
+    """The folders with a saved explanation, among these and all in them: those of each in its turn, sorted by name.
 
     Raises:
         ExplanationLoadError: there is none.
     """
-    found = sorted({path.parent for folder in folders for path in Path(folder).rglob(MANIFEST)})
+    inside = (sorted({path.parent for path in Path(folder).rglob(MANIFEST)}) for folder in folders)
+    found = list(dict.fromkeys(chain.from_iterable(inside)))  # of "before after" the first stays first
     if not found:
         raise ExplanationLoadError(
             f"no saved explanation in {', '.join(repr(str(f)) for f in folders)}: captum-vit explain writes them"
@@ -130,14 +132,27 @@ def comparison_of(folders: Sequence[Path], methods: Sequence[str], targets: Sequ
     parts, names = [], []
     asked: list[str | None] = [*methods] or [None]
     about: list[str | None] = [*targets] or [None]
-    for folder in folders[: MOST + 1]:  # more are refused, and need not be read
+    if len(folders) > MOST:  # they need not be read
+        raise _uncompared(f"those of {len(folders)} images")
+    for folder in folders:
         whole = Explanation.load(folder)
         for method in asked:
             kept = [whole.only(method, target) for target in about]
             once = dict.fromkeys(a for part in kept for a in part)  # one map for all targets is in each
             parts.append(replace(whole, attributions=tuple(once)))
             names.append(str(folder))
+    count = sum(len(part.attributions) for part in parts)
+    if not 2 <= count <= MOST:
+        raise _uncompared(str(count))
     return compare_maps(*parts, names=names)
+
+
+def _uncompared(got: str) -> InputError:
+    """That there are too few maps to compare, or too many, and how to name some."""
+    return InputError(
+        f"expected two to six maps to compare, got {got}: name the folders of single images, as before/photo "
+        "after/photo, and choose among their maps by --method and --target"
+    )
 
 
 def pictures(explanation: Explanation, look: Look = LOOK) -> dict[str, Image.Image]:

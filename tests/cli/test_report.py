@@ -160,9 +160,21 @@ def test_two_explanations_stand_side_by_side():
     page = Path("both.html").read_text()
     assert all(name in page for name in ("before/a", "after/a", "cross"))
     assert len(page) < 3 * 2**20
-    assert "wo to six" in run("report", "before/a", "--compare", "--out", "one.html", code=2).output
+    headings = [page.find(f"{letter}: {name}/a") for letter, name in (("A", "before"), ("B", "after"))]
+    assert -1 < headings[0] < headings[1]  # in the order in which they were named
+    few = run("report", "before/a", "--method", "agcam", "--compare", "--out", "one.html", code=2).stderr
+    assert "two to six maps to compare, got 1: name the folders" in few
     assert not Path("one.html").exists()
     assert "--compare" in run("report", "before/a", "--method", "agcam", code=2).output
+
+
+def test_runs_of_many_images_are_not_compared_whole():
+    images = [photo(f"{number}.png") for number in range(4)]
+    for name in ("before", "after"):
+        run("explain", *images, "--target", "cross", "--method", "agcam", "--no-verdict", "--out", name)
+    told = run("report", "before", "after", "--compare", code=2).stderr
+    assert "got those of 8 images: name the folders of single images, as before/photo after/photo" in told
+    assert not Path("before/comparison.html").exists()
 
 
 def test_a_page_is_painted_as_it_is_asked_for():
@@ -183,7 +195,7 @@ def test_maps_side_by_side_are_painted_as_it_is_asked_for():
     for name in ("before", "after"):
         run("explain", photo("a.png"), "--target", "cross", "--out", name)
     ask = ("report", "before/a", "after/a", "--compare", "--out", "both.html")
-    maps = compare_maps(*map(Explanation.load, ("after/a", "before/a")), names=["after/a", "before/a"])
+    maps = compare_maps(*map(Explanation.load, ("before/a", "after/a")), names=["before/a", "after/a"])
     run(*ask)
     assert Path("both.html").read_text() == maps.to_html()
     run(*ask, "--scale", "own", "--contour", "0.5")
