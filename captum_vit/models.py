@@ -25,6 +25,7 @@ from .plugins import is_path, named_object
 from .preprocessing import Preprocessing
 
 LOADERS = "captum_vit.loaders"
+WEIGHTS = (".bin", ".ckpt", ".pt", ".pth", ".safetensors")  # how files of weights end
 
 
 @dataclass(frozen=True, repr=False)
@@ -145,6 +146,11 @@ def _unknown(spec: str, points: Mapping[str, EntryPoint]) -> str:
     """Why a name is none, and which model was meant."""
     if Path(spec).suffix.lower() in SUFFIXES:
         return f"unknown model {spec!r}: that is an image, and the image comes first, as explain(image, model)"
+    if Path(spec).suffix.lower() in WEIGHTS:
+        return (
+            f"unknown model {spec!r}: that is a file of weights, for a model that has a name too, as "
+            f"timm/vit_base_patch16_224 with checkpoint={spec!r} (--checkpoint {spec})"
+        )
     head, _, rest = spec.partition("/")
     begins = f"unknown model {spec!r}: a name begins with {', '.join(sorted(points))}, or is module:object"
     close = [points[loader] for loader in get_close_matches(head, list(points), cutoff=0.6)]

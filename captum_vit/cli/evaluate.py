@@ -168,6 +168,8 @@ def compare(
 
     Two runs over the same images are also subtracted, image by image: what the second has more than the first, with
     its 95 % interval.
+
+    Maps that captum-vit explain wrote are put side by side by captum-vit report --compare.
     """
     with _complaints():
         from ..evaluation import runs

@@ -66,7 +66,7 @@ class ModelOptions:
 
     def notes(self, explainer: Explainer) -> list[str]:
         """What a user should know of the model before its maps: how it was loaded, and what it is shown."""
-        own = not (self.preprocess or self.mean or self.std or self.img_size or self.squash)
+        own = not (self.preprocess or self.mean or self.std or self.squash)
         shown = f"preprocessing: {explainer.preprocess}"
         told = [] if self.of_sample else list(notes_of(explainer.loaded, None))
         if own and self.model.split("/")[0] == "sample":

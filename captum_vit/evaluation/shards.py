@@ -197,7 +197,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise RunError(f"no run in {str(folder)!r}: it holds no {MANIFEST}; captum-vit evaluate writes runs") from error
+        raise RunError(
+            f"no run in {str(folder)!r}: it holds no {MANIFEST}; captum-vit evaluate writes runs, and maps that "
+            "captum-vit explain wrote are put side by side by captum-vit report --compare"
+        ) from error
     except (OSError, ValueError) as error:
         raise RunError(f"cannot read {str(folder / MANIFEST)!r}: {error}") from error
     if not isinstance(manifest, dict) or not isinstance(manifest.get("settings"), dict):

@@ -111,6 +111,8 @@ def test_an_unknown_loader():
     fails("tim/vit_tiny_patch16_224", "; did you mean 'timm/vit_tiny_patch16_224'?")
     fails("tim", "nearest: timm")
     fails("", "unknown model ''")
+    fails("runs/last.ckpt", "that is a file of weights, for a model that has a name too")
+    fails("runs/last.ckpt", "(--checkpoint runs/last.ckpt)")
 
 
 def test_names_without_their_loader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -317,7 +317,7 @@ def test_a_damaged_shard_is_named(tmp_path: Path):
 
 
 def test_folders_without_a_run(tmp_path: Path):
-    with pytest.raises(RunError, match=r"no run in .*: it holds no manifest.json"):
+    with pytest.raises(RunError, match=r"no run in .*: it holds no manifest.json; .* captum-vit report --compare"):
         read_rows(tmp_path)
     Shards(tmp_path, SETTINGS, items=10)
     with pytest.raises(RunError, match="has no rows yet"):
