@@ -123,7 +123,7 @@ is 95.0 to 98.1 %: the marked part carries this answer.
         if self.score is None:
             return f"{self.words}{flat}: {self.reason}"
         whole, without, random = self._shown()
-        return f"{self.words}{flat}: {_between(whole, without)}, at random {random}"
+        return f"{self.words}{flat}: from {_between(whole, without)} without it, at random {random}"
 
     @property
     def text(self) -> str:
