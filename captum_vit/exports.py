@@ -5,6 +5,7 @@ None of them is imported here: each is given what its own documentation asks for
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .explanation.explanation import Explanation
+from .names import distinct
 
 Array = np.ndarray
 
@@ -24,7 +26,7 @@ class Writer(Protocol):
 
 
 def heatmaps(explanation: Explanation) -> dict[str, dict[str, Any]]:
-    """Each map as FiftyOne's `Heatmap` takes it, by its title.
+    """Each map as FiftyOne's `Heatmap` takes it, by its title without dots and dollars, which no field of it may have.
 
     >>> from captum_vit.exports import heatmaps
     >>> found = heatmaps(explanation)  # sample[title] = fiftyone.Heatmap(**found[title])
@@ -36,7 +38,9 @@ def heatmaps(explanation: Explanation) -> dict[str, dict[str, Any]]:
         between which FiftyOne spreads its colours; with two signs as far below 0 as above.
     """
     found = {}
-    for title, single in _singles(explanation):
+    titled = list(_singles(explanation))
+    fields = distinct(re.sub(r"[.$]", "", title) for title, _ in titled)
+    for title, (_, single) in zip(fields, titled, strict=True):
         placed = single.for_captum()[0][..., 0]
         least, greatest = float(placed.min()), float(placed.max())
         if single.attributions[0].signed:

@@ -37,6 +37,29 @@ def test_heatmaps_are_of_the_photographs_size_and_span_both_signs(explanation):
         assert high >= told["map"].max()
 
 
+def dotted(explanation):
+    """Two classes whose names differ by a dot."""
+    first, second, *_ = [a for a in explanation.attributions if a.method == "agcam"]
+    names = {first.target: "St. Bernard", second.target: "St Bernard"}
+    labels = {label: replace(label, title=title) for label, title in names.items()}
+    return replace(explanation, attributions=tuple(replace(a, target=labels[a.target]) for a in (first, second)))
+
+
+def test_fields_of_fiftyone_have_no_dots(explanation):
+    assert list(heatmaps(dotted(explanation))) == ["AGCAM: St Bernard", "AGCAM: St Bernard-2"]
+
+
+@pytest.mark.slow  # by the package itself, where it is installed
+def test_fiftyone_takes_the_heatmaps(explanation, tmp_path):
+    fiftyone = pytest.importorskip("fiftyone")
+    sample = fiftyone.Sample(filepath=str(tmp_path / "scene.png"))
+    for title, told in heatmaps(dotted(explanation)).items():
+        sample[title] = fiftyone.Heatmap(**told)
+        kept = sample.to_dict()[title]
+        assert np.array_equal(sample[title].map, told["map"])
+        assert kept["range"] == told["range"]
+
+
 def test_tensorboard_reads_what_was_drawn(explanation, tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
