@@ -8,7 +8,7 @@ from typing import Any
 LONGEST = 400  # letters of a value; a longer one is told by its name alone, as a variable
 
 
-def program(function: Callable[..., Any], image: str, given: Mapping[str, Any]) -> str:
+def program(function: Callable[..., Any], image: Any, given: Mapping[str, Any]) -> str:
     """A line of Python that calls a function with an image and with all that is not as by default.
 
     >>> from captum_vit.calling import program
@@ -19,12 +19,13 @@ def program(function: Callable[..., Any], image: str, given: Mapping[str, Any]) 
 
     Args:
         function: the one that was called.
-        image: name of its file; empty where it came from none.
+        image: a path, or what else was passed.
         given: name of each argument -> its value; others than those of the signature are options.
     """
     defaults = {name: each.default for name, each in inspect.signature(function).parameters.items()}
     told = [f"{name}={_value(name, value)}" for name, value in given.items() if not _same(value, defaults.get(name))]
-    return f"captum_vit.{function.__name__}({', '.join([repr(image) if image else 'image', *told])})"
+    arguments = ", ".join([_value("image", image), *told])
+    return f"captum_vit.{function.__name__}({arguments})"
 
 
 def _same(value: Any, default: Any) -> bool:

@@ -148,7 +148,7 @@ def _told(job: "Job", context: typer.Context, by_folder: bool) -> "Job":
     """With the command that explains it again, and the class that its folder is called after."""
     file = job.file
     truth = file.resolve().parent.name if file and by_folder else ""
-    return replace(job, call=command_of(context, file.name if file else "", AROUND), truth=truth)
+    return replace(job, call=command_of(context, str(file or ""), AROUND), truth=truth)
 
 
 def _explain_all(jobs: list["Job"], options: "Options", out: Path, resume: bool, open_report: bool) -> int:
@@ -228,6 +228,8 @@ def _summary(image: str, explanation: "Explanation", written: list[str], folder:
         lines.append(
             f"  {p.index:5d}  {short:{width}}  {p.measured:>7}{'  explained' if p in explanation.targets else ''}"
         )
+    if explanation.truth and classes and classes[0].title != explanation.truth:
+        lines.append(f"         wrong: it is {plain(explanation.truth)}")
     for label in explanation.targets:
         if label.index is None:
             lines.append(f"         {plain(label.title)}: {label.measured}  explained")

@@ -99,5 +99,6 @@ def explain(
     each: Any = images if isinstance(images, (list, tuple)) else [images]
     seen = map(explainer.see, each, of_each(forward_kwargs, len(each)))
     given = {"model": model, **question, **options, **of_model, "forward_kwargs": forward_kwargs}
-    found = [replace(e, call=program(explain, e.source, given)) for e in explainer.several(seen, asked, batch_size)]
+    answers = zip(each, explainer.several(seen, asked, batch_size), strict=True)
+    found = [replace(answer, call=program(explain, image, given)) for image, answer in answers]
     return found if each is images else found[0]

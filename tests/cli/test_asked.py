@@ -15,8 +15,8 @@ from tests.cli.helpers import run
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A triangle and a cross, each in a folder of its class, but one in that of another."""
-    for i, name in enumerate(("triangle", "disc")):
+    """Two images that are taken for crosses, one in the folder of that class, one in that of another."""
+    for i, name in enumerate(("cross", "disc")):
         (tmp_path / "data" / name).mkdir(parents=True)
         Image.fromarray(draw_scene(15 + i, size=64).image).save(tmp_path / "data" / name / f"my picture {i}.png")
     return tmp_path / "data"
@@ -34,9 +34,9 @@ def test_the_command_makes_the_maps_again(folder: Path, tmp_path: Path):
     run("explain", file, *asked, "--out", tmp_path / "out")
     first = saved(tmp_path / "out")
     words = shlex.split(first.call)
-    assert words[:2] + words[-1:] == ["captum-vit", "explain", "my picture 1.png"]
+    assert words[:2] + words[-1:] == ["captum-vit", "explain", str(file)]
     assert sorted(words[2:-1]) == sorted(asked)
-    run(*words[1:-1], file, "--out", tmp_path / "again")
+    run(*words[1:], "--out", tmp_path / "again")
     again = saved(tmp_path / "again")
     assert torch.equal(first.maps, again.maps)
     assert [a.title for a in first] == [a.title for a in again]
@@ -66,10 +66,12 @@ def test_the_line_of_python_makes_the_maps_again(folder: Path, monkeypatch: pyte
 
 
 def test_folders_that_are_named_after_classes(folder: Path, tmp_path: Path):
-    run("explain", folder, "--recursive", "--by-folder", "--no-verdict", "--out", tmp_path / "out")
+    asked = ("explain", folder, "--recursive", "--by-folder", "--no-verdict")
+    told = run(*asked, "--out", tmp_path / "out").stdout.splitlines()
+    assert [line.strip() for line in told if "wrong" in line] == ["wrong: it is disc"]
     found = sorted((tmp_path / "out").rglob("explanation.json"))
     truths = {path.parent.parent.name: Explanation.load(path.parent).truth for path in found}
-    assert truths == {"triangle": "triangle", "disc": "disc"}
+    assert truths == {"cross": "cross", "disc": "disc"}
     (folder / "tiger").mkdir()
     (folder / "disc" / "my picture 1.png").rename(folder / "tiger" / "a.png")
     failed = run("explain", folder, "--recursive", "--by-folder", "--out", tmp_path / "other", code=2)
