@@ -124,7 +124,10 @@ def rollout_step(
     chunks = list(row_chunks(queries, keys, batch * heads))
     if discard_ratio > 0:
         whole = _whole(fused_rows, chunks, queries)
-        discard_lowest_(whole, discard_ratio, keep_first=keep_first)
+        if whole.requires_grad:  # which parts of it that are written to in place would not survive
+            whole = whole * discard_lowest(whole.detach(), discard_ratio, keep_first=keep_first).ne(0)
+        else:
+            discard_lowest_(whole, discard_ratio, keep_first=keep_first)
         fused_rows, chunks = (lambda rows: whole[:, rows]), [slice(0, queries)]
     carried = state.new_zeros(batch, values, keys)
     for rows in chunks:

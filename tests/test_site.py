@@ -36,6 +36,7 @@ PUBLIC = (
     "captum_vit.figures",
     "captum_vit.metrics",
     "captum_vit.targets",
+    "captum_vit.training",
     "captum_vit.visualization",
 )
 

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from ..access import Layer, Readout, adapt, select_layers
 from ..capture import Inputs, Run
-from ..errors import InputError, LayerNotFoundError, OptionError, UnsupportedModelError, brief
+from ..errors import InputError, LayerNotFoundError, OptionError, UnsupportedModelError
 from ..targets import Classes, Target
-from .calls import Images, check_output_shape, checked_inputs, note_unusual
+from .calls import Images, check_output_shape, check_trains, checked_inputs, in_graph, note_unusual
 from .naming import named_target, several_targets
-from .options import check_options, with_options
+from .options import check_options, refuse_options, with_options
 from .starting import maps_of_targets, start
 from .stated import Stated
 
@@ -49,11 +49,7 @@ class ViTAttribution(Stated, LayerAttribution):
                     setattr(cls, name, with_options(inspect.unwrap(getattr(cls, name)), cls))
 
     def __init__(self, model: nn.Module, layer: Layer | Sequence[Layer] | None = None, **options: Any) -> None:
-        if options:
-            call = ", ".join(f"{name}={brief(value)}" for name, value in options.items())
-            raise OptionError(
-                f"{self.get_name()} is made of a model and layers, options go into its call: .attribute(images, {call})"
-            )
+        refuse_options(self.get_name(), options)
         self.adapter = adapt(model)
         reason = self.unsuited(self.adapter)
         if reason is not None:
@@ -76,6 +72,7 @@ class ViTAttribution(Stated, LayerAttribution):
         forward_kwargs: Mapping[str, Any] | None = None,
         output: Any = None,
         output_shape: str = "grid",
+        create_graph: bool = False,
         **options: Any,
     ) -> Images:
         """The map of each image.
@@ -92,15 +89,16 @@ class ViTAttribution(Stated, LayerAttribution):
             output_shape: "grid" (N, 1, rows, cols), "spatial" (N, 1, H, W; bilinear), or "input" (N, C, H, W; the
                 spatial map divided by C, so that the channels sum to it). Of videos and volumes grids and maps have
                 one dimension more.
+            create_graph: whether a loss on the maps can train the model, see `captum_vit.training`.
             options: what the method itself offers; its class says what each means.
         Returns:
-            Map in patch units, detached, never normalised over the batch.
+            Map in patch units, never normalised over the batch.
         Raises:
             InputError, TargetError, OptionError, TokenLayoutError: what was passed does not hold.
             LayerNotRecordedError: the model computed attention in a way that its adapter does not see.
         """
         call = checked_inputs(self.adapter, inputs, additional_forward_args, forward_kwargs, output)
-        maps = self._attribute(call, target, output_shape, False, options)
+        maps = self._attribute(call, target, output_shape, False, options, create_graph)
         return (maps,) if isinstance(inputs, tuple) else maps
 
     @log_usage()
@@ -213,13 +211,15 @@ class ViTAttribution(Stated, LayerAttribution):
             yield self._maps(run, target, flow=flow, **options).unsqueeze(0)
 
     def _attribute(
-        self, call: Inputs, target: Any, output_shape: str, flow: bool, options: Mapping[str, Any]
+        self, call: Inputs, target: Any, output_shape: str, flow: bool, options: Mapping[str, Any], graph: bool = False
     ) -> Tensor:
+        check_trains(self, graph)
         check_output_shape(output_shape)
         check_options(self.get_name(), self.options(), options)
         wanted = named_target(target, self.adapter) if self.class_specific else Classes(None)  # not looked at
         reader = self.reader(output_shape)
-        with start([(reader, options)], call, wanted, flow=flow, once=True) as run:
+        with start([(reader, options)], call, wanted, flow=flow, once=True, create_graph=graph) as run:
             note_unusual(self.adapter, run, wanted if self.class_specific else None)
             maps = reader._maps(run, wanted, flow=flow, **options)
-            return reader.shaped(maps.detach(), run, output_shape)
+            maps = in_graph(self.get_name(), maps, run, output_shape) if graph else maps.detach()
+            return reader.shaped(maps, run, output_shape)

@@ -17,6 +17,7 @@ from ..access.arguments import image_argument
 from ..access.outputs import checked_choice
 from ..access.tokens import ENLARGING
 from ..capture import Inputs, Run
+from ..checking import check_flag
 from ..errors import InputError, OptionError, brief
 from ..targets import Target
 from ..unusual import note_once, unusual_inputs, unusual_scores
@@ -102,6 +103,42 @@ def check_output_shape(output_shape: str) -> None:
     """Raise OptionError unless maps come in this shape."""
     if not isinstance(output_shape, str) or output_shape not in OUTPUT_SHAPES:
         raise OptionError(f"output_shape must be one of {', '.join(OUTPUT_SHAPES)}, got {brief(output_shape)}")
+
+
+def check_trains(method: Any, create_graph: bool) -> None:
+    """Raise OptionError where maps of this method can train no model, or nothing of its model is trained."""
+    check_flag("create_graph", create_graph)
+    if create_graph and method.no_graph:
+        raise OptionError(
+            f"maps of {method.get_name()} cannot be differentiated by the model's parameters: {method.no_graph}. Ask "
+            f"without create_graph, or a method that reads attention or gradients of one forward, as AGCAM"
+        )
+    model = method.adapter.model
+    if create_graph and not any(p.requires_grad for p in model.parameters()):
+        raise OptionError(
+            f"create_graph=True is for training, and no parameter of this {type(model).__name__} asks for gradients: "
+            f"let those that are trained do so, by .requires_grad_()"
+        )
+
+
+def in_graph(name: str, maps: Tensor, run: Run, output_shape: str) -> Tensor:
+    """The maps of the method of this name, if they can be differentiated by the model's parameters.
+
+    Raises:
+        OptionError: they cannot.
+    """
+    model = type(run.adapter.model).__name__
+    if not maps.requires_grad:
+        raise OptionError(
+            f"the maps of {name} on this {model} cannot be differentiated by its parameters: none that asks for "
+            f"gradients has a part in them, or something cuts that off"
+        )
+    if output_shape != "grid" and run.layout.view is not None:
+        raise OptionError(
+            f"this {model} sees a part of its images, on which maps are placed without a "
+            f"graph: with create_graph=True ask for output_shape='grid'"
+        )
+    return maps
 
 
 def shape_maps(maps: Tensor, layout: TokenLayout, adapter: Adapter, images: Tensor, output_shape: str) -> Tensor:

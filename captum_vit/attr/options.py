@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..errors import OptionError, nearest
+from ..errors import OptionError, brief, nearest
 
 _SECTION = re.compile(r"^Options of `attribute`:\n((?:    .*\n?|\n)+)", re.MULTILINE)
 _PLACE = re.compile(r"^ {12}options: .*\n", re.MULTILINE)
@@ -38,6 +38,13 @@ def with_options(entry: Callable[..., Any], method: type) -> Callable[..., Any]:
 
 def _indented(lines: str) -> str:
     return "".join(f"{' ' * 8}{line}\n" if line.strip() else "\n" for line in lines.rstrip().splitlines())
+
+
+def refuse_options(name: str, options: Mapping[str, Any]) -> None:
+    """Raise OptionError where the method of this name is made with options of its call."""
+    if options:
+        call = ", ".join(f"{option}={brief(value)}" for option, value in options.items())
+        raise OptionError(f"{name} is made of a model and layers, options go into its call: .attribute(images, {call})")
 
 
 def check_options(name: str, known: Mapping[str, Any], options: Mapping[str, Any]) -> None:

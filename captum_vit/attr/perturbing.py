@@ -37,6 +37,7 @@ class Perturbing(ViTAttribution):
 
     class_specific, signed, unit, accumulates = True, False, "evidence", False
     costly = "hundreds of forwards an image"
+    no_graph = "they are made of forwards of changed images, and the graphs of all would have to be held at once"
 
     @classmethod
     def facts(cls, **options: Any) -> Facts:

@@ -35,6 +35,7 @@ def start(
     flow: bool = True,
     once: bool = False,
     needs: Collection[Need] = (),
+    create_graph: bool = False,
 ) -> Run:
     """One run for several methods of one model, each with its options.
 
@@ -46,6 +47,7 @@ def start(
         flow: whether the maps after each layer are wanted too.
         once: whether each method is asked for one target only.
         needs: what is asked of the run besides.
+        create_graph: whether the maps are to be differentiated by the model's parameters.
     """
     adapter = readers[0][0].adapter
     needs = frozenset(needs).union(*(method.needed(**options) for method, options in readers))
@@ -62,7 +64,17 @@ def start(
         with untouched(adapter):
             readout = readout_of(adapter, call, target)
     only = target if any(method.class_specific for method, _ in readers) else None
-    return Run(adapter, call, needs, layers=layers, readout=readout, target=only, given=given, once=once)
+    return Run(
+        adapter,
+        call,
+        needs,
+        layers=layers,
+        readout=readout,
+        target=only,
+        given=given,
+        once=once,
+        create_graph=create_graph,
+    )
 
 
 def shared(run: Run, target: Target) -> bool:

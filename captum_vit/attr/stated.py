@@ -25,6 +25,7 @@ class Stated:
         needs: what of a run the method reads, of `captum_vit.capture`.
         multiplies_layers: whether it needs all attention between the image and the score.
         paper: where it was published.
+        no_graph: why its maps cannot be differentiated by the model's parameters; empty where they can.
         costly: what a map costs, where that is so much that the method is asked for by its name, and is none of "all".
     """
 
@@ -37,6 +38,7 @@ class Stated:
     needs: ClassVar[frozenset[Need]] = frozenset()
     multiplies_layers: ClassVar[bool] = False
     paper: ClassVar[str] = ""
+    no_graph: ClassVar[str] = ""
     costly: ClassVar[str] = ""
 
     _maps: Callable[..., Tensor]

@@ -33,6 +33,7 @@ class Along(Backward):
         Raises:
             UnsupportedModelError: no gradient reaches the layer.
         """
+        self.kept.check_no_graph("a mean over forwards of darkened images, each without a graph,")
         asked = (tuple(targets), layer, steps)
         if self._along is None or not _same(asked, self._along[0]):
             self._along = None  # before the next ones are there

@@ -176,7 +176,7 @@ class Backward:
         self._gradients.pop(kind, None)  # before the next ones are there
         asked = {other for other, (of, _) in self._gradients.items() if of is target} | {kind}
         ways = KINDS - REPLAYED if self.kept.replays else KINDS
-        retain = not self.once or bool(self.kept.needs & ways - asked)
+        retain = not self.once or self.kept.create_graph or bool(self.kept.needs & ways - asked)
         with untouched(self.adapter):
             forward = self.kept.forward(needs | _read(target))
             check_alike(self.kept, [target])

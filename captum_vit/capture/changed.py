@@ -59,6 +59,7 @@ class Changed(Backward):
             InputError: there are other numbers of patches, or none is kept of what the score is read from.
             UnsupportedModelError: tokens of this model cannot be left out, and why.
         """
+        self._check_no_graph()
         return self._subsets.scores(kept, target, batch)
 
     def on_images(self, images: Tensor, target: Target, *, place: int = 0) -> Tensor:
@@ -75,6 +76,7 @@ class Changed(Backward):
         Raises:
             UnsupportedModelError: the model gives another number of scores than images.
         """
+        self._check_no_graph()
         beside = self.inputs.image(place).copies(len(images))
         inputs, adapter = replace(beside, images=images), self._unheard
         with untouched(adapter), torch.no_grad():
@@ -87,9 +89,13 @@ class Changed(Backward):
 
     def score(self, images: Tensor) -> Tensor:
         """The scores of other images: one plain forward."""
+        self._check_no_graph()
         with untouched(self.adapter), torch.no_grad():
             inputs = replace(self.inputs, images=images)
             return inputs.scores(self.adapter, inputs.run(self.adapter.model))
+
+    def _check_no_graph(self) -> None:
+        self.kept.check_no_graph("what is made of many forwards of changed images, whose graphs nobody can hold,")
 
     @cached_property
     def _unheard(self) -> Adapter:

@@ -38,6 +38,7 @@ class Forward:
 
     streams: the token stream by attention layer, if it was asked for.  given: the tokens at other places.
     images: those that the model was given, where gradients can be taken at them.
+    create_graph: whether gradients are part of a graph themselves.
     """
 
     adapter: Adapter
@@ -48,6 +49,7 @@ class Forward:
     streams: dict[str, Tensor]
     given: dict[str, Given]
     images: Tensor | None = None
+    create_graph: bool = False
 
     @property
     def calls(self) -> dict[str, AttentionCall]:
@@ -76,7 +78,12 @@ class Forward:
                     f"by .detach() or .numpy() in its forward, or by checkpointing with use_reentrant=True: no "
                     f"gradient can be taken"
                 )
-            return list(torch.autograd.grad(score, list(leaves), allow_unused=True, retain_graph=retain))
+            graph = self.create_graph
+            return list(
+                torch.autograd.grad(
+                    score, list(leaves), allow_unused=True, retain_graph=retain or graph, create_graph=graph
+                )
+            )
 
     def gradients_of_several(self, targets: Sequence[Target], leaves: Sequence[Tensor]) -> list[Tensor]:
         """dy_k/dx for each of K targets, (K, *x.shape), with attention held constant: one batched backward."""
@@ -171,7 +178,8 @@ def run_forward(
     output = Output(raw, scores, adapter.headless)
     found = stream.tokens() if stream else {}
     leaf = inputs.images if pixels else None
-    return Forward(adapter, output, tap.layout, tap.kept, tap.valve, found, given.found(), leaf)
+    graphed = tap.keep.create_graph
+    return Forward(adapter, output, tap.layout, tap.kept, tap.valve, found, given.found(), leaf, graphed)
 
 
 @contextmanager

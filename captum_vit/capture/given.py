@@ -25,16 +25,18 @@ class Given:
 
     tokens: (B, N, D), or (N, B, D) where `tokens_first`; part of the graph if there is one.
     layout: where they lie on the image.
+    attached: whether `values` are part of that graph too.
     """
 
     tokens: Tensor
     layout: LayerLayout
     tokens_first: bool = False
+    attached: bool = False
 
     @property
     def values(self) -> Tensor:
         """The prefix tokens, then the patches in reading order, (B, N, D)."""
-        return self.arranged(self.tokens.detach())
+        return self.arranged(self.tokens if self.attached else self.tokens.detach())
 
     def arranged(self, x: Tensor) -> Tensor:
         """Anything of the shape of the tokens, as a gradient, in the order of `values`."""
@@ -91,7 +93,7 @@ class GivenTokens:
                 layout = self.tap.layout.of_layer(name, count, count)
             if layout.keys != count:
                 raise TokenLayoutError(f"{name} is given {count} tokens, and its attention has {layout.keys} keys")
-            found[name] = Given(tokens, layout, tokens_first)
+            found[name] = Given(tokens, layout, tokens_first, self.tap.keep.create_graph)
         self._check_all(found)
         return found
 

@@ -5,12 +5,13 @@ blocks in question, side by side as one larger batch. Before that place the toke
 them do where the blocks can run on a part.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..access import Adapter, AttentionCall, LayerLayout, Readout, TokenLayout
@@ -24,6 +25,7 @@ from .listeners import unheard
 from .replay import check_same
 from .scopes import Attention
 from .streams import with_stream
+from .twice import twice_differentiable
 from .untouched import untouched
 
 NOT_TOGETHER = (RuntimeError, ValueError, TypeError, IndexError)  # of a head that expects as many images as came in
@@ -68,9 +70,17 @@ class HeadTap(AgainTap):
     """
 
     def __init__(
-        self, adapter: Adapter, inputs: Inputs, layout: TokenLayout, last: nn.Module, streams: Tensor, few: int | None
+        self,
+        adapter: Adapter,
+        inputs: Inputs,
+        layout: TokenLayout,
+        last: nn.Module,
+        streams: Tensor,
+        few: int | None,
+        create_graph: bool = False,
     ) -> None:
         super().__init__(adapter, inputs, layout)
+        self.create_graph, self.detached = create_graph, not create_graph
         self.last, self.streams, self.few = last, streams, few
         self.reached = False
         self.pools: list[AttentionCall] = []
@@ -93,6 +103,13 @@ class HeadTap(AgainTap):
         if self.reached and call.layout.cross:
             self.pools.append(replace(call, out=out))
         return out
+
+    def other(self, func: Callable, args: tuple, kwargs: dict) -> Any:
+        return twice_differentiable(func)(*args, **kwargs) if self.create_graph else super().other(func, args, kwargs)
+
+    def kernel(self, args: tuple, kwargs: dict) -> Tensor:
+        kernel = F.scaled_dot_product_attention
+        return (twice_differentiable(kernel) if self.create_graph else kernel)(*args, **kwargs)
 
     def _put(self, module: nn.Module, args: tuple, output: Any) -> Any:
         if not self.active:
@@ -126,7 +143,8 @@ class Head:
         found: list[Tensor | None] = []
         with untouched(self.adapter), torch.enable_grad():
             for score, leaves, _ in self._scores(target, streams):
-                found += torch.autograd.grad(score.sum(), leaves, allow_unused=True)
+                graph = self.forward.create_graph
+                found += torch.autograd.grad(score.sum(), leaves, allow_unused=True, create_graph=graph)
         missing = [gradient for gradient in found if gradient is None]
         if missing:
             raise UnsupportedModelError(
@@ -148,11 +166,13 @@ class Head:
                         f"expected one attention pool behind the last block of {type(self.adapter.model).__name__}, "
                         f"{len(pools)} ran"
                     )
-                (gradient,) = torch.autograd.grad(score.sum(), [pools[0].out])
+                graph = self.forward.create_graph
+                (gradient,) = torch.autograd.grad(score.sum(), [pools[0].out], create_graph=graph)
                 count = len(self.own)
                 for first in range(0, count * len(leaves), count):
                     own = slice(first, first + count)
-                    call = replace(pools[0], v=pools[0].v[own].detach(), out=pools[0].out[own].detach())
+                    v, out = pools[0].v[own], pools[0].out[own]
+                    call = replace(pools[0], v=v if graph else v.detach(), out=out if graph else out.detach())
                     found.append((call, gradient[own]))
         return found
 
@@ -191,7 +211,8 @@ class Head:
         self, target: Target, streams: Sequence[Tensor]
     ) -> Iterator[tuple[Tensor, list[Tensor], list[AttentionCall]]]:
         """The score of each stream, with these as leaves, and the attention that pooled them; in one or more parts."""
-        leaves = [stream.detach().requires_grad_() for stream in streams]
+        graph = self.forward.create_graph  # a copy is a node of its own, past which the gradient of another does not go
+        leaves = [stream.clone() if graph else stream.detach().requires_grad_() for stream in streams]
         self._check_shapes(leaves)
         whole = self.own.shape[1] == self.forward.layout.tokens  # otherwise the others go another way
         if whole and target.reads_scores and not self.adapter.training:
@@ -230,7 +251,13 @@ class Head:
 
     def _run(self, streams: Tensor) -> tuple[HeadTap, Output]:
         tap = HeadTap(
-            self.adapter, self.inputs, self.forward.layout, self.adapter.blocks()[self.last], streams, self._few()
+            self.adapter,
+            self.inputs,
+            self.forward.layout,
+            self.adapter.blocks()[self.last],
+            streams,
+            self._few(),
+            self.forward.create_graph,
         )
         with tap.listening(), ExitStack() as stack:
             tap.listen(stack)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from ..access import Adapter, Readout
-from ..errors import UnsupportedModelError
+from ..errors import OptionError, UnsupportedModelError
 from ..targets import Target
 from .basis import Basis
 from .examine import Examined, compare, examine, plain_basis
@@ -57,10 +57,12 @@ class Keeping:
         target: Target | None = None,
         given: Layers | None = None,
         rules: Rules | None = None,
+        create_graph: bool = False,
     ) -> None:
+        self.create_graph = create_graph
         self.adapter, self.inputs = adapter, inputs
         self.listened = foreign_hooks(adapter.model)
-        self.needs, self.rules, self.may_replay = frozenset(needs), rules, rules is None
+        self.needs, self.rules, self.may_replay = frozenset(needs), rules, rules is None and not create_graph
         self.target, self._layers, self._readout, self._given = target, layers, readout, given
         self._edited = False
         self._examined: Examined | None = None
@@ -134,6 +136,14 @@ class Keeping:
         other.listened, other._edited, other._examined = [], self._edited, self._known()
         return other
 
+    def check_no_graph(self, what: str) -> None:
+        """Raise OptionError where what has no derivative by the model's parameters is to be part of a graph."""
+        if self.create_graph:
+            raise OptionError(
+                f"with create_graph=True a map is differentiated by the model's parameters, and {what} cannot be: ask "
+                f"without create_graph, or a method that reads attention or gradients of one forward, as AGCAM"
+            )
+
     def spend(self) -> None:
         """Note that the graph has gone with a backward."""
         self._has -= AT_LEAVES | {GIVEN_GRADIENTS, LAYER_GRADIENTS, MEAN_LAYER_GRADIENTS}
@@ -185,17 +195,18 @@ class Keeping:
         in_blocks = MEAN_LAYER_GRADIENTS in needs or (by_layer and not readout.latents)
         starts = bool(needs & AT_LEAVES) or (HELD_GRADIENTS in needs and not replay)
         starts |= in_blocks and GIVEN_GRADIENTS in needs
-        apart = in_blocks and not starts
+        apart = in_blocks and not starts and not self.create_graph
         streams = by_layer or bool(needs & {TOKENS, TOKEN_GRADIENTS})
-        graph = starts or in_blocks or GIVEN_GRADIENTS in needs
+        graph = starts or in_blocks or GIVEN_GRADIENTS in needs or self.create_graph
         keep = Keep(
             self._layers_for(readout),
             needs | ({VALUES} if in_blocks or LAYER_GRADIENTS in needs else set()),
             replay,
-            tail=bool(self.listened) or streams or OUTPUTS in needs,
+            tail=bool(self.listened) or streams or OUTPUTS in needs or self.create_graph,
             given=self._given_for(readout) if needs & {GIVEN, GIVEN_GRADIENTS} else (),
             starts=starts,
             apart=apart,
+            create_graph=self.create_graph,
         )
         with untouched(self.adapter):
             known = self._known()

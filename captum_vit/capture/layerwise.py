@@ -81,7 +81,9 @@ def _through_block(forward: Forward, name: str, gradient: Tensor) -> Pooled:
     if gradient.shape != stream.shape:
         gradient = (gradient / stream.shape[1]).expand_as(stream)
     with torch.enable_grad(), forward.holding(False):
-        (found,) = torch.autograd.grad(stream, [call.out], gradient, retain_graph=True, allow_unused=True)
+        (found,) = torch.autograd.grad(
+            stream, [call.out], gradient, retain_graph=True, allow_unused=True, create_graph=forward.create_graph
+        )
     if found is None:
         raise UnsupportedModelError(f"the tokens after the block of {name} do not depend on its attention")
     return call, found

@@ -46,6 +46,8 @@ class Run(Layerwise, Along, Changed, AbstractContextManager["Run"]):
             stands for what it is given, any other module, by name, for what it gives; by default `layers`.
         once: whether each kind of gradient is asked for one target only, so that the graph goes with it.
         rules: what stands in place of derivatives on the way back; see `under`.
+        create_graph: whether all that is told is part of one graph that begins at the model's parameters, gradients
+            too, so that what is made of it trains the model. It lives as long as what is made of it.
     """
 
     def __init__(
@@ -60,17 +62,19 @@ class Run(Layerwise, Along, Changed, AbstractContextManager["Run"]):
         given: Layers | None = None,
         once: bool = False,
         rules: Rules | None = None,
+        create_graph: bool = False,
     ) -> None:
         ruled = {need for need in needs if isinstance(need, UnderRules)}
         super().__init__(
-            Keeping(adapter, inputs, frozenset(needs) - ruled, layers, readout, target, given, rules), once
+            Keeping(adapter, inputs, frozenset(needs) - ruled, layers, readout, target, given, rules, create_graph),
+            once,
         )
         self._visit, self._ruled, self._places = ExitStack(), ruled, (layers, given)
         self._under: tuple[Rules, Run] | None = None
 
     def __enter__(self) -> "Run":
         self._visit.enter_context(untouched(self.adapter))
-        self._visit.enter_context(torch.no_grad())
+        self._visit.enter_context(torch.enable_grad() if self.kept.create_graph else torch.no_grad())
         return self
 
     def __exit__(self, *exception: Any) -> None:
@@ -91,6 +95,7 @@ class Run(Layerwise, Along, Changed, AbstractContextManager["Run"]):
         """
         if rules is None or rules == self.kept.rules:
             return self
+        self.kept.check_no_graph(f"what {rules.title} puts in place of derivatives")
         if self._under is None or self._under[0] != rules:
             self._under = None  # before the next one is there
             own = {need.need for need in self._ruled if need.rules == rules} | self.kept.needs & {OUTPUTS}
@@ -164,7 +169,8 @@ class Run(Layerwise, Along, Changed, AbstractContextManager["Run"]):
 
         Under rules, which hold little else, after the kept layers alone.
         """
-        return {name: stream.detach() for name, stream in self.kept.forward({TOKENS}).streams.items()}
+        streams = self.kept.forward({TOKENS}).streams
+        return streams if self.kept.create_graph else {name: stream.detach() for name, stream in streams.items()}
 
     def given(self) -> dict[str, Given]:
         """The tokens that attention layers are given, and that other modules give, in execution order."""
@@ -176,6 +182,7 @@ class Run(Layerwise, Along, Changed, AbstractContextManager["Run"]):
         Raises:
             UnsupportedModelError: none is seen, or several.
         """
+        self.kept.check_no_graph("the weights of projections, as a run tells them,")
         found = self.kept.forward({OUTPUT_WEIGHTS}).kept.weights
         assert found is not None
         return {name: found.of(name) for name in names}

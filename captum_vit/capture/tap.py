@@ -32,6 +32,8 @@ _MULTI_HEAD = inspect.signature(F.multi_head_attention_forward)
 class Tap(Scopes):
     """Hands every attention call inside the model's attention layers to `attend`; the rest runs as it is."""
 
+    detached = True  # whether parameters are constants
+
     def other(self, func: Callable, args: tuple, kwargs: dict) -> Any:
         """Any other torch function."""
         return func(*args, **kwargs)
@@ -150,6 +152,8 @@ class Tap(Scopes):
         if a["query"] is a["key"] and a["key"] is a["value"] and not a["use_separate_proj_weight"]:
             return list(self.linear(query, weight, bias).chunk(3, -1))
         own = [a[f"{letter}_proj_weight"] for letter in "qkv"]
-        weights = own if a["use_separate_proj_weight"] else weight.detach().chunk(3)
-        biases = [None] * 3 if bias is None else bias.detach().chunk(3)
+        if self.detached:  # parts of a parameter are none themselves, and would not be known for constants
+            weight, bias = weight if weight is None else weight.detach(), bias if bias is None else bias.detach()
+        weights = own if a["use_separate_proj_weight"] else weight.chunk(3)
+        biases = [None] * 3 if bias is None else bias.chunk(3)
         return [self.linear(*part) for part in zip((query, key, value), weights, biases, strict=True)]

@@ -30,6 +30,7 @@ from .rules import Ruling
 from .scopes import Attention, CarriedError
 from .shelf import Shelf, part_of
 from .tap import Tap
+from .twice import twice_differentiable
 
 
 @dataclass
@@ -66,6 +67,7 @@ class Keep:
     starts: whether a graph may begin at the output of each kept layer, and not only at what is given.
     apart: whether gradients are taken from the stream after a block to the attention in it alone, so that the attention
         itself needs no graph.
+    create_graph: whether the graph begins at the parameters, and can be differentiated twice.
     """
 
     layers: Collection[str]
@@ -75,6 +77,7 @@ class Keep:
     given: Collection[str] = ()
     starts: bool = True
     apart: bool = False
+    create_graph: bool = False
 
     @property
     def reductions(self) -> list[Reduction]:
@@ -115,7 +118,8 @@ class ForwardTap(Tap):
     changing: what is made of the output of a function (function, arguments, output), by whoever looks for a place.
 
     With `graph` gradients can be taken at the outputs of the kept layers: the graph begins at the first of them, and
-    parameters enter it as constants, so that nothing is held for them. A `ruling` computes what has a rule.
+    parameters enter it as constants, so that nothing is held for them, unless `keep` says that it begins at them. A
+    `ruling` computes what has a rule.
     """
 
     def __init__(
@@ -130,6 +134,7 @@ class ForwardTap(Tap):
     ) -> None:
         super().__init__(adapter, inputs, readout, place)
         self.keep, self.graph, self.ruling = keep, graph, ruling
+        self.detached = not keep.create_graph
         self.kept, self.valve = Kept(), Valve()
         self.changing: Callable[[Any, tuple, Any], Any] | None = None
         self.shelf = Shelf(len(self.layers))
@@ -154,13 +159,17 @@ class ForwardTap(Tap):
             return super().__torch_function__(func, types, args, kwargs)
 
     def other(self, func: Callable, args: tuple, kwargs: dict) -> Any:
-        if self.ruling is not None and func is F.multi_head_attention_forward:  # of no layer
+        trains = self.keep.create_graph
+        if (self.ruling is not None or trains) and func is F.multi_head_attention_forward:  # of no layer
             return self.multi_head(args, kwargs, lambda q, k, v, **given: self.kernel((q, k, v), given))
-        out = constant_parameters(func, args, kwargs, self.ruling) if self.graph else func(*args, **kwargs)
+        if trains:
+            out = twice_differentiable(func)(*args, **kwargs)
+        else:
+            out = constant_parameters(func, args, kwargs, self.ruling) if self.graph else func(*args, **kwargs)
         return out if self.changing is None else self.changing(func, args, out)
 
     def kernel(self, args: tuple, kwargs: dict) -> Tensor:
-        if self.ruling is None:
+        if self.ruling is None and not self.keep.create_graph:
             return super().kernel(args, kwargs)
         return self.other(F.scaled_dot_product_attention, args, kwargs)
 
@@ -215,10 +224,10 @@ class ForwardTap(Tap):
     def _keep(self, call: AttentionCall) -> None:
         self.kept.layouts[call.name] = call.layout
         if call.name in self.keep.layers and self.keep.reductions:
-            with torch.no_grad():
+            with torch.set_grad_enabled(self.keep.create_graph):
                 for reduction in self.keep.reductions:
                     self.kept.reduced.setdefault(reduction, {})[call.name] = reduction(call)
-        part_of_graph = self.graph and (self.keep.starts or call.out.requires_grad)
+        part_of_graph = self.keep.create_graph or (self.graph and (self.keep.starts or call.out.requires_grad))
         if self.keep.apart:
             leaf = call.name in self.keep.layers
             kept = part_of(call, self.keep.fields(call.name) - ({"out"} if leaf else set()), _apart)
