@@ -5,10 +5,11 @@ the attention, the tokens or the gradients of one forward. Those whose maps are 
 
 **What it costs.** One forward, in which attention is computed by its formula, since no fused kernel can be
 differentiated twice: each layer holds its attention, heads x tokens x tokens. Of methods that read gradients one
-backward, whose own graph is held too. Then the loss's own backward through both. Beside a plain step of training
-(a forward and a backward) that makes a bit more than one such step for maps of attention alone, and about three for
-maps of gradients. `LeGrad` runs the model once more for the scores of its layers, in train mode once for each. Without
-`create_graph` nothing of this is held or computed.
+backward, whose own graph is held too; `LeGrad` runs the model's head once more, in train mode all of it once for each
+layer. Then the loss's own backward through both. Measured on a small ViT of 197 tokens, one image, CPU, in forwards
+without a graph, map and loss together, where a plain step of training (forward and backward) takes 3.3: attention rollout
+3.8, Grad-CAM 5, AGCAM and LeGrad 7, DAAM and gradient rollout 8 to 8.5. Without `create_graph` nothing of this is held
+or computed.
 
 **In train mode** a map is that of a forward as training makes it, with dropout. It draws the numbers that the model's
 next own call will draw, and leaves the process's where they stood: maps and scores of one step see the same dropout,
@@ -30,6 +31,7 @@ Back = Callable[[Tensor], Tensor]
 def mass_outside(maps: Tensor, masks: Tensor) -> Tensor:
     """The share of each map's mass that lies outside its mask, (N,), from 0 to 1.
 
+    >>> from captum_vit.training import mass_outside
     >>> mass_outside(torch.tensor([[[[3.0, 1.0]]]]), torch.tensor([[[True, False]]]))
     tensor([0.2500])
 
@@ -58,6 +60,7 @@ def mass_outside(maps: Tensor, masks: Tensor) -> Tensor:
 def disagreement(first: Tensor, second: Tensor) -> Tensor:
     """How far two maps of each image point apart, (N,): 0 where one is a multiple of the other, at most 2.
 
+    >>> from captum_vit.training import disagreement
     >>> disagreement(torch.tensor([[[[1.0, 0.0]]]]), torch.tensor([[[[0.0, 3.0]]]]))
     tensor([1.])
 
@@ -81,6 +84,7 @@ def disagreement(first: Tensor, second: Tensor) -> Tensor:
 class MapLoss:
     """Losses on the maps of a method, each a number for every image, differentiable by the model's parameters.
 
+    >>> from captum_vit.training import MapLoss
     >>> loss = MapLoss(GradCAM(model))
     >>> masks = torch.zeros(2, 224, 224, dtype=torch.bool)
     >>> masks[:, 60:160, 60:160] = True  # where the object is
