@@ -8,8 +8,8 @@ differentiated twice: each layer holds its attention, heads x tokens x tokens. O
 backward, whose own graph is held too; `LeGrad` runs the model's head once more, in train mode all of it once for each
 layer. Then the loss's own backward through both. Measured on a small ViT of 197 tokens, one image, CPU, in forwards
 without a graph, map and loss together, where a plain step of training (forward and backward) takes 3.3: attention
-rollout 3.8, Grad-CAM 5, AGCAM and LeGrad 7, DAAM and gradient rollout 8 to 8.5. Without `create_graph` nothing of this is held
-or computed.
+rollout 3.8, Grad-CAM 5, AGCAM and LeGrad 7, DAAM and gradient rollout 8 to 8.5. Without `create_graph` nothing of
+this is held or computed.
 
 **In train mode** a map is that of a forward as training makes it, with dropout. It draws the numbers that the model's
 next own call will draw, and leaves the process's where they stood: maps and scores of one step see the same dropout,
