@@ -10,11 +10,11 @@ from captum.attr import LayerAttribution
 from captum.log import log_usage
 from torch import Tensor, nn
 
-from ..access import Layer, Readout, adapt, select_layers
+from ..access import Layer, Readout, select_layers
 from ..capture import Inputs, Run
-from ..errors import InputError, LayerNotFoundError, OptionError, UnsupportedModelError
+from ..errors import LayerNotFoundError, OptionError, UnsupportedModelError
 from ..targets import Classes, Target
-from .calls import Images, check_output_shape, check_trains, checked_inputs, in_graph, note_unusual
+from .calls import Images, check_one_image, check_output_shape, check_trains, checked_inputs, in_graph, note_unusual
 from .naming import named_target, several_targets
 from .options import check_options, refuse_options, with_options
 from .starting import maps_of_targets, start
@@ -50,7 +50,7 @@ class ViTAttribution(Stated, LayerAttribution):
 
     def __init__(self, model: nn.Module, layer: Layer | Sequence[Layer] | None = None, **options: Any) -> None:
         refuse_options(self.get_name(), options)
-        self.adapter = adapt(model)
+        self.adapter = self._adapted(model)
         reason = self.unsuited(self.adapter)
         if reason is not None:
             raise UnsupportedModelError(f"{self.get_name()} does not apply to {type(model).__name__}: {reason}")
@@ -160,13 +160,14 @@ class ViTAttribution(Stated, LayerAttribution):
         check_output_shape(output_shape)
         check_options(self.get_name(), self.options(), options)
         call = checked_inputs(self.adapter, inputs, additional_forward_args, forward_kwargs, output)
-        if len(call.images) != 1:
-            raise InputError(f"attribute_classes takes one image, got a batch of {len(call.images)}")
-        with start([(reader := self.reader(output_shape), options)], call) as run:
+        check_one_image(call)
+        return self._attribute_classes(call, targets, output_shape, options)
+
+    def _attribute_classes(self, call: Inputs, targets: Any, output_shape: str, options: Mapping[str, Any]) -> Tensor:
+        with start([(asked := self.reader(output_shape), options)], call) as run:
             wanted = several_targets(targets, self.adapter, run.scores.shape[1])
             note_unusual(self.adapter, run, wanted[0])
-            found = maps_of_targets(reader, options, run, wanted, flow=False)
-            return reader.shaped(torch.cat(found), run, output_shape)
+            return asked.shaped(torch.cat(maps_of_targets(asked, options, run, wanted, flow=False)), run, output_shape)
 
     def layers_read(self, readout: Readout) -> list[str]:
         """The chosen layers in which the score is read; with those before them, if the method multiplies layers.
@@ -194,8 +195,7 @@ class ViTAttribution(Stated, LayerAttribution):
 
     def _chosen(self, layer: Layer | Sequence[Layer] | None) -> dict[str, nn.Module]:
         """The layers by name, in execution order."""
-        modules = self.adapter.attention_layers()
-        return {name: modules[name] for name in select_layers(self.adapter, layer)}
+        return {name: self.adapter.attention_layers()[name] for name in select_layers(self.adapter, layer)}
 
     @abstractmethod
     def _maps(self, run: Run, target: Target, *, flow: bool) -> Tensor:

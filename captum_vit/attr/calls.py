@@ -105,6 +105,12 @@ def check_output_shape(output_shape: str) -> None:
         raise OptionError(f"output_shape must be one of {', '.join(OUTPUT_SHAPES)}, got {brief(output_shape)}")
 
 
+def check_one_image(call: Inputs) -> None:
+    """Raise InputError unless several targets are asked of one image."""
+    if len(call.images) != 1:
+        raise InputError(f"attribute_classes takes one image, got a batch of {len(call.images)}")
+
+
 def check_trains(method: Any, create_graph: bool) -> None:
     """Raise OptionError where maps of this method can train no model, or nothing of its model is trained."""
     check_flag("create_graph", create_graph)

@@ -1,19 +1,21 @@
 """Conserving gradients: input times gradient, with rules in place of derivatives that keep what a score is made of."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from math import prod
 from numbers import Real
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import ops
-from ..access import Readout
+from ..access import Layer, Readout
+from ..access.any_model import AnyModel, adapt_any
 from ..capture import (
     TOKEN_GRADIENTS,
     TOKENS,
+    Inputs,
     Need,
     Rules,
     Run,
@@ -25,8 +27,9 @@ from ..capture import (
 )
 from ..errors import OptionError, brief
 from ..targets import Target
+from .any_model import OfAnyModel
 from .base import ViTAttribution
-from .calls import Images, checked_inputs
+from .calls import Images, check_output_shape, check_trains, checked_inputs
 from .completeness import Completeness
 from .naming import named_target
 from .options import check_options
@@ -45,6 +48,33 @@ class ConservingGradients(ViTAttribution):
     needs = frozenset({TOKENS, TOKEN_GRADIENTS})
 
     rules: ClassVar[Callable[[Gamma], Rules]]
+    of_any: OfAnyModel | None = None  # of a model that no adapter knows
+    _adapted = staticmethod(adapt_any)
+
+    def __init__(self, model: nn.Module, layer: Layer | Sequence[Layer] | None = None, **options: Any) -> None:
+        super().__init__(model, layer, **options)
+        if isinstance(self.adapter, AnyModel):
+            self.of_any = OfAnyModel(self, self.adapter, self._chosen(layer) or self.adapter.convolutions())
+
+    def _chosen(self, layer: Layer | Sequence[Layer] | None) -> dict[str, nn.Module]:
+        if isinstance(self.adapter, AnyModel):
+            return {} if layer is None else dict([self.adapter.module_at(layer)])
+        return super()._chosen(layer)
+
+    def _attribute(
+        self, call: Inputs, target: Any, output_shape: str, flow: bool, options: Mapping[str, Any], graph: bool = False
+    ) -> Tensor:
+        if self.of_any is None:
+            return super()._attribute(call, target, output_shape, flow, options, graph)
+        check_trains(self, graph)
+        check_output_shape(output_shape)
+        check_options(self.get_name(), self.options(), options)
+        return self.of_any.attribute(call, target, output_shape, flow, options)
+
+    def _attribute_classes(self, call: Inputs, targets: Any, output_shape: str, options: Mapping[str, Any]) -> Tensor:
+        if self.of_any is None:
+            return super()._attribute_classes(call, targets, output_shape, options)
+        return self.of_any.classes(call, targets, output_shape, options)
 
     def needed(self, **options: Any) -> frozenset[Need]:
         rules = self.ruled(options.get("gamma"))
@@ -79,7 +109,7 @@ class ConservingGradients(ViTAttribution):
 
     def sums_to_score(self, **options: Any) -> bool:
         """Of the map of all layers; what it does not hold `completeness` tells."""
-        return set(self.layer_names) == set(self.adapter.attention_layers())
+        return self.of_any is not None or set(self.layer_names) == set(self.adapter.attention_layers())
 
     def completeness(
         self,
@@ -107,6 +137,8 @@ class ConservingGradients(ViTAttribution):
         check_options(self.get_name(), self.options(), options)
         call = checked_inputs(self.adapter, inputs, additional_forward_args, forward_kwargs, output)
         wanted, rules = named_target(target, self.adapter), self.ruled(options.get("gamma"))
+        if self.of_any is not None:
+            return tuple(self.of_any.completeness(call, wanted, options))
         found = []
         for number in range(len(call.images)):
             one = self.explained(wanted.of_image(number), options)

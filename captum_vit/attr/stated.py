@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from ..access import Adapter, Readout
+from ..access.any_model import adapt_or_tell
 from ..capture import Need, Run
 from ..facts import Facts
 from .calls import shape_maps
@@ -42,6 +43,7 @@ class Stated:
     costly: ClassVar[str] = ""
 
     _maps: Callable[..., Tensor]
+    _adapted = staticmethod(adapt_or_tell)  # the way from a model to its adapter
 
     def reader(self, output_shape: str) -> Any:
         """Who reads a run for maps of this shape: the method itself, unless it has other maps at the pixels."""

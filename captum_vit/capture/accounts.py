@@ -1,5 +1,6 @@
 """What becomes of a score on the way back under rules: what tokens hold, and what never reaches them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -47,11 +48,18 @@ def account(kept: Keeping, target: Target, rules: Rules) -> Account:
         keep, place = Keep((), frozenset({OUTPUTS}), tail=True), kept.examined.place
         tap = ForwardTap(kept.adapter, kept.inputs, kept.readout, keep, True, place, ruling)
         forward = run_forward(kept.adapter, kept.inputs, kept.readout, keep, graph=True, streams=True, tap=tap)
-        return _told(forward, target, ruling)
+        return told(forward, target, ruling, forward.streams[EMBEDDED], (0, 2))
 
 
-def _told(forward: Forward, target: Target, ruling: Ruling) -> Account:
-    scores, stream, leaves = forward.output.scores, forward.streams[EMBEDDED], ruling.state.leaves or []
+def told(forward: Forward, target: Target, ruling: Ruling, stream: Tensor, channels: Sequence[int]) -> Account:
+    """What becomes of the score of one image in a forward under rules that keeps accounts.
+
+    Args:
+        forward, target, ruling: as they are.
+        stream: where the graph begins.
+        channels: the axes of it that are no places.
+    """
+    scores, leaves = forward.output.scores, ruling.state.leaves or []
     with torch.enable_grad():
         score = float(target.score(forward.output).sum().detach())
     at_scores, at_tokens, *at_leaves = forward.gradients(target, [scores, stream, *leaves])
@@ -61,7 +69,7 @@ def _told(forward: Forward, target: Target, ruling: Ruling) -> Account:
     absorbed = [*(ruling.state.absorbed or []), *([] if at_scores is None else [score - held_in(scores, at_scores)])]
     return Account(
         score,
-        (stream.detach().double() * at_tokens.double()).sum((0, 2)),
+        (stream.detach().double() * at_tokens.double()).sum(tuple(channels)),
         float(sum(held)),
         float(sum(absorbed)),
     )

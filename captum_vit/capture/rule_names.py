@@ -38,7 +38,7 @@ ADDING = _names("""
 MULTIPLYING = _names("mul rmul multiply matmul rmatmul mm bmm mv dot vdot inner outer ger kron einsum tensordot")
 DIVIDING = _names("div divide true_divide truediv rtruediv rdiv")
 LAYERS = _names("linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d")  # weights and a bias
-SUMMED_PRODUCTS = _names("addmm addmv addbmm baddbmm addr")  # a first operand, plus a product of two
+SUMMED_PRODUCTS = _names("addmm addmv addbmm baddbmm addr addcmul")  # a first operand, plus a product of two
 # functions of each number for itself
 ELEMENTWISE = _names("""
     gelu silu mish tanh tanhshrink erf elu selu celu hardswish hardtanh relu relu6 leaky_relu threshold softsign
