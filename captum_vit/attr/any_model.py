@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .. import ops
 from ..access.any_model import AnyModel
-from ..capture import AtCells, Inputs, Rules, at_cells, check_nothing_passes, untouched
+from ..capture import AtCells, Inputs, Rules, at_cells, check_cells_lie, check_nothing_passes, untouched
 from ..errors import OptionError
 from ..targets import Target
 from ..unusual import note_once, unusual_inputs, unusual_scores
@@ -89,6 +89,7 @@ class OfAnyModel:
         size = tuple(found.inputs.images.shape[1:])
         if size not in known:
             check_nothing_passes(found)
+            check_cells_lie(found)
             known.add(size)
 
     def _note(self, found: AtCells, target: Target) -> None:

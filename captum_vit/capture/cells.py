@@ -25,6 +25,8 @@ from .untouched import untouched
 
 KEEP = Keep((), frozenset({OUTPUTS}), tail=True)
 NEAR = 1e-3  # of the largest score, by which rules may round otherwise than the model
+PARTS = ((1, 1), (1, 6), (6, 1), (4, 4))  # eighths of the rows and columns, at which it is seen where cells lie
+OFF = 2  # cells by which a change may be largest elsewhere, since convolutions overlap
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,40 @@ def check_nothing_passes(found: AtCells) -> None:
             f"cells would leave a part out. Name another module by layer=, or ask for the pixels themselves, by "
             f"output_shape='input'"
         )
+
+
+def check_cells_lie(found: AtCells) -> None:
+    """Raise UnsupportedModelError where cells change with other pixels than those that they lie over.
+
+    So a model is found that crops or mirrors its images before the module that gives the cells.
+    """
+    module, sides = found.module, found.inputs.images.shape[2:]
+    if module is None:
+        return
+    grid = [found.values.shape[axis] for axis in found.axes]
+    places = [tuple(part * count // 8 for part, count in zip(parts, grid, strict=True)) for parts in PARTS]
+    inputs = found.inputs.copies(len(places) + 1)
+    images = inputs.images.clone()
+    gave: list[Tensor] = []
+    for image, place in zip(images[1:], places, strict=True):
+        rows, cols = (
+            slice(at * side // count, -(-(at + 1) * side // count))
+            for at, side, count in zip(place, sides, grid, strict=True)
+        )
+        image[:, rows, cols] += 1 + images[0].abs().max()
+    with torch.no_grad(), untouched(found.adapter), ExitStack() as stack:
+        stack.callback(module.register_forward_hook(lambda module, args, output: gave.append(output)).remove)
+        replace(inputs, images=images).run(found.adapter.model)
+    channels = 1 if found.axes == (2, 3) else 3
+    changes = (gave[0][1:] - gave[0][:1]).abs().sum(channels).flatten(1)
+    for place, change in zip(places, changes, strict=True):
+        seen = divmod(int(change.argmax()), grid[1])
+        if not change.any() or any(abs(a - b) > OFF for a, b in zip(seen, place, strict=True)):
+            raise UnsupportedModelError(
+                f"the cells of {found.name} in {type(found.adapter.model).__name__} do not lie over the pixels that "
+                f"they change with, as where a model crops, mirrors or shuffles its images first: a map could not be "
+                f"laid on the image. Ask for the pixels themselves, by output_shape='input'"
+            )
 
 
 class _Cut:

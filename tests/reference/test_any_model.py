@@ -185,6 +185,24 @@ def test_layer_names_the_cells():
         AttnLRP(made("resnet")[0], "layer2.0.conv1").attribute(photo(64, 96), 1)
 
 
+class First(nn.Module):
+    """Something that is done to images first."""
+
+    def __init__(self, change) -> None:
+        super().__init__()
+        self.change, self.net = change, plain_net()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(self.change(x))
+
+
+@pytest.mark.parametrize("change", [lambda x: x.flip(-1), lambda x: x.flip(-2), lambda x: x[..., 24:72, 24:72]])
+def test_cells_that_lie_elsewhere_are_refused(change):
+    assert CPLRP(First(lambda x: 2 * x)).attribute(photo(96, 96), 1).shape == (1, 1, 24, 24)
+    with pytest.raises(UnsupportedModelError, match="do not lie over the pixels"):
+        CPLRP(First(change)).attribute(photo(96, 96), 1)
+
+
 class Odd(nn.Module):
     """A function that no rule knows."""
 
