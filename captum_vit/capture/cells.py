@@ -33,6 +33,13 @@ OFF = 2  # cells by which a change may be largest elsewhere, since convolutions 
 class AtCells:
     """One forward under rules, with the cells that its graph begins at.
 
+    >>> from captum_vit.access.any_model import AnyModel
+    >>> net = AnyModel(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 4, 4), torch.nn.ReLU(), torch.nn.Flatten()))
+    >>> with untouched(net):
+    ...     found = at_cells(net, Inputs(torch.rand(1, 3, 32, 48)), cp_rules(), net.convolutions())
+    >>> found.name, found.values.shape
+    ('0', torch.Size([1, 8, 8, 12]))
+
     name: of the module that gives them.  values: (N, C, rows, cols), in the module's own order of axes; images where
     the graph begins at these.  axes: of rows and columns.
     """
