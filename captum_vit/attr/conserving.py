@@ -29,7 +29,7 @@ from ..errors import OptionError, brief
 from ..targets import Target
 from .any_model import OfAnyModel
 from .base import ViTAttribution
-from .calls import Images, check_output_shape, check_trains, checked_inputs
+from .calls import Images, check_output_shape, checked_inputs
 from .completeness import Completeness
 from .naming import named_target
 from .options import check_options
@@ -66,7 +66,8 @@ class ConservingGradients(ViTAttribution):
     ) -> Tensor:
         if self.of_any is None:
             return super()._attribute(call, target, output_shape, flow, options, graph)
-        check_trains(self, graph)
+        if graph:
+            raise OptionError(f"create_graph is for models that have an adapter, and {self.get_name()} knows none here")
         check_output_shape(output_shape)
         check_options(self.get_name(), self.options(), options)
         return self.of_any.attribute(call, target, output_shape, flow, options)

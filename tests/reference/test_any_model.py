@@ -232,6 +232,8 @@ def test_what_cannot_be_accounted_for_is_refused(method):
     assert method(Two().double()).attribute(photo(), 1, output_shape="input").shape == (1, 3, 32, 48)
     with pytest.raises(OptionError, match="a flow is of attention layers"):
         method(plain_net()).attribute_flow(photo(), 1)
+    with pytest.raises(OptionError, match="create_graph is for models that have an adapter"):
+        method(plain_net()).attribute(photo(), 1, create_graph=True)
     with pytest.raises(InputError, match="expected one torch tensor of images"):
         method(plain_net()).attribute(photo()[0], 1)
 
