@@ -172,6 +172,7 @@ class Viewer {
     this.prepared = true;
     this.section.classList.add("drawn");
     this.update();
+    canvas.hidden = false;
   }
 
   /** Let go of the picture, until `prepare`. */

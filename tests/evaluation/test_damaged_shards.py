@@ -153,7 +153,7 @@ def test_the_command_line_mends_it(tmp_path: Path):
     run(*asked)
     shard(tmp_path / "run", 0).write_bytes(b"")
     found = run(*asked, code=2)
-    assert found.stderr.startswith("Error: ")
+    assert "\nError: " in found.stderr
     assert "--retry" in found.stderr
     run(*asked, "--retry")
 
