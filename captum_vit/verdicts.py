@@ -123,7 +123,8 @@ is 95.0 to 98.1 %: the marked part carries this answer.
         if self.score is None:
             return f"{self.words}{flat}: {self.reason}"
         whole, without, random = self._shown()
-        return f"{self.words}{flat}: from {_between(whole, without)} without it, at random {random}"
+        change = _between(whole, without, " -> ")
+        return f"{self.words}{flat}: {change}, at random {random}"
 
     @property
     def text(self) -> str:
@@ -214,6 +215,6 @@ is 95.0 to 98.1 %: the marked part carries this answer.
         return f"It agrees with {others} at {self.agreement:.2f} (mean rank correlation, 1 is alike)."
 
 
-def _between(one: str, other: str) -> str:
+def _between(one: str, other: str, way: str = " to ") -> str:
     """From one score to another, their unit told once."""
-    return f"{one.removesuffix(' %')} to {other}"
+    return f"{one.removesuffix(' %')}{way}{other}"

@@ -349,7 +349,7 @@ def test_the_line_and_the_caption(verdict: Verdict, text: str, warning: str):
 
 
 def test_in_a_few_words():
-    assert TESTED.short == "carries the answer: from 98.0 to 31.0 % without it, at random 95.0 to 98.1 %"
+    assert TESTED.short == "carries the answer: 98.0 -> 31.0 %, at random 95.0 to 98.1 %"
     assert Verdict("cat", reason="no patches").short == "not tested: no patches"
     assert replace(TESTED, untrained=True).short == "model looks untrained"
 
