@@ -111,14 +111,14 @@ def card(name: str, explanation: Explanation, batch: Batch) -> str:
     picture.save(GALLERY / f"{name}.webp", quality=80, method=6)
     asked = [f"the {a.target.title}" if a.target else "any class" for a in made]
     seen = "; ".join(f"for {whose} highest on {where(a, batch)}" for whose, a in zip(asked, made, strict=True))
-    said = "  \n".join(f"{whose.removeprefix('the ')}: {a.judged}" for whose, a in zip(asked, made, strict=True))
+    said = "<br>\n".join(f"{whose.removeprefix('the ')}: {a.judged}" for whose, a in zip(asked, made, strict=True))
     return "\n\n".join(
         [
             "<div markdown>",
             f"### [{METHODS[name].title}](methods/{name}.md)",
             f"![{METHODS[name].title}: {seen}](pictures/gallery/{name}.webp)",
             ASKS[name],
-            f"Forwards: {cost(name)}  \n{said}",
+            f"Forwards: {cost(name)}<br>\n{said}",
             "</div>",
         ]
     )
