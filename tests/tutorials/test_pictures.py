@@ -38,7 +38,7 @@ def test_each_stands_under_its_heading_with_its_cost():
     for part in parts:
         for name, text in shown(part).items():
             assert group(name) == part.partition("\n")[0], name
-            assert f"Forwards: {cost(name)}  \n" in text, name
+            assert f"Forwards: {cost(name)}<br>\n" in text, name
             assert ASKS[name] in text, name
 
 
