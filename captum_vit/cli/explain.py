@@ -105,7 +105,7 @@ def write_report(
         ExplanationLoadError: none of them can be read.
         OutputError: a file cannot be written.
     """
-    from ..report import pages
+    from ..report import images_of, pages
 
     written = []
     for name, html in pages(loaded(folders, refused), len(folders), page.name, look):
@@ -115,7 +115,7 @@ def write_report(
         write_atomically(path, html.encode())
         written.append(name)
     kept = {page.parent / name for name in written}
-    for path in (page.parent / f"{page.stem}-images").glob("[0-9][0-9][0-9][0-9][0-9].html"):
+    for path in (page.parent / images_of(page.name)).glob("[0-9][0-9][0-9][0-9][0-9].html"):
         if path not in kept:
             path.unlink(missing_ok=True)
     return written

@@ -2,6 +2,6 @@
 
 from .comparison import render_comparison
 from .inline import render_inline
-from .page import pages, render
+from .page import images_of, pages, render
 
-__all__ = ["pages", "render", "render_comparison", "render_inline"]
+__all__ = ["images_of", "pages", "render", "render_comparison", "render_inline"]

@@ -23,10 +23,7 @@ class Abreast {
     return this.flow.subarray(block * this.size, (block + 1) * this.size);
   }
 
-  strongest() {
-    const sizes = this.data.signed ? this.values().map(Math.abs) : this.values();
-    return sizes.indexOf(greatest(sizes));
-  }
+  strongest() { return strongest(this.values(), this.data.signed); }
 
   /** Which block stands here, in words; of a difference nothing. */
   where() {

@@ -8,6 +8,12 @@ const percent = (share) =>
   share > 0 && share < 5e-5 ? "< 0.01 %" : `${(100 * share).toFixed(share > 0 && share < 0.01 ? 2 : 1)} %`;
 const greatest = (values) => values.reduce((a, b) => Math.max(a, b));
 
+/** The patch that counts most; of two signs for or against. */
+function strongest(values, signed) {
+  const sizes = signed ? values.map(Math.abs) : values;
+  return sizes.indexOf(greatest(sizes));
+}
+
 /** Values to levels 0..1 in the colours of a scale; of two signs 1/2 stands for 0. */
 function levelled(values, { low, high }) {
   return Float32Array.from(values, (value) => (value - low) / (high - low));

@@ -76,7 +76,7 @@ def pages(explanations: Iterable[Explained], count: int, name: str, look: Look =
         yield name, render(explanations, count, look)
         return
     check_look(look)
-    folder, cards, models = f"{PurePosixPath(name).stem}-images", [], []
+    folder, cards, models = images_of(name), [], []
     for number, (explanation, last) in enumerate(_with_last(explanations), 1):
         title = explanation.source or f"Image {number}"
         ways = {"all": f"../{quote(name)}"} | ({} if number == 1 else {"previous": _file(number - 1)})
@@ -88,6 +88,16 @@ def pages(explanations: Iterable[Explained], count: int, name: str, look: Look =
     if not cards:
         raise InputError("expected at least one explanation for the report, got none")
     yield name, _document(f"{len(cards)} images", models, look, index=gallery(cards), sections="")
+
+
+def images_of(name: str) -> str:
+    """The folder beside a page of this name in which each image has a page of its own.
+
+    >>> from captum_vit.report import images_of
+    >>> images_of("report.html")
+    'report-images'
+    """
+    return f"{PurePosixPath(name).stem}-images"
 
 
 def _with_last(explanations: Iterable[Explained]) -> Iterator[tuple[Explained, bool]]:
@@ -166,6 +176,4 @@ def _buttons(number: int, count: int) -> str:
 
 def _links(places: Mapping[str, str]) -> str:
     """The ways to other pages."""
-    return "".join(
-        f'<a class="button" data-part="{way}" href="{text(to)}">{WAYS[way]}</a>' for way, to in places.items()
-    )
+    return "".join(f'<a data-part="{way}" href="{text(to)}">{WAYS[way]}</a>' for way, to in places.items())

@@ -183,9 +183,10 @@ class Report {
 
 /** Which maps stand side by side: of one image all methods or targets, of several images one map each. */
 function pairs(viewers, given) {
-  const [viewer] = viewers, { targets, attributions } = viewer.data;
-  const target = Math.max(targets.indexOf(given.get("target")), 0);
+  const [viewer] = viewers, { attributions } = viewer.data;
+  const asked = ({ data }) => Math.max(data.targets.indexOf(given.get("target")), 0);
   if (given.get("of") === "method") {
+    const target = asked(viewer);
     return viewer.methods.map((method) => [viewer, viewer.find(target, method)]).filter(([, found]) => found);
   }
   const method = (of) => (of.methods.includes(given.get("method")) ? given.get("method") : of.methods[0]);
@@ -193,10 +194,7 @@ function pairs(viewers, given) {
     const own = attributions.filter((each) => each.method === method(viewer) && each.target !== null);
     return (own.length ? own : attributions.filter((each) => each.target !== null)).map((each) => [viewer, each]);
   }
-  return viewers.map((each) => {
-    const at = Math.max(each.data.targets.indexOf(given.get("target")), 0);
-    return [each, each.find(at, method(each)) ?? each.data.attributions[0]];
-  });
+  return viewers.map((each) => [each, each.find(asked(each), method(each)) ?? each.data.attributions[0]]);
 }
 
 /** What `SideBySide` needs of maps, as `captum_vit.report.comparison` has it. */

@@ -197,10 +197,7 @@ class Viewer {
     say(this.part.readout.textContent);
   }
 
-  strongest() {
-    const values = this.slice(this.block), sizes = this.attribution.signed ? values.map(Math.abs) : values;
-    return sizes.indexOf(greatest(sizes));
-  }
+  strongest() { return strongest(this.slice(this.block), this.attribution.signed); }
 
   /** What is shown, as names and values for an address. */
   get state() {

@@ -53,15 +53,20 @@ class AttentionView extends MapView {
 
   /** One row of what was kept in the shown block; null where nothing was. */
   weights(row, layer = this.viewer.layer) {
-    const found = this.kept[layer], { size } = this.viewer;
-    if (!found) return null;
-    const { tops, parts } = (this.decoded[layer] ??= { tops: floats(found.tops), parts: bytes(found.parts) });
+    if (!this.kept[layer]) return null;
+    const { size } = this.viewer, { tops, parts } = this.decode(layer);
     const high = tops[row], levels = Float32Array.from(parts.subarray(row * size, (row + 1) * size), (part) => part / 255);
     return { values: levels.map((level) => level * high), low: 0, high, signed: false, levels };
   }
 
   rows(layer = this.viewer.layer) {
-    return this.kept[layer] ? atob(this.kept[layer].tops).length / 4 : 0;
+    return this.kept[layer] ? this.decode(layer).tops.length : 0;
+  }
+
+  /** What was kept of a layer, as numbers. */
+  decode(layer) {
+    const { tops, parts } = this.kept[layer];
+    return (this.decoded[layer] ??= { tops: floats(tops), parts: bytes(parts) });
   }
 
   caption() { return this.title(); }
