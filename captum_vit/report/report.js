@@ -16,8 +16,7 @@ class Report {
     const nav = document.getElementById("gallery");
     this.gallery = nav && new Gallery(nav, (number, event) => this.open(number, event), (numbers) => this.abreast(numbers));
     if (this.gallery && !this.sections.length) for (const link of nav.querySelectorAll("li a")) this.carry(link);
-    window.addEventListener("popstate", () => this.read());
-    window.addEventListener("hashchange", () => this.read());
+    window.addEventListener("hashchange", () => this.read()); // all places differ in it, so that steps back are heard too
     this.read();
   }
 
