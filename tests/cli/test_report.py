@@ -41,6 +41,19 @@ def test_what_explain_writes_beside_the_overlays():
     assert "cross" in Path("captum-vit-out/a/report.html").read_text()
 
 
+def test_pages_of_single_images_go_when_one_page_holds_all(monkeypatch: pytest.MonkeyPatch):
+    for name in ("a.png", "b.png"):
+        run("explain", photo(name), "--target", "cross")
+    monkeypatch.setattr("captum_vit.report.page.TOGETHER", 1)
+    run("report", "captum-vit-out")
+    beside = Path("captum-vit-out/report-images")
+    assert written(beside) == ["00001.html", "00002.html"]
+    (beside / "mine.html").touch()
+    monkeypatch.setattr("captum_vit.report.page.TOGETHER", 2)
+    run("report", "captum-vit-out")
+    assert written(beside) == ["mine.html"]
+
+
 def test_the_attention_is_kept_on_request():
     run("explain", photo("a.png"), "--target", "0", "--attention")
     attention = Explanation.load("captum-vit-out/a").attention
