@@ -9,7 +9,6 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from PIL import Image, ImageDraw, features
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from ..explained import Attribution, Explained
 from ..figures.titles import block_names
 from ..files import write_atomically
 from ..visualization import fitted, overlay, sheet, shortened, typeface
+from .indexing import indexed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 HOLD = 3  # the last frame stays as long as so many others
 NARROWEST = 150  # pixels for a title, however narrow the picture
-CELLS = 32**3  # that a palette's colours are counted in, 8 x 8 x 8 each
-PLACES = [(np.arange(256) >> 3 << bits).astype(np.uint16) for bits in (10, 5, 0)]  # of red, green and blue in them
 AHEAD, BEHIND = (225, 225, 225), (70, 70, 70)  # the progress mark
 
 
@@ -175,30 +173,7 @@ def _headed(body: Image.Image, title: str, progress: tuple[int, int], type: int)
 
 
 def _gif(frames: Sequence[Image.Image], durations: list[int]) -> bytes:
-    """One palette for all frames and no dither, so that what stands still in the picture does not flicker."""
-    palette = _palette_of(frames)
-    drawn = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
-    return _encoded(drawn, durations, "GIF", optimize=False)
-
-
-def _palette_of(frames: Sequence[Image.Image]) -> Image.Image:
-    """255 colours for all frames, and one that stands for "as in the frame before".
-
-    A colour counts by the cube root of its pixels. Counted one by one, the few patches with evidence would lose the
-    bright colours that they are looked at for.
-    """
-    counts, sums = np.zeros(CELLS, np.int64), np.zeros((CELLS, 3))
-    for frame in frames:
-        channels = [np.asarray(channel).ravel() for channel in frame.split()]
-        red, green, blue = (place[channel] for place, channel in zip(PLACES, channels, strict=True))
-        cells = (red | green | blue).astype(np.intp)  # colours that look alike
-        counts += np.bincount(cells, minlength=CELLS)
-        for i, channel in enumerate(channels):
-            sums[:, i] += np.bincount(cells, channel, CELLS)
-    found = counts.nonzero()[0]
-    colours = (sums[found] / counts[found, None]).round().astype(np.uint8)
-    weighted = np.repeat(colours, np.cbrt(counts[found]).astype(int), 0)
-    return Image.fromarray(weighted[None]).quantize(255, Image.Quantize.MEDIANCUT)
+    return _encoded(indexed(frames), durations, "GIF", optimize=False)
 
 
 def _webp(frames: Sequence[Image.Image], durations: list[int]) -> bytes:

@@ -1,9 +1,7 @@
 """The animation from block to block."""
 
 import re
-import tracemalloc
 from base64 import b64decode
-from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
@@ -153,61 +151,6 @@ def test_a_gif_keeps_the_colours_of_evidence(tmp_path):
     yellow = drawn[:, :2].min(1) - drawn[:, 2] > 20
     assert yellow.any()
     assert np.abs(drawn - written)[yellow].mean() < 3
-
-
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="broken on purpose: the rare colours have to be noticed")
-def test_a_palette_of_the_colours_that_are_seen_most(tmp_path, monkeypatch):
-    def by_number(frames):
-        together = Image.fromarray(np.concatenate([np.asarray(frame) for frame in frames]))
-        return together.quantize(255, Image.Quantize.MEDIANCUT)
-
-    monkeypatch.setattr(module, "_palette_of", by_number)
-    test_a_gif_keeps_the_colours_of_evidence(tmp_path)
-
-
-def palette_of_all_pixels(frames: list[Image.Image]) -> Image.Image:
-    """The palette by its definition, with all pixels of all frames at once."""
-    pixels = np.concatenate([np.asarray(frame).reshape(-1, 3) for frame in frames])
-    cells = (pixels >> 3).astype(np.int64) @ (1024, 32, 1)
-    means = {cell: pixels[cells == cell].mean(0).round().astype(np.uint8) for cell in np.unique(cells)}
-    weighted = [means[cell] for cell in means for _ in range(int(np.cbrt((cells == cell).sum())))]
-    return Image.fromarray(np.stack(weighted)[None]).quantize(255, Image.Quantize.MEDIANCUT)
-
-
-def test_a_palette_is_counted_frame_by_frame():
-    for frames in (explanation().flow.frames(48), noise(3)):
-        found, expected = module._palette_of(frames), palette_of_all_pixels(frames)
-        assert found.getpalette() == expected.getpalette()
-        assert np.array_equal(np.asarray(found), np.asarray(expected))
-
-
-def noise(count: int) -> list[Image.Image]:
-    rng = np.random.default_rng(0)
-    return [Image.fromarray(rng.integers(0, 256, (20, 30, 3), np.uint8)) for _ in range(count)]
-
-
-def peak(frames: list[Image.Image], palette: Callable) -> int:
-    tracemalloc.start()
-    palette(frames)
-    found = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    return found
-
-
-def at_once(frames: list[Image.Image]) -> None:
-    (np.concatenate([np.asarray(frame).reshape(-1, 3) for frame in frames]) >> 3).astype(np.int64)
-
-
-@pytest.mark.parametrize(
-    "palette",
-    [
-        lambda frames: module._palette_of(frames),
-        pytest.param(at_once, marks=pytest.mark.xfail(strict=True, reason="broken on purpose: all frames at once")),
-    ],
-)
-def test_a_palette_of_more_frames_takes_no_more_memory(palette: Callable):
-    frames = [Image.new("RGB", (400, 400), (i, 0, 0)) for i in range(24)]
-    assert peak(frames, palette) < 2 * peak(frames[:2], palette)
 
 
 def one_small_spot() -> Explanation:

@@ -26,7 +26,7 @@ from captum_vit.geometry import View
 from captum_vit.report import render
 from tests.report.helpers import Opened, drawn, pixels, tampered
 
-SIDE, CELLS, GREY = 246, 6, 128  # patches of 41 pixels: the middle of each is the middle of a pixel
+SIDE, CELLS, GREY, LIMIT = 246, 6, 128, 2  # patches of 41 pixels: the middle of each is the middle of a pixel
 OPAQUE = Look(alpha=1.0, fade=False)
 CAT = Label(0, "cat", 0.9)
 STOPS = [(78, 202, 255), (75, 159, 197), (68, 119, 142), (58, 80, 91), (44, 44, 44)]
@@ -128,29 +128,24 @@ def all_pictures(opened: Opened, folder: Path, name: str, look: Look) -> dict[st
     }
 
 
-def limit(kind: str) -> float:
-    """Of 255: 2; but all frames of a GIF share 255 colours, each the mean of some that look alike."""
-    return 6 if kind == "gif" else 2
-
-
 @pytest.mark.parametrize("name", MAPS)
 def test_the_same_map_is_read_everywhere(opened: Opened, tmp_path: Path, name):
     found = {kind: levels_off(p, name) for kind, p in all_pictures(opened, tmp_path, name, OPAQUE).items()}
-    assert {kind: off for kind, off in found.items() if off > limit(kind)} == {}
+    assert {kind: off for kind, off in found.items() if off > LIMIT} == {}
 
 
 @pytest.mark.parametrize("name", MAPS)
 def test_the_same_map_has_the_same_colours_everywhere(opened: Opened, tmp_path: Path, name):
     """Also where the photograph shows through."""
     found = {kind: colours_off(p, name) for kind, p in all_pictures(opened, tmp_path, name, Look()).items()}
-    assert {kind: off for kind, off in found.items() if off > limit(kind)} == {}
+    assert {kind: off for kind, off in found.items() if off > LIMIT} == {}
 
 
 @pytest.mark.parametrize("name", MAPS)
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="broken on purpose: the curve has to be noticed")
 def test_boosted_values_are_read_wrong(name):
     boosted = pixels(shown(name).overlay(replace(OPAQUE, boost_faint=True)))
-    assert levels_off(boosted, name) <= limit("gif")
+    assert levels_off(boosted, name) <= LIMIT
 
 
 @pytest.mark.parametrize(
@@ -161,4 +156,4 @@ def test_boosted_values_are_read_wrong(name):
 def test_a_page_with_a_scale_of_its_own(opened: Opened, name, scale):
     html, old = render([shown(name)], look=OPAQUE), "common.checked ? common : own[this.block]"
     page = tampered(html, f"this.part.{old}", f"{{ ...own[1], low: {scale} }}")
-    assert levels_off(drawn(opened(page)), name) <= limit("gif")
+    assert levels_off(drawn(opened(page)), name) <= LIMIT
