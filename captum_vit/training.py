@@ -1,7 +1,8 @@
 """Training with maps: losses that say where the evidence of a class should lie, or that it should lie still.
 
-`attribute(..., create_graph=True)` gives maps that are differentiable by the model's parameters, of methods that read
-the attention, the tokens or the gradients of one forward. Those whose maps are made otherwise refuse, and say why.
+`attribute(..., create_graph=True)` gives maps that are differentiable by the model's parameters, and so do
+`attribute_flow` and `attribute_classes`, of methods that read the attention, the tokens or the gradients of one
+forward. Those whose maps are made otherwise refuse, and say why.
 
 **What it costs.** One forward, in which attention is computed by its formula, since no fused kernel can be
 differentiated twice: each layer holds its attention, heads x tokens x tokens. Of methods that read gradients one

@@ -14,9 +14,9 @@ from ..access import Layer, Readout, select_layers
 from ..capture import Inputs, Run
 from ..errors import LayerNotFoundError, OptionError, UnsupportedModelError
 from ..targets import Classes, Target
-from .calls import Images, check_one_image, check_output_shape, check_trains, checked_inputs, in_graph, note_unusual
+from .calls import Images, check_asked, check_one_image, checked_inputs, in_graph, note_unusual
 from .naming import named_target, several_targets
-from .options import check_options, refuse_options, with_options
+from .options import refuse_options, with_options
 from .starting import maps_of_targets, start
 from .stated import Stated
 
@@ -111,6 +111,7 @@ class ViTAttribution(Stated, LayerAttribution):
         forward_kwargs: Mapping[str, Any] | None = None,
         output: Any = None,
         output_shape: str = "grid",
+        create_graph: bool = False,
         **options: Any,
     ) -> Images:
         """The map as it stands after each block: (N, layers, rows, cols), or (N, layers, H, W) for "spatial".
@@ -118,7 +119,7 @@ class ViTAttribution(Stated, LayerAttribution):
         The layers are the chosen ones among which the score is read, and the last slice is the map.
 
         Args:
-            inputs, target, additional_forward_args, forward_kwargs, output: as for `attribute`.
+            inputs, target, additional_forward_args, forward_kwargs, output, create_graph: as for `attribute`.
             output_shape: "grid" or "spatial".
             options: what the method itself offers; its class says what each means.
         Raises:
@@ -127,7 +128,7 @@ class ViTAttribution(Stated, LayerAttribution):
         if isinstance(output_shape, str) and output_shape == "input":
             raise OptionError("a flow has one channel a layer: output_shape must be 'grid' or 'spatial', got 'input'")
         call = checked_inputs(self.adapter, inputs, additional_forward_args, forward_kwargs, output)
-        flow = self._attribute(call, target, output_shape, True, options)
+        flow = self._attribute(call, target, output_shape, True, options, create_graph)
         return (flow,) if isinstance(inputs, tuple) else flow
 
     @log_usage()
@@ -140,6 +141,7 @@ class ViTAttribution(Stated, LayerAttribution):
         forward_kwargs: Mapping[str, Any] | None = None,
         output: Any = None,
         output_shape: str = "grid",
+        create_graph: bool = False,
         **options: Any,
     ) -> Tensor:
         """The maps of several classes of one image, from one forward.
@@ -147,27 +149,28 @@ class ViTAttribution(Stated, LayerAttribution):
         Args:
             inputs: one image, (1, C, H, W).
             targets: K classes or other targets, or "all" classes.
-            additional_forward_args, forward_kwargs, output, output_shape: as for `attribute`.
+            additional_forward_args, forward_kwargs, output, output_shape, create_graph: as for `attribute`.
             options: what the method itself offers; its class says what each means.
         Returns:
             (K, 1, rows, cols), or as `output_shape` says; each equals `attribute` for its target.
         Raises:
-            OptionError: the method gives one map for all classes.
-            InputError, TargetError, TokenLayoutError, LayerNotRecordedError: as `attribute`.
+            OptionError: the method gives one map for all classes. All others as `attribute`.
         """
         if not self.class_specific:
             raise OptionError(f"{self.get_name()} gives one map for all classes: ask for it by .attribute(images)")
-        check_output_shape(output_shape)
-        check_options(self.get_name(), self.options(), options)
+        check_asked(self, output_shape, options, create_graph)
         call = checked_inputs(self.adapter, inputs, additional_forward_args, forward_kwargs, output)
         check_one_image(call)
-        return self._attribute_classes(call, targets, output_shape, options)
+        return self._attribute_classes(call, targets, output_shape, options, create_graph)
 
-    def _attribute_classes(self, call: Inputs, targets: Any, output_shape: str, options: Mapping[str, Any]) -> Tensor:
-        with start([(asked := self.reader(output_shape), options)], call) as run:
+    def _attribute_classes(
+        self, call: Inputs, targets: Any, output_shape: str, options: Mapping[str, Any], graph: bool = False
+    ) -> Tensor:
+        with start([(reader := self.reader(output_shape), options)], call, create_graph=graph) as run:
             wanted = several_targets(targets, self.adapter, run.scores.shape[1])
             note_unusual(self.adapter, run, wanted[0])
-            return asked.shaped(torch.cat(maps_of_targets(asked, options, run, wanted, flow=False)), run, output_shape)
+            maps = torch.cat(maps_of_targets(reader, options, run, wanted, flow=False))
+            return reader.shaped(in_graph(self.get_name(), maps, run, output_shape), run, output_shape)
 
     def layers_read(self, readout: Readout) -> list[str]:
         """The chosen layers in which the score is read; with those before them, if the method multiplies layers.
@@ -213,13 +216,10 @@ class ViTAttribution(Stated, LayerAttribution):
     def _attribute(
         self, call: Inputs, target: Any, output_shape: str, flow: bool, options: Mapping[str, Any], graph: bool = False
     ) -> Tensor:
-        check_trains(self, graph)
-        check_output_shape(output_shape)
-        check_options(self.get_name(), self.options(), options)
+        check_asked(self, output_shape, options, graph)
         wanted = named_target(target, self.adapter) if self.class_specific else Classes(None)  # not looked at
         reader = self.reader(output_shape)
         with start([(reader, options)], call, wanted, flow=flow, once=True, create_graph=graph) as run:
             note_unusual(self.adapter, run, wanted if self.class_specific else None)
             maps = reader._maps(run, wanted, flow=flow, **options)
-            maps = in_graph(self.get_name(), maps, run, output_shape) if graph else maps.detach()
-            return reader.shaped(maps, run, output_shape)
+            return reader.shaped(in_graph(self.get_name(), maps, run, output_shape), run, output_shape)

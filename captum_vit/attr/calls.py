@@ -21,6 +21,7 @@ from ..checking import check_flag
 from ..errors import InputError, OptionError, brief
 from ..targets import Target
 from ..unusual import note_once, unusual_inputs, unusual_scores
+from .options import check_options
 
 OUTPUT_SHAPES = ("grid", "spatial", "input")
 Images = Tensor | tuple[Tensor]
@@ -111,6 +112,13 @@ def check_one_image(call: Inputs) -> None:
         raise InputError(f"attribute_classes takes one image, got a batch of {len(call.images)}")
 
 
+def check_asked(method: Any, output_shape: str, options: Mapping[str, Any], create_graph: bool) -> None:
+    """Raise OptionError unless maps of this method come so: differentiable, in this shape, with these options."""
+    check_trains(method, create_graph)
+    check_output_shape(output_shape)
+    check_options(method.get_name(), method.options(), options)
+
+
 def check_trains(method: Any, create_graph: bool) -> None:
     """Raise OptionError where maps of this method can train no model, or nothing of its model is trained."""
     check_flag("create_graph", create_graph)
@@ -128,11 +136,13 @@ def check_trains(method: Any, create_graph: bool) -> None:
 
 
 def in_graph(name: str, maps: Tensor, run: Run, output_shape: str) -> Tensor:
-    """The maps of the method of this name, if they can be differentiated by the model's parameters.
+    """The maps of the method of this name, differentiable by the model's parameters where the run has its graph.
 
     Raises:
-        OptionError: they cannot.
+        OptionError: they have none, and the run has.
     """
+    if not run.kept.create_graph:
+        return maps.detach()
     model = type(run.adapter.model).__name__
     if not maps.requires_grad:
         raise OptionError(

@@ -29,7 +29,7 @@ from ..errors import OptionError, brief
 from ..targets import Target
 from .any_model import OfAnyModel
 from .base import ViTAttribution
-from .calls import Images, check_output_shape, checked_inputs
+from .calls import Images, check_asked, checked_inputs
 from .completeness import Completeness
 from .naming import named_target
 from .options import check_options
@@ -46,6 +46,7 @@ class ConservingGradients(ViTAttribution):
 
     class_specific, signed, unit = True, True, "evidence"
     needs = frozenset({TOKENS, TOKEN_GRADIENTS})
+    no_graph = "rules stand in place of derivatives, and hold weights, and much of what is made of them, constant"
 
     rules: ClassVar[Callable[[Gamma], Rules]]
     of_any: OfAnyModel | None = None  # of a model that no adapter knows
@@ -66,15 +67,14 @@ class ConservingGradients(ViTAttribution):
     ) -> Tensor:
         if self.of_any is None:
             return super()._attribute(call, target, output_shape, flow, options, graph)
-        if graph:
-            raise OptionError(f"create_graph is for models that have an adapter, and {self.get_name()} knows none here")
-        check_output_shape(output_shape)
-        check_options(self.get_name(), self.options(), options)
+        check_asked(self, output_shape, options, graph)
         return self.of_any.attribute(call, target, output_shape, flow, options)
 
-    def _attribute_classes(self, call: Inputs, targets: Any, output_shape: str, options: Mapping[str, Any]) -> Tensor:
+    def _attribute_classes(
+        self, call: Inputs, targets: Any, output_shape: str, options: Mapping[str, Any], graph: bool = False
+    ) -> Tensor:
         if self.of_any is None:
-            return super()._attribute_classes(call, targets, output_shape, options)
+            return super()._attribute_classes(call, targets, output_shape, options, graph)
         return self.of_any.classes(call, targets, output_shape, options)
 
     def needed(self, **options: Any) -> frozenset[Need]:

@@ -96,6 +96,7 @@ def maps_of_targets(
         found = dict(zip(map(id, together), torch.cat(parts), strict=True))
     for target in targets:
         if id(target) not in found:
-            with start([(method, options)], run.inputs, target, flow=flow) as own:
+            graph = run.kept.create_graph
+            with start([(method, options)], run.inputs, target, flow=flow, create_graph=graph) as own:
                 found[id(target)] = method._maps(own, target, flow=flow, **options)
     return [found[id(target)] for target in targets]

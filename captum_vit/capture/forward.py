@@ -95,7 +95,13 @@ class Forward:
             each = torch.eye(len(targets), device=scores.device, dtype=scores.dtype)
             return list(
                 torch.autograd.grad(
-                    scores, leaves, each, retain_graph=True, is_grads_batched=True, materialize_grads=True
+                    scores,
+                    leaves,
+                    each,
+                    retain_graph=True,
+                    create_graph=self.create_graph,
+                    is_grads_batched=True,
+                    materialize_grads=True,
                 )
             )
 
