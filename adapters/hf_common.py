@@ -66,8 +66,13 @@ class HFAdapter(Adapter):
         return self.backbone.embeddings
 
     @property
+    def bare(self) -> bool:
+        """Whether it is a backbone without a classifier."""
+        return self.model is self.backbone
+
+    @property
     def headless(self) -> bool:
-        return self.model is self.backbone or getattr(self.hf.config, "num_labels", 1) == 0
+        return self.bare or getattr(self.hf.config, "num_labels", 1) == 0
 
     @property
     def class_names(self) -> Mapping[int, str]:
@@ -78,7 +83,7 @@ class HFAdapter(Adapter):
         return output[0][:, 0]  # of last_hidden_state, as a tuple too
 
     def scores(self, output: Any) -> Tensor:
-        if self.model is self.backbone:
+        if self.bare:
             return self.features(output)
         if type(output) is tuple and is_hf_function(type(self.model).forward):  # return_dict=False: [loss,] logits, ...
             output = next((each for each in output if isinstance(each, Tensor) and each.dim()), output)

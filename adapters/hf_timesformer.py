@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from captum_vit.access import CLASS, Grid, TokenLayout
-from captum_vit.adapters.hf_common import HFAdapter
-from captum_vit.errors import TokenLayoutError
+from captum_vit.adapters.hf_video_common import HFVideoAdapter
 
 READOUTS = {"TimesformerForVideoClassification": CLASS, "TimesformerModel": CLASS}
 APART = {
@@ -18,12 +17,10 @@ APART = {
 }
 
 
-class HFTimesformer(HFAdapter):
+class HFTimesformer(HFVideoAdapter):
     """Videos (N, frames, C, H, W); tokens are [class, rows, columns, frames], the frames of a place side by side."""
 
     readouts = READOUTS
-    batch_dims = 5
-    in_channels = None  # the axis of the channels comes behind that of the frames
 
     @classmethod
     def refusal(cls, model: nn.Module) -> str | None:
@@ -37,22 +34,9 @@ class HFTimesformer(HFAdapter):
     def attention_of(self, block: Any) -> nn.Module:
         return block.attention.attention  # type: ignore[no-any-return]
 
-    def size_of(self, images: Tensor) -> Grid:
-        return images.shape[1], images.shape[3], images.shape[4]
-
-    def example(self, size: Grid, draw: torch.Generator) -> Tensor:
-        channels = self.hf.config.num_channels
-        return torch.randn(1, size[0], channels, *size[1:], generator=draw)
-
     def token_layout(self, image_size: Grid, arguments: Mapping[str, Any]) -> TokenLayout:
-        config = self.hf.config
-        frames, height, width = image_size
-        patch = config.patch_size
-        if image_size != self.image_size:
-            raise TokenLayoutError(
-                f"the model takes videos of {'x'.join(map(str, self.image_size))} (frames, height, width), got "
-                f"{'x'.join(map(str, image_size))}: take as many frames, and resize them"
-            )
+        self.check_size(image_size)
+        (frames, height, width), patch = image_size, self.hf.config.patch_size
         rows, cols = height // patch, width // patch
         places = torch.arange(rows * cols * frames).view(rows * cols, frames).T.flatten()
         order = torch.cat([torch.zeros(1, dtype=torch.long), 1 + places])
@@ -61,8 +45,3 @@ class HFTimesformer(HFAdapter):
     @property
     def first_block(self) -> nn.Module | None:
         return None
-
-    @property
-    def image_size(self) -> Grid:
-        config = self.hf.config
-        return config.num_frames, config.image_size, config.image_size

@@ -81,7 +81,7 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
     return model.eval()
 
 
-def images(count: int = 2, size: tuple[int, int] = (SIZE, SIZE), seed: int = 1) -> Tensor:
+def images(count: int = 2, size: tuple[int, ...] = (SIZE, SIZE), seed: int = 1) -> Tensor:
     """A batch of random images, (count, 3, *size)."""
     return torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(seed))
 

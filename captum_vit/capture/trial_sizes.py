@@ -1,7 +1,7 @@
 """Sizes of images that a model may take of which nobody has said so."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any
 
@@ -12,14 +12,23 @@ from .which import MOST_PREFIX
 
 SIZES = (112, 224, 32, 64, 96, 128, 160, 192, 256, 384, 448, 512, 518)
 TRIES = 40
+CHANNELS = (3, 1)
 
 
 def sizes_of(adapter: Adapter) -> Iterator[tuple[int, Grid]]:
     """Channels and sizes that the model may take, the likeliest first."""
-    model: Any = adapter.model
-    dims = adapter.batch_dims - 2
     stem: Any = adapter.stem
-    channels = (stem.in_channels,) if stem is not None else (3, 1)
+    if stem is not None:
+        patches = [(stem.in_channels, tuple(stem.kernel_size))]
+        yield from _of_dimensions(adapter.model, patches, adapter.batch_dims - 2)
+        return
+    for dims in (2, 3):  # patches by a linear layer may be of images, of videos or of volumes
+        yield from _of_dimensions(adapter.model, _patches_of_linear(adapter.model, dims), dims)
+    yield from ((c, (deep, side, side)) for c in CHANNELS for side in (32, 64, 96, 128, 224) for deep in (4, 8, 16))
+
+
+def _of_dimensions(model: Any, patches: Sequence[tuple[int, Grid]], dims: int) -> Iterator[tuple[int, Grid]]:
+    """Of images (2) or of videos and volumes (3), for patches of so many channels and such sides."""
     sizes: dict[Grid, None] = {}
     for owner in (
         model,
@@ -32,22 +41,21 @@ def sizes_of(adapter: Adapter) -> Iterator[tuple[int, Grid]]:
                 sizes[(said,) * dims] = None
             elif isinstance(said, (tuple, list)) and len(said) == dims and all(isinstance(n, int) for n in said):
                 sizes[tuple(said)] = None
-    patches = [stem.kernel_size] if stem is not None else _patches_of_linear(model, dims)
-    for patch in patches:
-        sizes.update(dict.fromkeys(_sizes_of_positions(model, tuple(patch), dims)))
-    sizes.update(dict.fromkeys((side,) * dims for side in SIZES[: len(SIZES) if dims == 2 else 4]))
+    for _, patch in patches:
+        sizes.update(dict.fromkeys(_sizes_of_positions(model, patch, dims)))
+    if dims == 2 or patches:  # no cubes for patches that are none
+        sizes.update(dict.fromkeys((side,) * dims for side in SIZES[: len(SIZES) if dims == 2 else 4]))
+    channels = [count for count, _ in patches] or CHANNELS
     yield from list(product(channels, sizes))[:TRIES]
-    if stem is None:  # patches of volumes or videos, by a linear layer
-        yield from ((c, (deep, side, side)) for c in channels for side in (32, 64, 96, 128, 224) for deep in (4, 8, 16))
 
 
-def _patches_of_linear(model: nn.Module, dims: int) -> list[tuple[int, ...]]:
-    """Sides of a patch that a linear stem may take."""
+def _patches_of_linear(model: nn.Module, dims: int) -> list[tuple[int, Grid]]:
+    """Channels and sides of a patch that a linear stem may take."""
     first = next((m for m in model.modules() if isinstance(m, nn.Linear)), None)
     if first is None:
         return []
-    sides = [round((first.in_features / channels) ** (1 / dims)) for channels in (3, 1)]
-    return [(side,) * dims for side, c in zip(sides, (3, 1), strict=True) if side**dims * c == first.in_features]
+    sides = [(count, round((first.in_features / count) ** (1 / dims))) for count in CHANNELS]
+    return [(count, (side,) * dims) for count, side in sides if side**dims * count == first.in_features]
 
 
 def _sizes_of_positions(model: nn.Module, patch: tuple[int, ...], dims: int) -> Iterator[Grid]:

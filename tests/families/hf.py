@@ -79,6 +79,25 @@ def pair(name: str, stem: str, more: dict[str, Any], **changes: Any) -> list[Fam
     return [hf_family(n, model, small(model, f"{stem}Config", **changes), **more) for n, model in classes.items()]
 
 
+def video_family(name: str, model: str, config: str, **changes: Any) -> Family:
+    """Of videos of four frames; those that are built for one size are not square."""
+    facts: dict[str, Any] = {"size": (4, 16, 24), "other_size": None, "without": ("rise", "scorecam", "vitcx")}
+    facts |= {key: changes.pop(key) for key in ("layers", "size", "other_size") if key in changes}
+    facts["some_patches"] = not changes.get("use_mean_pooling", True)
+    video = {"image_size": facts["size"][1:], "num_frames": facts["size"][0], "tubelet_size": 2}
+    return hf_family(name, model, small(model, config, **(video | changes)), **facts)
+
+
+FIRST_PATCH = {"use_mean_pooling": False}
+JEPA = {
+    "crop_size": 16,
+    "frames_per_clip": 4,
+    "num_pooler_layers": 1,
+    "pred_hidden_size": 12,
+    "pred_num_attention_heads": 1,
+    "pred_num_hidden_layers": 1,
+}
+ANY_SIZE = {"size": (4, 16, 16), "other_size": (6, 16, 24)}
 FLAG = {"kwargs": {"interpolate_pos_encoding": True}}
 TEACHER, PROJECTION = "DeiTForImageClassificationWithTeacher", "CLIPVisionModelWithProjection"
 HF: list[Family] = [
@@ -114,6 +133,12 @@ HF: list[Family] = [
         hf_family(f"{name} vision", f"{stem}VisionModel", small(f"{stem}VisionModel", f"{stem}VisionConfig"), **FLAG)
         for name, stem in (("BLIP", "Blip"), ("BLIP-2", "Blip2"))
     ),
+    video_family("VideoMAE", "VideoMAEForVideoClassification", "VideoMAEConfig"),
+    video_family("VideoMAE by its first patch", "VideoMAEForVideoClassification", "VideoMAEConfig", **FIRST_PATCH),
+    video_family("VideoMAE, backbone", "VideoMAEModel", "VideoMAEConfig"),
+    video_family("ViViT", "VivitForVideoClassification", "VivitConfig", tubelet_size=(2, PATCH, PATCH)),
+    video_family("V-JEPA 2", "VJEPA2ForVideoClassification", "VJEPA2Config", layers=DEPTH + 2, **ANY_SIZE, **JEPA),
+    video_family("V-JEPA 2, backbone", "VJEPA2Model", "VJEPA2Config", **ANY_SIZE, **JEPA),
     *(
         hf_family(name, model, timm_wrapper(model))
         for name, model in (

@@ -16,13 +16,17 @@ from torch.overrides import TorchFunctionMode
 
 @dataclass
 class Step:
-    """Scores S, weights A (B, H, M, N), values V (B, H, N, d), output O (B, H, M, d); `skip` unless it is a pool."""
+    """Scores S, weights A (B, H, M, N), values V (B, H, N, d), output O (B, H, M, d).
+
+    pool: whether its queries are tokens of their own.  skip: whether they are led past the attention as well.
+    """
 
     s: Tensor
     a: Tensor
     v: Tensor
     o: Tensor
-    skip: bool
+    pool: bool = False
+    skip: bool = True
 
 
 class Notebook(TorchFunctionMode):
@@ -47,11 +51,12 @@ class Notebook(TorchFunctionMode):
         left, right = args
         if self.softmaxed is None:  # q and k
             return func(left.detach(), right.detach()) if self.constant else func(left, right)
-        skip = self.cross.get(self.inside[-1], True)
+        name = self.inside[-1]
+        pool = name in self.cross
         if self.constant:
-            left, right = left.detach().requires_grad_(), right.detach() if skip else right
+            left, right = left.detach().requires_grad_(), right if pool else right.detach()
         out = func(left, right)
-        self.steps[self.inside[-1]] = Step(self.softmaxed, left, right, out, skip)
+        self.steps[name] = Step(self.softmaxed, left, right, out, pool, self.cross.get(name, True))
         self.softmaxed = None
         return out
 
@@ -85,7 +90,7 @@ def rows_of(step: Step, tokens: list[int]) -> list[int]:
 def reads(step: Step, tokens: list[int]) -> bool:
     """Whether any of the tokens, from the end, is a query of the step; the latents of a pool are."""
     queries, keys = step.a.shape[2:]
-    return not step.skip or any(keys + token in range(queries) for token in tokens)
+    return step.pool or any(keys + token in range(queries) for token in tokens)
 
 
 def agcam(steps: list[Step], grads: list, tokens: list[int], patches: int) -> Tensor:
@@ -105,20 +110,21 @@ def daam(steps: list[Step], grads: list, tokens: list[int], patches: int) -> Ten
     return maps
 
 
-def rollout(fused: list[Tensor], skips: list[bool], start: Tensor, patches: int) -> Tensor:
-    """start . step_L ... step_1, each step a full matrix over its keys: rownorm(F + I), or rownorm(F) of a pool.
+def rollout(fused: list[Tensor], steps: list[Step], start: Tensor, patches: int) -> Tensor:
+    """start . step_L ... step_1, each step a full matrix over its keys: rownorm(F + I), of a pool rownorm(F).
 
-    The start is over the last step's keys; over its queries, where that is a pool.
+    The start is over the last step's keys; over its queries, where that is a pool. Where the queries of a pool are led
+    past it, its rows are those of rownorm([F | I]), and what goes past is no patch.
     """
     state = start[None, None].expand(len(fused[0]), 1, -1)
-    for matrix, skip in zip(reversed(fused), reversed(skips), strict=True):
+    for matrix, step in zip(reversed(fused), reversed(steps), strict=True):
         queries, keys = matrix.shape[1:]
-        if skip:
-            state = F.pad(state, (keys - state.shape[2], 0))
-            step = F.pad(matrix, (0, 0, 0, keys - queries)) + torch.eye(keys, dtype=matrix.dtype)
-        else:
-            step = matrix
-        state = state @ (step / step.sum(-1, keepdim=True))
+        if step.pool:
+            state = state @ (matrix / (matrix.sum(-1, keepdim=True) + step.skip))
+            continue
+        state = F.pad(state, (keys - state.shape[2], 0))
+        whole = F.pad(matrix, (0, 0, 0, keys - queries)) + torch.eye(keys, dtype=matrix.dtype)
+        state = state @ (whole / whole.sum(-1, keepdim=True))
     return state[:, 0, -patches:]
 
 

@@ -36,7 +36,13 @@ def model(family) -> nn.Module:
 
 
 def batch(family: Family, count: int = 2) -> Tensor:
-    return images(count, family.size)
+    return of_size(family.size, count)
+
+
+def of_size(size: tuple[int, ...], count: int = 2) -> Tensor:
+    """Images, or videos (N, frames, C, H, W)."""
+    found = images(count, size)
+    return found if len(size) == 2 else found.transpose(1, 2)
 
 
 def recorded(model: nn.Module, x: Tensor) -> tuple[Adapter, dict[str, AttentionCall]]:
@@ -78,7 +84,7 @@ def test_which_methods_apply(family, model):
         flow = ours.attribute_flow(x, 1 if method.class_specific else None)
         torch.testing.assert_close(flow[:, -1:], maps, rtol=0, atol=1e-5 * float(maps.abs().max()))
         assert flow.shape[1] == len(ours.flow_layers(helpers.recorded(model, x).readout))
-        shares = (flow.abs().amax((0, 2, 3)) > 0).tolist()
+        shares = (flow.abs().transpose(0, 1).flatten(1).amax(1) > 0).tolist()
         whole = all(shares) if "start_layer" not in method.options() else shares == sorted(shares)
         assert empty or whole, "a layer without a share in the map"
         singles = torch.cat([explain(ours, x[i : i + 1]) for i in range(2)])
@@ -89,7 +95,7 @@ def test_which_methods_apply(family, model):
 def test_methods_that_change_the_image(family, model):
     """Patches are left out, or the reason why not is said and they are made grey."""
     x, asked = batch(family), {"score": "logit", "batch": 5}
-    window = min(adapt(model).token_layout(family.size, {}).grid) - 1
+    window = max(1, min(adapt(model).token_layout(family.size, {}).grid) - 1)
     occlusion = TokenOcclusion(model)
     try:
         found = occlusion.attribute(x, 1, window=window, **asked)
@@ -101,8 +107,12 @@ def test_methods_that_change_the_image(family, model):
     singles = torch.cat([occlusion.attribute(x[i : i + 1], 1, window=window, **asked) for i in range(2)])
     assert_close(singles, found, 1e-3)
     asked.pop("occluder", None)
-    for ours, options in ((RISE(model), {"masks": 2}), (ViTCX(model), {"distance": 2.0})):
-        maps = ours.attribute(x, 1, **asked, **options)
+    for method, options in ((RISE, {"masks": 2}), (ViTCX, {"distance": 2.0})):
+        if x.dim() == 5:
+            with pytest.raises(UnsupportedModelError, match="covers pixels of images, and the model takes videos"):
+                method(model)
+            continue
+        maps = method(model).attribute(x, 1, **asked, **options)
         assert maps.shape == found.shape
         assert torch.isfinite(maps).all()
         assert maps.abs().max() > 0
@@ -112,7 +122,8 @@ def test_the_readout_is_the_measured_one(family, model):
     adapter = adapt(model)
     with untouched(adapter):
         measured = measure_readout(adapter, Inputs(batch(family)))
-    assert adapter.readout == (None if family.library == "own code" else measured)  # whose head cannot be known
+    unknown = family.library == "own code" or family.some_patches  # whose head, or whose patches cannot be told
+    assert adapter.readout == (None if unknown else measured)
 
 
 def test_replay_is_the_general_path(family, model):
@@ -121,17 +132,16 @@ def test_replay_is_the_general_path(family, model):
 
 
 def test_other_sizes(family, model):
-    height, width = family.other_size or family.size
-    if height == width:
+    size = family.other_size or family.size
+    if size[-2] == size[-1]:
         pytest.skip("takes images of one square size")
-    maps = AGCAM(model).attribute(images(2, (height, width)), 1, forward_kwargs=family.kwargs)
-    rows, cols = maps.shape[2:]
-    assert rows < cols
+    maps = AGCAM(model).attribute(of_size(size), 1, forward_kwargs=family.kwargs)
+    assert maps.shape[-2] < maps.shape[-1]
     assert maps.abs().max() > 0
-    layout = adapt(model).token_layout((height, width), family.kwargs)
-    assert layout.grid == (rows, cols)
-    assert abs(rows * layout.patch[0] - height) < layout.patch[0]
-    assert abs(cols * layout.patch[1] - width) < layout.patch[1]
+    layout = adapt(model).token_layout(size, family.kwargs)
+    assert layout.grid == maps.shape[2:]
+    for cells, patch, side in zip(layout.grid, layout.patch, size, strict=True):
+        assert abs(cells * patch - side) < patch
 
 
 def correlation(ours: Tensor, theirs: Tensor) -> float:
@@ -171,7 +181,7 @@ class Stepwise:
         self.model = family.build().double()
         self.x = batch(family).double()
         self.adapter = adapt(self.model)
-        self.patches = None
+        self.by_patches = family.some_patches
         self.plain = copy.deepcopy(self.model)
         if family.unfuse is not None:
             family.unfuse(self.plain)
@@ -189,7 +199,7 @@ class Stepwise:
         steps, grads = self.steps(constant=True)
         found = set()
         for name, step in steps.items():
-            if step.skip:
+            if not step.pool:
                 rows = grads[name][1].abs().sum((0, 1, 3)).nonzero().flatten()
                 found |= set((rows - step.a.shape[3]).tolist())
         return sorted(found)
@@ -236,7 +246,7 @@ def test_daam_is_the_explicit_one(explicit):
 
 
 def same_grid(explicit: Stepwise) -> None:
-    if explicit.adapter.token_layout(tuple(explicit.x.shape[2:]), {}).grids:
+    if explicit.adapter.token_layout(explicit.adapter.size_of(explicit.x), {}).grids:
         pytest.skip("layers of several grids are compared layer by layer")
 
 
@@ -256,9 +266,12 @@ def test_rollouts_are_the_explicit_ones(explicit, method):
         readout = explicit.adapter.readout or measure_readout(explicit.adapter, Inputs(explicit.x))
     last = list(steps.values())[-1]
     queries, keys = last.a.shape[2:]
-    if not last.skip:
+    if last.pool:
         start = torch.full((queries,), 1 / queries, dtype=torch.float64)
+    elif explicit.by_patches:
+        start = torch.zeros(keys, dtype=torch.float64)
+        start[explicit.tokens()] = 1 / len(explicit.tokens())
     else:
         start = readout.weights(keys - ours[0].numel(), keys)
-    theirs = stepwise.rollout([m.detach() for m in fused], [s.skip for s in steps.values()], start, ours[0].numel())
+    theirs = stepwise.rollout([m.detach() for m in fused], list(steps.values()), start, ours[0].numel())
     assert_close(flat(ours), theirs, 1e-6)

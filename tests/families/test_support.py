@@ -42,7 +42,7 @@ def test_inspection_shows_layers_tokens_and_methods(family):
     for layer in seen.layers:
         assert layer.name in text
     assert len(seen.prefix_tokens) == seen.layout.prefix
-    assert f"{seen.layout.grid[0]} x {seen.layout.grid[1]} patches" in text
+    assert f"{' x '.join(map(str, seen.layout.grid))} patches" in text
     refused = [name for name, why in seen.methods.items() if why is not None]
     assert refused == family.refused(model)
     width = max(map(len, seen.methods))

@@ -67,12 +67,22 @@ def block_parts(module: SABlock, x: Tensor, attn_mask: None = None) -> Parts:
     return Parts(q, k, v, module.scale, lambda out: module.out_proj(merge(out)))
 
 
-def monai(dims: int, channels: int) -> nn.Module:
+def monai(dims: int, channels: int, stem: str = "conv") -> nn.Module:
     """MONAI's ViT of images or volumes."""
     size = (32, 48) if dims == 2 else (16, 24, 32)
     return randomise(
         MonaiViT(
-            channels, size, 8, WIDTH, 2 * WIDTH, DEPTH, HEADS, classification=True, num_classes=5, spatial_dims=dims
+            channels,
+            size,
+            8,
+            WIDTH,
+            2 * WIDTH,
+            DEPTH,
+            HEADS,
+            classification=True,
+            num_classes=5,
+            spatial_dims=dims,
+            proj_type=stem,
         )
     )
 
@@ -109,6 +119,14 @@ LAYOUTS = [
     Layout("vit-pytorch video", made(vit_3d.ViT, **VIDEO), {vit_3d.Attention: parts}, (2, 4, 4), size=(4, 32, 32)),
     Layout("MONAI, images", lambda: monai(2, 3), {SABlock: block_parts}, (4, 6), size=(32, 48)),
     Layout("MONAI, volumes", lambda: monai(3, 1), {SABlock: block_parts}, (2, 3, 4), size=(16, 24, 32), channels=1),
+    Layout(
+        "MONAI, volumes by a linear stem",
+        lambda: monai(3, 1, "perceptron"),
+        {SABlock: block_parts},
+        (2, 3, 4),
+        size=(16, 24, 32),
+        channels=1,
+    ),
     Layout("vit-pytorch CaiT", made(cait.CaiT, cls_depth=1), refused=r"(?i)between|chang|mix|values|modif|sum"),
     Layout("vit-pytorch DeepViT", made(deepvit.DeepViT), refused=r"(?i)between|chang|mix|values|modif|sum"),
     Layout(
