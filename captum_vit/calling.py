@@ -2,8 +2,11 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 LONGEST = 400  # letters of a value; a longer one is told by its name alone, as a variable
 
@@ -41,6 +44,10 @@ def _value(name: str, value: Any) -> str:
 
 
 def _written(value: Any) -> str | None:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not isfinite(value):
+        return f"float('{value}')"
     if isinstance(value, (str, int, float, bool, type(None))):
         return repr(value)
     if isinstance(value, type):

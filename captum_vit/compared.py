@@ -13,8 +13,8 @@ from .explained import Attribution, Explained
 from .names import printable
 from .wording import percent
 
-MOST = 6
 LETTERS = "ABCDEF"
+MOST = len(LETTERS)
 ALIKE = 0.05  # of the greatest value: maps that differ by less are nearly alike
 
 

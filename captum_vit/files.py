@@ -8,7 +8,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .errors import InputError, OutputError
+from .errors import InputError, OptionError, OutputError, brief
+
+
+def lines_of(file: str | Path) -> list[str]:
+    """The lines of a text file, without empty ones at its end.
+
+    Raises:
+        OptionError: it cannot be read.
+    """
+    try:
+        return Path(file).read_text(encoding="utf-8-sig").rstrip().splitlines()
+    except OSError as error:
+        raise OptionError(f"cannot read {brief(str(file))}: {error.strerror or error}") from error
+    except ValueError as error:  # no path, or no text
+        raise OptionError(f"cannot read {brief(str(file))}: {error}") from error
 
 
 @contextmanager

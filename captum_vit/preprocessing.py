@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .errors import InputError, OptionError, PreprocessingError, brief
 from .geometry import Size, View
 from .images import to_image
-from .plugins import imported
+from .plugins import imported, is_path, named_object
 from .probing import seen_normalisation, seen_view
 
 PREPROCESSING = "captum_vit.preprocessing"  # entry-point group
@@ -73,10 +73,12 @@ def read_preprocessing(source: Any) -> Preprocessing:
     Args:
         source: torchvision transforms (also timm's and open_clip's), an image processor of Hugging Face, a model
             that carries its own, as timm's do, or a function image -> tensor (C, H, W), also albumentations' Compose:
-            what such a function does is seen on images of grey.
+            what such a function does is seen on images of grey. Each also by its name, as "module:object".
     Raises:
         PreprocessingError: none of these, or a step in it whose way back is not known.
     """
+    if isinstance(source, str) and is_path(source):
+        return read_preprocessing(named_object(source))
     if isinstance(source, Preprocessing):
         return source
     for read in imported(PREPROCESSING):
@@ -86,7 +88,10 @@ def read_preprocessing(source: Any) -> Preprocessing:
     if callable(source) and not isinstance(source, (type, nn.Module)):
         return _probed(source)
     if isinstance(source, str):
-        raise PreprocessingError(f"no preprocessing is called {brief(source)}: the one that has a name is 'squash'")
+        raise PreprocessingError(
+            f"no preprocessing is called {brief(source)}: the one that has a name is 'squash', and one of your own is "
+            f"module:object"
+        )
     raise PreprocessingError(
         f"no preprocessing is known for {type(source).__name__}: pass preprocess=..., torchvision transforms, an image "
         f"processor of Hugging Face, or a captum_vit.Preprocessing"

@@ -19,6 +19,7 @@ from .access.nested import NestedAdapter
 from .access.outputs import Choice
 from .capture import Inputs, untouched
 from .errors import OptionError, PreprocessingError, brief
+from .files import lines_of
 from .models import LoadedModel, load_model
 from .plugins import is_path
 from .preprocessing import Preprocessing, read_preprocessing
@@ -107,6 +108,8 @@ def with_names(
     """A model by name or the module itself, with the names of its classes, or with others."""
     if isinstance(model, str):
         found = load_model(model, checkpoint=checkpoint)
+    elif checkpoint is not None:
+        raise OptionError("checkpoint is for models by name: load the weights into a model itself before")
     else:
         found = model if isinstance(model, LoadedModel) else _of_module(model, output)
     if is_path(found.name) and found.preprocess is None and not found.class_names:  # somebody's own, by its name
@@ -125,8 +128,14 @@ def _numbered(class_names: Any) -> dict[int, str]:
     """
     if isinstance(class_names, np.ndarray):
         class_names = class_names.tolist()
-    if not isinstance(class_names, (Mapping, Sequence)) or isinstance(class_names, (str, bytes)):
-        raise OptionError(f"class_names must be a list of names, or a dictionary by number, got {brief(class_names)}")
+    wanted = "class_names must be a list of names, a dictionary by number, or a file with one on each line"
+    if isinstance(class_names, (str, Path)):
+        try:
+            class_names = lines_of(class_names)
+        except OptionError as error:
+            raise OptionError(f"{wanted}: {error}") from error
+    if not isinstance(class_names, (Mapping, Sequence)) or isinstance(class_names, bytes):
+        raise OptionError(f"{wanted}, got {brief(class_names)}")
     names = dict(class_names if isinstance(class_names, Mapping) else enumerate(class_names))
     wrong = next(((n, name) for n, name in names.items() if not (isinstance(n, int) and isinstance(name, str))), None)
     if wrong is not None:

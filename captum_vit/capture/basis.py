@@ -36,10 +36,6 @@ class Basis:
     scores: Tensor
     streams: dict[str, Tensor] = field(default_factory=dict)
 
-    def is_of(self, images: Tensor) -> bool:
-        """Whether it is of this image."""
-        return images.shape == self.images.shape and torch.equal(images, self.images)
-
     def gives(self, scores: Tensor) -> bool:
         """Whether scores of this image, and of others after it, are those of the plain call."""
         return scores.shape[1:] == self.scores.shape[1:] and same_scores(scores[:1], self.scores)

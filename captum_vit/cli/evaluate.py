@@ -91,6 +91,7 @@ def evaluate(
     methods: Methods = "all",
     metrics: Metrics = "localization",
     option: MethodOption = None,
+    preprocess: o.Preprocess = None,
     mean: o.Mean = None,
     std: o.Std = None,
     squash: o.Squash = False,
@@ -133,10 +134,10 @@ def evaluate(
             target=target,
             loading=known.loading,
             options=o.named_values(option or []),
-            preprocess="squash" if squash else None,
+            preprocess=_shown(preprocess, squash),
             mean=o.numbers("--mean", mean),
             std=o.numbers("--std", std),
-            class_names=o.lines_of(class_names),
+            class_names=None if class_names is None else str(class_names),
             output=o.choice(output),
             batch_size=batch_size,
             limit=limit,
@@ -191,6 +192,13 @@ def _complaints(out: Path | None = None) -> Iterator[None]:
             raise
         complain(f"Stopped. Start it again with the same settings and --out {out}, and it goes on")
         raise typer.Exit(STOPPED) from None
+
+
+def _shown(preprocess: str | None, squash: bool) -> str | None:
+    """What becomes of an image, as a plan says it."""
+    if preprocess is not None and squash:
+        raise OptionError("--preprocess says what becomes of an image, and so does --squash: give one of them")
+    return "squash" if squash else preprocess
 
 
 def _meter(ready: Callable[[], None], note: str) -> "Callable[[int, int], Meter]":

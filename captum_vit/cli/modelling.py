@@ -8,9 +8,8 @@ from typing import Any
 from ..explanation.answering import notes_of
 from ..explanation.explaining import Explainer
 from ..models import load_model
-from ..plugins import named_object
-from ..preprocessing import read_preprocessing, shown_as, squashed
-from .options import choice, lines_of, numbers
+from ..preprocessing import shown_as, squashed
+from .options import choice, numbers
 
 OTHERS = "--preprocess, --mean, --std, --img-size, --squash"
 
@@ -55,14 +54,12 @@ class ModelOptions:
             CaptumViTError: it, or a part of what was said of it, cannot be had.
         """
         mean, std = numbers("--mean", self.mean), numbers("--std", self.std)
-        names = lines_of(self.class_names)
-        given = None if self.preprocess is None else read_preprocessing(named_object(self.preprocess))
         loaded = load_model(self.model, checkpoint=self.checkpoint, **self.loading)
-        preprocess = shown_as(loaded.preprocess, given, mean, std)
+        preprocess = shown_as(loaded.preprocess, self.preprocess, mean, std)
         if preprocess is not None and self.squash:
             preprocess = squashed(preprocess)
         reading: dict[str, Any] = {"layer": layers, "output": choice(self.output), "device": self.device}
-        return Explainer(loaded, preprocess=preprocess, class_names=names, **reading)
+        return Explainer(loaded, preprocess=preprocess, class_names=self.class_names, **reading)
 
     def notes(self, explainer: Explainer) -> list[str]:
         """What a user should know of the model before its maps: how it was loaded, and what it is shown."""

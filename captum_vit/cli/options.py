@@ -199,18 +199,6 @@ ByFolder = Annotated[
 Open = Annotated[bool, typer.Option("--open", help="Show the report in the browser when all is done.")]
 
 
-def lines_of(file: Path | None) -> list[str] | None:
-    """The lines of a text file, without empty ones at its end.
-
-    Raises:
-        OptionError: it cannot be read.
-    """
-    try:
-        return None if file is None else file.read_text(encoding="utf-8-sig").rstrip().splitlines()
-    except (OSError, UnicodeError) as error:
-        raise OptionError(f"cannot read {str(file)!r}: {error}") from error
-
-
 def named_values(given: list[str]) -> dict[str, Any]:
     """NAME=VALUE of each, a value that reads as JSON taken as such.
 

@@ -7,13 +7,15 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from ..checking import check_by_name, check_flag, check_path, check_text, check_whole
 from ..data import open_data
 from ..errors import OptionError, RunError, brief, nearest
 from ..explanation.explaining import Explainer
 from ..files import write_atomically
 from ..metrics import Metric, named_metric
-from ..models import load_model
+from ..models import LoadedModel, load_model
 from ..preprocessing import shown_as
 from .engines import ENGINES, Progress, threads_of
 from .entries import Method, check_methods
@@ -54,7 +56,7 @@ class Plan:
     preprocess: Any = None
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
-    class_names: Sequence[str] | None = None
+    class_names: Sequence[str] | str | None = None
     output: Any = None
     batch_size: int = 16
     limit: int | None = None
@@ -92,6 +94,12 @@ class Plan:
 
     def _check(self) -> None:
         """Raise OptionError for a setting of another kind."""
+        if isinstance(self.model, (nn.Module, LoadedModel)):
+            raise OptionError(
+                "a plan is plain settings, from which any process can load the model: name it, as "
+                "'timm/vit_base_patch16_224' or 'my_module:make_model'. One at hand is evaluated by "
+                "Evaluator(Explainer(model), open_data(...), methods, metrics)"
+            )
         check_text("model", self.model, "timm/vit_base_patch16_224")
         check_text("data", self.data, "voc:FOLDER")
         check_by_name("options", self.options)

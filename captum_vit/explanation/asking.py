@@ -17,11 +17,11 @@ from ..targets import Classes, Contrast, Output, Target, as_target, target_at, t
 from ..targets.classes import plain
 
 KEYWORDS = (
-    *("method", "target", "layer", "output", "preprocess", "class_names", "multi_label", "device"),
+    *("method", "target", "layer", "output", "preprocess", "checkpoint", "class_names", "multi_label", "device"),
     *("top_k", "attention", "verdict", "removals", "batch_size", "forward_kwargs"),
 )
 _LOADING = "a model is loaded so by load_model(NAME, {}=...), which explain takes as model"
-ELSEWHERE = {name: _LOADING.format(name) for name in ("checkpoint", "checkpoint_key", "img_size", "pretrained")}
+ELSEWHERE = {name: _LOADING.format(name) for name in ("checkpoint_key", "img_size", "pretrained")}
 ELSEWHERE |= dict.fromkeys(("mean", "std"), "a normalisation is part of preprocess=...")
 
 

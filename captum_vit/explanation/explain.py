@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, overload
 
 import torch
@@ -35,7 +36,8 @@ def explain(
     target: Any = None,
     *,
     preprocess: Any = None,
-    class_names: Sequence[str] | Mapping[int, str] | None = None,
+    checkpoint: str | Path | None = None,
+    class_names: Sequence[str] | Mapping[int, str] | str | Path | None = None,
     multi_label: bool | None = None,
     layer: Any = None,
     output: Any = None,
@@ -67,7 +69,9 @@ def explain(
             (C, H, W), or a Preprocessing. Models of timm carry their own, also inside another module. "squash" takes
             the whole image, whatever its proportions, at the size and with the normalisation of the model's own, as
             the published evaluations do.
-        class_names: for a model that carries none, or others than its own.
+        checkpoint: for a model by name, weights to load into it.
+        class_names: for a model that carries none, or others than its own: a list, a dictionary by number, or a file
+            with one on each line.
         multi_label: whether each class is scored by itself (sigmoid), not against the others; by default as the model's
             configuration says.
         layer: attention layers or blocks to read, as for the methods; all by default.
@@ -92,7 +96,7 @@ def explain(
         raise InputError(f"the image comes first, then the model, as explain(image, model): got {brief(images)}")
     kept = {"attention": attention, "verdict": verdict, "removals": removals}
     question = {"method": method, "target": target, "top_k": top_k, **kept}
-    named = {"preprocess": preprocess, "class_names": class_names, "multi_label": multi_label}
+    named = {"preprocess": preprocess, "checkpoint": checkpoint, "class_names": class_names, "multi_label": multi_label}
     of_model: dict[str, Any] = {**named, "layer": layer, "output": output, "device": device}
     explainer = Explainer(model, **of_model)
     asked = explainer.ask(**question, **options)

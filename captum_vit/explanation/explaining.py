@@ -40,8 +40,7 @@ class Explainer:
     >>> for photo in photos: explainer(photo, method="agcam").overlay().show()
 
     Args:
-        model, preprocess, class_names, multi_label, layer, output, device: as for `explain`.
-        checkpoint: for a model by name, weights to load into it.
+        model, preprocess, checkpoint, class_names, multi_label, layer, output, device: as for `explain`.
 
     Attributes:
         headless, names: whether the model gives features, not classes; index -> name of the class.
@@ -52,7 +51,7 @@ class Explainer:
         model: str | nn.Module | LoadedModel = "sample",
         *,
         preprocess: Any = None,
-        class_names: Sequence[str] | Mapping[int, str] | None = None,
+        class_names: Sequence[str] | Mapping[int, str] | str | Path | None = None,
         multi_label: bool | None = None,
         layer: Any = None,
         output: Any = None,

@@ -82,3 +82,17 @@ def test_evaluate_takes_weights_sizes_and_normalisation():
     assert told["small"][0]["size"] == [96, 96]
     assert "--mean takes numbers" in run(*ask, *data, "--mean", "grey", "--out", "b", code=2).stderr
     assert "NAME=VALUE" in run(*ask, *data, "--option", "fusion", "--out", "c", code=2).stderr
+
+
+def test_evaluate_takes_a_preprocessing_of_ones_own():
+    Path("preparing.py").write_text(
+        "from captum_vit.adapters.sample_vit import PREPROCESSING\n"
+        "from captum_vit.preprocessing import normalised\n"
+        "dark = normalised(PREPROCESSING, [0.9], [0.1])\n"
+    )
+    ask = ("evaluate", "--data", "sample:1", "--methods", "random", "--preprocess", "preparing:dark")
+    assert "written: run" in run(*ask, "--out", "run").stdout
+    settings = json.loads(Path("run/manifest.json").read_text())["settings"]
+    assert settings["preprocessing"]["std"] == pytest.approx([0.1] * 3)
+    both = run(*ask, "--squash", "--out", "other", code=2)
+    assert "--preprocess says what becomes of an image, and so does --squash: give one of them" in both.stderr

@@ -213,6 +213,18 @@ def test_class_names_of_ones_own():
     assert same.targets == found.targets or same.targets[0].name == "kind 3"
 
 
+def test_class_names_in_a_file(tmp_path: Path):
+    (tmp_path / "names.txt").write_text("\n".join(f"kind {i}" for i in range(10)) + "\n")
+    for file in (tmp_path / "names.txt", str(tmp_path / "names.txt")):
+        assert explain(scene(), small(num_classes=10), target="kind 3", class_names=file).targets[0].index == 3
+
+
+def test_a_checkpoint_for_a_model_by_name(tmp_path: Path):
+    torch.save({name: 0 * value for name, value in build().state_dict().items()}, tmp_path / "nothing.pt")
+    found, own = explain(scene(), checkpoint=tmp_path / "nothing.pt", target=0), explain(scene(), target=0)
+    assert found.targets[0].score == 0.5 != own.targets[0].score
+
+
 def test_a_hugging_face_model_needs_its_processor():
     config = ViTConfig(**{**sample.hf_config(), "problem_type": None})
     model = ViTForImageClassification(config).eval()

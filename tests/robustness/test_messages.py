@@ -256,7 +256,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[CaptumViTError], str]] = {
     "a checkpoint": (
         lambda: ask(checkpoint="w.pth"),
         OptionError,
-        r"by load_model\(NAME, checkpoint=...\), which explain",
+        "checkpoint is for models by name: load the weights into a model itself before",
     ),
     "a normalisation": (lambda: ask(mean=0.5), OptionError, "a normalisation is part of preprocess="),
     "a misspelt preprocessing": (
@@ -293,10 +293,15 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[CaptumViTError], str]] = {
         r"the image comes first, .*got the module VisionTran",
     ),
     "too many names": (lambda: ask(class_names=["a"] * 9), OptionError, "9 class names, and the model has 7 scores"),
+    "a plan of a model at hand": (
+        lambda: Plan(model=MODEL).make(),
+        OptionError,
+        r"a plan is plain settings.*: name it, as .*One at hand is evaluated by Evaluator\(Explainer\(model\)",
+    ),
     "a name for all classes": (
         lambda: ask(class_names="cat"),
         OptionError,
-        "class_names must be a list of names, .*got 'cat",
+        "class_names must be a list of names, .*: cannot read 'cat': No such file",
     ),
     "numbers as names": (
         lambda: ask(class_names=[1, 2]),
