@@ -13,7 +13,8 @@ AT_ONCE = 4096  # colours whose nearest are looked up, 4 MiB
 def indexed(frames: Sequence[Image.Image]) -> list[Image.Image]:
     """Frames of one palette for all, without dither, so that what stands still in them does not flicker.
 
-    >>> [frame.mode for frame in indexed([Image.new("RGB", (4, 4), "white")])]
+    >>> from captum_vit.explanation.indexing import indexed
+    >>> [frame.mode for frame in indexed([photo])]
     ['P']
 
     Where there are few colours each comes out within 1 of 255. Each is looked up here, since Pillow looks up 4 x 4 x 4
