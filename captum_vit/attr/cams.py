@@ -69,6 +69,7 @@ class GradCAMPlusPlus(TokenCAM):
     name, title = "gradcam_plus_plus", "Grad-CAM++"
     class_specific, signed, unit = True, False, "evidence"
     paper = "arXiv:1710.11063"
+    cancels = "a sum that crosses 0 where what a channel holds adds up to less than 0"
 
     def _cam(self, a: Tensor, g: Tensor) -> Tensor:
         square = g.square()
@@ -155,6 +156,7 @@ class XGradCAM(TokenCAM):
     name, title = "xgradcam", "XGrad-CAM"
     class_specific, signed, unit = True, False, "evidence"
     paper = "arXiv:2008.02312"
+    cancels = "what a channel holds in all patches together, which may be nearly 0"
 
     def _cam(self, a: Tensor, g: Tensor) -> Tensor:
         return weighted(a, (g * a).sum(1, keepdim=True) / (a.sum(1, keepdim=True) + 1e-7)).relu()

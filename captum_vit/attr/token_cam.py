@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +13,11 @@ from ..access import Layer, Readout, select_layers
 from ..capture import GIVEN, GIVEN_GRADIENTS, Given, Run
 from ..errors import LayerNotFoundError, UnsupportedModelError
 from ..targets import Target
+from ..unusual import note_once
 from .base import ViTAttribution
 
 Cam = Callable[[Tensor, Tensor], Tensor]
+HALF = "in half precision its maps may differ from those in float32 by more than their highest value, so use float32"
 
 
 class AtTokens(ViTAttribution):
@@ -94,6 +96,7 @@ class TokenCAM(AtTokens):
     """
 
     needs = frozenset({GIVEN, GIVEN_GRADIENTS})
+    cancels: ClassVar[str] = ""  # what its formula divides by, where that may be nearly 0 and rounding shows
 
     def _maps(self, run: Run, target: Target, *, flow: bool) -> Tensor:
         return self._by_layer(run, target, flow)
@@ -103,6 +106,8 @@ class TokenCAM(AtTokens):
         cam = cam or self._cam
         gradients = run.given_gradients(target)
         given = run.given()
+        if self.cancels and halved(run.inputs.images):
+            note_once(run.adapter.model, f"half {self.name}", f"{self.title} divides by {self.cancels}: {HALF}")
         maps = []
         for name in self.layers_given(run.readout, flow):
             check_read(name, given[name], gradients[name])
@@ -112,6 +117,11 @@ class TokenCAM(AtTokens):
     @abstractmethod
     def _cam(self, a: Tensor, g: Tensor) -> Tensor:
         """The map (B, P) of patches a (B, P, D) and the score's gradients g there."""
+
+
+def halved(images: Tensor) -> bool:
+    """Whether a model computes in half precision on these images, under autocast or by its own type."""
+    return images.dtype in (torch.float16, torch.bfloat16) or torch.is_autocast_enabled(images.device.type)
 
 
 def patches(given: Given, gradient: Tensor) -> tuple[Tensor, Tensor]:
