@@ -1,8 +1,10 @@
 """Hugging Face's models with attention that has no map over the patches of the whole image, and why."""
 
+from typing import Any
+
 from torch import nn
 
-from captum_vit.access import Adapter
+from captum_vit.access import Adapter, Described
 from captum_vit.adapters.hf_common import is_hf
 
 WINDOWS = "attention runs in windows of the image, so that no query sees all patches"
@@ -30,7 +32,20 @@ REASONS = {
 
 
 class HFRefused(Adapter):
-    """No adapter: says why there is none."""
+    """No adapter: says why there is none, and what any model of transformers says of itself."""
+
+    @classmethod
+    def described(cls, model: nn.Module) -> Described | None:
+        config: Any = getattr(model, "config", None)
+        if not is_hf(type(model)) or config is None:
+            return None
+        size = getattr(config, "image_size", None)
+        headless = type(model).__name__.endswith("Model") or getattr(config, "num_labels", 1) == 0
+        return Described(
+            (size, size) if isinstance(size, int) else size and tuple(size),
+            headless,
+            {} if headless else dict(config.id2label or {}),
+        )
 
     @classmethod
     def matches(cls, model: nn.Module) -> bool:

@@ -2,6 +2,7 @@
 
 from .adapter import Adapter, unaltered
 from .attention import AttentionCall, Computed, Projections, Rows
+from .described import Described
 from .modules import Layer, Switch
 from .nested import NestedAdapter
 from .registry import ADAPTERS, adapt, register, select_layers, unwrap
@@ -26,6 +27,7 @@ __all__ = [
     "Adapter",
     "AttentionCall",
     "Computed",
+    "Described",
     "Grid",
     "Layer",
     "LayerLayout",

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .described import Described
 from .modules import LayerAccess
 from .outputs import scores_among
 from .tokens import Grid, Readout, TokenLayout
@@ -37,6 +38,11 @@ class Adapter(LayerAccess):
     @abstractmethod
     def matches(cls, model: nn.Module) -> bool:
         """Whether this adapter serves the module."""
+
+    @classmethod
+    def described(cls, model: nn.Module) -> Described | None:
+        """What is known of a model of the same library, also where no adapter serves it; None of any other."""
+        return None
 
     @classmethod
     def refusal(cls, model: nn.Module) -> str | None:

@@ -1,6 +1,6 @@
-"""A model that no adapter knows: images go in, scores come out, and one of its modules gives a grid of cells."""
+"""A model that no adapter knows: images go in, scores come out, and its modules give grids of cells."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -8,22 +8,42 @@ from torch import Tensor, nn
 
 from ..errors import LayerNotFoundError, UnsupportedModelError, brief
 from .adapter import Adapter
-from .registry import adapt, unwrap
-from .tokens import PATCHES, Grid, TokenLayout
+from .described import Described
+from .kinds import what_it_is
+from .modules import Switch
+from .registry import adapt, adapter_classes, unwrap
+from .tokens import PATCHES, Grid, Readout, TokenLayout
 
-WITHOUT = "CPLRP, AttnLRP and LibraGrad apply all the same: of attention they need to know nothing"
+WITHOUT = "CPLRP, AttnLRP and LibraGrad apply all the same, and so do Grad-CAM and its kin: they need no attention"
+VOLUMES = nn.Conv3d
+CONVOLUTIONS = (nn.Conv2d, VOLUMES)
 
 
 class AnyModel(Adapter):
-    """What conserving gradients need of a model of any architecture; of its attention nothing is known.
+    """What can be known of a model of any architecture; of its attention that is nothing.
 
     >>> from captum_vit.access.any_model import AnyModel
-    >>> list(AnyModel(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3))).convolutions())
+    >>> list(AnyModel(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3))).stems())
     ['0']
+
+    Args:
+        model: the module.
+        reason: why its attention is not read.
+
+    Attributes:
+        checked: places and sizes of images of which it is known that cells lie where they are said to.
+        last_grids: size of an image -> the name of the last module that gives a grid.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, reason: str = "no adapter knows its attention") -> None:
         super().__init__(unwrap(model))
+        self.reason = reason
+        self.checked: set[Hashable] = set()
+        self.last_grids: dict[tuple[int, ...], str] = {}
+        first = next((m for m in self.model.modules() if isinstance(m, CONVOLUTIONS)), None)
+        self.batch_dims = 5 if isinstance(first, VOLUMES) else 4
+        told = (kind.described(self.model) for kind in adapter_classes())
+        self._told = next((each for each in told if each is not None), Described())
 
     @classmethod
     def matches(cls, model: nn.Module) -> bool:
@@ -37,12 +57,42 @@ class AnyModel(Adapter):
         return TokenLayout(grid=(1,) * len(image_size), prefix=0, patch=tuple(image_size), readout=PATCHES)
 
     @property
+    def readout(self) -> Readout:
+        return PATCHES
+
+    @property
     def in_channels(self) -> int | None:
         return None
 
-    def convolutions(self) -> dict[str, nn.Module]:
-        """The convolutions over images, of which the first that runs is the stem."""
-        return {name: module for name, module in self.model.named_modules() if isinstance(module, nn.Conv2d)}
+    @property
+    def channels(self) -> int:
+        """How many an image of noise has."""
+        first = next((m for m in self.model.modules() if isinstance(m, CONVOLUTIONS)), None)
+        return 3 if first is None else first.in_channels
+
+    def example(self, size: Grid, draw: torch.Generator) -> Tensor:
+        return torch.randn(1, self.channels, *size, generator=draw)
+
+    @property
+    def image_size(self) -> Grid | None:
+        return self._told.image_size
+
+    @property
+    def headless(self) -> bool:
+        return self._told.headless
+
+    @property
+    def class_names(self) -> Mapping[int, str]:
+        return self._told.class_names
+
+    def capturing(self) -> Iterable[Switch]:
+        return self._told.switches
+
+    def stems(self) -> dict[str, nn.Module]:
+        """What pixels may go into: the first that runs, of convolutions over images, and of linear layers that give
+        a grid of cells."""
+        kinds = (*CONVOLUTIONS, nn.Linear)
+        return {name: module for name, module in self.model.named_modules() if name and isinstance(module, kinds)}
 
     def module_at(self, layer: Any) -> tuple[str, nn.Module]:
         """The module whose output is the grid, and its name.
@@ -51,29 +101,29 @@ class AnyModel(Adapter):
             LayerNotFoundError: the model has no such module.
         """
         found = layer[0] if isinstance(layer, (list, tuple)) and len(layer) == 1 else layer
-        modules = dict(self.model.named_modules())
-        for name, module in modules.items():
+        for name, module in self.model.named_modules():
             if name and (name == found if isinstance(found, str) else module is found):
                 return name, module
+        convolution = next((name for name, m in self.stems().items() if isinstance(m, CONVOLUTIONS)), "none")
         raise LayerNotFoundError(
             f"no module {brief(layer)} in {type(self.model).__name__}: no adapter knows its attention layers, so that "
-            f"layer= names the one module whose output is the grid of the map, by default the first convolution that "
-            f"runs ({next(iter(self.convolutions()), 'none')})"
+            f"layer= names the one module whose output is the grid of the map, by default of conserving gradients the "
+            f"first convolution that runs ({convolution}), and of Grad-CAM and its kin the last grid"
         )
 
 
 def adapt_any(model: nn.Module) -> Adapter:
-    """The model's adapter; where it has none, what is known of any model with a convolution over images.
+    """The model's adapter; where it has none, what is known of any model that looks at images.
 
     Raises:
         UnsupportedModelError: it has neither.
     """
     try:
         return adapt(model)
-    except UnsupportedModelError:
+    except UnsupportedModelError as error:
         if not _looks_at_images(model):
             raise
-        return AnyModel(model)
+        return AnyModel(model, str(error))
 
 
 def adapt_or_tell(model: nn.Module) -> Adapter:
@@ -91,28 +141,10 @@ def adapt_or_tell(model: nn.Module) -> Adapter:
 
 
 def _looks_at_images(model: object) -> bool:
-    scripted = isinstance(model, torch.jit.ScriptModule)
-    return isinstance(model, nn.Module) and not scripted and bool(AnyModel(model).convolutions())
-
-
-def grid_axes(values: Tensor, images: Tensor, name: str) -> tuple[int, int]:
-    """The axes of rows and columns in what a module gives, of images (N, C, H, W).
-
-    Raises:
-        UnsupportedModelError: there is no grid in it, or which axes it has is not clear.
-    """
-    sides = images.shape[2:]
-    fitting = [axes for axes in ((2, 3), (1, 2)) if values.dim() == 4 and _fits([values.shape[i] for i in axes], sides)]
-    if len(fitting) != 1 or len(values) != len(images):
-        raise UnsupportedModelError(
-            f"{name} gives {tuple(values.shape)} for images {tuple(images.shape)}, in which "
-            f"{'two pairs of axes may be' if len(fitting) > 1 else 'there are no'} rows and columns of cells of each "
-            f"image: layer= takes a convolution, or a module that gives (N, C, rows, cols) or (N, rows, cols, C)"
-        )
-    return fitting[0]
-
-
-def _fits(cells: list[int], sides: tuple[int, ...]) -> bool:
-    """Whether cells of one size, about as high as wide, cover an image."""
-    high, wide = (side / count for side, count in zip(sides, cells, strict=True))
-    return min(high, wide) > 0.99 and 0.75 < high / wide < 4 / 3
+    """Whether a model has a convolution over images, or, being made for nothing else, a linear layer."""
+    if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
+        return False
+    kinds = tuple(type(module) for module in model.modules())
+    if any(issubclass(kind, CONVOLUTIONS) for kind in kinds):
+        return True
+    return any(issubclass(kind, nn.Linear) for kind in kinds) and what_it_is(unwrap(model)) is None

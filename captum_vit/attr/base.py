@@ -11,6 +11,7 @@ from captum.log import log_usage
 from torch import Tensor, nn
 
 from ..access import Layer, Readout, select_layers
+from ..access.any_model import AnyModel
 from ..capture import Inputs, Run
 from ..errors import LayerNotFoundError, OptionError, UnsupportedModelError
 from ..targets import Classes, Target
@@ -18,7 +19,7 @@ from .calls import Images, check_asked, check_one_image, checked_inputs, in_grap
 from .naming import named_target, several_targets
 from .options import refuse_options, with_options
 from .starting import maps_of_targets, start
-from .stated import Stated
+from .stated import Stated, why_not
 
 ENTRIES = ("attribute", "attribute_flow", "attribute_classes")
 
@@ -51,11 +52,11 @@ class ViTAttribution(Stated, LayerAttribution):
     def __init__(self, model: nn.Module, layer: Layer | Sequence[Layer] | None = None, **options: Any) -> None:
         refuse_options(self.get_name(), options)
         self.adapter = self._adapted(model)
-        reason = self.unsuited(self.adapter)
+        reason = why_not(type(self), self.adapter)
         if reason is not None:
             raise UnsupportedModelError(f"{self.get_name()} does not apply to {type(model).__name__}: {reason}")
         self.layer_names = list(chosen := self._chosen(layer))
-        if self.adapter.readout is not None:
+        if self.adapter.readout is not None and not isinstance(self.adapter, AnyModel):
             self.layers_read(self.adapter.readout)
         LayerAttribution.__init__(self, model, list(chosen.values()))
 

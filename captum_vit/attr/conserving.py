@@ -1,6 +1,6 @@
 """Conserving gradients: input times gradient, with rules in place of derivatives that keep what a score is made of."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache
 from math import prod
 from numbers import Real
@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from .. import ops
-from ..access import Layer, Readout
+from ..access import Adapter, Readout
 from ..access.any_model import AnyModel, adapt_any
 from ..capture import (
     TOKEN_GRADIENTS,
     TOKENS,
-    Inputs,
+    CellRun,
     Need,
     Rules,
     Run,
@@ -27,9 +27,8 @@ from ..capture import (
 )
 from ..errors import OptionError, brief
 from ..targets import Target
-from .any_model import OfAnyModel
-from .base import ViTAttribution
-from .calls import Images, check_asked, checked_inputs
+from .any_model import OnAnyModel
+from .calls import Images, checked_inputs
 from .completeness import Completeness
 from .naming import named_target
 from .options import check_options
@@ -41,7 +40,7 @@ SCORE = ""  # where all evidence has been handed on
 Gamma = tuple[float, float]  # of convolutions, and of linear layers
 
 
-class ConservingGradients(ViTAttribution):
+class ConservingGradients(OnAnyModel):
     """What the three have in common: they differ by the rules alone."""
 
     class_specific, signed, unit = True, True, "evidence"
@@ -49,33 +48,16 @@ class ConservingGradients(ViTAttribution):
     no_graph = "rules stand in place of derivatives, and hold weights, and much of what is made of them, constant"
 
     rules: ClassVar[Callable[[Gamma], Rules]]
-    of_any: OfAnyModel | None = None  # of a model that no adapter knows
-    _adapted = staticmethod(adapt_any)
 
-    def __init__(self, model: nn.Module, layer: Layer | Sequence[Layer] | None = None, **options: Any) -> None:
-        super().__init__(model, layer, **options)
-        if isinstance(self.adapter, AnyModel):
-            self.of_any = OfAnyModel(self, self.adapter, self._chosen(layer) or self.adapter.convolutions())
+    @classmethod
+    def _adapted(cls, model: nn.Module) -> Adapter:
+        adapter = adapt_any(model)
+        if adapter.measured and not adapter.blocks():  # its attention was found, and no token stream between the layers
+            return AnyModel(model, f"the token stream of {type(adapter.model).__name__} is not known")
+        return adapter
 
-    def _chosen(self, layer: Layer | Sequence[Layer] | None) -> dict[str, nn.Module]:
-        if isinstance(self.adapter, AnyModel):
-            return {} if layer is None else dict([self.adapter.module_at(layer)])
-        return super()._chosen(layer)
-
-    def _attribute(
-        self, call: Inputs, target: Any, output_shape: str, flow: bool, options: Mapping[str, Any], graph: bool = False
-    ) -> Tensor:
-        if self.of_any is None:
-            return super()._attribute(call, target, output_shape, flow, options, graph)
-        check_asked(self, output_shape, options, graph)
-        return self.of_any.attribute(call, target, output_shape, flow, options)
-
-    def _attribute_classes(
-        self, call: Inputs, targets: Any, output_shape: str, options: Mapping[str, Any], graph: bool = False
-    ) -> Tensor:
-        if self.of_any is None:
-            return super()._attribute_classes(call, targets, output_shape, options, graph)
-        return self.of_any.classes(call, targets, output_shape, options)
+    def ahead(self, run: CellRun, **options: Any) -> None:
+        run.under(self.ruled(options.get("gamma"))).at(self.modules_of(run))
 
     def needed(self, **options: Any) -> frozenset[Need]:
         rules = self.ruled(options.get("gamma"))
@@ -110,7 +92,7 @@ class ConservingGradients(ViTAttribution):
 
     def sums_to_score(self, **options: Any) -> bool:
         """Of the map of all layers; what it does not hold `completeness` tells."""
-        return self.of_any is not None or set(self.layer_names) == set(self.adapter.attention_layers())
+        return isinstance(self.adapter, AnyModel) or set(self.layer_names) == set(self.adapter.attention_layers())
 
     def completeness(
         self,
@@ -138,12 +120,14 @@ class ConservingGradients(ViTAttribution):
         check_options(self.get_name(), self.options(), options)
         call = checked_inputs(self.adapter, inputs, additional_forward_args, forward_kwargs, output)
         wanted, rules = named_target(target, self.adapter), self.ruled(options.get("gamma"))
-        if self.of_any is not None:
-            return tuple(self.of_any.completeness(call, wanted, options))
         found = []
         for number in range(len(call.images)):
             one = self.explained(wanted.of_image(number), options)
             with start([(self, options)], call.image(number), one) as run:
+                if isinstance(run, CellRun):
+                    held = run.under(rules).account(self.modules_of(run), one)
+                    found.append(Completeness(held.score, float(held.tokens.sum()), 0.0, held.constants, held.absorbed))
+                    continue
                 held = account(run.under(rules).kept, one, rules)
                 patches = float(of_patches(held.tokens[None], run.layout, EMBEDDED).sum())
                 prefix = float(held.tokens.sum()) - patches
@@ -174,6 +158,8 @@ class ConservingGradients(ViTAttribution):
         Of the layers among which the score is read, the first answers for those before it too, and the last for what
         the head reads off the patches.
         """
+        if isinstance(run, CellRun):
+            return run.under(rules).evidence(self.modules_of(run), target).unsqueeze(1)
         under, layout = run.under(rules), run.layout
         streams, gradients = under.tokens(), under.token_gradients(target)
 

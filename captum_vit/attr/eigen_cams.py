@@ -6,7 +6,7 @@ from torch import Tensor
 from .. import ops
 from ..capture import GIVEN, Run
 from ..targets import Target
-from .token_cam import TokenCAM, patches, placed
+from .token_cam import TokenCAM
 
 
 class EigenCAM(TokenCAM):
@@ -30,12 +30,7 @@ class EigenCAM(TokenCAM):
     paper = "arXiv:2008.00299"
 
     def _maps(self, run: Run, target: Target, *, flow: bool) -> Tensor:
-        given = run.given()
-        maps = []
-        for name in self.layers_given(run.readout, flow):
-            a, _ = patches(given[name], given[name].values)
-            maps.append(placed(given[name], self._cam(a, a)))
-        return torch.stack(maps, 1)
+        return self._by_layer(run, None, flow)
 
     def _cam(self, a: Tensor, g: Tensor) -> Tensor:
         return outermost_positive(principal(a)).relu()

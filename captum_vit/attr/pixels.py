@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .. import ops
 from ..access import Adapter, Readout
-from ..capture import PIXEL_GRADIENTS, Need, Rules, Run, UnderRules
+from ..capture import PIXEL_GRADIENTS, CellRun, Need, Rules, Run, UnderRules
 from ..errors import OptionError, brief
 from ..targets import Output, Target
 
@@ -54,6 +54,10 @@ class AtPixels:
     def _class_maps(self, run: Run, targets: Sequence[Target], *, flow: bool, **options: Any) -> Iterator[Tensor]:
         for target in targets:
             yield self._maps(run, target, flow=flow, **options).unsqueeze(0)
+
+    def ahead(self, run: CellRun, **options: Any) -> None:
+        """Ask a run of a model that no adapter knows for what the maps are made of."""
+        run.under(self.method.ruled(options.get("gamma"))).at({})
 
     def shaped(self, maps: Tensor, run: Run, output_shape: str) -> Tensor:
         """(N, C, H, W)."""

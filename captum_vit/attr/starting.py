@@ -1,13 +1,16 @@
 """One run for several methods."""
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from ..access import Adapter, Readout
-from ..capture import OUTPUTS, Inputs, Need, Run, readout_of, untouched
+from ..access.any_model import AnyModel
+from ..capture import OUTPUTS, CellRun, Inputs, Need, Run, readout_of, untouched
+from ..errors import OptionError
 from ..targets import Target
 
 
@@ -25,6 +28,9 @@ class Reader(Protocol):
 
     def layers_given(self, readout: Readout, flow: bool) -> list[str]:
         """The places whose tokens it reads."""
+
+    def ahead(self, run: CellRun, **options: Any) -> None:
+        """Ask a run of a model that no adapter knows for what its maps are made of."""
 
 
 def start(
@@ -50,6 +56,10 @@ def start(
         create_graph: whether the maps are to be differentiated by the model's parameters.
     """
     adapter = readers[0][0].adapter
+    if isinstance(adapter, AnyModel):
+        if create_graph:
+            raise OptionError("create_graph is for models that have an adapter, and none knows this one's tokens")
+        return CellRun(adapter, call, once=once, first=partial(readers[0][0].ahead, **readers[0][1]))
     needs = frozenset(needs).union(*(method.needed(**options) for method, options in readers))
 
     def layers(readout: Readout) -> set[str]:

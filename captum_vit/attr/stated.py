@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..access import Adapter, Readout
-from ..access.any_model import adapt_or_tell
-from ..capture import Need, Run
+from ..access import Adapter, Readout, TokenLayout
+from ..access.any_model import AnyModel, adapt_any, adapt_or_tell
+from ..capture import CellRun, Need, Run
 from ..facts import Facts
 from .calls import shape_maps
 from .options import parameters_of
@@ -27,6 +27,7 @@ class Stated:
         multiplies_layers: whether it needs all attention between the image and the score.
         paper: where it was published.
         no_graph: why its maps cannot be differentiated by the model's parameters; empty where they can.
+        any_model: whether it also applies to models of any architecture, which no adapter knows.
         costly: what a map costs, where that is so much that the method is asked for by its name, and is none of "all".
     """
 
@@ -40,10 +41,16 @@ class Stated:
     multiplies_layers: ClassVar[bool] = False
     paper: ClassVar[str] = ""
     no_graph: ClassVar[str] = ""
+    any_model: ClassVar[bool] = False
     costly: ClassVar[str] = ""
 
     _maps: Callable[..., Tensor]
-    _adapted = staticmethod(adapt_or_tell)  # the way from a model to its adapter
+    flow_layers: Callable[[Readout], list[str]]
+
+    @classmethod
+    def _adapted(cls, model: nn.Module) -> Adapter:
+        """The way from a model to its adapter."""
+        return adapt_any(model) if cls.any_model else adapt_or_tell(model)
 
     def reader(self, output_shape: str) -> Any:
         """Who reads a run for maps of this shape: the method itself, unless it has other maps at the pixels."""
@@ -51,8 +58,15 @@ class Stated:
 
     def shaped(self, maps: Tensor, run: Run, output_shape: str) -> Tensor:
         """Maps over the patches, (N, layers or 1, patches), in one of the output shapes."""
-        layout = run.layout
+        layout, _ = self.place_of(run)
         return shape_maps(layout.to_grid(maps), layout, run.adapter, run.inputs.images, output_shape)
+
+    def ahead(self, run: CellRun, **options: Any) -> None:
+        """Ask a run of a model that no adapter knows for what its maps are made of, so that one forward does."""
+
+    def place_of(self, run: Run) -> tuple[TokenLayout, tuple[str, ...]]:
+        """Where its maps of this run lie, and the names of the layers that the slices of a flow belong to."""
+        return run.layout, tuple(self.flow_layers(run.readout))
 
     @property
     def multiplies_by_inputs(self) -> bool:
@@ -91,3 +105,10 @@ class Stated:
     def unsuited(cls, adapter: Adapter) -> str | None:
         """Why the method does not apply to a model; None if it does."""
         return adapter.gap if cls.multiplies_layers else None
+
+
+def why_not(method: type[Stated], adapter: Adapter) -> str | None:
+    """Why a method does not apply to a model; None if it does."""
+    if isinstance(adapter, AnyModel) and not method.any_model:
+        return f"it reads attention or tokens: {adapter.reason}"
+    return method.unsuited(adapter)

@@ -1,7 +1,7 @@
 """What all class activation maps on tokens share: where tokens and gradients are taken."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -10,20 +10,22 @@ from torch import Tensor, nn
 
 from .. import ops
 from ..access import Layer, Readout, select_layers
-from ..capture import GIVEN, GIVEN_GRADIENTS, Given, Run
+from ..access.any_model import AnyModel
+from ..capture import GIVEN, GIVEN_GRADIENTS, CellRun, Given, Run
 from ..errors import LayerNotFoundError, UnsupportedModelError
 from ..targets import Target
 from ..unusual import note_once
-from .base import ViTAttribution
+from .any_model import OnAnyModel
 
 Cam = Callable[[Tensor, Tensor], Tensor]
 HALF = "in half precision its maps may differ from those in float32 by more than their highest value, so use float32"
 
 
-class AtTokens(ViTAttribution):
+class AtTokens(OnAnyModel):
     """A method that reads tokens at single places, as the output of the norm before an attention."""
 
     accumulates = False
+    any_model = False
 
     def layers_read(self, readout: Readout) -> list[str]:
         """The chosen layers up to the last attention in which the score is read, and other chosen modules.
@@ -31,6 +33,8 @@ class AtTokens(ViTAttribution):
         Raises:
             LayerNotFoundError: there is none.
         """
+        if isinstance(self.adapter, AnyModel):
+            return super().layers_read(readout)
         attention = list(self.adapter.attention_layers())
         reading = [name for name in self.adapter.reading_layers(readout) if readout.reads(name)]
         reached = attention[: attention.index(reading[-1]) + 1]
@@ -56,6 +60,8 @@ class AtTokens(ViTAttribution):
         return self.layers_read(readout)
 
     def _chosen(self, layer: Layer | Sequence[Layer] | None) -> dict[str, nn.Module]:
+        if isinstance(self.adapter, AnyModel):
+            return super()._chosen(layer)
         attention, blocks = self.adapter.attention_layers(), set(self.adapter.blocks().values())
         modules = dict(self.adapter.model.named_modules(remove_duplicate=False))
         wanted: list[Any] = list(layer) if isinstance(layer, (list, tuple, range)) else [] if layer is None else [layer]
@@ -81,14 +87,18 @@ class TokenCAM(AtTokens):
     class block's; and an attention pool's, where one reads the tokens. The gradient is of what passes that attention
     alone, and not the skip connection around it.
 
+    Of a model that no adapter knows, as a Swin or a ConvNeXt, it is what the last module gives that gives a grid of
+    cells over the image on which the score depends: the last stage, or the norm behind it.
+
     A subclass implements `_cam`.
 
     Args:
-        model: any timm or Hugging Face ViT, or a module with one inside.
+        model: any timm or Hugging Face ViT, a module with one inside, or a model of any architecture.
         layer: an attention layer, or the block around it, by name, index or module, stands for what that attention is
             given. Any other module, by name or as itself, stands for what it gives, which has to be the token stream.
             None reads all attention layers. A map is that of the last of several, in the order in which the model lists
-            them; a flow shows each alone.
+            them; a flow shows each alone. Of a model that no adapter knows it is the one module that gives the cells,
+            as (N, C, rows, cols), (N, rows, cols, C) or (N, rows * cols, C).
     Raises:
         UnsupportedModelError: no adapter knows the model; with the map, a layer at which no patch has a gradient, as
             behind the last attention where the score is read from a class token.
@@ -97,21 +107,32 @@ class TokenCAM(AtTokens):
 
     needs = frozenset({GIVEN, GIVEN_GRADIENTS})
     cancels: ClassVar[str] = ""  # what its formula divides by, where that may be nearly 0 and rounding shows
+    any_model = True
+
+    def modules_of(self, run: CellRun) -> Mapping[str, nn.Module]:
+        return self._asked or run.last_grid()
+
+    def ahead(self, run: CellRun, **options: Any) -> None:
+        run.at(self.modules_of(run))
 
     def _maps(self, run: Run, target: Target, *, flow: bool) -> Tensor:
         return self._by_layer(run, target, flow)
 
-    def _by_layer(self, run: Run, target: Target, flow: bool, cam: Cam | None = None) -> Tensor:
-        """The map at each layer, or at the last alone, (B, layers or 1, patches)."""
+    def _by_layer(self, run: Run, target: Target | None, flow: bool, cam: Cam | None = None) -> Tensor:
+        """The map at each layer, or at the last alone, (B, layers or 1, patches); without a target of values alone."""
         cam = cam or self._cam
-        gradients = run.given_gradients(target)
-        given = run.given()
         if self.cancels and halved(run.inputs.images):
             note_once(run.adapter.model, f"half {self.name}", f"{self.title} divides by {self.cancels}: {HALF}")
+        if isinstance(run, CellRun):
+            return cam(*run.cells(self.modules_of(run), target)).unsqueeze(1)
+        gradients = None if target is None else run.given_gradients(target)
+        given = run.given()
         maps = []
         for name in self.layers_given(run.readout, flow):
-            check_read(name, given[name], gradients[name])
-            maps.append(placed(given[name], cam(*patches(given[name], gradients[name]))))
+            gradient = given[name].values if gradients is None else gradients[name]
+            if gradients is not None:
+                check_read(name, given[name], gradient)
+            maps.append(placed(given[name], cam(*patches(given[name], gradient))))
         return torch.stack(maps, 1)
 
     @abstractmethod

@@ -1,7 +1,7 @@
 """The only code that touches a running model; it leaves every model as it found it."""
 
 from .accounts import account
-from .cells import AtCells, at_cells, check_cells_lie, check_nothing_passes
+from .cell_run import CellRun
 from .conserving import attn_rules, cp_rules, libra_rules, rules_named
 from .examine import placed_layout
 from .given import Given
@@ -49,7 +49,7 @@ __all__ = [
     "TOKENS",
     "TOKEN_GRADIENTS",
     "VALUES",
-    "AtCells",
+    "CellRun",
     "Found",
     "Given",
     "Inputs",
@@ -59,10 +59,7 @@ __all__ = [
     "Run",
     "UnderRules",
     "account",
-    "at_cells",
     "attn_rules",
-    "check_cells_lie",
-    "check_nothing_passes",
     "cp_rules",
     "libra_rules",
     "measure_readout",

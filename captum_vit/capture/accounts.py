@@ -1,6 +1,6 @@
 """What becomes of a score on the way back under rules: what tokens hold, and what never reaches them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -48,16 +48,22 @@ def account(kept: Keeping, target: Target, rules: Rules) -> Account:
         keep, place = Keep((), frozenset({OUTPUTS}), tail=True), kept.examined.place
         tap = ForwardTap(kept.adapter, kept.inputs, kept.readout, keep, True, place, ruling)
         forward = run_forward(kept.adapter, kept.inputs, kept.readout, keep, graph=True, streams=True, tap=tap)
-        return told(forward, target, ruling, forward.streams[EMBEDDED], (0, 2))
+        return told(forward, target, ruling, forward.streams[EMBEDDED])
 
 
-def told(forward: Forward, target: Target, ruling: Ruling, stream: Tensor, channels: Sequence[int]) -> Account:
+def told(
+    forward: Forward,
+    target: Target,
+    ruling: Ruling,
+    stream: Tensor,
+    tokens: Callable[[Tensor], Tensor] | None = None,
+) -> Account:
     """What becomes of the score of one image in a forward under rules that keeps accounts.
 
     Args:
         forward, target, ruling: as they are.
         stream: where the graph begins.
-        channels: the axes of it that are no places.
+        tokens: what makes of it (1, tokens, channels), if it is something else.
     """
     scores, leaves = forward.output.scores, ruling.state.leaves or []
     with torch.enable_grad():
@@ -67,9 +73,10 @@ def told(forward: Forward, target: Target, ruling: Ruling, stream: Tensor, chann
         at_tokens = torch.zeros_like(stream)
     held = [held_in(x, g) for x, g in zip(leaves, at_leaves, strict=True) if g is not None]
     absorbed = [*(ruling.state.absorbed or []), *([] if at_scores is None else [score - held_in(scores, at_scores)])]
+    evidence = stream.detach().double() * at_tokens.double()
     return Account(
         score,
-        (stream.detach().double() * at_tokens.double()).sum(tuple(channels)),
+        (evidence if tokens is None else tokens(evidence)).sum((0, 2)),
         float(sum(held)),
         float(sum(absorbed)),
     )

@@ -8,6 +8,7 @@ import transformers
 from torch import Tensor, nn
 
 from captum_vit import AGCAM, CPLRP, AttnLRP, LibraGrad, RawAttention
+from captum_vit.access.any_model import AnyModel
 from captum_vit.capture import norms
 from captum_vit.capture.ruled import State
 from captum_vit.errors import InputError, LayerNotFoundError, OptionError, UnsupportedModelError
@@ -111,6 +112,7 @@ def test_where_gradient_times_input_is_exact_it_is_that(method):
     assert maps.shape == (2, 1, 8, 12)
     assert_close(maps, (cells * gradient).sum(1, keepdim=True).detach(), 1e-12)
     assert_close(maps.sum((1, 2, 3)), scores.detach(), 1e-12)
+    assert_close(method(net).attribute_flow(x, 3), maps, 0)  # one slice
     pixels = method(net).attribute(x, 3, output_shape="input")
     assert pixels.shape == x.shape
     assert_close(pixels.sum((1, 2, 3)), scores.detach(), 1e-12)
@@ -177,7 +179,7 @@ def test_layer_names_the_cells():
     assert CPLRP(swin, layer="features.1").attribute(wide, 1).shape == (1, 1, 16, 24)  # with its channels last
     with pytest.raises(UnsupportedModelError, match="two pairs of axes may be rows"):
         CPLRP(made("swin")[0], layer="layers.0").attribute(photo(64, 64), 1)
-    with pytest.raises(LayerNotFoundError, match=r"no module 'stages\.9'.*by default the first convolution"):
+    with pytest.raises(LayerNotFoundError, match=r"no module 'stages\.9'.* conserving gradients the first convolution"):
         AttnLRP(model, "stages.9")
     with pytest.raises(UnsupportedModelError, match="no rows and columns"):
         AttnLRP(model, "head.fc").attribute(x, 1)
@@ -230,8 +232,6 @@ def test_what_cannot_be_accounted_for_is_refused(method):
     with pytest.raises(UnsupportedModelError, match=r"in other ways than through one\.0"):
         method(Two().double()).attribute(photo(), 1)
     assert method(Two().double()).attribute(photo(), 1, output_shape="input").shape == (1, 3, 32, 48)
-    with pytest.raises(OptionError, match="a flow is of attention layers"):
-        method(plain_net()).attribute_flow(photo(), 1)
     with pytest.raises(OptionError, match="create_graph is for models that have an adapter"):
         method(plain_net()).attribute(photo(), 1, create_graph=True)
     with pytest.raises(InputError, match="expected one torch tensor of images"):
@@ -247,7 +247,7 @@ def test_attention_methods_tell_what_applies():
     for method in (AGCAM, AttnLRP):
         with pytest.raises(UnsupportedModelError, match=r"text model(?!.*AttnLRP)"):
             method(text)
-    assert AttnLRP(timm_vit()).of_any is None
+    assert not isinstance(AttnLRP(timm_vit()).adapter, AnyModel)
 
 
 @pytest.mark.parametrize("output_shape", ["grid", "input"])

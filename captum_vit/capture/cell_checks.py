@@ -1,0 +1,128 @@
+"""Whether cells hold all that a score knows of an image, and lie over the pixels that they answer to."""
+
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..access.any_model import AnyModel
+from ..errors import UnsupportedModelError
+from .cells import AtCells, at_cells
+from .stem import SEED
+from .untouched import untouched
+
+NEAR = 1e-3  # of the largest score, by which rules may round otherwise than the model
+EIGHTHS = ((1, 1), (1, 6), (6, 1), (4, 4))  # of the rows and columns, at which it is seen where cells lie
+CLEARLY = 1.5  # times
+OFF = 2  # cells by which a change may be largest elsewhere, since convolutions overlap
+
+
+def check_nothing_passes(found: AtCells) -> None:
+    """Raise UnsupportedModelError where the score knows more of the image than what the cells tell it.
+
+    The model is run on another image with the same cells: its score must be the same.
+    """
+    images, module = found.inputs.images, found.module
+    if module is None:
+        return
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(SEED)).to(images)
+    changed = replace(found.inputs, images=images.flip(-1) + noise * images.std(correction=0).clamp(min=1e-3))
+    with torch.no_grad(), untouched(found.adapter), ExitStack() as stack:
+        stack.callback(module.register_forward_hook(lambda *_: found.values.detach().clone()).remove)
+        scores = changed.scores(found.adapter, changed.run(found.adapter.model))
+    ours = found.scores.detach()
+    near = max(NEAR, 64 * torch.finfo(ours.dtype).eps) * ours.abs().max()
+    if scores.shape != ours.shape or not bool(((scores - ours).abs() <= near).all()):
+        raise UnsupportedModelError(
+            f"the score of {type(found.adapter.model).__name__} depends on the image in other ways than through "
+            f"{found.name}, as where a skip connection leads past it or two branches look at the image: a map of its "
+            f"cells would leave a part out. Name another module by layer=, or ask for the pixels themselves, by "
+            f"output_shape='input'"
+        )
+
+
+def check_cells_lie(found: AtCells) -> None:
+    """Raise UnsupportedModelError where cells change with other pixels than those that they lie over.
+
+    So a model is found that crops or mirrors its images before the module that gives the cells.
+    """
+    if found.module is None:
+        return
+    grid, places = found.cells.grid, _places(found.cells.grid)
+    for place, change in zip(places, _changes(found, places), strict=True):
+        seen = _unravelled(int(change.argmax()), grid)
+        if not change.any() or any(abs(a - b) > OFF for a, b in zip(seen, place, strict=True)):
+            raise _elsewhere(found)
+
+
+def check_cells_answer(found: AtCells) -> None:
+    """Raise UnsupportedModelError where cells of a deep module answer to other pixels than those that they lie over.
+
+    Deep cells see much of the image, some of them all, and some change with whatever pixel does. So the places that are
+    changed are compared at the same cell, each as a share of what it changes in all: another place may not count
+    clearly more there than the cell's own. That images are neither cropped nor mirrored shows at the stem, whose cells
+    see little.
+    """
+    adapter: AnyModel = found.adapter
+    if found.module is None:
+        return
+    check_cells_lie(at_cells(adapter, found.inputs.first(), None, adapter.stems()))
+    grid, places = found.cells.grid, _places(found.cells.grid)
+    changes = _changes(found, places).double()
+    shares = changes / changes.sum(1, keepdim=True).clamp_min(1e-300)
+    shares = shares[:, [_ravelled(place, grid) for place in places]]
+    if bool((shares.amax(0) > CLEARLY * shares.diagonal()).any()):
+        raise _elsewhere(found)
+
+
+def _changes(found: AtCells, places: list[tuple[int, ...]]) -> Tensor:
+    """By how much each cell changes with the pixels of each of these places of the first image, (places, cells)."""
+    module, sides, grid = found.module, found.inputs.images.shape[2:], found.cells.grid
+    assert module is not None
+    inputs = found.inputs.copies(len(places) + 1)
+    images = inputs.images.clone()
+    gave: list[Tensor] = []
+    for image, place in zip(images[1:], places, strict=True):
+        parts: Any = [
+            slice(at * side // count, -(-(at + 1) * side // count))
+            for at, side, count in zip(place, sides, grid, strict=True)
+        ]
+        changed: Any = (slice(None), *parts)
+        image[changed] += 1 + images[0].abs().max()
+    with torch.no_grad(), untouched(found.adapter), ExitStack() as stack:
+        stack.callback(module.register_forward_hook(lambda module, args, output: gave.append(output.clone())).remove)
+        replace(inputs, images=images).run(found.adapter.model)
+    cells = found.cells.tokens(gave[0])
+    return (cells[1:] - cells[:1]).abs().sum(2)
+
+
+def _places(grid: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Cells at which it is seen, each once."""
+    middle = [count // 2 for count in grid[:-2]]  # of the slices of a volume
+    found = [(*middle, rows * grid[-2] // 8, cols * grid[-1] // 8) for rows, cols in EIGHTHS]
+    return list(dict.fromkeys(found))
+
+
+def _unravelled(number: int, grid: tuple[int, ...]) -> tuple[int, ...]:
+    place: list[int] = []
+    for count in reversed(grid):
+        place.insert(0, number % count)
+        number //= count
+    return tuple(place)
+
+
+def _ravelled(place: tuple[int, ...], grid: tuple[int, ...]) -> int:
+    number = 0
+    for at, count in zip(place, grid, strict=True):
+        number = number * count + at
+    return number
+
+
+def _elsewhere(found: AtCells) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"the cells of {found.name} in {type(found.adapter.model).__name__} do not lie over the pixels that they "
+        f"change with, as where a model crops, mirrors or shuffles its images first: a map could not be laid on the "
+        f"image. Conserving gradients have maps at the pixels themselves, by output_shape='input'"
+    )

@@ -1,0 +1,84 @@
+"""The last place in a model of any architecture where there is still a grid of cells over the image."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..access.any_model import AnyModel
+from ..errors import UnsupportedModelError
+from .cells import KEEP, cells_of
+from .forward import run_forward
+from .inputs import Inputs
+from .stem import SEED
+from .taps import ForwardTap
+from .untouched import untouched
+
+
+@dataclass(frozen=True)
+class _Gave:
+    """What a module gave, when it had run."""
+
+    name: str
+    module: nn.Module
+    output: Tensor
+
+
+def last_grid(adapter: AnyModel, inputs: Inputs) -> str:
+    """The name of the module that is the last to give a grid of several cells on which the score depends.
+
+    Of modules that give the very same tensor it is the outermost, as a stage and not its last activation. A module that
+    runs several times is left out: it would be several places.
+
+    >>> from captum_vit.access.any_model import AnyModel
+    >>> body = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 4, 4), torch.nn.ReLU())
+    >>> net = torch.nn.Sequential(body, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    >>> last_grid(AnyModel(net), Inputs(torch.rand(1, 3, 32, 32)))
+    '0'
+
+    Args:
+        adapter, inputs: the model, and one image.
+    Raises:
+        UnsupportedModelError: no module gives one.
+    """
+    gave: list[_Gave] = []
+    names = {module: name for name, module in adapter.model.named_modules() if name}
+    calls = dict.fromkeys(names, 0)
+
+    def listen(tap: ForwardTap, stack: ExitStack) -> None:
+        def after(module: nn.Module, args: tuple, output: Any) -> None:
+            if tap.active:
+                calls[module] += 1
+                if _is_grid(output, inputs, names[module], module):
+                    gave.append(_Gave(names[module], module, output))
+
+        for module in names:
+            stack.callback(module.register_forward_hook(after).remove)
+
+    with untouched(adapter):
+        forward = run_forward(adapter, inputs, None, KEEP, graph=True, pixels=True, also=listen)
+        scores = forward.output.scores
+        weights = torch.randn(scores.shape, generator=torch.Generator().manual_seed(SEED)).to(scores)
+        once = [each for each in gave if calls[each.module] == 1 and each.output.requires_grad]
+        found: list[Tensor | None] = []
+        if once:
+            with torch.enable_grad(), forward.holding(False):
+                outputs = [each.output for each in once]
+                found = list(torch.autograd.grad((scores * weights).sum(), outputs, allow_unused=True))
+    for each, gradient in zip(reversed(once), reversed(found), strict=True):
+        if gradient is not None and bool(gradient.any()):
+            return each.name
+    raise UnsupportedModelError(
+        f"no module of {type(adapter.model).__name__} gives a grid of cells on which the score depends: name one by "
+        f"layer="
+    )
+
+
+def _is_grid(output: Any, inputs: Inputs, name: str, module: nn.Module) -> bool:
+    try:
+        return prod(cells_of(output, inputs.images, name, module).grid) > 1
+    except UnsupportedModelError:
+        return False
