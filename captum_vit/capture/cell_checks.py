@@ -15,7 +15,7 @@ from .untouched import untouched
 
 NEAR = 1e-3  # of the largest score, by which rules may round otherwise than the model
 EIGHTHS = ((1, 1), (1, 6), (6, 1), (4, 4))  # of the rows and columns, at which it is seen where cells lie
-CLEARLY = 1.5  # times
+CLEARLY, FAINTLY = 1.5, 1e-3  # times what is compared
 OFF = 2  # cells by which a change may be largest elsewhere, since convolutions overlap
 
 
@@ -62,8 +62,8 @@ def check_cells_answer(found: AtCells) -> None:
 
     Deep cells see much of the image, some of them all, and some change with whatever pixel does. So the places that are
     changed are compared at the same cell, each as a share of what it changes in all: another place may not count
-    clearly more there than the cell's own. That images are neither cropped nor mirrored shows at the stem, whose cells
-    see little.
+    clearly more there than the cell's own, and that has to count at all. That images are neither cropped nor mirrored
+    shows at the stem, whose cells see little.
     """
     adapter: AnyModel = found.adapter
     if found.module is None:
@@ -71,9 +71,10 @@ def check_cells_answer(found: AtCells) -> None:
     check_cells_lie(at_cells(adapter, found.inputs.first(), None, adapter.stems()))
     grid, places = found.cells.grid, _places(found.cells.grid)
     changes = _changes(found, places).double()
-    shares = changes / changes.sum(1, keepdim=True).clamp_min(1e-300)
-    shares = shares[:, [_ravelled(place, grid) for place in places]]
-    if bool((shares.amax(0) > CLEARLY * shares.diagonal()).any()):
+    at = [_ravelled(place, grid) for place in places]
+    shares = (changes / changes.sum(1, keepdim=True).clamp_min(1e-300))[:, at]
+    unmoved = changes[:, at].diagonal() <= FAINTLY * changes.amax(1)
+    if bool((unmoved | (shares.amax(0) > CLEARLY * shares.diagonal())).any()):
         raise _elsewhere(found)
 
 

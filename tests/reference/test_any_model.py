@@ -232,7 +232,7 @@ def test_what_cannot_be_accounted_for_is_refused(method):
     with pytest.raises(UnsupportedModelError, match=r"in other ways than through one\.0"):
         method(Two().double()).attribute(photo(), 1)
     assert method(Two().double()).attribute(photo(), 1, output_shape="input").shape == (1, 3, 32, 48)
-    with pytest.raises(OptionError, match="create_graph is for models that have an adapter"):
+    with pytest.raises(OptionError, match="cannot be differentiated by the model"):
         method(plain_net()).attribute(photo(), 1, create_graph=True)
     with pytest.raises(InputError, match="expected one torch tensor of images"):
         method(plain_net()).attribute(photo()[0], 1)
