@@ -12,6 +12,7 @@ from tests.properties.broken import caught
 MINE = {
     "matches": "nobody looks for it: a search finds the adapter inside",
     "refusal": "the search asks the adapter inside",
+    "described": "whoever asks has no adapter",
     "readout": "the owner may read other tokens, which is measured",
     "scores": "they are in what the owner returns",
     "headless": "the owner's output is the score",
