@@ -134,6 +134,23 @@ class View:
         )
         return values[np.ix_(rows, columns)]
 
+    def shares(self, values: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+        """The mean of an array (height, width) over the image, in each cell of a grid (rows, cols) over the input.
+
+        >>> import numpy as np
+        >>> from captum_vit.geometry import View
+        >>> View.of((4, 2)).shares(np.array([[1, 1, 1, 0], [1, 1, 0, 0]]), (1, 2))
+        array([[1.  , 0.25]])
+
+        Of a cell that lies partly beyond the image, that part counts as 0.
+        """
+        if values.shape != self.original[::-1]:
+            raise InputError(f"expected an array over the image, {self.original[::-1]}, got {values.shape}")
+        left, top, right, bottom = self.box
+        across = _overlaps(left, right, grid[1], self.original[0])
+        down = _overlaps(top, bottom, grid[0], self.original[1])
+        return down @ values.astype(float) @ across.T  # type: ignore[no-any-return]
+
     def _under(self) -> tuple[np.ndarray, np.ndarray]:
         """Where the centres of the input's pixels lie in the image, across and down, as edges count."""
         across, down = (
@@ -169,6 +186,29 @@ def shortest_edge(size: Size, side: int, longest: int | None = None) -> Size:
     if longest is not None and new_long > longest:
         new_short, new_long = int(longest * new_short / new_long), longest
     return (new_short, new_long) if size[0] <= size[1] else (new_long, new_short)
+
+
+def covered(view: View, layout: Any, input_size: tuple[int, int]) -> View:
+    """The view of a model's patches: without what it crops itself, and what is left over beside the last whole one.
+
+    Args:
+        view: of the model's input.
+        layout: where the model's tokens lie on it, a `TokenLayout`.
+        input_size: (height, width) of that input.
+    """
+    if layout.view is not None:
+        view, input_size = view.then(layout.view), layout.view.size[::-1]
+    seen = layout.image_size or input_size  # the ViT's owner may have resized
+    height = round(layout.grid[0] * layout.patch[0] * input_size[0] / seen[0])
+    width = round(layout.grid[1] * layout.patch[1] * input_size[1] / seen[1])
+    return view if (width, height) == view.size else view.cropped(0, 0, width, height)
+
+
+def _overlaps(start: float, end: float, cells: int, pixels: int) -> np.ndarray:
+    """What share of each of some cells in a row lies in each pixel, (cells, pixels)."""
+    edges = start + (end - start) * np.arange(cells + 1) / cells
+    inner = np.minimum(edges[1:, None], np.arange(1, pixels + 1)) - np.maximum(edges[:-1, None], np.arange(pixels))
+    return np.clip(inner, 0, None) * cells / (end - start)
 
 
 def _weights(positions: np.ndarray, count: int, smooth: bool) -> np.ndarray:

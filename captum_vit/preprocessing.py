@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .errors import InputError, OptionError, PreprocessingError, brief
 from .geometry import Size, View
+from .geometry import covered as covered
 from .images import to_image
 from .plugins import imported, is_path, named_object
 from .probing import seen_normalisation, seen_view
@@ -218,22 +219,6 @@ def checked_view(preprocess: Preprocessing, original: Size, size: Size) -> View:
             f"{view.size[1]}: the way back is not known"
         )
     return view
-
-
-def covered(view: View, layout: Any, input_size: tuple[int, int]) -> View:
-    """The view of a model's patches: without what it crops itself, and what is left over beside the last whole one.
-
-    Args:
-        view: of the model's input.
-        layout: where the model's tokens lie on it, a `TokenLayout`.
-        input_size: (height, width) of that input.
-    """
-    if layout.view is not None:
-        view, input_size = view.then(layout.view), layout.view.size[::-1]
-    seen = layout.image_size or input_size  # the ViT's owner may have resized
-    height = round(layout.grid[0] * layout.patch[0] * input_size[0] / seen[0])
-    width = round(layout.grid[1] * layout.patch[1] * input_size[1] / seen[1])
-    return view if (width, height) == view.size else view.cropped(0, 0, width, height)
 
 
 def shown(inputs: Tensor, preprocess: Preprocessing | None) -> Image.Image:

@@ -126,8 +126,10 @@ class Adapter(LayerAccess):
 
     @property
     def class_names(self) -> Mapping[int, str]:
-        """Names of the classes as the model carries them; empty if it carries none."""
-        return {}
+        """Names of the classes as the model carries them; by default those in its configuration, as Hugging Face has
+        them. Empty if it carries none."""
+        names = getattr(getattr(self.model, "config", None), "id2label", None)
+        return {int(i): str(name) for i, name in names.items()} if isinstance(names, Mapping) else {}
 
     def scores(self, output: Any) -> Tensor:
         """Logits (B, C) out of whatever the model returns, or (B, C, ...) of dense heads; features if headless.

@@ -16,8 +16,9 @@ from ..capture import Inputs, Run
 from ..errors import LayerNotFoundError, OptionError, UnsupportedModelError
 from ..targets import Classes, Target
 from .calls import Images, check_asked, check_one_image, checked_inputs, in_graph, note_unusual
-from .naming import named_target, several_targets
+from .naming import several_targets
 from .options import refuse_options, with_options
+from .settling import settled, wanted_by
 from .starting import maps_of_targets, start
 from .stated import Stated, why_not
 
@@ -82,7 +83,8 @@ class ViTAttribution(Stated, LayerAttribution):
             inputs: images, (N, C, H, W), normalised as the model expects; a tuple of one gives a tuple of one.
             target: what is explained: a class as Captum takes it (int, list or integer tensor (N,), a tuple of indices
                 where the scores have more dimensions), the name of a class, one of `captum_vit.targets`, or a function
-                `output -> (N,)`. Unused where the class attribute `class_specific` is False.
+                `output -> (N,)`. Where the class attribute `class_specific` is False, it only says which tokens are
+                read, of a model whose scores are read from different ones, as a detector's.
             additional_forward_args: further positional arguments of the model's forward.
             forward_kwargs: keyword arguments of the model's forward, as `interpolate_pos_encoding=True`.
             output: which of the model's outputs are the scores, where it gives several tensors: a name as "logits", a
@@ -168,7 +170,7 @@ class ViTAttribution(Stated, LayerAttribution):
         self, call: Inputs, targets: Any, output_shape: str, options: Mapping[str, Any], graph: bool = False
     ) -> Tensor:
         with start([(reader := self.reader(output_shape), options)], call, create_graph=graph) as run:
-            wanted = several_targets(targets, self.adapter, run.scores.shape[1])
+            wanted = settled(several_targets(targets, self.adapter, run.scores.shape[1]), self.adapter, call)
             note_unusual(self.adapter, run, wanted[0])
             maps = torch.cat(maps_of_targets(reader, options, run, wanted, flow=False))
             return reader.shaped(in_graph(self.get_name(), maps, run, output_shape), run, output_shape)
@@ -218,9 +220,8 @@ class ViTAttribution(Stated, LayerAttribution):
         self, call: Inputs, target: Any, output_shape: str, flow: bool, options: Mapping[str, Any], graph: bool = False
     ) -> Tensor:
         check_asked(self, output_shape, options, graph)
-        wanted = named_target(target, self.adapter) if self.class_specific else Classes(None)  # not looked at
-        reader = self.reader(output_shape)
+        reader, wanted = self.reader(output_shape), wanted_by(self, target, call)
         with start([(reader, options)], call, wanted, flow=flow, once=True, create_graph=graph) as run:
-            note_unusual(self.adapter, run, wanted if self.class_specific else None)
-            maps = reader._maps(run, wanted, flow=flow, **options)
+            note_unusual(self.adapter, run, wanted)
+            maps = reader._maps(run, wanted or Classes(None), flow=flow, **options)
             return reader.shaped(in_graph(self.get_name(), maps, run, output_shape), run, output_shape)

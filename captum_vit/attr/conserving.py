@@ -34,6 +34,7 @@ from .naming import named_target
 from .options import check_options
 from .patches import EMBEDDED, of_patches
 from .pixels import AtPixels, Probability
+from .settling import settled
 from .starting import start
 
 SCORE = ""  # where all evidence has been handed on
@@ -119,7 +120,8 @@ class ConservingGradients(OnAnyModel):
         """
         check_options(self.get_name(), self.options(), options)
         call = checked_inputs(self.adapter, inputs, additional_forward_args, forward_kwargs, output)
-        wanted, rules = named_target(target, self.adapter), self.ruled(options.get("gamma"))
+        (wanted,) = settled([named_target(target, self.adapter)], self.adapter, call)
+        rules = self.ruled(options.get("gamma"))
         found = []
         for number in range(len(call.images)):
             one = self.explained(wanted.of_image(number), options)

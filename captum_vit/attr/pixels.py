@@ -71,15 +71,17 @@ class Probability(Target):
 
     def __init__(self, of: Target, *, sigmoid: bool = False) -> None:
         self.of, self.sigmoid = of, sigmoid
-        if not of.reads_scores:
+        if of.class_axis is None:
             raise self._no_classes(f"{brief(of)} is made of more than their scores")
 
     def score(self, output: Output) -> Tensor:
         """The target's number, (N,)."""
         if output.headless:
             raise self._no_classes("the model gives features")
-        alone = self.sigmoid or output.scores.shape[1] == 1  # a softmax over one score is 1, whatever it is
-        shares = output.scores.sigmoid() if alone else output.scores.softmax(1)
+        axis = self.of.class_axis
+        assert axis is not None
+        alone = self.sigmoid or output.scores.shape[axis] == 1  # a softmax over one score is 1, whatever it is
+        shares = output.scores.sigmoid() if alone else output.scores.softmax(axis)
         return self.of.score(replace(output, scores=shares))
 
     def of_image(self, number: int) -> Target:

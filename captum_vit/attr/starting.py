@@ -69,18 +69,17 @@ def start(
         return {name for method, _ in readers for name in method.layers_given(readout, flow)}
 
     readout = None
-    if target is not None and not target.reads_scores:
-        needs |= {OUTPUTS}
+    if target is not None and (target.own_tokens or not target.reads_scores):
+        needs |= set() if target.reads_scores else {OUTPUTS}
         with untouched(adapter):
             readout = readout_of(adapter, call, target)
-    only = target if any(method.class_specific for method, _ in readers) else None
     return Run(
         adapter,
         call,
         needs,
         layers=layers,
         readout=readout,
-        target=only,
+        target=target,
         given=given,
         once=once,
         create_graph=create_graph,
@@ -88,8 +87,8 @@ def start(
 
 
 def shared(run: Run, target: Target) -> bool:
-    """Whether a target is read from the tokens that a run for all of them was made for; any other has its own run."""
-    return target.reads_scores and run.readout.holds_for(target)
+    """Whether a target is read from the tokens that a run for all of them was made for; others have their own."""
+    return target.reads_scores and not target.own_tokens and run.readout.holds_for(target)
 
 
 def maps_of_targets(

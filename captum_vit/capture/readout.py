@@ -45,7 +45,7 @@ def readout_of(
         TokenLayoutError: as `examine`.
     """
     known = known or examine(adapter, inputs, edited=not declared)
-    if target is not None and not target.reads_scores:
+    if target is not None and (target.own_tokens or not target.reads_scores):
         return measure_readout(adapter, inputs, target, known.place)
     said = adapter.readout if declared and known.declared else None
     if said is not None and not known.hands.own:

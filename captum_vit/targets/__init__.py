@@ -6,7 +6,7 @@
 torch.Size([2, 1, 14, 14])
 """
 
-from .base import Output, Target
+from .base import Output, Sight, Target
 from .classes import Classes
 from .classes import class_places as class_places
 from .classes import target_indices as target_indices
@@ -17,5 +17,19 @@ from .forms import Function, as_target
 from .forms import target_at as target_at
 from .joined import Joined as Joined
 from .joined import Several as Several
+from .mask import Mask
+from .query import Query
 
-__all__ = ["Classes", "Contrast", "Embedding", "FeatureImportance", "Function", "Output", "Target", "as_target"]
+__all__ = [
+    "Classes",
+    "Contrast",
+    "Embedding",
+    "FeatureImportance",
+    "Function",
+    "Mask",
+    "Output",
+    "Query",
+    "Sight",
+    "Target",
+    "as_target",
+]

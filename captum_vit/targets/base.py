@@ -8,6 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import TargetError
+from ..geometry import View
+from ..marks import Mark
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,31 @@ class Output:
     headless: bool = False
 
 
+@dataclass(frozen=True)
+class Sight:
+    """How what a model gives lies on the image that somebody asks about.
+
+    >>> from captum_vit.geometry import View
+    >>> Sight(View.of((48, 32)), View.of((48, 32))).of((8, 12)).size
+    (48, 32)
+
+    input: how the model's input looks at it.  patches: the same of what its patches cover of the input, which is less
+    where a remainder beside the last whole patch is left out.
+    """
+
+    input: View
+    patches: View
+
+    def of(self, grid: tuple[int, int]) -> View:
+        """The view of an output of (rows, columns).
+
+        It lies over the whole input if it has the input's size, or if the patches do: a stem may pad, and begin its
+        first patch beyond the edge. Else it lies over the patches that it was made of.
+        """
+        whole = grid == self.input.size[::-1] or self.patches.size == self.input.size
+        return self.input if whole else self.patches
+
+
 class Target(ABC):
     """What is explained. To add one, subclass as a frozen dataclass and implement `score`.
 
@@ -42,11 +69,19 @@ class Target(ABC):
 
     reads_scores: whether it is made of the scores alone, so that the tokens that these are read from are known. Of
         any other target they are measured.
+    own_tokens: whether it is read from tokens of its own, as the score of one place of the image: they are measured of
+        it alone, and methods that give one map for all classes have one for it.
     unit: what the number is, as it stands beside a picture.
+    settles: whether it takes something from the images as they are given; see `settled`.
+    class_axis: along which axis of the scores the classes lie that compete for it, as in a softmax; None where it is
+        the score of none.
     """
 
     reads_scores: bool = True
+    own_tokens: bool = False
     unit: str = "value"
+    settles: bool = False
+    class_axis: int | None = 1
 
     @abstractmethod
     def score(self, output: Output) -> Tensor:
@@ -72,6 +107,26 @@ class Target(ABC):
     def of_image(self, number: int) -> "Target":
         """The target of one image of the batch, where it has something of its own for each."""
         return self
+
+    def settled(self, output: Output, sight: Sight | None) -> "Target":
+        """The target with all that it takes from the images as they are given, as the region that the model finds in
+        them: what is asked of changed images is then asked of the same region.
+
+        Args:
+            output: what the model gave for them.
+            sight: how that lies on the image; None where there is no single one.
+        Raises:
+            TargetError: these images do not have what is asked about.
+        """
+        return self
+
+    def told(self, output: Output) -> tuple[Tensor, str]:
+        """What its labels tell of each image, (N,), and what that is: by default the number that is explained."""
+        return self.score(output), self.unit
+
+    def marks(self, output: Output, sight: Sight) -> tuple[Mark, ...]:
+        """What was asked about in the first image, as it is drawn there."""
+        return ()
 
     def text(self, names: Mapping[int, str]) -> str:
         """How it is asked for, in one line; names of files are made of it."""

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from .base import Output, Target
+from ..marks import Mark
+from .base import Output, Sight, Target
 from .forms import as_target
 
 
@@ -32,6 +33,17 @@ class Contrast(Target):
         return self._parts[0].reads_scores and self._parts[1].reads_scores
 
     @property
+    def own_tokens(self) -> bool:  # type: ignore[override]
+        """Whether one of both is."""
+        return any(part.own_tokens for part in self._parts)
+
+    @property
+    def class_axis(self) -> int | None:  # type: ignore[override]
+        """That of both, if it is the same."""
+        axes = {part.class_axis for part in self._parts}
+        return axes.pop() if len(axes) == 1 else None
+
+    @property
     def by_name(self) -> bool:
         """Whether one of both does."""
         return any(part.by_name for part in self._parts)
@@ -49,6 +61,20 @@ class Contrast(Target):
         """With numbers for names."""
         a, b = (part.named(names, classes, model) for part in self._parts)
         return Contrast(a, b)
+
+    @property
+    def settles(self) -> bool:  # type: ignore[override]
+        """Whether one of both does."""
+        return any(part.settles for part in self._parts)
+
+    def settled(self, output: Output, sight: Sight | None) -> "Target":
+        """The contrast of what both find in the images."""
+        a, b = (part.settled(output, sight) for part in self._parts)
+        return Contrast(a, b)
+
+    def marks(self, output: Output, sight: Sight) -> tuple[Mark, ...]:
+        """Those of both, each once."""
+        return tuple(dict.fromkeys(mark for part in self._parts for mark in part.marks(output, sight)))
 
     def of_image(self, number: int) -> "Target":
         """The contrast of one image."""

@@ -22,6 +22,7 @@ class Function(Target):
 
     function: Callable[[Any], Tensor]
     reads_scores = False
+    class_axis = None
 
     def score(self, output: Output) -> Tensor:
         """What the function gives, (N,)."""

@@ -1,0 +1,256 @@
+"""The score of some pixels of a dense output, as of segmentation, depth or pose."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import ops
+from ..classes import class_index
+from ..errors import OptionError, TargetError, brief
+from ..marks import Mark, Outline, Point
+from .base import Output, Sight, Target
+
+PEAK = "peak"
+
+
+@dataclass(frozen=True, eq=False)
+class Mask(Target):
+    """The mean score of a class over some pixels of a dense output, (N, C, h, w), or of one without classes, (N, h, w).
+
+    >>> Mask("person")  # where the model itself says that there is one
+    Mask('person')
+
+    category: the class by number or name; None of an output without classes, as depth.
+    pixels: which: an array (H, W) of true and false, or of 0 and 1. None stands for those for which the class has the
+        highest score of all (of an output of a single class: a score above 0; without classes: all pixels). "peak" is
+        the one pixel at which the class's own score is highest, as of a keypoint's heatmap. What the model finds so is
+        found once, in the images as they are, and stays the same for changed ones.
+    on: what the array lies on. "image": the photograph that `explain` is given, or the images that a method is given,
+        of their height and width; each pixel of the output counts by the share of it that the mask covers. "output":
+        the output's own grid, (h, w).
+    Raises:
+        OptionError: `pixels` is no such array, or `on` another word.
+        TargetError: (in `score`) the model gives no such output, the array has another size, or no pixel is left.
+    """
+
+    category: int | str | None = None
+    pixels: Any = None
+    on: str = "image"
+    settles = True
+    own_tokens = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.category, bool) or not isinstance(self.category, (int, str, type(None))):
+            raise OptionError(f"a mask is of a class by number or name, or of None, got {brief(self.category)}")
+        if self.on not in ("image", "output"):
+            raise OptionError(f"pixels lie on the 'image' or on the 'output', got on={brief(self.on)}")
+        if not (self.pixels is None or (isinstance(self.pixels, str) and self.pixels == PEAK)):
+            object.__setattr__(self, "pixels", _checked(self.pixels))
+
+    def __repr__(self) -> str:
+        given = isinstance(self.pixels, Tensor)
+        pixels = f"{tuple(self.pixels.shape)} pixels on the {self.on}" if given else self.pixels and repr(self.pixels)
+        return f"Mask({self.category!r}{f', {pixels}' if pixels else ''})"
+
+    @property
+    def class_axis(self) -> int | None:  # type: ignore[override]
+        """The second, of a class's score."""
+        return None if self.category is None else 1
+
+    @property
+    def unit(self) -> str:  # type: ignore[override]
+        """The mean of scores, or that at the peak."""
+        return "score at the peak" if isinstance(self.pixels, str) else "mean score"
+
+    @property
+    def by_name(self) -> bool:
+        """Whether the class is named."""
+        return isinstance(self.category, str)
+
+    def named(self, names: Mapping[int, str], classes: int, model: str) -> "Target":
+        """With the number of the class."""
+        if not isinstance(self.category, str):
+            return self
+        return Mask(class_index(self.category, names, classes, model), self.pixels, self.on)
+
+    def score(self, output: Output) -> Tensor:
+        """The mean over the pixels, (N,)."""
+        return self.settled(output, None).score(output)
+
+    def settled(self, output: Output, sight: Sight | None) -> "Region":
+        """The mask on the output's grid, as a weight of each pixel."""
+        plane = self.plane(output)
+        if self.pixels is None or isinstance(self.pixels, str):
+            weights = self._found(output.scores, plane) * _seen(plane, sight)
+            self._check_found(weights, output.scores)
+        else:
+            weights = self._given((plane.shape[1], plane.shape[2]), sight).to(plane.device)
+        return Region(self, weights)
+
+    def plane(self, output: Output) -> Tensor:
+        """The class's scores, (N, h, w)."""
+        scores, category = output.scores, self.category
+        if isinstance(category, str):
+            raise TargetError(f"the number of the class {category!r} is not known here: pass it by number")
+        if scores.dim() not in (3, 4):
+            raise TargetError(
+                f"a mask asks for scores of pixels, (N, classes, h, w) or (N, h, w), and the model gives "
+                f"{tuple(scores.shape)}: where these are another of its outputs, choose it by output=..."
+            )
+        if scores.dim() == 3:
+            if category is not None:
+                raise TargetError(
+                    f"the model gives one number a pixel, {tuple(scores.shape)}, and no classes: pass Mask(None, ...)"
+                )
+            return scores
+        classes = scores.shape[1]
+        if category is None and classes > 1:
+            raise TargetError(f"the model gives scores of {classes} classes a pixel: say of which the mask is")
+        if not -classes <= (category or 0) < classes:
+            raise TargetError(f"mask out of range: the model gives {classes} classes, got {category}")
+        return scores[:, category or 0]
+
+    def _found(self, scores: Tensor, plane: Tensor) -> Tensor:
+        """Where the model finds the class, (N, h, w) of 0 and 1."""
+        if isinstance(self.pixels, str):
+            flat = plane.flatten(1)
+            return torch.zeros_like(flat).scatter(1, flat.argmax(1, keepdim=True), 1.0).view(plane.shape).detach()
+        if scores.dim() == 3:
+            return torch.ones_like(plane)
+        if scores.shape[1] == 1:
+            return (plane > 0).to(plane.dtype)
+        return scores.argmax(1).eq(int(self.category or 0) % scores.shape[1]).to(plane.dtype)
+
+    def _check_found(self, weights: Tensor, scores: Tensor) -> None:
+        empty = (weights.flatten(1).sum(1) == 0).nonzero().flatten().tolist()
+        if not empty:
+            return
+        found = scores[empty[0]].argmax(0) if scores.dim() == 4 else scores.new_zeros(1, dtype=torch.long)
+        counts = found.flatten().bincount()
+        shares = ", ".join(
+            f"{n} ({counts[n] / counts.sum():.0%})" for n in counts.argsort(descending=True)[:3].tolist()
+        )
+        raise TargetError(
+            f"the model finds class {self.category} at no pixel of image {empty[0]}; it finds {shares}. Ask for one of "
+            f"these, for pixels of your own, Mask({self.category}, pixels), or for the pixel that comes nearest, "
+            f"Mask({self.category}, 'peak')"
+        )
+
+    def _given(self, grid: tuple[int, int], sight: Sight | None) -> Tensor:
+        """The array on the output's grid, (h, w) in 0..1."""
+        size = tuple(self.pixels.shape)
+        if self.on == "output" or sight is None:
+            if size != grid:
+                where = "" if self.on == "output" else ", and how it lies on the image is not known here"
+                raise TargetError(f"the mask has {size} pixels, and the output {grid}{where}")
+            return self.pixels
+        view = sight.of(grid)
+        if size != view.original[::-1]:
+            raise TargetError(
+                f"the mask has (height, width) {size}, and the image {view.original[::-1]}: give one of the image's "
+                f"size, or one on the output's own grid {grid} with on='output'"
+            )
+        weights = torch.from_numpy(view.shares(self.pixels.numpy(), grid))
+        if not bool(weights.any()):
+            raise TargetError("no pixel of the mask lies in the part of the image that the model sees")
+        return weights
+
+    def text(self, names: Mapping[int, str]) -> str:
+        """As the command line takes it: "mask:person"."""
+        return f"mask:{self._name(names)}"
+
+    def title(self, names: Mapping[int, str]) -> str:
+        """In words."""
+        named = self._name(names)
+        if self.pixels is None:
+            return named or "all pixels"
+        where = "the peak" if isinstance(self.pixels, str) else "these pixels"
+        return f"{named}, {where}" if named else where
+
+    def _name(self, names: Mapping[int, str]) -> str:
+        if not isinstance(self.category, int):
+            return self.category or ""
+        return names.get(self.category, "").split(",")[0].strip() or f"class {self.category}"
+
+
+@dataclass(frozen=True, eq=False)
+class Region(Target):
+    """A mask whose pixels are known: weights on the output's grid, (h, w) for all images, or (N, h, w)."""
+
+    mask: Mask
+    weights: Tensor
+    own_tokens = True
+
+    @property
+    def class_axis(self) -> int | None:  # type: ignore[override]
+        """That of the mask."""
+        return self.mask.class_axis
+
+    @property
+    def unit(self) -> str:  # type: ignore[override]
+        """That of the mask."""
+        return self.mask.unit
+
+    def score(self, output: Output) -> Tensor:
+        """sum_p w_p y_p / sum_p w_p, (N,)."""
+        plane = self.mask.plane(output)
+        if plane.shape[-2:] != self.weights.shape[-2:]:
+            raise TargetError(
+                f"the mask was found on an output of {tuple(self.weights.shape[-2:])} pixels, and this one has "
+                f"{tuple(plane.shape[-2:])}"
+            )
+        weights = self.weights.to(plane.device, torch.promote_types(plane.dtype, torch.float32))
+        return (ops.widen(plane) * weights).sum((-2, -1)) / weights.sum((-2, -1))
+
+    def of_image(self, number: int) -> "Target":
+        """The region of one image."""
+        several = self.weights.dim() == 3 and len(self.weights) > 1
+        return Region(self.mask, self.weights[number]) if several else self
+
+    def marks(self, output: Output, sight: Sight) -> tuple[Mark, ...]:
+        """The outline of the pixels, or their point."""
+        weights = (self.weights[0] if self.weights.dim() == 3 else self.weights).cpu()
+        view, (rows, columns) = sight.of((weights.shape[0], weights.shape[1])), weights.shape
+        left, top, right, bottom = view.box
+        cell = (right - left) / columns, (bottom - top) / rows
+        if isinstance(self.mask.pixels, str):
+            row, column = divmod(int(weights.argmax()), columns)
+            return (Point(left + (column + 0.5) * cell[0], top + (row + 0.5) * cell[1]),)
+        if bool((weights > 0).all()):
+            return ()
+        return (Outline.of((weights >= min(0.5, float(weights.max()))).numpy()).moved(cell, (left, top)),)
+
+    def text(self, names: Mapping[int, str]) -> str:
+        """That of the mask."""
+        return self.mask.text(names)
+
+    def title(self, names: Mapping[int, str]) -> str:
+        """That of the mask."""
+        return self.mask.title(names)
+
+
+def _checked(pixels: Any) -> Tensor:
+    """An array of true and false, or of 0 and 1, as floats (H, W)."""
+    told = f"pixels are an array (H, W) of true and false, or of 0 and 1, None or 'peak', got {brief(pixels)}"
+    if not isinstance(pixels, (np.ndarray, Tensor)) or pixels.ndim != 2:
+        raise OptionError(told)
+    found = torch.as_tensor(pixels).detach().cpu().to(torch.float64, copy=True)
+    if not bool(((found == 0) | (found == 1)).all()):
+        raise OptionError(f"{told}: other numbers are in it")
+    if not bool(found.any()):
+        raise TargetError("the mask is empty: no pixel of it is true")
+    return found
+
+
+def _seen(plane: Tensor, sight: Sight | None) -> Tensor:
+    """Which pixels of the output show the image, (h, w) of 0 and 1: others lie on padding."""
+    grid = (plane.shape[1], plane.shape[2])
+    if sight is None:
+        return plane.new_ones(grid)
+    view = sight.of(grid)
+    shares = view.shares(np.ones(view.original[::-1]), grid)
+    return torch.from_numpy(shares > 1e-9).to(plane)
