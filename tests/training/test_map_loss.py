@@ -97,6 +97,20 @@ def test_views_are_brought_back():
     assert sum(float(g.abs().sum()) for g in gradients if g is not None) > 0
 
 
+def test_of_a_crop_the_part_counts_that_both_views_show():
+    def cropped(x: Tensor) -> Tensor:
+        return nn.functional.interpolate(x[..., 8:-8, 8:-8], (SIZE, SIZE), mode="bilinear", antialias=True)
+
+    model, x = timm_vit().double(), images().double()
+    method = DAAM(model)
+    found = MapLoss(method).apart(cropped(x), x, back=cropped, target=1)
+    of_crop, whole = (method.attribute(views, 1, output_shape="spatial") for views in (cropped(x), x))
+    cosine = nn.functional.cosine_similarity(of_crop.flatten(1), cropped(whole).flatten(1))
+    torch.testing.assert_close(found.detach(), 1 - cosine)
+    uncropped = MapLoss(method).apart(cropped(x), x, back=lambda maps: maps, target=1)
+    assert not torch.allclose(found, uncropped, rtol=1e-2)
+
+
 def scenes(draw: np.random.Generator, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Images, labels (N, 8), one class of each that is there, and where it is, (N, H, W)."""
     pixels, labels, masks = draw_batch(draw, count)
