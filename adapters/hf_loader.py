@@ -8,14 +8,25 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForImageClassification,
+    AutoModelForVideoClassification,
+    AutoVideoProcessor,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_VIDEO_CLASSIFICATION_MAPPING as OF_VIDEOS
 from transformers.utils import logging
 
 from captum_vit.adapters import hub
+from captum_vit.adapters.hf_processors import CONFIGURATIONS
 from captum_vit.checkpoints import Checkpoint, first, read_checkpoint
 from captum_vit.errors import ModelLoadError
 from captum_vit.models import LoadedModel
 from captum_vit.preprocessing import read_preprocessing
+
+OF_IMAGES = AutoModelForImageClassification
 
 
 def load(
@@ -26,7 +37,7 @@ def load(
     pretrained: bool = True,
     img_size: int | None = None,
 ) -> LoadedModel:
-    """An image classifier, or a backbone without a head where the checkpoint is one (as DINO's).
+    """A classifier of images or of videos, or a backbone without a head where the checkpoint is one (as DINO's).
 
     Args:
         name: a folder that `save_pretrained` wrote (model and image processor), or an id on the hub.
@@ -43,7 +54,8 @@ def load(
     notes: tuple[str, ...] = ()
     with _quiet():
         config = _from_source(AutoConfig, source, name, trust_remote_code=False)
-        processor = _from_source(AutoImageProcessor, source, name, trust_remote_code=False)
+        reader = AutoVideoProcessor if type(config) in OF_VIDEOS else AutoImageProcessor
+        processor = _from_source(reader, source, name, trust_remote_code=False)
         if img_size is not None:
             _resize(config, processor, img_size, name, own_weights=checkpoint is None and pretrained)
         preprocess = read_preprocessing(processor)
@@ -166,7 +178,7 @@ def _source(name: str) -> str:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ModelLoadError(f"the folder {name!r} holds no config.json: it was not written by save_pretrained")
-        if not any((folder / f"{kind}processor_config.json").is_file() for kind in ("pre", "")):
+        if not any((folder / file).is_file() for file in CONFIGURATIONS):
             raise ModelLoadError(
                 f"the folder {name!r} holds no preprocessor_config.json: save the image processor there too, "
                 f"by processor.save_pretrained({name!r})"
@@ -182,7 +194,7 @@ def _kind(config: Any) -> Any:
     """AutoModel for the checkpoint of a bare backbone, as `architectures` says."""
     architectures = config.architectures or []
     bare = architectures and all(a.endswith("Model") for a in architectures)
-    return AutoModel if bare else AutoModelForImageClassification
+    return AutoModel if bare else AutoModelForVideoClassification if type(config) in OF_VIDEOS else OF_IMAGES
 
 
 def _check_complete(info: dict[str, Any], name: str) -> None:
@@ -199,7 +211,11 @@ def _from_source(factory: Any, source: str, name: str, **options: Any) -> Any:
     try:
         return factory.from_pretrained(source, **options)
     except Exception as error:  # of transformers, the hub, JSON, safetensors and pickle
-        what = {AutoConfig: "configuration", AutoImageProcessor: "image processor"}.get(factory, "model")
+        what = {
+            AutoConfig: "configuration",
+            AutoImageProcessor: "image processor",
+            AutoVideoProcessor: "video processor",
+        }.get(factory, "model")
         raise ModelLoadError(f"cannot load the {what} of 'hf/{name}': {hub.reason(error)}") from error
 
 

@@ -9,8 +9,9 @@ from weakref import WeakKeyDictionary
 
 from PIL import Image
 from torch import Tensor, nn
-from transformers import AutoImageProcessor
+from transformers import AutoImageProcessor, AutoVideoProcessor
 from transformers.image_processing_utils import BaseImageProcessor
+from transformers.video_processing_utils import BaseVideoProcessor
 
 from captum_vit.adapters.hf_common import is_hf
 from captum_vit.errors import PreprocessingError
@@ -18,12 +19,13 @@ from captum_vit.geometry import Size, View, shortest_edge
 from captum_vit.preprocessing import Preprocessing, read_preprocessing
 from captum_vit.probing import check_view, normalises_so, unknown
 
+CONFIGURATIONS = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
 _SIZES = ({"height", "width"}, {"shortest_edge"}, {"shortest_edge", "longest_edge"}, {"max_height", "max_width"})
 
 
 def read(source: Any) -> Preprocessing | None:
     """The preprocessing of an image processor, of the one inside a processor for text and images, or of the one that a
-    model's own folder holds; else None.
+    model's own folder holds; of a video processor what it does to each frame; else None.
 
     Processors share names of attributes and steps but not what they do with them: what the attributes say is compared
     with what becomes of an image.
@@ -34,7 +36,7 @@ def read(source: Any) -> Preprocessing | None:
     if isinstance(source, nn.Module):
         return _of_model(source) if _is_hf(source) else None
     processor = getattr(source, "image_processor", source)
-    if not isinstance(processor, BaseImageProcessor):
+    if not isinstance(processor, (BaseImageProcessor, BaseVideoProcessor)):
         return None
     state = repr(sorted(vars(processor).items()))  # attributes may be set at any time
     known = _KNOWN.get(processor)
@@ -50,14 +52,15 @@ def _is_hf(model: Any) -> bool:
 def _of_model(model: Any) -> Preprocessing:
     """That of the image processor that was saved beside a model."""
     name = str(model.name_or_path or "")
-    folder = Path(name).expanduser()
-    if name and any((folder / f"{kind}processor_config.json").is_file() for kind in ("pre", "")):
-        processor = AutoImageProcessor.from_pretrained(str(folder), trust_remote_code=False)
+    folder, of_video = Path(name).expanduser(), getattr(model, "input_modalities", "") == "video"
+    if name and any((folder / file).is_file() for file in CONFIGURATIONS):
+        factory: Any = AutoVideoProcessor if of_video else AutoImageProcessor
+        processor = factory.from_pretrained(str(folder), trust_remote_code=False)
         found = read_preprocessing(processor)
         return replace(found, origin=f"{type(processor).__name__} in the model's folder {name}")
+    reader = f"Auto{'Video' if of_video else 'Image'}Processor.from_pretrained({name or 'FOLDER OR ID OF THE MODEL'!r})"
     raise PreprocessingError(
-        f"no preprocessing is known for {type(model).__name__}: pass preprocess=AutoImageProcessor.from_pretrained("
-        f"{name or 'FOLDER OR ID OF THE MODEL'!r}), or torchvision transforms"
+        f"no preprocessing is known for {type(model).__name__}: pass preprocess={reader}, or torchvision transforms"
     )
 
 
@@ -65,7 +68,10 @@ _KNOWN: WeakKeyDictionary[Any, tuple[str, Callable[[Size], View], Any]] = WeakKe
 
 
 def _prepare(processor: Any, image: Image.Image) -> Tensor:
-    pixels = processor(images=image, return_tensors="pt")["pixel_values"]
+    of_video = isinstance(processor, BaseVideoProcessor)  # whose one frame is as many would be
+    found = processor([[image]] if of_video else image, return_tensors="pt")
+    pixels = found.get("pixel_values", found.get("pixel_values_videos"))
+    pixels = pixels[0] if pixels.dim() == 5 else pixels
     if len(pixels) != 1:
         raise PreprocessingError(f"it makes {len(pixels)} images of one")
     return pixels[0]

@@ -22,6 +22,9 @@ class HFVideoAdapter(HFAdapter):
     def example(self, size: Grid, draw: torch.Generator) -> Tensor:
         return torch.randn(1, size[0], self.channels, *size[1:], generator=draw)
 
+    def framed(self, video: Tensor) -> Tensor:
+        return video
+
     @property
     def channels(self) -> int:
         """Of each frame."""

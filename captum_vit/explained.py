@@ -9,45 +9,18 @@ from PIL import Image
 from torch import Tensor
 from typing_extensions import Self
 
-from .classes import class_index
 from .colours import NEARLY_FLAT, Look, Scale, check_look, nearly_flat, two_signs
-from .errors import InputError, OptionError, TargetError, brief, nearest
+from .errors import InputError, OptionError, brief
 from .facts import Facts
+from .frames import Frames
 from .geometry import Size, View
+from .labels import Label as Label
+from .labels import label_among
 from .names import printable
 from .removals import Removals
 from .verdicts import Verdict
-from .wording import number, percent
 
 RANDOM = "random weights"  # how a note begins of a model that has learnt nothing
-
-
-@dataclass(frozen=True)
-class Label:
-    """What was explained: a class of the model, or another target.
-
-    index: the number of the class; None of another target.
-    name: of the class, empty if nobody knows it; of another target how it was asked for, as "tabby/Egyptian cat".
-    score: of the image, in 0..1 for a class; otherwise the number that was explained.
-    title: what stands over pictures, different for all classes of a model; by default the name, or the number.
-    unit: what the score is: "score" of a class, else as "logit difference".
-    """
-
-    index: int | None
-    name: str
-    score: float
-    title: str = ""
-    unit: str = "score"
-
-    def __post_init__(self) -> None:
-        if not self.title:
-            unnamed = "target" if self.index is None else f"class {self.index}"
-            object.__setattr__(self, "title", self.name.strip() or unnamed)
-
-    @property
-    def measured(self) -> str:
-        """The score in words: of a class "81.3 %", of another target with its unit, as "logit difference 2.31"."""
-        return f"{self.unit} {number(self.score)}" if self.index is None else percent(self.score)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +31,7 @@ class Attribution:
     flow: (layers, rows, cols), the map as it stands after each layer; its last slice is the map.
     target: what was explained; None where a method gives one map for all classes.
     verdict: whether the map may be trusted, where that was asked.
+    whole: of a frame out of a video the flow of all, whose colours it has; None of all else.
     """
 
     method: str
@@ -67,11 +41,17 @@ class Attribution:
     options: Mapping[str, Any] = field(default_factory=dict)
     facts: Facts = field(default_factory=Facts)
     verdict: Verdict | None = None
+    whole: Tensor | None = field(default=None, repr=False)
+
+    @property
+    def spanned(self) -> Tensor:
+        """The flow whose values the colours span: its own, and of a frame that of the whole video."""
+        return self.flow if self.whole is None else self.whole
 
     @property
     def flat(self) -> bool:
         """Whether the map is nearly flat: its values differ by no more than a quarter of the greatest."""
-        return nearly_flat(self.map)
+        return nearly_flat(self.spanned[-1])
 
     @property
     def warning(self) -> str:
@@ -111,7 +91,7 @@ class Attribution:
 
         So the method says, or a value below 0 by more than rounding.
         """
-        return self.facts.signed or two_signs(self.flow)
+        return self.facts.signed or two_signs(self.spanned)
 
     @property
     def title(self) -> str:
@@ -148,6 +128,7 @@ class Explained:
     notes: what a user should know: the preprocessing, weights that are random, outputs that are odd.
     call, truth: what makes these maps again, a program or command, and the class that is right, where they are known.
     removals: title of each target -> its scores without patches, where they were asked for; "" of a model's only value.
+    frames: of a video or a volume its frames or slices, of which `image` is one; maps are (cells, rows, cols) then.
     """
 
     image: Image.Image
@@ -163,6 +144,7 @@ class Explained:
     call: str = ""
     truth: str = ""
     removals: Mapping[str, Removals] = field(default_factory=dict)
+    frames: Frames | None = None
 
     def __post_init__(self) -> None:
         grids = [tuple(a.flow.shape[1:]) for a in self.attributions]
@@ -181,15 +163,38 @@ class Explained:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Patches as (rows, columns).
+        """Patches as (rows, columns); of a video or a volume those of a frame.
 
         Raises:
-            InputError: the maps are of a video or a volume.
+            InputError: the maps are of a video or a volume whose frames are not known.
         """
         found = tuple(self.attributions[0].flow.shape[1:])
-        if len(found) != 2:
-            raise InputError(f"maps of videos and volumes are not drawn: expected a grid (rows, cols), got {found}")
-        return found[0], found[1]
+        if len(found) != (2 if self.frames is None else 3):
+            raise InputError(f"maps of videos and volumes are not drawn without their frames: got a grid {found}")
+        return found[-2], found[-1]
+
+    def still(self, frame: int | None = None) -> Self:
+        """One frame of a video, or slice of a volume, as an image with maps, in the colours of the whole.
+
+        Its maps lie between those of the cells before and after it, linearly. What is an image already stays as it is.
+
+        Args:
+            frame: its place among the frames, from 0, or from the end where negative; by default the strongest one.
+        Raises:
+            OptionError: there is no such frame.
+        """
+        if self.frames is None:
+            if frame is not None:
+                raise OptionError(f"frame={frame!r} is for videos and volumes, and this is an image")
+            return self
+        place = self.frames.place(self.strongest if frame is None else frame)
+        maps = [replace(a, flow=self.frames.between(a.flow, place), whole=a.flow) for a in self.attributions]
+        return replace(self, image=self.frames.images[place], attributions=tuple(maps), frames=None)
+
+    @property
+    def strongest(self) -> int:
+        """The frame in which the first map is furthest from 0; 0 of an image."""
+        return 0 if self.frames is None else self.frames.strongest(self.attributions[0].map)
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -209,7 +214,7 @@ class Explained:
         check_look(look)
         alike = [a for a in self.attributions if a.method == attribution.method]
         signed = any(a.signed for a in alike) if look.scale == "common" else attribution.signed
-        return look.spanning(attribution.flow[layer], [a.flow for a in alike], signed)
+        return look.spanning(attribution.spanned[layer], [a.spanned for a in alike], signed)
 
     @property
     def untrained(self) -> bool:
@@ -250,7 +255,7 @@ class Explained:
             raise OptionError(f"no method {brief(method)} in this explanation; it has {', '.join(self.methods)}")
         kept, removals = [a for a in self.attributions if method in (None, a.method)], self.removals
         if target is not None:
-            label = self._label(target)
+            label = label_among(target, self.targets, self.model)
             kept = [a for a in kept if a.target in (None, label)]
             removals = {title: found for title, found in removals.items() if title == label.title}
         return replace(self, attributions=tuple(kept), removals=removals)
@@ -261,31 +266,8 @@ class Explained:
             return self
         image = self.image.copy()
         image.thumbnail((side, side), Image.Resampling.LANCZOS)
-        view = self.view.of_copy(image.size)
-        return replace(self, image=image, view=view, photographed=self.photographed or self.image.size)
-
-    def _label(self, target: int | str | Label) -> Label:
-        if isinstance(target, Label):
-            if target in self.targets:
-                return target
-            target = target.title
-        others = [label for label in self.targets if label.index is None]
-        found = [label for label in others if str(target).strip() in (label.name.strip(), label.title)]
-        if len(found) > 1:
-            raise TargetError(f"target {brief(target)} is not unique here: pass one of the explanation's `targets`")
-        if found:
-            return found[0]
-        labels = {label.index: label for label in self.targets if label.index is not None}
-        for names in ({i: label.title for i, label in labels.items()}, {i: label.name for i, label in labels.items()}):
-            try:
-                return labels[class_index(target, names, max(labels, default=-1) + 1, self.model)]
-            except (KeyError, TargetError):
-                continue
-        known = [label.title for label in self.targets]
-        raise TargetError(
-            f"class {brief(target)} was not explained; explained: {', '.join(known) or 'none'}"
-            f"{nearest(str(target), known)}"
-        )
+        view, frames = self.view.of_copy(image.size), self.frames and self.frames.resized(image.size)
+        return replace(self, image=image, view=view, photographed=self.photographed or self.image.size, frames=frames)
 
     def __iter__(self) -> Iterator[Attribution]:
         return iter(self.attributions)

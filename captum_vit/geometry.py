@@ -199,8 +199,8 @@ def covered(view: View, layout: Any, input_size: tuple[int, int]) -> View:
     if layout.view is not None:
         view, input_size = view.then(layout.view), layout.view.size[::-1]
     seen = layout.image_size or input_size  # the ViT's owner may have resized
-    height = round(layout.grid[0] * layout.patch[0] * input_size[0] / seen[0])
-    width = round(layout.grid[1] * layout.patch[1] * input_size[1] / seen[1])
+    height = round(layout.grid[-2] * layout.patch[-2] * input_size[0] / seen[-2])
+    width = round(layout.grid[-1] * layout.patch[-1] * input_size[1] / seen[-1])
     return view if (width, height) == view.size else view.cropped(0, 0, width, height)
 
 

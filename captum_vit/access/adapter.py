@@ -63,6 +63,13 @@ class Adapter(LayerAccess):
         """A batch of one image of noise, as the model takes it."""
         return torch.randn(1, self.in_channels or 3, *size, generator=draw)
 
+    def framed(self, video: Tensor) -> Tensor:
+        """A video as the model takes it, out of its frames (T, C, H, W); and the frames out of such a video.
+
+        By default (C, T, H, W), as of volumes.
+        """
+        return video.transpose(0, 1)
+
     @abstractmethod
     def token_layout(self, image_size: Grid, arguments: Mapping[str, Any]) -> TokenLayout:
         """Where the tokens lie for an image of (height, width), `vit` being called with these named arguments.

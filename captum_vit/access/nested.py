@@ -45,6 +45,9 @@ class NestedAdapter(Adapter):
     def example(self, size: Grid, draw: torch.Generator) -> Tensor:
         return self.inner.example(size, draw)
 
+    def framed(self, video: Tensor) -> Tensor:
+        return self.inner.framed(video)
+
     def token_layout(self, image_size: Grid, arguments: Mapping[str, Any]) -> TokenLayout:
         layout = self.inner.token_layout(image_size, arguments)
         return replace(layout, grids={self._outer(name): grid for name, grid in layout.grids.items()})

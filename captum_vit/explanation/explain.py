@@ -57,6 +57,7 @@ def explain(
     Args:
         images: a path, a PIL image, an array (H, W), (H, W, 3) of uint8, a tensor, or a list of these. A uint8 tensor
             (3, H, W) is an image; one of floats, (C, H, W) or (1, C, H, W), is taken as preprocessed already.
+            For a model of videos: a video file, an animation, a folder or list of frames, an array (T, H, W, 3).
         model: `timm/NAME`, `hf/ID`, `hf/FOLDER`, `sample`, what `load_model` gave, or the model itself.
         method: agcam, daam, rollout, gradient_rollout, raw_attention or another name of `captum_vit.attr.METHODS`,
             `module:Class`, a class of ours or Captum's, several of them, or all. By default agcam, and daam for a
@@ -88,7 +89,7 @@ def explain(
             for all images, or of as many rows as there are images.
         options: of the methods, each of which is given those that it accepts: discard_ratio=0.9.
     Returns:
-        An Explanation, or for a list of images a list of them.
+        An Explanation, or for a list of images a list of them; a list of frames is one video.
     Raises:
         CaptumViTError: what was passed does not hold; the message says which and what to do.
     """
@@ -100,7 +101,7 @@ def explain(
     of_model: dict[str, Any] = {**named, "layer": layer, "output": output, "device": device}
     explainer = Explainer(model, **of_model)
     asked = explainer.ask(**question, **options)
-    each: Any = images if isinstance(images, (list, tuple)) else [images]
+    each: Any = images if explainer.are_several(images) else [images]
     seen = map(explainer.see, each, of_each(forward_kwargs, len(each)))
     given = {"model": model, **question, **options, **of_model, "forward_kwargs": forward_kwargs}
     answers = zip(each, explainer.several(seen, asked, batch_size), strict=True)

@@ -14,6 +14,7 @@ from ..access.outputs import checked_choice
 from ..attr import RawAttention, ViTAttribution
 from ..checking import check_flag, check_whole
 from ..classes import titles
+from ..clips import is_clip
 from ..describing import versions
 from ..errors import InputError, OptionError, brief
 from ..explained import RANDOM
@@ -29,6 +30,7 @@ from .judging import attributions
 from .reading import Reading
 from .removing import removals_of
 from .seeing import Seen, batches, see
+from .watching import watch
 
 BATCH = 8  # images at once; the graph of ViT-B/16 takes 70 MiB an image
 
@@ -148,6 +150,8 @@ class Explainer:
         check_whole("top_k", top_k)
         for name, value in {"attention": attention, "verdict": verdict, "removals": removals}.items():
             check_flag(name, value)
+        if attention and self.adapter.batch_dims != 4:
+            raise OptionError("attention is kept of images, and the model takes videos or volumes: leave it out")
         wanted = listed(target)
         if self.classless:
             check_no_class(wanted, self.model_name, "features" if self.headless else "values")
@@ -182,12 +186,19 @@ class Explainer:
         return {**options, "score": known} if asks and known else dict(options)
 
     def see(self, image: Picture, arguments: Mapping[str, Any] | None = None) -> Seen:
-        """The image as the model sees it, with the keyword arguments that its forward is given beside it.
+        """The image or video as the model sees it, with the keyword arguments that its forward is given beside it.
 
         Raises:
             InputError, ImageLoadError, PreprocessingError: what was passed does not hold.
         """
-        return see(image, lambda: self.preprocess, self.adapter, arguments or {})
+        seen = see if self.adapter.batch_dims == 4 else watch
+        return seen(image, lambda: self.preprocess, self.adapter, arguments or {})
+
+    def are_several(self, images: Any) -> bool:
+        """Whether a list holds several images or videos; one of frames is a single video."""
+        if not isinstance(images, (list, tuple)):
+            return False
+        return self.adapter.batch_dims == 4 or not images or all(map(is_clip, images))
 
     def several(self, seen: Iterable[Seen], asked: Asked, batch_size: int = BATCH) -> Iterator[Explanation]:
         """Explain images one batch after another, in their order.
@@ -217,7 +228,8 @@ class Explainer:
         for i, one in enumerate(seen):
             told: dict[str, Any] = {"versions": dict(versions()), "attention": kept[i], "notes": (*notes, *one.notes)}
             told |= {} if without is None else {"removals": without[i]}
-            whole = one.image, covered(one.view, layout, (inputs.shape[2], inputs.shape[3]))
+            told |= {} if one.frames is None else {"frames": one.frames}
+            whole = one.image, covered(one.view, layout, self.adapter.size_of(inputs)[-2:])
             maps = titled(found[i], self.loaded)
             explanations.append(Explanation(*whole, maps, labels[i], name, one.source, **told))
         return explanations

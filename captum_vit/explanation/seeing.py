@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..access import Adapter
 from ..errors import InputError, PreprocessingError
+from ..frames import Frames
 from ..geometry import View
 from ..images import Picture, read_image
 from ..preprocessing import Preprocessing, checked_view, shown
@@ -23,6 +24,7 @@ class Seen:
 
     image: the original, upright.  inputs: (C, H, W).  view: how the patches look at the original.  source: the name of
     the file.  arguments: keyword arguments of the model's forward for this image.  notes: what a user should know.
+    frames: of a video or a volume, whose inputs are as the model takes it.
     """
 
     image: Image.Image
@@ -31,6 +33,7 @@ class Seen:
     source: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    frames: Frames | None = None
 
 
 def see(picture: Picture, preprocess: Any, adapter: Adapter, arguments: Mapping[str, Any]) -> Seen:
@@ -49,10 +52,10 @@ def see(picture: Picture, preprocess: Any, adapter: Adapter, arguments: Mapping[
         inputs = picture if picture.dim() == 4 else picture.unsqueeze(0)
         if inputs.dim() != 4 or len(inputs) != 1:
             raise InputError(f"expected one image (C, H, W) or (1, C, H, W), got {tuple(picture.shape)}: pass a list")
-        image = shown(inputs[0], _normalisation(preprocess))
+        image = shown(inputs[0], normalisation(preprocess))
         return Seen(image, inputs[0], View.of(image.size), source, arguments, _odd(inputs))
     image, told = read_image(picture)
-    prepared = _prepared(image, preprocess(), adapter)
+    prepared = prepared_by(preprocess(), image, adapter)
     view = checked_view(preprocess(), image.size, (prepared.shape[2], prepared.shape[1]))
     notes = (f"preprocessing: {preprocess()}", *told, *_odd(prepared))
     return Seen(image, prepared, view, source, arguments, notes)
@@ -70,7 +73,7 @@ def _odd(inputs: Tensor) -> tuple[str, ...]:
     return (note,) if note else ()
 
 
-def _prepared(image: Image.Image, preprocess: Preprocessing, adapter: Adapter) -> Tensor:
+def prepared_by(preprocess: Preprocessing, image: Image.Image, adapter: Adapter) -> Tensor:
     """The model's input (C, H, W), checked: a preprocessing may be anybody's."""
     prepared = preprocess(image)
     if not isinstance(prepared, Tensor) or prepared.dim() != 3 or not prepared.is_floating_point():
@@ -86,7 +89,7 @@ def _prepared(image: Image.Image, preprocess: Preprocessing, adapter: Adapter) -
     return prepared
 
 
-def _normalisation(preprocess: Any) -> Preprocessing | None:
+def normalisation(preprocess: Any) -> Preprocessing | None:
     """For showing a preprocessed tensor, which needs no preprocessing that is known."""
     try:
         return preprocess()
