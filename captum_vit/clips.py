@@ -1,6 +1,6 @@
 """Reading videos in any form: files, animations, folders and lists of frames, arrays."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,11 +110,11 @@ def _check_count(total: int, taken: int) -> None:
 class _Frames(Sequence[Image.Image]):
     """Frames that are made when they are asked for."""
 
-    def __init__(self, count: int, read: Any) -> None:
-        self.count, self.read = count, read
+    def __init__(self, total: int, read: Callable[[int], Image.Image]) -> None:
+        self.total, self.read = total, read
 
     def __len__(self) -> int:
-        return self.count
+        return self.total
 
     def __getitem__(self, i: Any) -> Any:
         return self.read(i)

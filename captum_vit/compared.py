@@ -74,7 +74,9 @@ class Compared:
                 "choose some by Explanation.only(method, target)"
             )
         for part in self.parts:
-            part.whole.grid  # noqa: B018  refuses videos
+            part.whole.grid  # noqa: B018  refuses maps of videos without frames
+            if part.whole.frames is not None:
+                raise InputError(f"{part.attribution.title} ({part.letter}) is of a video: compare frames, by .still()")
             if not torch.isfinite(part.attribution.flow).all():
                 raise InputError(f"the flow of {part.attribution.title} ({part.letter}) holds NaN or infinite values")
 

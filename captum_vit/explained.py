@@ -189,7 +189,8 @@ class Explained:
             return self
         place = self.frames.place(self.strongest if frame is None else frame)
         maps = [replace(a, flow=self.frames.between(a.flow, place), whole=a.flow) for a in self.attributions]
-        return replace(self, image=self.frames.images[place], attributions=tuple(maps), frames=None)
+        named = ", ".join(filter(None, (self.source, self.frames.names[place])))
+        return replace(self, image=self.frames.images[place], attributions=tuple(maps), source=named, frames=None)
 
     @property
     def strongest(self) -> int:

@@ -1,6 +1,7 @@
 """The frames of a video and the slices of a volume, and where they lie among the cells of its maps."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,9 +82,18 @@ class Frames:
             return len(self.images) // 2
         return int(torch.stack([self.between(values, i).abs().max() for i in range(len(self.images))]).argmax())
 
+    @property
+    def middle(self) -> Image.Image:
+        """The one that stands for all where there is room for a single picture."""
+        return self.images[len(self.images) // 2]
+
     def resized(self, size: Size) -> "Frames":
         """Smaller copies of (width, height)."""
         return replace(self, images=tuple(image.resize(size, Image.Resampling.LANCZOS) for image in self.images))
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the images, as JSON."""
+        return {"kind": self.kind, "places": list(self.places), "names": list(self.names)}
 
     def strip(self) -> Image.Image:
         """All of them in one picture, one below another."""

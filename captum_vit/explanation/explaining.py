@@ -229,7 +229,8 @@ class Explainer:
             told: dict[str, Any] = {"versions": dict(versions()), "attention": kept[i], "notes": (*notes, *one.notes)}
             told |= {} if without is None else {"removals": without[i]}
             told |= {} if one.frames is None else {"frames": one.frames}
-            whole = one.image, covered(one.view, layout, self.adapter.size_of(inputs)[-2:])
+            *_, height, width = self.adapter.size_of(inputs)
+            whole = one.image, covered(one.view, layout, (height, width))
             maps = titled(found[i], self.loaded)
             explanations.append(Explanation(*whole, maps, labels[i], name, one.source, **told))
         return explanations

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from .film import Film
     from .flow import Flow
 
 
@@ -30,12 +31,23 @@ class Explanation(Explained):
 
     @cached_property
     def flow(self) -> "Flow":
-        """The maps from block to block, as an animation of all attributions side by side."""
+        """The maps from block to block, as an animation of all attributions side by side; of a video at a frame."""
         from .flow import Flow
 
         return Flow(self)
 
-    def overlay(self, look: Look = LOOK) -> Image.Image:
+    @cached_property
+    def film(self) -> "Film":
+        """The frames of a video, or slices of a volume, under their maps, as an animation of all attributions.
+
+        Raises:
+            InputError: it is an image.
+        """
+        from .film import Film
+
+        return Film(self)
+
+    def overlay(self, look: Look = LOOK, *, frame: int | None = None) -> Image.Image:
         """The photograph under its map, RGB in its own size; of several attributions the first (see `only`).
 
         A map with two signs is drawn in two colours around 0: orange is evidence for, blue is evidence against.
@@ -44,24 +56,29 @@ class Explanation(Explained):
 
         Args:
             look: how the map is painted: range of the colours, opacity, threshold and more.
+            frame: which one of a video, from 0 or from the end where negative; by default that with the strongest map.
+        Raises:
+            OptionError: there is no such frame.
         """
         from ..visualization import overlay
 
-        first = self.attributions[0]
-        return overlay(self.image, first.map, self.view, look, scale=self.scale(first, look))
+        still = self.still(frame)
+        first = still.attributions[0]
+        return overlay(still.image, first.map, still.view, look, scale=still.scale(first, look))
 
     def for_captum(self) -> tuple[np.ndarray, np.ndarray]:
         """The first map and the photograph as Captum's `visualize_image_attr` takes them, alone and `_multiple`.
 
         Returns:
             The map laid on the photograph, float32 (height, width, 1), 0 where the model saw nothing; and the
-            photograph, uint8 (height, width, 3).
+            photograph, uint8 (height, width, 3); of a video its strongest frame.
         """
-        placed = self.view.place(self.attributions[0].map, self.image.size)
-        return np.nan_to_num(placed, nan=0.0)[..., None], np.array(self.image)
+        still = self.still()
+        placed = still.view.place(still.attributions[0].map, still.image.size)
+        return np.nan_to_num(placed, nan=0.0)[..., None], np.array(still.image)
 
     def plot(self, ax: "Axes | None" = None, look: Look = LOOK) -> "Figure":
-        """The figure that suits: one overlay, or a row of them for each class."""
+        """The figure that suits: one overlay, a row of them for each class, or of a video a strip of frames."""
         from ..figures import drawing as figures
 
         return figures.plot(self, ax, look=look)

@@ -35,8 +35,10 @@ class Flow:
     A notebook shows it as an animation. Blocks are numbered as the model numbers them.
     """
 
+    hold, counted = HOLD, "blocks"
+
     def __init__(self, explanation: Explained) -> None:
-        self.explanation = explanation
+        self.explanation = explanation.still()
 
     @property
     def values(self) -> list[Tensor]:
@@ -47,6 +49,15 @@ class Flow:
     def layers(self) -> tuple[str, ...]:
         """The blocks, one for each frame: those of the attribution that has most."""
         return max((a.layers for a in self.explanation), key=len)
+
+    @property
+    def names(self) -> Sequence[str]:
+        """What each frame of the animation is called."""
+        return block_names(self.layers)
+
+    def at(self, step: int) -> tuple[Explained, list[int]]:
+        """What a frame of the animation shows, and of each attribution its slice."""
+        return self.explanation, [self._position(a, self.layers[step]) for a in self.explanation]
 
     def frames(self, max_side: int = 320, look: Look = LOOK) -> list[Image.Image]:
         """A picture for each block, first to last, RGB and all of one size.
@@ -61,11 +72,13 @@ class Flow:
         if max_side < 16:
             raise OptionError(f"max_side must be at least 16 pixels, got {max_side}")
         image = fitted(self.explanation.image, max_side)
-        names, key = block_names(self.layers), f": {SIGNS}" if any(a.signed for a in self.explanation) else ""
+        names, key = self.names, f": {SIGNS}" if any(a.signed for a in self.explanation) else ""
         across = self._columns(image.size)
         frames = []
-        for number, layer in enumerate(self.layers):
-            cells = [self._cell(image, a, self._position(a, layer), look) for a in self.explanation]
+        for number in range(len(names)):
+            part, places = self.at(number)
+            image = fitted(part.image, max_side)
+            cells = [_cell(part, image, a, place, look) for a, place in zip(part, places, strict=True)]
             rows = [cells[i : i + across] for i in range(0, len(cells), across)]
             body = sheet(rows, side=max(max_side, max(rows[0][0][1].size)))
             frames.append(_headed(body, names[number] + key, (number, len(names)), max(12, max_side // 20)))
@@ -85,7 +98,7 @@ class Flow:
         Args:
             path: ending in .gif or .webp.
             seconds: for one run through, in which the last block stays three times as long as each other.
-            fps: blocks a second instead.
+            fps: blocks, or frames of a video, a second instead.
             max_side, look: as for `frames`.
         Raises:
             OptionError: another ending, a speed that no animation has, or as `frames`.
@@ -103,18 +116,6 @@ class Flow:
         from ..figures import drawing as figures
 
         return figures.flow(self.explanation, ax, look=look)
-
-    def _cell(self, image: Image.Image, a: Attribution, place: int, look: Look) -> tuple[str, Image.Image]:
-        """Title and picture of an attribution at one of its blocks."""
-        here = nearly_flat(a.flow[place]) and not a.flat
-        title = "\n".join([a.heading, ", ".join(filter(None, [a.judged, f"{NEARLY_FLAT} here" * here]))])
-        scale = self.explanation.scale(a, look, place)
-        drawn = overlay(image, a.flow[place], self.explanation.view, look, scale=scale)
-        if drawn.width >= NARROWEST:
-            return title, drawn
-        wide = Image.new("RGB", (NARROWEST, drawn.height), "white")
-        wide.paste(drawn, ((NARROWEST - drawn.width) // 2, 0))
-        return title, wide
 
     def _columns(self, size: tuple[int, int]) -> int:
         """Pictures in a row: as many as there are for a target if several methods explain several targets.
@@ -134,18 +135,18 @@ class Flow:
 
     def _durations(self, seconds: float, fps: float | None) -> list[int]:
         """Of each frame in milliseconds, in the hundredths of a second that a GIF counts in."""
-        count = len(self.layers)
-        each = seconds / (count - 1 + HOLD) if fps is None else 1 / fps if fps > 0 else 0
+        count = len(self.names)
+        each = seconds / (count - 1 + self.hold) if fps is None else 1 / fps if fps > 0 else 0
         if not isfinite(each) or not 0.02 <= each <= 60:  # browsers slow down what is shorter
             asked = f"seconds={seconds}" if fps is None else f"fps={fps}"
-            raise OptionError(f"a frame must last 0.02 to 60 seconds; {asked} for {count} blocks does not give that")
+            raise OptionError(f"a frame must last 0.02 to 60 seconds; {asked} for {count} of them does not give that")
         step = 10 * round(100 * each)
-        return [step] * (count - 1) + [HOLD * step]
+        return [step] * (count - 1) + [self.hold * step]
 
     def _repr_html_(self) -> str:
         kind = "webp" if features.check("webp") else "gif"
         data = b64encode(WRITERS[f".{kind}"](self.frames(), self._durations(4.0, None))).decode()
-        names = block_names(self.layers)
+        names = self.names
         alt = f"From {names[0]} to {names[-1]}: {', '.join(a.title for a in self.explanation)}"
         return f'<img src="data:image/{kind};base64,{data}" alt="{escape(alt)}" style="max-width: 100%">'
 
@@ -155,7 +156,20 @@ class Flow:
         return png.getvalue()
 
     def __repr__(self) -> str:
-        return f"Flow({len(self.layers)} blocks of {self.explanation!r})"
+        return f"{type(self).__name__}({len(self.names)} {self.counted} of {self.explanation!r})"
+
+
+def _cell(part: Explained, image: Image.Image, a: Attribution, place: int, look: Look) -> tuple[str, Image.Image]:
+    """Title and picture of an attribution at one of its blocks."""
+    here = nearly_flat(a.flow[place]) and not a.flat
+    title = "\n".join([a.heading, ", ".join(filter(None, [a.judged, f"{NEARLY_FLAT} here" * here]))])
+    scale = part.scale(a, look, place)
+    drawn = overlay(image, a.flow[place], part.view, look, scale=scale)
+    if drawn.width >= NARROWEST:
+        return title, drawn
+    wide = Image.new("RGB", (NARROWEST, drawn.height), "white")
+    wide.paste(drawn, ((NARROWEST - drawn.width) // 2, 0))
+    return title, wide
 
 
 def _headed(body: Image.Image, title: str, progress: tuple[int, int], type: int) -> Image.Image:

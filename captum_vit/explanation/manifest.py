@@ -14,6 +14,7 @@ from ..decoding import MAX_PIXELS
 from ..errors import InputError
 from ..explained import AttentionRecord, Attribution, Explained, Label
 from ..facts import Facts
+from ..frames import Frames
 from ..geometry import View
 from ..removals import Removals, unpacked
 from ..verdicts import FINDINGS, Verdict
@@ -22,6 +23,7 @@ from .checked import flag, many, mapping, number, side, text, whole, wrong
 T = TypeVar("T")
 DEEPEST = 8  # lists in lists, in an option
 MOST_REMOVALS = 512  # what is estimated from them takes time for their third power
+MOST_FRAMES = 4096
 LONGEST_GRID = 4096  # patches a side; laying a map on a photograph takes memory for all of them
 SHOWN = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -32,14 +34,16 @@ def from_manifest(manifest: Mapping[str, Any], tensors: Mapping[str, Tensor], im
     Raises:
         InputError: something in them that no explanation has.
     """
-    attributions = _attributions(manifest)
+    attributions, frames = _attributions(manifest), _frames(manifest.get("frames"), image)
+    image = image if frames is None else frames.middle
+    cells = 2 if frames is None else 3
     flows = [tensors.get(f"flow.{i}") for i in range(len(attributions))]
     versions = mapping(manifest.get("versions"), "versions")
     explanation = Explained(
         image,
         _view(mapping(manifest.get("geometry"), "geometry")),
         tuple(
-            _attribution(entry, f"attributions[{i}]", flow)
+            _attribution(entry, f"attributions[{i}]", flow, cells)
             for i, (entry, flow) in enumerate(zip(attributions, flows, strict=True))
         ),
         many(manifest.get("labels"), "labels", _label),
@@ -49,6 +53,7 @@ def from_manifest(manifest: Mapping[str, Any], tensors: Mapping[str, Tensor], im
         notes=many(manifest.get("notes", []), "notes", text),
         call=text(manifest.get("call", ""), "call"),
         truth=text(manifest.get("truth", ""), "truth"),
+        frames=frames,
     )
     _check_size(explanation)
     without = mapping(manifest.get("removals", {}), "removals")  # of earlier versions there are none
@@ -92,6 +97,18 @@ def _attributions(manifest: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
     if not found:
         raise InputError("attributions must hold at least one, got none")
     return found
+
+
+def _frames(value: Any, strip: Image.Image) -> Frames | None:
+    """The frames of a video, cut out of the picture that holds them all; None of an image."""
+    if value is None:  # of earlier versions too
+        return None
+    given = mapping(value, "frames")
+    places = many(given.get("places"), "frames.places", number)
+    names = many(given.get("names"), "frames.names", text, len(places))
+    if not 0 < len(places) <= MOST_FRAMES:
+        raise wrong("frames.places", f"a list of 1 to {MOST_FRAMES}", list(places[:3]))
+    return Frames(Frames.cut(strip, len(places)), tuple(places), names, text(given.get("kind"), "frames.kind"))
 
 
 def _label(value: Any, where: str) -> Label:
@@ -149,13 +166,13 @@ def _view(given: dict[str, Any]) -> View:
     return view
 
 
-def _attribution(entry: dict[str, Any], where: str, flow: Tensor | None) -> Attribution:
+def _attribution(entry: dict[str, Any], where: str, flow: Tensor | None, sides: int) -> Attribution:
     target = entry.get("target")
     layers = many(entry.get("layers"), f"{where}.layers", text)
     return Attribution(
         text(entry.get("method"), f"{where}.method"),
         None if target is None else _label(target, f"{where}.target"),
-        _tensor(flow, f"the flow of {where}", (len(layers), None, None)),
+        _tensor(flow, f"the flow of {where}", (len(layers), *[None] * sides)),
         layers,
         {
             name: _option(value, f"{where}.options")

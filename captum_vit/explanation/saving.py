@@ -31,7 +31,7 @@ _OWN = re.compile(r"(maps-[0-9a-f]{16}\.safetensors|image-[0-9a-f]{16}\.png)")
 
 
 def save(explanation: Explained, folder: str | Path) -> None:
-    """Write an explanation: maps as safetensors, the image as PNG, all else as JSON.
+    """Write an explanation: maps as safetensors, the image as PNG, all else as JSON; frames one below another.
 
     The manifest is put in place last and names files by their content, so that whoever reads the folder sees the old
     explanation or the new one, whole.
@@ -44,9 +44,10 @@ def save(explanation: Explained, folder: str | Path) -> None:
 
     folder = Path(folder)
     manifest, tensors = _manifest(explanation), _tensors(explanation)
-    from_manifest(manifest, tensors, explanation.image)
+    picture = explanation.image if explanation.frames is None else explanation.frames.strip()
+    from_manifest(manifest, tensors, picture)
     _check_size("maps", sum(tensor.nbytes for tensor in tensors.values()))
-    files = dict(zip(KINDS, (serialized(tensors), png(_pixels(explanation.image))), strict=True))
+    files = dict(zip(KINDS, (serialized(tensors), png(_pixels(picture))), strict=True))
     names = {kind: f"{kind}-{_digest(data)}.{KINDS[kind]}" for kind, data in files.items()}
     content = json.dumps({**manifest, "files": names}, indent=1, ensure_ascii=False)
     encoded = content.encode("utf-8", "backslashreplace")  # halves of characters, as JSON does
@@ -143,6 +144,7 @@ def _manifest(explanation: Explained) -> dict[str, Any]:
         "call": explanation.call,
         "truth": explanation.truth,
         "geometry": explanation.view.to_dict(),
+        "frames": explanation.frames and explanation.frames.to_dict(),
         "labels": [asdict(label) for label in explanation.labels],
         "attributions": [
             {

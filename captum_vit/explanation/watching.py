@@ -68,8 +68,7 @@ def _seen(
     places, unseen = _places(adapter, size, len(images), arguments)
     told = f"the last {unseen} of the {len(images)} frames fill no cell of the model, which does not see them"
     frames = Frames(tuple(images), places, tuple(names))
-    middle = frames.images[len(images) // 2]
-    return Seen(middle, inputs, view, source, arguments, (*notes, *[told] * bool(unseen)), frames)
+    return Seen(frames.middle, inputs, view, source, arguments, (*notes, *[told] * bool(unseen)), frames)
 
 
 def _places(adapter: Adapter, size: Grid, count: int, arguments: Mapping[str, Any]) -> tuple[tuple[float, ...], int]:

@@ -2,7 +2,8 @@
 
 Each function returns its figure, which pyplot does not know of: save it by `savefig`, let a notebook show it, or give
 `ax`, axes of yours, to be drawn in. Titles are set as they are, cut to fit. `look` says how all maps are painted; with
-`Look(scale="common")` they share a scale, and otherwise each goes from its own lowest to its own highest value.
+`Look(scale="common")` they share a scale, and otherwise each goes from its own lowest to its own highest value. Of a
+video they show the frame with the strongest map; `Explained.still` takes out another.
 """
 
 from collections.abc import Iterable, Sequence
@@ -47,7 +48,14 @@ class Brush:
 
 
 def plot(explanation: Explained, ax: Axes | None = None, *, look: Look = LOOK) -> Figure:
-    """The figure that suits: one overlay, targets or methods side by side, or a row of targets for each method."""
+    """The figure that suits: one overlay, targets or methods side by side, or a row of targets for each method.
+
+    Of a video a strip of its frames.
+    """
+    if explanation.frames is not None:
+        from .strips import frames
+
+        return frames(explanation, ax, look=look)
     if len(explanation) == 1:
         return overlay(explanation, ax, look=look)
     if len(explanation.methods) == 1:
@@ -63,6 +71,7 @@ def plot(explanation: Explained, ax: Axes | None = None, *, look: Look = LOOK) -
 
 def overlay(explanation: Explained, ax: Axes | None = None, *, look: Look = LOOK) -> Figure:
     """The first attribution's map on the photograph, with its colour bar; choose another by `Explained.only`."""
+    explanation = explanation.still()
     return _figure(explanation, [explanation.attributions[:1]], ax, look, side=3.2)
 
 
@@ -73,6 +82,7 @@ def classes(
     look: Look = LOOK,
 ) -> Figure:
     """The first method's maps for all classes (or other targets) side by side."""
+    explanation = explanation.still()
     of_classes = [a for a in explanation if a.target is not None] or list(explanation)
     chosen = [a for a in of_classes if a.method == of_classes[0].method]
     return _figure(explanation, [chosen], ax, look)
@@ -80,6 +90,7 @@ def classes(
 
 def methods(explanation: Explained, ax: Axes | None = None, *, look: Look = LOOK) -> Figure:
     """All methods' maps for the first class side by side; each in its own scale, as their units differ."""
+    explanation = explanation.still()
     first = explanation.targets[0] if explanation.targets else None
     part = explanation.only(target=first) if first else explanation
     return _figure(explanation, [part.attributions], ax, look)
@@ -99,6 +110,7 @@ def layers(
     Raises:
         OptionError: `adds` for a map that is no sum over blocks.
     """
+    explanation = explanation.still()
     a = explanation.attributions[0]
     maps, what = a.flow, "" if a.facts.accumulates else ", of each block by itself"
     if adds:
@@ -154,6 +166,7 @@ def flow(
     Raises:
         OptionError: `count` below 1.
     """
+    explanation = explanation.still()
     side, rows, signs = 1.0, [], set()
     brush, said = Brush.of(explanation, side, look), _shared_by(look, "each block in its own scale")
     for a in explanation:
@@ -164,7 +177,7 @@ def flow(
     size = picture_size(explanation.image.size, side)
     headings = tuple(map(heading, explanation))
     bars = tuple(Bar((said, ""), signed=signed) for signed in sorted(signs))
-    layout = Layout(size, max(size[0], 0.75), 7, 1, False, headings, bars, _bar_lines(bars))
+    layout = Layout(size, max(size[0], 0.75), 7, 1, False, headings, bars, bar_lines(bars))
     layout = layout.readable(ax, len(rows), max(map(len, rows)))
     return draw(rows, layout, look, explanation.image.size, ax)
 
@@ -183,7 +196,7 @@ def _figure(
     scales = {id(a): explanation.scale(a, look) for a in every}
     bars = {id(a): bar_of(a, scales[id(a)], one_scale=look.scale != "own") for a in every}
     title = max(len(lines(a)) for a in every)
-    layout = Layout(size, max(size[0], 1.6), 9, title, True, bar_lines=_bar_lines(bars.values()))
+    layout = Layout(size, max(size[0], 1.6), 9, title, True, bar_lines=bar_lines(bars.values()))
     if len(rows) > 1:
         several = layout.beside(len(rows), max(map(len, rows))) if ax is None else 1
         rows = [[a for row in rows[i : i + several] for a in row] for i in range(0, len(rows), several)]
@@ -209,7 +222,7 @@ def _series(
     said = counted[0], f"{counted[1]}, {_shared_by(look, 'each in its own scale')}"
     bar = Bar(said, None if own else first, first.signed)
     size = picture_size(explanation.image.size, side)
-    layout = Layout(size, max(size[0], 0.9), 8, 2 if own else 1, False, (above,), (bar,), _bar_lines((bar,)))
+    layout = Layout(size, max(size[0], 0.9), 8, 2 if own else 1, False, (above,), (bar,), bar_lines((bar,)))
     layout, across = layout.within(ax, len(titled), 1.6)
     brush = Brush.of(explanation, side, look)
     panels = [
@@ -236,7 +249,8 @@ def _flat(values: Tensor) -> tuple[float, float] | None:
     return (values.min().item(), values.max().item()) if nearly_flat(values) else None
 
 
-def _bar_lines(bars: Iterable[Bar]) -> int:
+def bar_lines(bars: Iterable[Bar]) -> int:
+    """How many lines of text stand under a colour bar."""
     return 2 if any(bar.signed for bar in bars) else 1
 
 

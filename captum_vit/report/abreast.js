@@ -6,7 +6,8 @@ const COLUMNS = 3; // of pictures in a file
 /** One of the maps. */
 class Abreast {
   constructor(figure, data, photo, pointed) {
-    Object.assign(this, { data, part: parts(figure), flow: floats(data.flow), step: data.blocks.length - 1 });
+    const flow = typeof data.flow === "string" ? floats(data.flow) : data.flow;
+    Object.assign(this, { data, part: parts(figure), flow, step: data.blocks.length - 1 });
     this.size = data.grid[0] * data.grid[1];
     this.picture = new Picture(photo, this.part.canvas, data);
     this.lies = JSON.stringify([data.photo, data.grid, data.box, data.window]); // the same patches lie at the same place

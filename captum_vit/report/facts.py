@@ -61,11 +61,20 @@ def facts(explanation: Explained) -> str:
         ("Image", text(image_size(explanation))),
         ("Seen by the model", text(seen(explanation.view))),
         ("Input", text(f"{width} × {height} pixels, {rows} × {cols} patches (rows × columns)")),
+        ("Frames", text(_frames(explanation))),
         ("Methods", _listed(dict.fromkeys(a.method_title + _options(a.options) for a in explanation))),
         ("Notes", text("; ".join(explanation.notes))),
         ("Versions", _listed(f"{name} {version}" for name, version in explanation.versions.items())),
     ]
     return "".join(f"<div><dt>{term}</dt><dd>{said}</dd></div>" for term, said in known if said)
+
+
+def _frames(explanation: Explained) -> str:
+    """How many frames there are, and how many the map has; empty of an image."""
+    if explanation.frames is None:
+        return ""
+    shown, cells = len(explanation.frames.images), explanation.attributions[0].flow.shape[1]
+    return f"{shown} {explanation.frames.kind}s, of which the map has {cells}; what lies between is mixed linearly"
 
 
 def image_size(explanation: Explained) -> str:

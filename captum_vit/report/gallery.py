@@ -32,6 +32,7 @@ class Card:
     @classmethod
     def of(cls, explanation: Explained, name: str, link: str, look: Look) -> "Card":
         """The card of one explanation, whose photograph and maps may go."""
+        explanation = explanation.still()
         first = explanation.attributions[0]
         best = next((label for label in explanation.labels if label.index is not None), None)
         wrong = best is not None and explanation.truth not in ("", best.title)

@@ -11,6 +11,7 @@ SHOWN = 12  # overlays; a notebook is saved with all that it shows
 
 def render_inline(explanation: Explained) -> str:
     """Overlays side by side under their titles, and the labels with their scores."""
+    explanation = explanation.still()
     shown = explanation.attributions[:SHOWN]
     figures = "".join(_figure(explanation, attribution) for attribution in shown)
     signed = [a for a in shown if a.signed]

@@ -59,12 +59,12 @@ function flatness(values) {
 }
 
 /** A patch's part of a map in words; of two signs, its part of all that has the same sign. */
-function partOf(values, patch, { unit, signed }) {
+function partOf(values, patch, { unit, signed }, whole = "the map") {
   const value = values[patch], sign = Math.sign(value);
   if (signed && !sign) return `no ${unit} for or against.`;
   const alike = signed ? values.filter((each) => Math.sign(each) === sign) : values;
   const total = alike.reduce((sum, each) => sum + Math.abs(each), 0);
   if (!total) return `no patch has ${unit} in this block.`;
   const side = signed ? (sign > 0 ? " for" : " against") : "";
-  return `${percent(Math.abs(value) / total)} of the map’s ${unit}${side} (value ${number(value)}).`;
+  return `${percent(Math.abs(value) / total)} of ${whole}’s ${unit}${side} (value ${number(value)}).`;
 }

@@ -142,7 +142,8 @@ def _part(explanation: Explained, number: int, count: int, look: Look) -> _Part:
 
 
 def _section(explanation: Explained, title: str, number: int, around: str, attention: int, look: Look) -> str:
-    first, judged = explanation.attributions[0], verdicts(explanation.attributions)
+    still, judged = explanation.still(), verdicts(explanation.attributions)
+    first = still.attributions[0]
     width, height = explanation.image.size
     return filled(
         "section.html",
@@ -156,7 +157,8 @@ def _section(explanation: Explained, title: str, number: int, around: str, atten
         labels=label_rows(explanation),
         facts=facts(explanation),
         call=call(explanation, number),
-        still=painted(explanation, first, STILL, look, lossless=exact(explanation.image)),
+        still=painted(still, first, STILL, look, lossless=exact(still.image)),
+        frame="" if explanation.frames is None else explanation.frames.kind.capitalize(),
         caption=text(first.caption),
         data=json_block(viewer_data(explanation, attention, look)),
     )

@@ -31,22 +31,37 @@ class Picture {
 
   /** Read the photograph, in colour and in grey, and where its pixels lie among the patches. */
   async prepare() {
-    const { photo, canvas, original, box, seen } = this;
-    if (!photo.complete) await photo.decode();
+    const { canvas, original, box, seen } = this;
+    if (!this.photo.complete) await this.photo.decode();
+    const { photo } = this;
     const { naturalWidth: width, naturalHeight: height } = photo;
     const factor = Math.max(1, Math.ceil(SMALLEST / Math.max(width, height)));
     Object.assign(canvas, { width: width * factor, height: height * factor });
     this.context = canvas.getContext("2d", { willReadFrequently: true });
     this.context.imageSmoothingEnabled = false;
-    this.context.drawImage(photo, 0, 0, canvas.width, canvas.height);
+    this.read();
+    this.across = axis(canvas.width, original[0], [box[0], box[2]], [seen[0], seen[2]], this.cols);
+    this.down = axis(canvas.height, original[1], [box[1], box[3]], [seen[1], seen[3]], this.rows);
+  }
+
+  /** Another photograph of the same size, as the next frame of a video; whether it is still wanted once it is there. */
+  async turn(photo) {
+    this.photo = photo;
+    if (!photo.complete) await photo.decode();
+    if (this.photo !== photo) return false;
+    if (this.context) this.read();
+    return true;
+  }
+
+  read() {
+    const { canvas } = this;
+    this.context.drawImage(this.photo, 0, 0, canvas.width, canvas.height);
     this.colour = this.context.getImageData(0, 0, canvas.width, canvas.height);
     this.grey = new Uint8Array(canvas.width * canvas.height);
     const rgb = this.colour.data;
     for (let i = 0; i < this.grey.length; i++) {
       this.grey[i] = (rgb[4 * i] * 19595 + rgb[4 * i + 1] * 38470 + rgb[4 * i + 2] * 7471 + 32768) >> 16; // as Pillow
     }
-    this.across = axis(canvas.width, original[0], [box[0], box[2]], [seen[0], seen[2]], this.cols);
-    this.down = axis(canvas.height, original[1], [box[1], box[3]], [seen[1], seen[3]], this.rows);
   }
 
   /** Free the memory that it takes, some 10 MB, until it is prepared again. */

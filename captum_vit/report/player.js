@@ -10,9 +10,10 @@ function say(text) {
 }
 
 class Player {
-  /** `show` is called with the position from 0, `where` tells it in words. */
-  constructor({ play, block }, show, where) {
-    Object.assign(this, { button: play, slider: block, show, where });
+  /** `show` is called with the position from 0, `where` tells it in words; `words` are what the button says at rest. */
+  constructor({ play, block }, show, where, words = "Play") {
+    Object.assign(this, { button: play, slider: block, show, where, words });
+    play.textContent = words;
     block.addEventListener("input", () => { this.stop(); this.to(Number(block.value) - 1); say(where()); });
     play.addEventListener("click", () => (this.timer ? this.stop() : this.start()));
   }
@@ -48,6 +49,6 @@ class Player {
   leave() {
     clearInterval(this.timer);
     this.timer = null;
-    this.button.textContent = "Play";
+    this.button.textContent = this.words;
   }
 }

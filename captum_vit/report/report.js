@@ -122,6 +122,7 @@ class Report {
     if (rest.length) this.controls.set(given);
     this.left = this.chosen ?? [...given].filter(([name]) => CHOSEN.includes(name));
     this.shown?.player.leave();
+    this.shown?.film?.leave();
     this.row.player.leave();
     this.shown = null;
     const number = Number(/^image-(\d+)$/.exec(place)?.[1]);
@@ -199,20 +200,21 @@ function pairs(viewers, given) {
 /** What `SideBySide` needs of maps, as `captum_vit.report.comparison` has it. */
 function side(found) {
   const steps = Math.max(...found.map(([, { layers }]) => layers.length));
-  const kind = ({ method, unit }) => JSON.stringify([method, unit]), flows = found.map(([, each]) => floats(each.flow));
+  const kind = ({ method, unit }) => JSON.stringify([method, unit]), flows = found.map(([viewer, each]) => viewer.flowOf(each));
   const shared = new Map();
   for (const [, each] of found) {
     const alike = found.flatMap(([, other], i) => (kind(other) === kind(each) ? [[other, flows[i]]] : []));
     shared.set(kind(each), scaleOf(alike.map(([, flow]) => flow), alike.some(([other]) => other.signed)));
   }
-  const made = found.map(([viewer, each]) => {
+  const made = found.map(([viewer, each], i) => {
     const { data } = viewer, { length } = each.layers;
     const blocks = Array.from({ length: steps }, (_, step) => Math.ceil(((step + 1) * length) / steps) - 1);
     const target = each.target === null ? "" : data.targets[each.target];
     const image = viewer.section.querySelector("h2").textContent;
-    const lines = [image, [target, each.score].filter(Boolean).join(", "), each.judged].filter(Boolean);
+    const frame = data.frames?.names[viewer.frame];
+    const lines = [image, frame, [target, each.score].filter(Boolean).join(", "), each.judged].filter(Boolean);
     return {
-      ...each, ...Object.fromEntries(["grid", "original", "box", "window", "signs"].map((name) => [name, data[name]])),
+      ...each, flow: flows[i], ...Object.fromEntries(["grid", "original", "box", "window", "signs"].map((name) => [name, data[name]])),
       photo: viewer.section.id, blocks, own: blocks.map((block) => each.own[block]), common: shared.get(kind(each)),
       flat: blocks.map((block) => each.flat[block]), heading: each.title, lines, title: [each.title, ...lines].join(", "),
     };

@@ -9,7 +9,9 @@ class Viewer {
     const { part } = this;
     [this.rows, this.cols] = data.grid;
     this.size = this.rows * this.cols;
-    this.photo = Object.assign(new Image(), { src: data.photo });
+    this.photos = (data.frames?.photos ?? [data.photo]).map((src) => Object.assign(new Image(), { src }));
+    this.frame = data.frames?.first ?? 0; // of a video
+    this.photo = this.photos[this.frame];
     this.picture = new Picture(this.photo, part.canvas, data);
     this.titles = new Map(data.attributions.map((a) => [a.method, a.title]));
     this.methods = [...this.titles.keys()];
@@ -44,14 +46,17 @@ class Viewer {
     part["views-row"].hidden = views.length < 2;
     const moved = (block) => { this.block = block; this.update(); this.changed(); };
     this.player = new Player(part, moved, () => this.where());
+    if (data.frames) this.listenToFrames(data.frames);
     this.lens = new Lens(part, () => this.view.holds);
     this.pointer = new Pointer(part.picture, part.readout, this.picture, {
       strongest: () => this.strongest(),
       pointed: (patch) => this.point(patch),
       asked: (patch, byKey) => { this.view.ask(patch, byKey); this.changed(); },
     });
-    const picture = () => [this.view.title(), this.layer], map = () => [this.title(), this.layer];
-    const values = () => this.slice(this.block), shape = () => [this.flow.length / this.size, ...data.grid];
+    const frame = () => (data.frames ? [data.frames.names[this.frame]] : []);
+    const picture = () => [this.view.title(), this.layer, ...frame()], map = () => [this.title(), this.layer, ...frame()];
+    const cells = data.frames ? [data.frames.cells] : [], values = () => this.slice(this.block);
+    const shape = () => [this.attribution.layers.length, ...cells, ...data.grid];
     for (const [name, type, ending, words, made] of [
       ["png", "image/png", "png", picture, null],
       ["svg", "image/svg+xml", "svg", picture, () => [vectorSheet(this.sheet())]],
@@ -72,6 +77,27 @@ class Viewer {
       }
       say("Copied, or selected where copying is not allowed");
     });
+  }
+
+  /** A second slider, of the frames of a video. */
+  listenToFrames({ kind, names }) {
+    const { part } = this, played = { play: part["film-play"], block: part["film-slider"] };
+    part.film.hidden = false;
+    part["film-slider"].max = names.length;
+    this.player.words = part.play.textContent = "Play blocks";
+    this.film = new Player(played, (frame) => this.turn(frame), () => this.whichFrame(), `Play ${kind}s`);
+    this.film.put(this.frame);
+  }
+
+  whichFrame() { return `${this.data.frames.names[this.frame]}, ${this.frame + 1} of ${this.photos.length}`; }
+
+  /** Another frame. */
+  async turn(frame) {
+    this.frame = frame;
+    this.photo = this.photos[frame];
+    if (!(await this.picture.turn(this.photo))) return;
+    this.update();
+    this.changed();
   }
 
   /** The attribution of a method for a target, by its position, or the one that it gives for all. */
@@ -112,8 +138,24 @@ class Viewer {
 
   get layer() { return this.attribution.layers[this.block]; }
 
-  slice(block) {
-    return this.flow.subarray(block * this.size, (block + 1) * this.size);
+  slice(block) { return this.cut(this.flow, block); }
+
+  /** The map after a block out of a flow; of a video at its frame, between the cells beside it. */
+  cut(flow, block) {
+    const { data: { frames }, size } = this;
+    if (!frames) return flow.subarray(block * size, (block + 1) * size);
+    const [low, high, share] = frames.mixes[this.frame];
+    const [before, after] = [low, high].map((cell) => {
+      const at = (block * frames.cells + cell) * size;
+      return flow.subarray(at, at + size);
+    });
+    return before.map((value, i) => value * (1 - share) + after[i] * share);
+  }
+
+  /** The flow of a map; of a video at its frame. */
+  flowOf({ flow, layers }) {
+    const whole = floats(flow);
+    return this.data.frames ? Float32Array.from(layers.flatMap((_, block) => [...this.cut(whole, block)])) : whole;
   }
 
   where() {
@@ -129,7 +171,8 @@ class Viewer {
 
   readout(shown) {
     if (this.pointer.patch === null) return "Point at a patch, or focus the picture and use the arrow keys.";
-    const where = `Patch in ${this.place(this.pointer.patch)} of ${this.rows} × ${this.cols}: `;
+    const at = this.data.frames ? `, ${this.data.frames.names[this.frame]}` : "";
+    const where = `Patch in ${this.place(this.pointer.patch)} of ${this.rows} × ${this.cols}${at}: `;
     return where + (shown ? this.view.readout(this.pointer.patch, shown) : "nothing was kept in this layer.");
   }
 
@@ -140,6 +183,7 @@ class Viewer {
     part.verdict.classList.toggle("warned", this.attribution.warned);
     part.verdict.hidden = !view.verdict();
     part.layer.textContent = view.where();
+    if (this.data.frames) part["film-name"].textContent = this.whichFrame();
     part.readout.textContent = this.readout(shown);
     part.scale.hidden = !shown;
     const words = shown ? this.ends(shown) : ["", "", ""];
@@ -148,7 +192,8 @@ class Viewer {
     controls.tell(shown?.signed, view.ranged);
     if (view.name === "heads") view.grid.mark();
     part.sure.textContent = view.sure?.() ?? "";
-    part.canvas.setAttribute("aria-label", `Photograph under the map. ${view.caption()}, ${this.where()}`);
+    const frame = this.data.frames ? `, ${this.whichFrame()}` : "";
+    part.canvas.setAttribute("aria-label", `Photograph under the map. ${view.caption()}, ${this.where()}${frame}`);
     this.picture.outline(part.cursor, this.pointer.patch);
     this.picture.outline(part.query, view.query());
     if (!this.prepared) return;
@@ -187,7 +232,8 @@ class Viewer {
     const { view, part } = this, shown = view.shown();
     const ends = shown && !this.controls.alone ? this.ends(shown) : null;
     return sheet(this.picture.copy(view.query()), part.bar, {
-      title: `${this.data.name}. ${view.caption()}`, where: view.where(), ends, unit: part.unit.textContent,
+      title: `${this.data.name}. ${view.caption()}`, ends,
+      where: [view.where(), ...(this.data.frames ? [this.whichFrame()] : [])].join("; "), unit: part.unit.textContent,
     });
   }
 
@@ -204,7 +250,8 @@ class Viewer {
     const { data, attribution, view, block } = this, last = attribution.layers.length - 1;
     return [
       ["method", attribution.method], ["target", data.targets[this.target]],
-      ["block", block < last && block + 1], ["show", view !== this.views[0] && view.name],
+      ["block", block < last && block + 1], ["frame", data.frames && this.frame + 1],
+      ["show", view !== this.views[0] && view.name],
       ["patch", view.name === "patches" && view.asked + 1], ["head", view.name === "heads" && view.head + 1],
       ["removed", view.name === "remove" && view.state],
     ].filter(([, value]) => value);
@@ -222,6 +269,8 @@ class Viewer {
     if (of("remove") && given.get("show") === "remove") of("remove").state = given.get("removed");
     const last = this.attribution.layers.length - 1, block = whole("block", last + 1);
     this.block = block < 0 ? last : block;
+    const frame = whole("frame", this.photos.length);
+    if (frame >= 0 && frame !== this.frame) this.film.to(frame);
     this.look(given.get("show"));
   }
 }

@@ -16,6 +16,7 @@ from ..visualization import DARKER, LINE, STRIPE
 from .encoding import base64, data_url, exact, shrunk
 
 LONGEST = 1024  # pixels of the photograph's longer side on the page
+FEW = 32  # frames of a video that are kept so large
 ATTENTION_BYTES = 12_000_000  # what the attention between patches may take on a page, before base64
 
 
@@ -51,12 +52,13 @@ def viewer_data(explanation: Explained, attention_bytes: int = ATTENTION_BYTES, 
     them as `visualization` does; five methods of twelve layers on 196 patches take 62 kB.
 
     Raises:
-        InputError: NaN or infinite values in a flow, or maps of a video.
+        InputError: NaN or infinite values in a flow, or maps of a video without its frames.
     """
     view, record, targets = explanation.view, explanation.attention, explanation.targets
     return {
         "name": safe_name(explanation.source.rpartition(".")[0] or explanation.source, "explanation"),  # of a file
-        "photo": photo(explanation),
+        "photo": photo(explanation.still()),
+        "frames": _frames(explanation),
         "features": not explanation.labels,  # a model without classes
         "grid": explanation.grid,
         "original": view.original,
@@ -69,6 +71,23 @@ def viewer_data(explanation: Explained, attention_bytes: int = ATTENTION_BYTES, 
         "removals": _removals(explanation),
         "attention": _attention(record.patches, attention_bytes) if record else {},
         "heads": {printable(name): _weights(heads) for name, heads in record.heads.items()} if record else {},
+    }
+
+
+def _frames(explanation: Explained) -> dict[str, Any] | None:
+    """Of a video its frames, what each is called, and which cells of a map it lies between; None of an image."""
+    kept = explanation.frames
+    if kept is None:
+        return None
+    cells = explanation.attributions[0].flow.shape[1]
+    longest = LONGEST if len(kept.images) <= FEW else LONGEST // 2
+    return {
+        "kind": kept.kind,
+        "first": explanation.strongest,
+        "cells": cells,
+        "photos": [data_url(shrunk(image, longest), lossless=exact(image)) for image in kept.images],
+        "names": [printable(name) for name in kept.names],
+        "mixes": [kept.mix(frame, cells) for frame in range(len(kept.images))],
     }
 
 

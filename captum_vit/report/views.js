@@ -27,7 +27,8 @@ class MapView {
   }
 
   readout(patch, { values }) {
-    return partOf(values, patch, this.viewer.attribution);
+    const { attribution, data } = this.viewer;
+    return partOf(values, patch, attribution, data.frames ? `this ${data.frames.kind}` : "the map");
   }
 
   unit(shown, boosted) {

@@ -74,7 +74,7 @@ def test_targets_that_are_no_classes_and_facts_of_methods(tmp_path: Path):
     assert [a.target for a in loaded.only(target="tabby/Egyptian cat")] == [CONTRAST, CONTRAST, None]
 
 
-def test_maps_of_a_video_are_not_saved(tmp_path: Path):
+def test_maps_of_a_video_are_not_saved_without_its_frames(tmp_path: Path):
     still = made()
     video = replace(still, attributions=(replace(still.attributions[0], flow=torch.rand(4, 8, 4, 4)),))
     with pytest.raises(InputError, match=r"floats of shape \(4, any, any\), got torch.float32 of shape \(4, 8, 4, 4\)"):
