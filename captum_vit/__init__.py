@@ -185,5 +185,6 @@ __all__ = [
     "tokens",
 ]
 
-if "transformers" in sys.modules:  # then the task `image-attribution` is expected to be there
+if "transformers" in sys.modules:  # then the tasks `image-attribution` and `video-attribution` are expected to be there
     import_module(".pipelines", __name__)
+    import_module(".video_pipelines", __name__)

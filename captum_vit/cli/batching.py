@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
+from ..clips import VIDEOS
 from ..describing import described, versions
 from ..errors import CaptumViTError, ImageLoadError, InputError, OptionError
 from ..explanation.arguments import of_each
@@ -162,11 +163,11 @@ def in_batches(
         refusal: Refusal | None = None
         seen: Seen | None = None
         try:
-            read = picture(job.file, options)
+            read = None if _is_video(job.file) else picture(job.file, options)
         except Exception as error:
             refusal = refusal_of(error, job.file)
         else:
-            for each in read.notes:
+            for each in read.notes if read else ():
                 note(f"{str(job.file)!r}: {each}")
             begun = begun or begin(job)
             try:
@@ -185,7 +186,15 @@ def in_batches(
         yield from _worked(begun[1], waiting)
 
 
-def _seen(explainer: Explainer, read: Read, job: Job) -> Seen:
+def _is_video(file: Path | None) -> bool:
+    return file is not None and file.suffix.lower() in VIDEOS
+
+
+def _seen(explainer: Explainer, read: Read | None, job: Job) -> Seen:
+    if job.file is not None and explainer.adapter.batch_dims != 4:
+        return explainer.see(job.file, job.arguments)
+    if read is None:
+        raise InputError(f"{str(job.file)!r} is a video, and the model takes images: name a --model of videos")
     seen = explainer.see(read.image, job.arguments)
     return replace(seen, source=job.file.name if job.file else EMBEDDED, notes=(*read.notes, *seen.notes))
 

@@ -17,11 +17,12 @@ from ..explanation.saving import MANIFEST
 from ..files import check_writable, make_folder, write_atomically, writing_to
 from ..names import distinct, safe_name
 from ..pixels import png
-from ..visualization import Cell, overlay, sheet
+from ..visualization import Cell, overlay, sheet, thinned
 from .folders import fingerprint, folder_for
 from .working import Options
 
-FLOW, REPORT, COMPARISON = "flow.gif", "report.html", "comparison.html"
+FRAMES = 8  # of a video, on the overview
+FLOW, FILM, REPORT, COMPARISON = "flow.gif", "film.gif", "report.html", "comparison.html"
 
 
 def write(
@@ -40,16 +41,18 @@ def write(
     Raises:
         OutputError: the folder or a file cannot be written.
     """
-    image = fingerprint(explanation.image)
+    image = fingerprint(explanation.image if explanation.frames is None else explanation.frames.strip())
     shown = explanation.reduced(options.max_side)
     drawn = pictures(shown, options.look)
     names = ["overview.png", *sorted(name for name in drawn if name != "overview.png")]
-    names += [FLOW] * options.flow + [REPORT] * options.report
+    names += [FILM] * (shown.frames is not None) + [FLOW] * options.flow + [REPORT] * options.report
     files = [*names, *[MANIFEST] * options.report]
     folder = folder_for(out, name, image, files, taken)
     taken.add(folder.path)
     folder.announce(files)
     save(drawn, folder.path)
+    if shown.frames is not None:
+        shown.film.save(folder.path / FILM, look=options.look)
     if options.flow:
         shown.flow.save(folder.path / FLOW, look=options.look)
     if options.report:
@@ -156,7 +159,11 @@ def _uncompared(got: str) -> InputError:
 
 
 def pictures(explanation: Explanation, look: Look = LOOK) -> dict[str, Image.Image]:
-    """Overlays by file name, and an overview of them: a row for each target."""
+    """Overlays by file name, and an overview of them: a row for each target.
+
+    Of a video overlays of the frame with the strongest map; the overview has a row of frames for each map.
+    """
+    whole, explanation = explanation, explanation.still()
     shown, every = explanation.image, list(explanation)
     names = distinct(["overview", *map(_file_name, every)])[1:]
     drawn = {
@@ -176,7 +183,20 @@ def pictures(explanation: Explanation, look: Look = LOOK) -> dict[str, Image.Ima
         ]
         key = f"input ({SIGNS})" if any(a.signed for a in every) else "input"
         rows.append([None if rows else (key, shown), *own])
-    return {**drawn, "overview.png": sheet(rows)}
+    return {**drawn, "overview.png": sheet(rows if whole.frames is None else _frames(whole, look))}
+
+
+def _frames(explanation: Explanation, look: Look) -> list[list[Cell]]:
+    """Frames of a video, below them each map over these."""
+    kept = explanation.frames
+    assert kept is not None
+    places = thinned(len(kept.images), FRAMES)
+    rows: list[list[Cell]] = [[(kept.names[place], kept.images[place]) for place in places]]
+    for number, a in enumerate(explanation):
+        single = replace(explanation, attributions=(explanation.attributions[number],))
+        titles = [f"{a.heading}\n{a.judged}", *[""] * (len(places) - 1)]
+        rows.append([(title, single.overlay(look, frame=i)) for title, i in zip(titles, places, strict=True)])
+    return rows
 
 
 def _stamped(picture: Image.Image, said: str) -> Image.Image:
