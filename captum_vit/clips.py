@@ -12,6 +12,7 @@ from torch import Tensor
 from .decoding import MAX_PIXELS, SUFFIXES, check_file
 from .errors import ImageLoadError, InputError, brief
 from .images import count_pages, find_images, open_image, read_image
+from .volumes import NIFTI
 
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv")
 MOST_FRAMES = 512  # of a clip, where the model does not say how many it takes
@@ -48,7 +49,7 @@ def is_clip(picture: Any) -> bool:
     """Whether this is one video, in a form that no single frame has."""
     if isinstance(picture, (str, Path)):
         path = Path(picture)
-        return path.suffix.lower() in (*VIDEOS, ".gif", ".apng", ".npy") or path.is_dir()
+        return str(path).lower().endswith((*VIDEOS, ".gif", ".apng", ".npy", *NIFTI)) or path.is_dir()
     if isinstance(picture, Image.Image):
         return getattr(picture, "n_frames", 1) > 1
     return isinstance(picture, (list, tuple)) or (isinstance(picture, (np.ndarray, Tensor)) and picture.ndim > 3)

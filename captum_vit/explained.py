@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -191,6 +192,14 @@ class Explained:
         maps = [replace(a, flow=self.frames.between(a.flow, place), whole=a.flow) for a in self.attributions]
         named = ", ".join(filter(None, (self.source, self.frames.names[place])))
         return replace(self, image=self.frames.images[place], attributions=tuple(maps), source=named, frames=None)
+
+    def placed(self, number: int = 0) -> np.ndarray:
+        """The map of an attribution, by its place, on every pixel of every frame: float32 (frames, height, width).
+
+        Of a volume these are its voxels. NaN where the model saw nothing. An image is one frame.
+        """
+        stills = [self] if self.frames is None else [self.still(i) for i in range(len(self.frames.images))]
+        return np.stack([one.view.place(one.attributions[number].map, one.image.size) for one in stills])
 
     @property
     def strongest(self) -> int:

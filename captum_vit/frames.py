@@ -27,12 +27,14 @@ class Frames:
         last the map goes on as it is.
     names: what each is called, as "frame 12, 0.40 s"; by default its number.
     kind: "frame", or "slice" of a volume.
+    affine: of a volume, from its voxels (slice, row, column) to the world, 4 x 4 as of NIfTI; None where nobody says.
     """
 
     images: tuple[Image.Image, ...]
     places: tuple[float, ...]
     names: tuple[str, ...] = ()
     kind: str = "frame"
+    affine: tuple[tuple[float, ...], ...] | None = None
 
     def __post_init__(self) -> None:
         count = len(self.images)
@@ -93,7 +95,8 @@ class Frames:
 
     def to_dict(self) -> dict[str, Any]:
         """All but the images, as JSON."""
-        return {"kind": self.kind, "places": list(self.places), "names": list(self.names)}
+        told = {"kind": self.kind, "places": list(self.places), "names": list(self.names)}
+        return {**told, "affine": self.affine and [list(row) for row in self.affine]}
 
     def strip(self) -> Image.Image:
         """All of them in one picture, one below another."""

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 from transformers import AutoModelForVideoClassification
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.video_classification import VideoClassificationPipeline
@@ -66,17 +65,15 @@ class VideoAttributionPipeline(VideoClassificationPipeline):
         """Labels, scores and maps."""
         e: Explanation = model_outputs["explanation"]
         assert e.frames is not None
-        stills = [e.still(frame) for frame in range(len(e.frames.images))]
         found = []
         for number, a in enumerate(e):
             label = a.target or next(iter(e.labels), None)
-            placed = [still.view.place(still.attributions[number].map, still.image.size) for still in stills]
             found.append(
                 {
                     "label": label.title if label else "",
                     "score": label.score if label else float("nan"),
                     "grid": a.map.numpy(),
-                    "map": np.stack(placed),
+                    "map": e.placed(number),
                     "frames": e.frames.images,
                     "explanation": e,
                 }

@@ -20,6 +20,7 @@ from ..names import distinct, safe_name
 from ..pixels import Read, Window, checked_window
 from ..sample import draw_scene
 from ..sample.hard import Plan
+from ..volumes import NIFTI
 from .modelling import ModelOptions
 
 SCENE = "scene"
@@ -187,14 +188,14 @@ def in_batches(
 
 
 def _is_video(file: Path | None) -> bool:
-    return file is not None and file.suffix.lower() in VIDEOS
+    return file is not None and str(file).lower().endswith((*VIDEOS, *NIFTI))
 
 
 def _seen(explainer: Explainer, read: Read | None, job: Job) -> Seen:
     if job.file is not None and explainer.adapter.batch_dims != 4:
         return explainer.see(job.file, job.arguments)
     if read is None:
-        raise InputError(f"{str(job.file)!r} is a video, and the model takes images: name a --model of videos")
+        raise InputError(f"{str(job.file)!r} is no image, and the model takes images: name another --model")
     seen = explainer.see(read.image, job.arguments)
     return replace(seen, source=job.file.name if job.file else EMBEDDED, notes=(*read.notes, *seen.notes))
 

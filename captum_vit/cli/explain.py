@@ -46,6 +46,8 @@ def write(
     drawn = pictures(shown, options.look)
     names = ["overview.png", *sorted(name for name in drawn if name != "overview.png")]
     names += [FILM] * (shown.frames is not None) + [FLOW] * options.flow + [REPORT] * options.report
+    volumes = _maps_of_volume(shown)
+    names += list(volumes)
     files = [*names, *[MANIFEST] * options.report]
     folder = folder_for(out, name, image, files, taken)
     taken.add(folder.path)
@@ -53,6 +55,8 @@ def write(
     save(drawn, folder.path)
     if shown.frames is not None:
         shown.film.save(folder.path / FILM, look=options.look)
+    for name, one in volumes.items():
+        one.to_nifti(folder.path / name)
     if options.flow:
         shown.flow.save(folder.path / FLOW, look=options.look)
     if options.report:
@@ -197,6 +201,15 @@ def _frames(explanation: Explanation, look: Look) -> list[list[Cell]]:
         titles = [f"{a.heading}\n{a.judged}", *[""] * (len(places) - 1)]
         rows.append([(title, single.overlay(look, frame=i)) for title, i in zip(titles, places, strict=True)])
     return rows
+
+
+def _maps_of_volume(explanation: Explanation) -> dict[str, Explanation]:
+    """By file name, each map of a volume that lies somewhere in the world."""
+    if explanation.frames is None or explanation.frames.affine is None:
+        return {}
+    every = [replace(explanation, attributions=(a,)) for a in explanation]
+    names = distinct([_file_name(each.attributions[0]) for each in every])
+    return {f"{name}.nii.gz": each for name, each in zip(names, every, strict=True)}
 
 
 def _stamped(picture: Image.Image, said: str) -> Image.Image:

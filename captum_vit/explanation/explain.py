@@ -57,7 +57,8 @@ def explain(
     Args:
         images: a path, a PIL image, an array (H, W), (H, W, 3) of uint8, a tensor, or a list of these. A uint8 tensor
             (3, H, W) is an image; one of floats, (C, H, W) or (1, C, H, W), is taken as preprocessed already.
-            For a model of videos: a video file, an animation, a folder or list of frames, an array (T, H, W, 3).
+            For a model of videos: a video file, an animation, a folder or list of frames, an array (T, H, W, 3);
+            for one of volumes: NIfTI, a stack of TIFF, an array of floats (slices, rows, columns).
         model: `timm/NAME`, `hf/ID`, `hf/FOLDER`, `sample`, what `load_model` gave, or the model itself.
         method: agcam, daam, rollout, gradient_rollout, raw_attention or another name of `captum_vit.attr.METHODS`,
             `module:Class`, a class of ours or Captum's, several of them, or all. By default agcam, and daam for a

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ..colours import LOOK, Look
+from ..errors import InputError
 from ..explained import Explained
 
 if TYPE_CHECKING:
@@ -79,9 +80,9 @@ class Explanation(Explained):
 
     def plot(self, ax: "Axes | None" = None, look: Look = LOOK) -> "Figure":
         """The figure that suits: one overlay, a row of them for each class, or of a video a strip of frames."""
-        from ..figures import drawing as figures
+        from .. import figures
 
-        return figures.plot(self, ax, look=look)
+        return (figures.plot if self.frames is None else figures.frames)(self, ax, look=look)
 
     def show(self, look: Look = LOOK) -> None:
         """Show the figure of `plot`: below the cell in a notebook, elsewhere in the viewer of images that there is.
@@ -108,6 +109,24 @@ class Explanation(Explained):
         if path is not None:
             write_atomically(Path(path), page.encode())
         return page
+
+    def to_nifti(self, path: str | Path) -> None:
+        """Write the first map of a volume as NIfTI, on the volume's own voxels and with its affine.
+
+        >>> e = explain("scan.nii.gz", model)
+        >>> e.only("agcam", "lesion").to_nifti("agcam-lesion.nii.gz")
+
+        Between the cells of the map it is linear; 0 where the model saw nothing.
+
+        Raises:
+            InputError: it is no volume.
+            OptionError, ImageLoadError, OutputError: as `captum_vit.volumes.write_nifti`.
+        """
+        from ..volumes import write_nifti
+
+        if self.frames is None or self.frames.kind != "slice":
+            raise InputError("NIfTI is for maps of volumes, and this explanation is of none")
+        write_nifti(path, np.nan_to_num(self.placed(), nan=0.0), self.frames.affine)
 
     def save(self, folder: str | Path) -> None:
         """Write the explanation: maps as safetensors, the image as PNG, all else as JSON.

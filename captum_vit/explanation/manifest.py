@@ -108,7 +108,10 @@ def _frames(value: Any, strip: Image.Image) -> Frames | None:
     names = many(given.get("names"), "frames.names", text, len(places))
     if not 0 < len(places) <= MOST_FRAMES:
         raise wrong("frames.places", f"a list of 1 to {MOST_FRAMES}", list(places[:3]))
-    return Frames(Frames.cut(strip, len(places)), tuple(places), names, text(given.get("kind"), "frames.kind"))
+    kind, affine = text(given.get("kind"), "frames.kind"), given.get("affine")
+    if affine is not None:
+        affine = many(affine, "frames.affine", lambda row, where: many(row, where, number, 4), 4)
+    return Frames(Frames.cut(strip, len(places)), tuple(places), names, kind, affine)
 
 
 def _label(value: Any, where: str) -> Label:

@@ -50,12 +50,9 @@ class Brush:
 def plot(explanation: Explained, ax: Axes | None = None, *, look: Look = LOOK) -> Figure:
     """The figure that suits: one overlay, targets or methods side by side, or a row of targets for each method.
 
-    Of a video a strip of its frames.
+    Of a video, of the frame with the strongest map.
     """
-    if explanation.frames is not None:
-        from .strips import frames
-
-        return frames(explanation, ax, look=look)
+    explanation = explanation.still()
     if len(explanation) == 1:
         return overlay(explanation, ax, look=look)
     if len(explanation.methods) == 1:

@@ -47,4 +47,4 @@ def test_an_animation_is_a_clip_and_a_picture_is_none(folder: Path):
 
 def test_a_model_of_images_takes_no_video(folder: Path):
     told = run("explain", "clip.mp4", "--no-report", "--out", "out", code=1).stderr
-    assert "Failed: 'clip.mp4' is a video, and the model takes images: name a --model of videos" in told
+    assert "Failed: 'clip.mp4' is no image, and the model takes images: name another --model" in told
