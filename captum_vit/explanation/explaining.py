@@ -26,11 +26,11 @@ from .answering import notes_of, probabilities, titled, wanted
 from .arguments import of_each, together
 from .asking import Asked, Vocabulary, check_no_class, chosen_methods, listed, shared_options
 from .explanation import Explanation
+from .filming import watch
 from .judging import attributions
 from .reading import Reading
 from .removing import removals_of
 from .seeing import Seen, batches, see
-from .watching import watch
 
 BATCH = 8  # images at once; the graph of ViT-B/16 takes 70 MiB an image
 
