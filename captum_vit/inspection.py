@@ -10,9 +10,11 @@ import torch
 from torch import nn
 
 from .access import Adapter, AttentionCall, Grid, LayerLayout, TokenLayout
-from .access.registry import adapt
+from .access.any_model import AnyModel, adapt_any
 from .attr import METHODS
 from .attr.calls import checked_inputs
+from .attr.stated import why_not
+from .attr.trying import tried
 from .capture import Run
 from .capture.examine import Examined
 from .capture.which import Attentions
@@ -71,6 +73,8 @@ class Inspection:
         """What stands before the layers."""
         size, grid = (" x ".join(map(str, lengths)) for lengths in (self.image_size, self.layout.grid))
         features = "features: a target is FeatureImportance(...), Embedding(...) or one of them"
+        if not self.layers:
+            return {"image": f"{size} pixels", "scores": features if self.headless else "classes", **self.found}
         measured, names = " (measured)" if self.measured else "", [layer.name for layer in self.layers]
         return {
             "image": f"{size} pixels, {grid} patches",
@@ -83,7 +87,7 @@ class Inspection:
     def __repr__(self) -> str:
         lines = [f"{self.model} by {self.adapter}", *(f"{name:7}  {text}" for name, text in self._facts.items())]
         lines.append(f"layers   {len(self.layers)}")
-        width = max(len(layer.name) for layer in self.layers)
+        width = max((len(layer.name) for layer in self.layers), default=0)
         lines += [f"  {index:3d}  {layer.name:{width}}  {layer.told}" for index, layer in enumerate(self.layers)]
         lines.append("methods")
         width = max(map(len, self.methods))
@@ -141,18 +145,20 @@ def inspect(
         forward_kwargs: keyword arguments of the model's forward beside the image, for one image.
         output: which of the model's outputs are its scores, where it gives several tensors; as for the methods.
     Raises:
-        UnsupportedModelError: no adapter knows the model, with the reason where there is one.
+        UnsupportedModelError: no adapter knows the model, and it looks at no images.
         InputError: the model does not say for which size it was built, and none was given; or it needs further
             arguments.
         TokenLayoutError: it does not take images of that size.
         LayerNotRecordedError: it computes attention in a way that its adapter does not see.
     """
-    adapter = adapt(model)
+    adapter = adapt_any(model)
     if image_size is not None:
         if not isinstance(image_size, (tuple, list)) or len(image_size) != adapter.batch_dims - 2:
             raise OptionError(f"image_size must be (height, width), got {brief(image_size)}")
         for side in image_size:
             check_whole("image_size", side)
+    if isinstance(adapter, AnyModel):
+        return _of_any_model(adapter, image_size, forward_kwargs, output)
     size = image_size or adapter.image_size
     if size is None:
         raise InputError(f"{type(model).__name__} does not say for which images it was built: pass image_size")
@@ -177,6 +183,18 @@ def inspect(
         run.scores_told,
         found,
     )
+
+
+def _of_any_model(adapter: AnyModel, size: Grid | None, kwargs: Mapping[str, Any] | None, output: Any) -> Inspection:
+    """Of a model that no adapter knows: each kind of method is tried, on noise of a size that the model takes."""
+    told = tried(adapter, size, kwargs, output)
+    methods = {
+        name: told.refusals.get(name, why_not(method, adapter)) if method.any_model else "it reads attention or tokens"
+        for name, method in METHODS.items()
+    }
+    found = {**told.facts, "attention": f"not read: {adapter.reason}"}
+    kind = type(adapter.model).__name__
+    return Inspection(kind, "no adapter", told.size, told.layout, (), False, adapter.headless, (), methods, "", found)
 
 
 def _heads_and_layout(call: AttentionCall) -> tuple[int, LayerLayout]:

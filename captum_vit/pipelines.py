@@ -4,7 +4,8 @@ The one module of the core that knows transformers: it is imported on demand, or
 has been imported already.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +22,23 @@ from transformers.pipelines.image_classification import (
     softmax,
 )
 
+from .access import TokenLayout
+from .access.any_model import AnyModel, adapt_any
 from .attr import ViTAttribution, find_method, start
 from .attr.calls import checked_inputs
 from .attr.options import check_options
 from .attr.starting import maps_of_targets
-from .capture import OUTPUTS, Inputs, Run, placed_layout
+from .capture import Inputs, Run
 from .checking import LONGEST, check_whole
 from .colours import LOOK, Look, check_look, nearly_flat, two_signs
 from .errors import ImageLoadError, InputError, brief
 from .explained import Label
 from .explanation.asking import Vocabulary, Wanted, listed
-from .explanation.judging import Judge, second_classes
-from .explanation.reading import FOR_ALL, Flows
+from .explanation.piped import judged_maps, own_run
 from .geometry import View
 from .images import to_image
-from .models import LoadedModel
 from .preprocessing import checked_view, covered, read_preprocessing
 from .targets import Classes, Output, Target
-from .verdicts import Verdict
 from .visualization import overlay
 
 TASK = "image-attribution"
@@ -54,7 +54,8 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
     `explainer`. Called with an image, a list, a generator or a dataset, as any pipeline; besides the arguments of
     image classification (top_k, function_to_apply, timeout, batch_size) a call takes:
 
-        method: agcam (default), daam, rollout, gradient_rollout, raw_attention, `module:Class`, or a class.
+        method: agcam (default; attn_lrp of a model that no adapter knows), daam, rollout, gradient_rollout,
+            raw_attention, `module:Class`, or a class.
         target: class by number or name, "tabby/Egyptian cat" for why the one rather than the other, one of
             `captum_vit.targets` or `module:object` for one of your own, or a list; by default the `top_k` with the
             highest scores.
@@ -106,7 +107,7 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
     def _forward(
         self,
         model_inputs: Mapping[str, Any],
-        method: str = "agcam",
+        method: Any = None,
         target: Any = None,
         top_k: int | None = 5,
         layer: Any = None,
@@ -114,7 +115,7 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
         verdict: bool = False,
         options: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        ours, options = self._method(method, layer), dict(options or {})
+        ours, options = self._method(method or self._default, layer), dict(options or {})
         check_options(ours.get_name(), ours.options(), options)
         beside = {name: model_inputs[name] for name in _BESIDE}
         pixels = model_inputs["pixel_values"]
@@ -122,7 +123,9 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
         call = checked_inputs(ours.adapter, pixels, None, others, output)
         with start([(ours, options)], call, flow=False) as run:
             targets = self._targets(run.scores, target, top_k)
-            maps = run.layout.to_grid(self._maps(ours, run, targets, options))
+            maps = self._maps(ours, run, targets, options)
+            layout, _ = ours.place_of(run)
+            maps = layout.to_grid(maps)
             titles = [(each.title(self._names), each.unit) for each in targets]
             classes = [each.index if isinstance(each, Classes) else -1 for each in targets]
             values = torch.stack([self._value(each, ours, call, run) for each in targets], 1).detach()
@@ -133,10 +136,10 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
                 wanted = [self._wanted(target, values[:, k]) for k, target in enumerate(targets)]
 
                 def output(target: Target) -> Output:
-                    own = run if target.reads_scores else Run(ours.adapter, call, {OUTPUTS})
+                    own = run if target.reads_scores else own_run(run, call)
                     return Output(None if own is run else own.outputs, own.scores, ours.adapter.headless)
 
-                judged = _judged(ours, options, run, wanted, maps.flatten(2), output)
+                judged = judged_maps(ours, options, run, wanted, maps.flatten(2), output)
             indices = [torch.as_tensor(index, device=maps.device).expand(len(pixels)) for index in classes]
             return {
                 "logits": run.scores,
@@ -145,6 +148,7 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
                 "titles": [[titles] if nested else titles for nested in lists],
                 "verdicts": [[each] if nested else each for nested, each in zip(lists, judged, strict=True)],
                 "maps": maps.detach(),
+                "layouts": [[layout] if nested else layout for nested in lists],
                 "signed": [[signed] if nested else signed for nested in lists],
                 **beside,
             }
@@ -158,7 +162,7 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
     ) -> list[dict[str, Any]]:
         """Labels, scores, maps and overlays of one image."""
         original: Image.Image = model_outputs["original"][0]
-        view = self._view(original, model_outputs["size"][0])
+        view = self._view(original, model_outputs["size"][0], model_outputs["layouts"][0])
         shown = original.copy()
         if max_side is not None:
             shown.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
@@ -197,6 +201,11 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
         apply = {ClassificationFunction.SIGMOID: sigmoid, ClassificationFunction.SOFTMAX: softmax}.get(rule)
         return (values if apply is None else apply(values)).tolist()
 
+    @cached_property
+    def _default(self) -> str:
+        """The method that suits the model."""
+        return "attn_lrp" if isinstance(adapt_any(self.model), AnyModel) else "agcam"
+
     def _method(self, method: Any, layer: Any = None) -> ViTAttribution:
         kind = find_method(method)[1]
         if layer is not None:
@@ -229,7 +238,7 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
     @staticmethod
     def _value(target: Target, method: ViTAttribution, call: Inputs, run: Run) -> Tensor:
         """The number that is explained, (B,)."""
-        own = run if target.reads_scores else Run(method.adapter, call, {OUTPUTS})
+        own = run if target.reads_scores else own_run(run, call)
         raw = None if target.reads_scores else own.outputs
         return target.score(Output(raw, own.scores, method.adapter.headless))
 
@@ -240,31 +249,10 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
             return method._maps(run, Classes(None), flow=False, **options).expand(-1, len(targets), -1)
         return torch.cat(maps_of_targets(method, options, run, targets, flow=False), 1)
 
-    def _view(self, original: Image.Image, size: tuple[int, int]) -> View:
-        """How an input of (height, width) looks at its image, patch by patch."""
+    def _view(self, original: Image.Image, size: tuple[int, int], layout: TokenLayout) -> View:
+        """How an input of (height, width) looks at its image, where this is how the maps lie on it."""
         view = checked_view(read_preprocessing(self.image_processor), original.size, (size[1], size[0]))
-        adapter = self._method("agcam").adapter
-        call = Inputs(adapter.example(size, torch.Generator().manual_seed(0)).to(self.device, self.model.dtype))
-        return covered(view, placed_layout(adapter, call), size)
-
-
-def _judged(
-    method: ViTAttribution, options: Mapping[str, Any], run: Run, wanted: Sequence[Wanted], maps: Tensor, output: Any
-) -> list[list[Verdict]]:
-    """Of each image, of each target, the verdict of its map (N, targets, patches)."""
-    model: Any = method.adapter.model
-    name, kind = method.get_name(), model.config.problem_type
-    seconds = second_classes(wanted)
-    loaded = LoadedModel(model, multi_label=kind == "multi_label_classification", regression=kind == "regression")
-    judge = Judge(run, {name: method}, {name: options}, output, wanted, seconds, loaded)
-    if not method.class_specific:
-        found = judge.verdicts({(FOR_ALL, name): (maps[:, :1].unflatten(2, run.layout.grid), ())})[FOR_ALL, name]
-        return [[each] * len(wanted) for each in found]
-    flows: Flows = {
-        (id(each.target), name): (maps[:, k : k + 1].unflatten(2, run.layout.grid), ()) for k, each in enumerate(wanted)
-    }
-    verdicts = judge.verdicts(flows)
-    return [[verdicts[id(each.target), name][i] for each in wanted] for i in range(len(maps))]
+        return covered(view, layout, size)
 
 
 def explainer(pipe: ImageClassificationPipeline) -> ImageAttributionPipeline:

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .access import Adapter, adapt, unwrap
+from .access import Adapter, unwrap
+from .access.any_model import adapt_any
 from .access.nested import NestedAdapter
 from .access.outputs import Choice
 from .capture import Inputs, untouched
@@ -145,7 +146,7 @@ def _numbered(class_names: Any) -> dict[int, str]:
 
 def _of_module(model: nn.Module, output: Choice | None) -> LoadedModel:
     """What a module says of itself, and of a ViT inside it what is true of the outer scores."""
-    adapter = adapt(model)
+    adapter = adapt_any(model)
     inside = look_inside(adapter, output)
     if inside is None:
         return _scored(LoadedModel(model, class_names=adapter.class_names), adapter.model)

@@ -123,7 +123,7 @@ def adapt_any(model: nn.Module) -> Adapter:
     except UnsupportedModelError as error:
         if not _looks_at_images(model):
             raise
-        return AnyModel(model, str(error))
+        return AnyModel(model, str(error).removeprefix(f"{type(unwrap(model)).__name__} is not supported: "))
 
 
 def adapt_or_tell(model: nn.Module) -> Adapter:

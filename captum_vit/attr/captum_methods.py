@@ -46,6 +46,7 @@ class CaptumMethod(ViTAttribution):
 
     captum: ClassVar[Any]  # the class, or an object of it
     signed = True
+    any_model = True
     no_graph = "Captum lets go of the graph of what it gives"
 
     @classmethod

@@ -41,6 +41,7 @@ class RISE(OfPixels, OfInput):
 
     name, title = "rise", "RISE"
     paper = "arXiv:1806.07421"
+    any_model = True
     costly = "4000 forwards an image"
 
     def _maps(

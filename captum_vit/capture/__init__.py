@@ -30,6 +30,7 @@ from .readout import measure_readout, readout_of
 from .rules import Rules
 from .run import Run
 from .sharing import sharing_rules
+from .trial_sizes import sizes_of
 from .unknown import Found
 from .untouched import untouched
 
@@ -67,5 +68,6 @@ __all__ = [
     "readout_of",
     "rules_named",
     "sharing_rules",
+    "sizes_of",
     "untouched",
 ]

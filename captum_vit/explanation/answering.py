@@ -5,10 +5,12 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from ..access.any_model import AnyModel
 from ..errors import OptionError
 from ..explained import RANDOM, Attribution
 from ..models import LoadedModel
 from ..unusual import adds_up, unusual_scores
+from ..wording import number, percent
 from .asking import Asked, Vocabulary, Wanted
 from .reading import Reading
 
@@ -62,3 +64,28 @@ def titled(attributions: Sequence[Attribution], loaded: LoadedModel) -> tuple[At
     if not loaded.random:
         return tuple(attributions)
     return tuple(replace(a, facts=replace(a.facts, title=f"{a.method_title}, {RANDOM}")) for a in attributions)
+
+
+def accounted(
+    reading: Reading, wanted: Sequence[Wanted], found: Sequence[Sequence[Attribution]]
+) -> list[tuple[str, ...]]:
+    """Of each image, how much of a target's score each map sums to that shares it out; to be asked inside the run.
+
+    Of models that no adapter knows alone: there the map lies at the cells of a stem, and the rest is held by biases,
+    and by what a softmax keeps.
+    """
+    told: list[list[str]] = [[] for _ in found]
+    sharing = [
+        name
+        for name, method in reading.asked.methods.items()
+        if isinstance(method.adapter, AnyModel) and method.sums_to_score(**reading.asked.options[name])
+    ]
+    for each in wanted if sharing else ():
+        scores = each.target.score(reading.output(each.target)).detach().double().tolist()
+        for i, (score, label) in enumerate(zip(scores, each.labels, strict=True)):
+            for a in found[i]:
+                if a.method in sharing and a.target == label and score:
+                    share = percent(float(a.map.double().sum()) / score)
+                    rest = "biases, and what a softmax keeps, hold the rest"
+                    told[i].append(f"{a.title}: the map sums to {share} of its score of {number(score)}; {rest}")
+    return [tuple(each) for each in told]

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..access import adapt, unwrap
+from ..access import unwrap
+from ..access.any_model import AnyModel, adapt_any
 from ..access.outputs import checked_choice
 from ..attr import RawAttention, ViTAttribution
+from ..attr.stated import why_not
 from ..checking import check_flag, check_whole
 from ..classes import titles
 from ..clips import is_clip
@@ -22,7 +24,7 @@ from ..images import Picture
 from ..models import LoadedModel, chosen_device
 from ..preprocessing import Preprocessing, covered, read_preprocessing, squashed
 from ..wrapped import preprocessing_of, with_names
-from .answering import notes_of, probabilities, titled, wanted
+from .answering import accounted, notes_of, probabilities, titled, wanted
 from .arguments import of_each, together
 from .asking import Asked, Vocabulary, check_no_class, chosen_methods, listed, shared_options
 from .explanation import Explanation
@@ -73,7 +75,7 @@ class Explainer:
         elif device is not None:
             raise OptionError("device is for models by name: a model itself stays where it is, move it first")
         self.layer = layer
-        self.adapter = adapt(self.loaded.model)
+        self.adapter = adapt_any(self.loaded.model)
         self.headless = self.adapter.headless
         self.names = dict(self.loaded.class_names or self.adapter.class_names)
         self.vocabulary = Vocabulary(self.names, titles(self.names), self.model_name)
@@ -167,11 +169,12 @@ class Explainer:
             OptionError: an unknown method, or one that does not apply.
         """
         default = "daam" if self.headless else "agcam"
+        default = "attn_lrp" if isinstance(self.adapter, AnyModel) else default
         return chosen_methods(default if method is None else method, self.unfit)
 
     def unfit(self, method: type[ViTAttribution]) -> str | None:
         """Why a method does not apply to the model; None if it does."""
-        return method.unsuited(self.adapter)
+        return why_not(method, self.adapter)
 
     def method(self, kind: type[ViTAttribution]) -> ViTAttribution:
         """The method of this class on the model."""
@@ -220,13 +223,15 @@ class Explainer:
             shares = None if self.classless else probabilities(self.loaded, reading.scores)
             each = wanted(reading, self.vocabulary, asked, shares, self.loaded.multi_label)
             found = attributions(reading, each, self.loaded, shares, self.vocabulary.label)
+            shared = accounted(reading, each, found)
             without = removals_of(reading.run, each, reading.output, self.loaded) if asked.removals else None
-            kept, layout = reading.attention(), reading.run.layout
+            kept, layout = reading.attention(), reading.layout
         labels = self.vocabulary.labels(shares, found, asked.top_k)
         notes = notes_of(self.loaded, None if shares is None else reading.scores, reading.run.scores_told)
         name, explanations = f"{self.model_name} ({RANDOM})" if self.loaded.random else self.model_name, []
         for i, one in enumerate(seen):
-            told: dict[str, Any] = {"versions": dict(versions()), "attention": kept[i], "notes": (*notes, *one.notes)}
+            of_image = (*notes, *one.notes, *shared[i])
+            told: dict[str, Any] = {"versions": dict(versions()), "attention": kept[i], "notes": of_image}
             told |= {} if without is None else {"removals": without[i]}
             told |= {} if one.frames is None else {"frames": one.frames}
             *_, height, width = self.adapter.size_of(inputs)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..attr import ViTAttribution
-from ..capture import TOKENS, Run
+from ..capture import TOKENS, CellRun, Run
 from ..colours import nearly_flat
 from ..errors import UnsupportedModelError
 from ..explained import Attribution, Label
@@ -170,6 +170,8 @@ def artifacts_of(run: Run) -> Tensor | None:
 
     It takes a forward of its own. None where the token stream is not known.
     """
+    if isinstance(run, CellRun):
+        return None
     try:
         with Run(run.adapter, run.inputs, {TOKENS}, layers=lambda _: (), readout=run.readout) as plain:
             return artifact_tokens(token_norms(plain))

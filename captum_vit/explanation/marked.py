@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..attr.patches import patch_of_pixels
 from ..attr.perturbing import only_images, shaped_images
-from ..capture import Run
+from ..capture import CellRun, Run
 from ..errors import CaptumViTError, UnsupportedModelError
 from ..targets import Output, Target
 from ..verdicts import FAINT, Finding, Verdict
@@ -145,7 +145,7 @@ def without_patches(run: Run, kept: Tensor, target: Target, batch: int = 64) -> 
     try:
         return run.on_tokens(kept, target, batch=batch), False
     except UnsupportedModelError:
-        if run.adapter.training:
+        if run.adapter.training or isinstance(run, CellRun):
             raise
     reason = only_images(run.adapter)
     if reason is not None:

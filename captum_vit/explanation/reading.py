@@ -6,17 +6,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..access import Adapter
+from ..access import Adapter, TokenLayout
+from ..access.any_model import AnyModel
 from ..access.outputs import Choice
 from ..attr import ViTAttribution, start
 from ..attr.calls import checked_inputs
 from ..attr.raw_attention import RECORDED, recorded
 from ..attr.starting import shared
-from ..capture import Run
+from ..capture import CellRun, Run
 from ..explained import AttentionRecord, Attribution, Label
 from ..targets import Classes, FeatureImportance, Output, Target
 from ..verdicts import Verdict
 from .asking import Asked, Wanted
+from .grids import finest, placed
 
 Flows = dict[tuple[int, str], tuple[Tensor, tuple[str, ...]]]
 """By target, as `id` tells it, and method: the flow (N, layers, *grid), and the names of its layers."""
@@ -52,17 +54,41 @@ class Reading:
         self.readers = [(method, asked.options[name]) for name, method in asked.methods.items()]
         self.call = checked_inputs(adapter, images, None, beside, output)
         self._others: dict[int, Run] = {}
+        self._layouts: list[TokenLayout] = []
+        self._cells: CellRun | None = None
         self.run = self._started(None)
 
     def _started(self, target: Target | None) -> Run:
         """A run for all methods; of a target that is made of more than the scores, one for those it matters to."""
         if target is not None:
-            specific = [(m, o) for m, o in self.readers if m.class_specific] or self.readers
+            attentive = [reader for reader in self.readers if not self._apart(reader[0])] or self.readers
+            specific = [(m, o) for m, o in attentive if m.class_specific] or attentive
             return start(specific, self.call, target)
-        readers = self.readers
+        readers = [reader for reader in self.readers if not self._apart(reader[0])] or self.readers
         if self.record is None:
             return start(readers, self.call)
         return start([*readers, (self.record, {})], self.call, needs=RECORDED)
+
+    def _apart(self, method: ViTAttribution) -> bool:
+        """Whether a method reads the model as one of any architecture, where others read its attention."""
+        return isinstance(method.adapter, AnyModel) and not isinstance(self.adapter, AnyModel)
+
+    def _run_of(self, name: str, run: Run) -> Run:
+        """The run that a method reads, where the others read this one."""
+        method = self.asked.methods[name]
+        if not self._apart(method) or isinstance(run, CellRun):
+            return run
+        if self._cells is None:
+            found = start([(method, self.asked.options[name])], self.call)
+            assert isinstance(found, CellRun)
+            self._cells = found
+        self._cells.once = run.once
+        return self._cells
+
+    @property
+    def layout(self) -> TokenLayout:
+        """Where the maps lie on the model's inputs: that of the finest, onto whose grid the others are enlarged."""
+        return finest(self._layouts) if self._layouts else self.run.layout
 
     @property
     def scores(self) -> Tensor:
@@ -101,7 +127,8 @@ class Reading:
         for target in targets:
             if specific and not shared(self.run, target):
                 flows |= self._flows(self._own(target), specific, [target])
-        return flows
+        layout = self.layout
+        return {key: (placed(flow, layout), layers) for key, (flow, layers) in flows.items()}
 
     def attributions(
         self, wanted: Sequence[Wanted], flows: Flows, verdicts: Verdicts | None = None
@@ -142,7 +169,8 @@ class Reading:
         for name in names:
             method, options = self.asked.methods[name], self.asked.options[name]
             if type(method)._class_maps is not ViTAttribution._class_maps and len(targets) > 1:
-                parts = [part.cpu() for part in method._class_maps(run, targets, flow=True, **options)]
+                own = self._run_of(name, run)
+                parts = [part.cpu() for part in method._class_maps(own, targets, flow=True, **options)]
                 for target, maps in zip(targets, torch.cat(parts), strict=True):
                     flows[id(target), name] = self._placed(run, name, maps)
         for number, target in enumerate(targets, 1):
@@ -153,13 +181,13 @@ class Reading:
         return flows
 
     def _flow(self, run: Run, name: str, target: Target) -> tuple[Tensor, tuple[str, ...]]:
-        return self._placed(
-            run, name, self.asked.methods[name]._maps(run, target, flow=True, **self.asked.options[name])
-        )
+        method, options = self.asked.methods[name], self.asked.options[name]
+        return self._placed(run, name, method._maps(self._run_of(name, run), target, flow=True, **options))
 
     def _placed(self, run: Run, name: str, maps: Tensor) -> tuple[Tensor, tuple[str, ...]]:
-        flow = run.layout.to_grid(maps).detach().float().cpu()
-        return flow, tuple(self.asked.methods[name].flow_layers(run.readout))
+        layout, layers = self.asked.methods[name].place_of(self._run_of(name, run))
+        self._layouts.append(layout)
+        return layout.to_grid(maps).detach().float().cpu(), layers
 
     def _attribution(
         self, name: str, label: Label | None, flow: Tensor, layers: tuple[str, ...], verdict: Verdict | None

@@ -7,7 +7,7 @@ from random import Random
 import torch
 from torch import Tensor
 
-from ..capture import Run
+from ..capture import CellRun, Run
 from ..errors import InputError, UnsupportedModelError
 from ..models import LoadedModel
 from ..removals import Removals, regions
@@ -33,6 +33,8 @@ def removals_of(
         UnsupportedModelError: no part of the patches can be left out or painted over, and why.
         InputError: there are too few patches, or the scores are not finite.
     """
+    if isinstance(run, CellRun):
+        raise UnsupportedModelError(run.no_tokens)
     grid = run.layout.grid
     if len(grid) != 2:
         raise UnsupportedModelError(f"removals are of pictures: expected a grid (rows, cols), got {tuple(grid)}")
