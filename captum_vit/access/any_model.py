@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..errors import LayerNotFoundError, UnsupportedModelError, brief
 from .adapter import Adapter
 from .described import Described
-from .kinds import what_it_is
+from .kinds import of_other_inputs
 from .modules import Switch
 from .registry import adapt, adapter_classes, unwrap
 from .tokens import PATCHES, Grid, Readout, TokenLayout
@@ -113,7 +113,7 @@ class AnyModel(Adapter):
 
 
 def adapt_any(model: nn.Module) -> Adapter:
-    """The model's adapter; where it has none, what is known of any model that looks at images.
+    """The model's adapter; where it has none, what is known of any model that may look at images.
 
     Raises:
         UnsupportedModelError: it has neither.
@@ -121,7 +121,7 @@ def adapt_any(model: nn.Module) -> Adapter:
     try:
         return adapt(model)
     except UnsupportedModelError as error:
-        if not _looks_at_images(model):
+        if not (_convolves(model) or _may_cut_patches(model)):
             raise
         return AnyModel(model, str(error).removeprefix(f"{type(unwrap(model)).__name__} is not supported: "))
 
@@ -135,16 +135,19 @@ def adapt_or_tell(model: nn.Module) -> Adapter:
     try:
         return adapt(model)
     except UnsupportedModelError as error:
-        if not _looks_at_images(model):
+        if not _convolves(model):
             raise
         raise UnsupportedModelError(f"{error}. {WITHOUT}") from error
 
 
-def _looks_at_images(model: object) -> bool:
-    """Whether a model has a convolution over images, or, being made for nothing else, a linear layer."""
+def _convolves(model: object) -> bool:
+    """Whether a model has a convolution over images."""
+    scripted = isinstance(model, torch.jit.ScriptModule)
+    return isinstance(model, nn.Module) and not scripted and any(isinstance(m, CONVOLUTIONS) for m in model.modules())
+
+
+def _may_cut_patches(model: object) -> bool:
+    """Whether a linear layer may be what takes the patches of an image, in a model that is not made for others."""
     if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
         return False
-    kinds = tuple(type(module) for module in model.modules())
-    if any(issubclass(kind, CONVOLUTIONS) for kind in kinds):
-        return True
-    return any(issubclass(kind, nn.Linear) for kind in kinds) and what_it_is(unwrap(model)) is None
+    return any(isinstance(m, nn.Linear) for m in model.modules()) and of_other_inputs(unwrap(model)) is None

@@ -136,23 +136,30 @@ def _cuts_patches(module: nn.Module) -> bool:
     return kernel == stride or all(side == 1 for side in kernel)
 
 
-def _without_images(model: nn.Module, modules: list[nn.Module], attention: int) -> str | None:
-    """Of a model without a convolution over an image."""
+def of_other_inputs(model: nn.Module) -> str | None:
+    """Why a model without a convolution over images takes no images, as of texts and sounds; None where it may."""
+    modules = list(model.modules())
     first = getattr(model, "main_input_name", "") or _first_input(model)
     embedded = any(isinstance(m, nn.Embedding) for m in modules)
-    if embedded and first not in SOUNDS and (first in TEXTS or attention):
+    if embedded and first not in SOUNDS and (first in TEXTS or any(map(attends, modules))):
         return (
             "it is a text model: it takes the numbers of tokens, and no patches of an image; for texts Captum has "
             "captum.attr.LayerIntegratedGradients(model, embedding)"
         )
     if first in SOUNDS or any(_convolves(m, "1") for m in modules if type(m).__module__.startswith("torch")):
         return "it is a model of sounds or other sequences, and there are no patches of an image in it"
-    if not attention and all(_plain(m) for m in modules[len(modules) > 1 :]):
+    return None
+
+
+def _without_images(model: nn.Module, modules: list[nn.Module], attention: int) -> str | None:
+    """Of a model without a convolution over an image."""
+    told = of_other_inputs(model)
+    if told is None and not attention and all(_plain(m) for m in modules[len(modules) > 1 :]):
         return (
             "it has neither attention nor patches of an image; Captum's own methods explain it, as "
             "captum.attr.IntegratedGradients(model)"
         )
-    return None
+    return told
 
 
 def _first_input(model: nn.Module) -> str:

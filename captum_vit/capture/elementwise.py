@@ -31,7 +31,7 @@ def elementwise(call: Call) -> Tensor:
     root = Root(z)
     with torch.enable_grad():
         own = Rooted(root, _at_zero(call, [Rooted(root, root.zero)]))
-    if call.name in HOMOGENEOUS:
+    if call.name in HOMOGENEOUS and not call.overwritten:
         out = call.run()
     elif call.name == "gelu" and call.argument(1, "approximate", "none") == "none" and z.dtype in EXACT:
         out = gelu(z)  # in a third less time
@@ -61,7 +61,9 @@ def multiplied(call: Call, *, gates: bool = False) -> Tensor:
         if 0 < len(bent) < len(active):
             out = call.changed(lambda x: x.detach() if any(x is gate for gate in bent) else x).run()
         else:
-            out = call.changed(lambda x: scaled(x, 1 / len(active)) if x.requires_grad else x).run()
+            first = call.args[0] if call.overwritten else None
+            kept = call.changed(lambda x: x.clone() if x is first and x is not None else x)
+            out = kept.changed(lambda x: scaled(x, 1 / len(active)) if x.requires_grad else x).run()
     else:
         out = call.run()
     if rooted is not None:

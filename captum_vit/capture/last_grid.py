@@ -61,6 +61,11 @@ def last_grid(adapter: AnyModel, inputs: Inputs) -> str:
     with untouched(adapter):
         forward = run_forward(adapter, inputs, None, KEEP, graph=True, pixels=True, also=listen)
         scores = forward.output.scores
+        if scores.dim() > 2:
+            raise UnsupportedModelError(
+                f"{type(adapter.model).__name__} gives scores {tuple(scores.shape)} of pixels or cells, so that its "
+                f"last grid is that of the scores themselves: name the module at which the map shall be, by layer="
+            )
         weights = torch.randn(scores.shape, generator=torch.Generator().manual_seed(SEED)).to(scores)
         once = [each for each in gave if calls[each.module] == 1 and each.output.requires_grad]
         found: list[Tensor | None] = []

@@ -160,6 +160,8 @@ class Call:
 
     func, args, kwargs: the call.  name: of the function.  in_place: whether it writes into its first argument.
     state: what is known of tensors.
+    overwritten: whether what comes out is written over its first argument afterwards, so that nothing of that may be
+        kept for the way back.
     """
 
     func: Callable
@@ -168,6 +170,7 @@ class Call:
     kwargs: Mapping[str, Any]
     in_place: bool
     state: State
+    overwritten: bool = False
 
     @property
     def active(self) -> list[Tensor]:
@@ -213,13 +216,13 @@ def out_of_place(call: Call) -> Call | None:
     """A call that writes into its first argument as one that gives a new tensor; None if it does already."""
     if call.in_place:
         func = next((f for f in (getattr(home, call.name, None) for home in _HOMES) if f is not None), None)
-        return None if func is None else replace(call, func=func, in_place=False)
+        return None if func is None else replace(call, func=func, in_place=False, overwritten=True)
     place = _place_of_inplace(call.func)
     if place is None or not call.argument(place, "inplace"):  # F.relu(x, inplace=True)
         return None
     if place < len(call.args):
-        return replace(call, args=(*call.args[:place], False, *call.args[place + 1 :]))
-    return replace(call, kwargs={**call.kwargs, "inplace": False})
+        return replace(call, args=(*call.args[:place], False, *call.args[place + 1 :]), overwritten=True)
+    return replace(call, kwargs={**call.kwargs, "inplace": False}, overwritten=True)
 
 
 _HOMES = (torch.Tensor, torch, torch.nn.functional)
