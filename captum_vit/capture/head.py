@@ -29,7 +29,8 @@ from .twice import twice_differentiable
 from .untouched import untouched
 
 NOT_TOGETHER = (RuntimeError, ValueError, TypeError, IndexError)  # of a head that expects as many images as came in
-TOGETHER = 64  # single tokens that the head is given at once
+TOGETHER = 64  # single tokens that the head is given at once, each at every place
+MOST = 4096  # of them where a few places do
 Pooled = tuple[AttentionCall, Tensor]  # the attention of a pool, and the gradient at its output
 
 
@@ -185,7 +186,11 @@ class Head:
         self._check_shapes([tokens[:, None]])
         with untouched(self.adapter), torch.no_grad():
             try:
-                return torch.cat([self._of_few(part, checked=True) for part in tokens.split(TOGETHER)])
+                found = [self._of_few(tokens[:TOGETHER], checked=True)]
+                length = self._copies(tokens[:TOGETHER], found[0])
+                at_once = max(TOGETHER, min(TOGETHER * self.own.shape[1] // length, MOST))
+                rest = tokens[TOGETHER:].split(at_once)
+                return torch.cat([*found, *(self._of_few(part, length=length) for part in rest if len(part))])
             except NOT_TOGETHER:
                 if self.readout.declared:
                     raise
@@ -193,9 +198,20 @@ class Head:
             check_same(self.forward.output.scores, self._run(self.own)[1].scores, self.adapter)
             return torch.cat([self._of_few(part, fill=count - len(part)) for part in tokens.split(count)])
 
-    def _of_few(self, tokens: Tensor, *, checked: bool = False, fill: int = 0) -> Tensor:
-        """The scores of a few tokens; beside them the stream of the forward as a check, or copies up to a number."""
-        stream = torch.cat([tokens, tokens[-1:].expand(fill, -1)])[:, None].expand(-1, self.own.shape[1], -1)
+    def _copies(self, tokens: Tensor, scores: Tensor) -> int:
+        """How many copies of a token stand for a whole stream of them: as few as the head takes with these scores."""
+        few = self.forward.layout.prefix + 1  # one is a patch
+        try:
+            again = self._of_few(tokens, length=few)
+        except (UnsupportedModelError, *NOT_TOGETHER):
+            return self.own.shape[1]
+        near = 8 * torch.finfo(scores.dtype).eps * scores.abs().max()
+        return few if bool(((again - scores).abs() <= near).all()) else self.own.shape[1]
+
+    def _of_few(self, tokens: Tensor, *, checked: bool = False, fill: int = 0, length: int | None = None) -> Tensor:
+        """The scores of tokens, each at every place of a stream; with them go the forward's own, or copies to fill."""
+        copies = torch.cat([tokens, tokens[-1:].expand(fill, -1)])[:, None]
+        stream = copies.expand(-1, length or self.own.shape[1], -1)
         scores = self._run(torch.cat([stream, self.own]) if checked else stream)[1].scores
         expected = len(tokens) + (len(self.own) if checked else fill)
         if len(scores) != expected:
