@@ -17,6 +17,7 @@ from .frames import Frames
 from .geometry import Size, View
 from .labels import Label as Label
 from .labels import label_among
+from .marks import Mark
 from .names import printable
 from .removals import Removals
 from .verdicts import Verdict
@@ -32,6 +33,7 @@ class Attribution:
     flow: (layers, rows, cols), the map as it stands after each layer; its last slice is the map.
     target: what was explained; None where a method gives one map for all classes.
     verdict: whether the map may be trusted, where that was asked.
+    marks: what was asked about, in pixels of the image: the box of a detection, the outline of a region, a point.
     whole: of a frame out of a video the flow of all, whose colours it has; None of all else.
     """
 
@@ -42,6 +44,7 @@ class Attribution:
     options: Mapping[str, Any] = field(default_factory=dict)
     facts: Facts = field(default_factory=Facts)
     verdict: Verdict | None = None
+    marks: tuple[Mark, ...] = ()
     whole: Tensor | None = field(default=None, repr=False)
 
     @property
@@ -277,7 +280,10 @@ class Explained:
         image = self.image.copy()
         image.thumbnail((side, side), Image.Resampling.LANCZOS)
         view, frames = self.view.of_copy(image.size), self.frames and self.frames.resized(image.size)
-        return replace(self, image=image, view=view, photographed=self.photographed or self.image.size, frames=frames)
+        factors = image.width / self.image.width, image.height / self.image.height
+        scaled = tuple(replace(a, marks=tuple(mark.scaled(*factors) for mark in a.marks)) for a in self.attributions)
+        photographed = self.photographed or self.image.size
+        return replace(self, image=image, view=view, attributions=scaled, photographed=photographed, frames=frames)
 
     def __iter__(self) -> Iterator[Attribution]:
         return iter(self.attributions)

@@ -7,6 +7,8 @@ from .classes import class_index
 from .errors import TargetError, brief, nearest
 from .wording import number, percent
 
+CONFIDENCE = "confidence"  # the unit of scores in 0..1 that are not of the image, as of a detection
+
 
 @dataclass(frozen=True)
 class Label:
@@ -16,7 +18,7 @@ class Label:
     name: of the class, empty if nobody knows it; of another target how it was asked for, as "tabby/Egyptian cat".
     score: of the image, in 0..1 for a class; otherwise the number that was explained.
     title: what stands over pictures, different for all classes of a model; by default the name, or the number.
-    unit: what the score is: "score" of a class, else as "logit difference".
+    unit: what the score is: "score" of a class, else as "logit difference"; a "confidence" is in 0..1 too.
     """
 
     index: int | None
@@ -33,7 +35,8 @@ class Label:
     @property
     def measured(self) -> str:
         """The score in words: of a class "81.3 %", of another target with its unit, as "logit difference 2.31"."""
-        return f"{self.unit} {number(self.score)}" if self.index is None else percent(self.score)
+        share = self.index is not None or self.unit == CONFIDENCE
+        return percent(self.score) if share else f"{self.unit} {number(self.score)}"
 
 
 def label_among(target: int | str | Label, labels: Sequence[Label], model: str) -> Label:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from .colours import LOOK, Look, Scale, check_look
 from .errors import InputError, OptionError
-from .geometry import Map, View
+from .geometry import Map, Size, View
+from .marks import Mark
 from .names import printable
 from .pixels import to_rgb
 
@@ -64,12 +65,14 @@ def overlay(
     *,
     smooth: bool = True,
     scale: Scale | None = None,
+    marks: Sequence[Mark] = (),
 ) -> Image.Image:
     """A map (rows, cols) drawn over the part of an image that the model saw, the image itself in grey.
 
     Args:
         image: the original, or a smaller copy of it, in any mode.
         grid, view, look, smooth, scale: as for `heatmap`.
+        marks: what was asked about, as lines over it, in pixels of the image that `view` belongs to.
     Returns:
         RGB of the image's size. Pixels that the model never saw are grey and pale, with fine stripes.
     Raises:
@@ -79,10 +82,20 @@ def overlay(
     levels, seen, signed = _levels(grid, image.size, view, look, smooth, scale)
     layer, grey = _layer(levels, seen, look, signed), image.convert("L")
     drawn = Image.composite(layer.convert("RGB"), grey.convert("RGB"), layer.getchannel("A"))
-    if seen.all():
-        return drawn
-    unseen = Image.fromarray(_hatched(np.asarray(grey))).convert("RGB")
-    return Image.composite(drawn, unseen, Image.fromarray(seen.astype(np.uint8) * 255))
+    if not seen.all():
+        unseen = Image.fromarray(_hatched(np.asarray(grey))).convert("RGB")
+        drawn = Image.composite(drawn, unseen, Image.fromarray(seen.astype(np.uint8) * 255))
+    return _marked(drawn, marks, view.original if view else image.size)
+
+
+def _marked(drawn: Image.Image, marks: Sequence[Mark], original: Size) -> Image.Image:
+    """A picture with marks over it, given in pixels of the original: white lines on wider black ones."""
+    width, (across, down) = _line(drawn.size), (drawn.width / original[0], drawn.height / original[1])
+    pen = ImageDraw.Draw(drawn)
+    for colour, wide in (("black", 2 * width), ("white", width)):
+        for ring in (ring for mark in marks for ring in mark.scaled(across, down).rings(drawn.size)):
+            pen.line([*ring, *ring[:2]], colour, wide, joint="curve")
+    return drawn
 
 
 def _hatched(grey: np.ndarray) -> np.ndarray:

@@ -172,7 +172,7 @@ def pictures(explanation: Explanation, look: Look = LOOK) -> dict[str, Image.Ima
     names = distinct(["overview", *map(_file_name, every)])[1:]
     drawn = {
         f"{name}.png": _stamped(
-            overlay(shown, a.map, explanation.view, look, scale=explanation.scale(a, look)),
+            overlay(shown, a.map, explanation.view, look, scale=explanation.scale(a, look), marks=a.marks),
             RANDOM if explanation.untrained else NEARLY_FLAT * a.flat,
         )
         for name, a in zip(names, every, strict=True)

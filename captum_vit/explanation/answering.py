@@ -52,6 +52,8 @@ def notes_of(loaded: LoadedModel, scores: Tensor | None, output: str = "") -> tu
     told += [f"scores: {output}"] if output else []
     if scores is None:
         return tuple(told)
+    if scores.dim() != 2:
+        return tuple(told)
     names, classes = len(loaded.class_names), scores.shape[1]
     if 0 < names < classes and max(loaded.class_names) == names - 1:  # single ones are named on purpose
         told.append(f"{names} class names, and the model has {classes} scores: the others have none")

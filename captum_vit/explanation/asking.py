@@ -12,9 +12,11 @@ from ..attr import METHODS, ViTAttribution, find_method, in_all
 from ..classes import class_index
 from ..errors import OptionError, TargetError, brief, nearest
 from ..explained import Attribution, Label
+from ..marks import Mark
 from ..plugins import is_path
 from ..targets import Classes, Contrast, Output, Target, as_target, target_at, target_indices
 from ..targets.classes import plain
+from ..targets.texts import of_text
 
 KEYWORDS = (
     *("method", "target", "layer", "output", "preprocess", "checkpoint", "class_names", "multi_label", "device"),
@@ -44,10 +46,14 @@ class Asked:
 
 @dataclass(frozen=True)
 class Wanted:
-    """A target for a batch of images, with its label for each; None where one map is drawn for whatever there is."""
+    """A target for a batch of images, with its label for each; None where one map is drawn for whatever there is.
+
+    marks: what was asked about in each image.
+    """
 
     target: Target
     labels: Sequence[Label | None]
+    marks: Sequence[tuple[Mark, ...]] = ()
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,9 @@ class Vocabulary:
         try:
             return Classes(class_index(text, self.names, classes, self.model))
         except TargetError:
+            dense = of_text(text)
+            if dense is not None:
+                return dense.named(self.names, classes, self.model)
             if is_path(text.strip()):
                 return target_at(text.strip()).named(self.names, classes, self.model)
             one, slash, other = text.partition("/")
@@ -109,7 +118,8 @@ class Vocabulary:
 
     def wanted(self, target: Target, output: Output, probabilities: Tensor) -> Wanted:
         """A target that is the same for all images of a batch, with its labels."""
-        values = target.score(output).detach().float().tolist()
+        measured, unit = target.told(output)
+        values = measured.detach().float().tolist()
         each = [target.of_image(i) for i in range(len(values))]
         if probabilities.dim() == 2 and all(type(one) is Classes and isinstance(one.index, int) for one in each):
             pairs = zip(each, probabilities, strict=True)
@@ -117,7 +127,7 @@ class Vocabulary:
         return Wanted(
             target,
             [
-                Label(None, one.text(self.names), value, one.title(self.names), target.unit)
+                Label(None, one.text(self.names), value, one.title(self.names), unit)
                 for one, value in zip(each, values, strict=True)
             ],
         )
@@ -137,7 +147,7 @@ class Vocabulary:
                     label and replace(label, name=label.name + number, title=label.title + number)
                     for label in wanted.labels
                 ]
-                wanted = Wanted(target, told)
+                wanted = replace(wanted, labels=told)
             found.append(wanted)
         return found
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ..errors import InputError
+from ..marks import Mark, from_dict
 
 T = TypeVar("T")
 LARGEST = 2**31 - 1
@@ -58,6 +59,25 @@ def flag(value: Any, where: str) -> bool:
     if not isinstance(value, bool):
         raise wrong(where, "true or false", value)
     return value
+
+
+def mark(value: Any, where: str) -> Mark:
+    """The value, if it is a mark as `marks.to_dict` writes it."""
+    given = mapping(value, where)
+    kind = given.get("kind")
+    names = {"box": ("left", "top", "right", "bottom"), "point": ("x", "y"), "outline": ("lines",)}
+    if not isinstance(kind, str) or set(given) != {"kind", *names.get(kind, ())}:
+        raise wrong(where, f"one of {', '.join(names)}, with its numbers", value)
+    for name in names[kind]:
+        if kind == "outline":
+            many(given[name], f"{where}.{name}", lambda line, at: many(line, at, _point))
+        else:
+            number(given[name], f"{where}.{name}")
+    return from_dict(given)
+
+
+def _point(value: Any, where: str) -> tuple[float, ...]:
+    return many(value, where, number, 2)
 
 
 def wrong(where: str, wanted: str, value: Any) -> InputError:

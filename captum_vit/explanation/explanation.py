@@ -65,7 +65,7 @@ class Explanation(Explained):
 
         still = self.still(frame)
         first = still.attributions[0]
-        return overlay(still.image, first.map, still.view, look, scale=still.scale(first, look))
+        return overlay(still.image, first.map, still.view, look, scale=still.scale(first, look), marks=first.marks)
 
     def for_captum(self) -> tuple[np.ndarray, np.ndarray]:
         """The first map and the photograph as Captum's `visualize_image_attr` takes them, alone and `_multiple`.

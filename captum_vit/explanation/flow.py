@@ -164,7 +164,7 @@ def _cell(part: Explained, image: Image.Image, a: Attribution, place: int, look:
     here = nearly_flat(a.flow[place]) and not a.flat
     title = "\n".join([a.heading, ", ".join(filter(None, [a.judged, f"{NEARLY_FLAT} here" * here]))])
     scale = part.scale(a, look, place)
-    drawn = overlay(image, a.flow[place], part.view, look, scale=scale)
+    drawn = overlay(image, a.flow[place], part.view, look, scale=scale, marks=a.marks)
     if drawn.width >= NARROWEST:
         return title, drawn
     wide = Image.new("RGB", (NARROWEST, drawn.height), "white")

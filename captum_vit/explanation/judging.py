@@ -38,6 +38,7 @@ class Judge:
     seconds: by target, as `id` tells it, another whose maps are compared with its own; see `second_classes`.
     loaded: the model, which knows what its scores are.
     artifacts: which patches are artifacts, bool (N, *grid); None where that is not known.
+    dense: whether each target is read from tokens of its own, also by methods that have one map for all classes.
     """
 
     run: Run
@@ -48,6 +49,7 @@ class Judge:
     seconds: Mapping[int, Wanted]
     loaded: LoadedModel
     artifacts: Tensor | None = None
+    dense: bool = False
 
     @property
     def targets(self) -> list[Target]:
@@ -67,7 +69,7 @@ class Judge:
     @property
     def specific(self) -> list[str]:
         """The methods whose maps depend on the target."""
-        return [name for name, method in self.methods.items() if method.class_specific]
+        return [name for name, method in self.methods.items() if method.class_specific or self.dense]
 
     @cached_property
     def untrained(self) -> bool:
@@ -75,7 +77,7 @@ class Judge:
         return self.loaded.random or looks_untrained(self.loaded.model)
 
     def _of(self, wanted: Wanted, place: int, names: Sequence[str], flows: Flows) -> dict[Any, Sequence[Verdict]]:
-        known = [Verdict(label.title, unit=label.unit) if label else _unnamed(wanted.target) for label in wanted.labels]
+        known = [_named(label, wanted.target) for label in wanted.labels]
         target = asked_of(self.run, wanted, self.loaded)
         whole = target.score(self.output(target if target.reads_scores else wanted.target))
         maps = {name: flows[place, name][0][:, -1].flatten(1) for name in names}
@@ -133,7 +135,9 @@ def attributions(
     asked = reading.asked
     seconds = second_classes(wanted, shares, label) if reading.specific else {}
     artifacts = artifacts_of(reading.run)
-    judge = Judge(reading.run, asked.methods, asked.options, reading.output, wanted, seconds, loaded, artifacts)
+    judge = Judge(
+        reading.run, asked.methods, asked.options, reading.output, wanted, seconds, loaded, artifacts, reading.dense
+    )
     flows = reading.flows(judge.targets)
     return reading.attributions(wanted, flows, judge.verdicts(flows))
 
@@ -203,6 +207,9 @@ def number(value: Any) -> float | None:
     return float(value) if isfinite(float(value)) else None
 
 
-def _unnamed(target: Target) -> Verdict:
-    """Of the only value of a model without classes, or of its features."""
+def _named(label: Label | None, target: Target) -> Verdict:
+    """Of a class, or of another target with the unit of its number; without a label of the only value of a model
+    without classes, or of its features."""
+    if label is not None:
+        return Verdict(label.title, unit=target.unit if label.index is None else label.unit)
     return Verdict("", unit="value" if isinstance(target, Classes) else target.unit)

@@ -18,7 +18,7 @@ from ..frames import Frames
 from ..geometry import View
 from ..removals import Removals, unpacked
 from ..verdicts import FINDINGS, Verdict
-from .checked import flag, many, mapping, number, side, text, whole, wrong
+from .checked import flag, many, mapping, mark, number, side, text, whole, wrong
 
 T = TypeVar("T")
 DEEPEST = 8  # lists in lists, in an option
@@ -183,6 +183,7 @@ def _attribution(entry: dict[str, Any], where: str, flow: Tensor | None, sides: 
         },
         _facts(entry.get("facts"), f"{where}.facts"),
         _verdict(entry.get("verdict"), f"{where}.verdict"),
+        many(entry.get("marks", []), f"{where}.marks", mark),  # of earlier versions there are none
     )
 
 

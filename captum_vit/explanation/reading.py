@@ -1,6 +1,7 @@
 """One run of a model, read by all methods for all targets that were asked for."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,8 +14,9 @@ from ..attr import ViTAttribution, start
 from ..attr.calls import checked_inputs
 from ..attr.raw_attention import RECORDED, recorded
 from ..attr.starting import shared
-from ..capture import CellRun, Run
+from ..capture import OUTPUTS, CellRun, Run
 from ..explained import AttentionRecord, Attribution, Label
+from ..marks import Mark
 from ..targets import Classes, FeatureImportance, Output, Target
 from ..verdicts import Verdict
 from .asking import Asked, Wanted
@@ -39,6 +41,7 @@ class Reading:
         record: the method whose layers the attention is kept of, if it is.
         beside: keyword arguments of the model's forward beside the images.
         output: which of the model's outputs are the scores, where somebody chose.
+        dense: whether each target is read from tokens of its own, so that each has a run for itself.
     """
 
     def __init__(
@@ -49,20 +52,23 @@ class Reading:
         record: ViTAttribution | None,
         beside: Mapping[str, Any] | None = None,
         output: Choice | None = None,
+        *,
+        dense: bool = False,
     ) -> None:
-        self.adapter, self.asked, self.record = adapter, asked, record
+        self.adapter, self.asked, self.record, self.dense = adapter, asked, record, dense
         self.readers = [(method, asked.options[name]) for name, method in asked.methods.items()]
         self.call = checked_inputs(adapter, images, None, beside, output)
         self._others: dict[int, Run] = {}
         self._layouts: list[TokenLayout] = []
         self._cells: CellRun | None = None
-        self.run = self._started(None)
+        plain = dense and not isinstance(adapter, AnyModel)
+        self.run = Run(adapter, self.call, {OUTPUTS}) if plain else self._started(None)
 
     def _started(self, target: Target | None) -> Run:
         """A run for all methods; of a target that is made of more than the scores, one for those it matters to."""
         if target is not None:
             attentive = [reader for reader in self.readers if not self._apart(reader[0])] or self.readers
-            specific = [(m, o) for m, o in attentive if m.class_specific] or attentive
+            specific = [(m, o) for m, o in attentive if m.class_specific or self.dense] or attentive
             return start(specific, self.call, target)
         readers = [reader for reader in self.readers if not self._apart(reader[0])] or self.readers
         if self.record is None:
@@ -97,6 +103,8 @@ class Reading:
 
     def output(self, target: Target) -> Output:
         """What the model gave, as far as the target reads it."""
+        if self.dense:
+            return Output(self.run.outputs, self.run.scores, self.adapter.headless)
         if target.reads_scores:
             return Output(None, self.run.scores, self.adapter.headless)
         own = self._own(target)
@@ -108,6 +116,11 @@ class Reading:
             self._others[id(target)] = self._started(target)
         return self._others[id(target)]
 
+    def read_for(self, target: Target) -> set[str]:
+        """The attention layers that have a part in a target with a run of its own, as far as methods asked for it."""
+        own = self._others.get(id(target))
+        return {name for name in self.adapter.attention_layers() if own and own.readout.reads(name)}
+
     def whatever(self) -> Wanted:
         """What is explained of a model without classes: the feature, or the only value."""
         return Wanted(FeatureImportance() if self.adapter.headless else Classes(None), [None] * len(self.call.images))
@@ -115,7 +128,7 @@ class Reading:
     @property
     def specific(self) -> list[str]:
         """The methods whose maps depend on the target."""
-        return [name for name, method in self.asked.methods.items() if method.class_specific]
+        return [name for name, method in self.asked.methods.items() if method.class_specific or self.dense]
 
     def flows(self, targets: Sequence[Target]) -> Flows:
         """What each method says for each target; under `FOR_ALL` what those say that give one map for all."""
@@ -137,16 +150,17 @@ class Reading:
         specific = self.specific
         found: list[list[Attribution]] = [[] for _ in self.call.images]
 
-        def add(place: int, name: str, i: int, label: Label | None) -> None:
+        def add(place: int, name: str, i: int, label: Label | None, marks: Sequence[tuple[Mark, ...]] = ()) -> None:
             flow, layers = flows[place, name]
             verdict = verdicts[place, name][i] if verdicts else None
-            found[i].append(self._attribution(name, label, flow[i], layers, verdict))
+            made = self._attribution(name, label, flow[i], layers, verdict)
+            found[i].append(replace(made, marks=marks[i]) if marks else made)
 
         for each in wanted if specific else ():
             for name in specific:
                 for i, label in enumerate(each.labels):
                     if label is not None or len(wanted) == 1:
-                        add(id(each.target), name, i, label)
+                        add(id(each.target), name, i, label, each.marks)
         for place, name in flows:
             for i in range(len(found)) if place == FOR_ALL else ():
                 add(place, name, i, None)

@@ -49,7 +49,8 @@ def removals_of(
         for i, label in enumerate(each.labels):
             if label is not None or len(wanted) == 1:
                 measured = torch.cat([whole[i : i + 1], values[i, :, k].double().cpu()])
-                title, of = (label.title, label.unit) if label else ("", unit)
+                title = label.title if label else ""
+                of = label.unit if label and label.index is not None else unit
                 found[i][title] = Removals(sets, measured, isinstance(target, LogOdds), of, painted)
     return found
 

@@ -17,6 +17,7 @@ from ..decoding import MAX_PIXELS
 from ..errors import ExplanationLoadError, InputError
 from ..explained import Explained
 from ..files import make_folder, read_within, write_atomically, writing_to
+from ..marks import to_dict
 from ..pixels import png, to_rgb
 from ..quiet import quiet
 from .checked import mapping, text
@@ -153,6 +154,7 @@ def _manifest(explanation: Explained) -> dict[str, Any]:
                 "target": a.target and asdict(a.target),
                 "layers": list(a.layers),
                 "options": {name: _plain(value) for name, value in a.options.items()},
+                "marks": [to_dict(mark) for mark in a.marks],
                 "verdict": a.verdict and {**asdict(a.verdict), "text": a.verdict.text},
             }
             for a in explanation

@@ -18,6 +18,7 @@ from ..colours import LOOK, Look, Scale, check_look, nearly_flat
 from ..errors import OptionError, brief
 from ..explained import Attribution, Explained
 from ..geometry import View
+from ..marks import Mark
 from ..visualization import fitted, thinned
 from ..visualization import overlay as drawn_over
 from ..wording import number
@@ -42,9 +43,16 @@ class Brush:
         longest = max(picture_size(explanation.image.size, side))
         return cls(fitted(explanation.image, round(PIXELS * longest)), explanation.view, look)
 
-    def panel(self, shown: Tensor, title: tuple[Line, ...], scale: Scale, bar: Bar | None = None) -> Panel:
+    def panel(
+        self,
+        shown: Tensor,
+        title: tuple[Line, ...],
+        scale: Scale,
+        bar: Bar | None = None,
+        marks: Sequence[Mark] = (),
+    ) -> Panel:
         """A map with its title, over its bar if it has one of its own."""
-        return Panel(drawn_over(self.photo, shown, self.view, self.look, scale=scale), title, bar)
+        return Panel(drawn_over(self.photo, shown, self.view, self.look, scale=scale, marks=marks), title, bar)
 
 
 def plot(explanation: Explained, ax: Axes | None = None, *, look: Look = LOOK) -> Figure:
@@ -118,7 +126,7 @@ def layers(
     name, score = heading(a)
     scales = [look.spanning(m, maps, a.signed) if adds else explanation.scale(a, look, i) for i, m in enumerate(maps)]
     titled = list(zip(block_names(a.layers), maps, scales, strict=True))
-    return _series(explanation, titled, (name, score + what), unit(a), ax, look)
+    return _series(explanation, titled, (name, score + what), unit(a), ax, look, a.marks)
 
 
 def heads(
@@ -169,7 +177,7 @@ def flow(
     for a in explanation:
         names, places = block_names(a.layers), thinned(len(a.layers), count)
         panels = [(i, explanation.scale(a, look, i)) for i in places]
-        rows.append([brush.panel(a.flow[i], ((names[i], ""),), scale) for i, scale in panels])
+        rows.append([brush.panel(a.flow[i], ((names[i], ""),), scale, marks=a.marks) for i, scale in panels])
         signs |= {scale.signed for _, scale in panels}
     size = picture_size(explanation.image.size, side)
     headings = tuple(map(heading, explanation))
@@ -202,7 +210,7 @@ def _figure(
         layout, across = layout.within(ax, len(every), 2.4)
         rows = [every[i : i + across] for i in range(0, len(every), across)]
     brush = Brush.of(explanation, side, look)
-    panels = [[brush.panel(a.map, lines(a), scales[id(a)], bars[id(a)]) for a in row] for row in rows]
+    panels = [[brush.panel(a.map, lines(a), scales[id(a)], bars[id(a)], a.marks) for a in row] for row in rows]
     return draw(panels, layout, look, explanation.image.size, ax)
 
 
@@ -213,6 +221,7 @@ def _series(
     counted: Line,
     ax: Axes | None,
     look: Look,
+    marks: Sequence[Mark] = (),
 ) -> Figure:
     """Many maps of one kind, each under its name, with one colour bar."""
     side, first, own = 1.3, titled[0][2], look.scale == "own"
@@ -223,7 +232,7 @@ def _series(
     layout, across = layout.within(ax, len(titled), 1.6)
     brush = Brush.of(explanation, side, look)
     panels = [
-        brush.panel(m, ((title, ""), ("", _range(m, scale.signed))) if own else ((title, ""),), scale)
+        brush.panel(m, ((title, ""), ("", _range(m, scale.signed))) if own else ((title, ""),), scale, marks=marks)
         for title, m, scale in titled
     ]
     rows = [panels[i : i + across] for i in range(0, len(panels), across)]

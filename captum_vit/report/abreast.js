@@ -46,7 +46,9 @@ class Abreast {
     part.canvas.setAttribute("aria-label", [data.title, this.where()].filter(Boolean).join(", "));
     ramp(part.bar, made);
     this.point(this.patch);
-    if (picture.context) picture.paint(alone || !look.alpha ? null : levelled(values, scale), made, LOOK.lines);
+    if (!picture.context) return;
+    picture.paint(alone || !look.alpha ? null : levelled(values, scale), made, LOOK.lines);
+    picture.mark(data.marks ?? [], LOOK.lines);
   }
 
   point(patch) {

@@ -59,7 +59,9 @@ def painted(
 ) -> str:
     """An overlay with no side longer than `side` as a data URL."""
     photo, scale = shrunk(explanation.image, side), explanation.scale(attribution, look)
-    return data_url(overlay(photo, attribution.map, explanation.view, look, scale=scale), lossless=lossless)
+    return data_url(
+        overlay(photo, attribution.map, explanation.view, look, scale=scale, marks=attribution.marks), lossless=lossless
+    )
 
 
 def exact(image: Image.Image) -> bool:

@@ -95,6 +95,20 @@ class Picture {
     return this.context.putImageData(drawn, 0, 0);
   }
 
+  /** What was asked about, as closed lines of points in shares of the sides: white on wider black. */
+  mark(rings, lines) {
+    const { context, canvas } = this, wide = Math.floor(Math.max(canvas.width, canvas.height) / lines.line + 0.5) || 1;
+    for (const [lineWidth, strokeStyle] of [[2 * wide, "#000"], [wide, "#fff"]]) {
+      Object.assign(context, { lineWidth, strokeStyle, lineJoin: "round" });
+      for (const ring of rings) {
+        context.beginPath();
+        for (const [x, y] of ring) context.lineTo(x * canvas.width, y * canvas.height);
+        context.closePath();
+        context.stroke();
+      }
+    }
+  }
+
   /** Grey over patches that are taken away. */
   cover(patches) {
     const { context, canvas } = this;

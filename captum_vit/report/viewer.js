@@ -201,6 +201,7 @@ class Viewer {
     ramp(part.bar, made);
     this.picture.paint(controls.alone || !look.alpha ? null : shown?.levels, made, LOOK.lines);
     this.picture.cover(view.covered ?? []);
+    this.picture.mark(this.attribution.marks, LOOK.lines);
   }
 
   /** What stands below the bar of the colours. */

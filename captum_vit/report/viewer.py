@@ -119,9 +119,17 @@ def _attribution(
         "score": "" if attribution.target is None else attribution.target.measured,
         "judged": printable(attribution.judged),
         "warned": attribution.warning != "",
+        "marks": _marks(explanation, attribution),
         "layers": [printable(name) for name in attribution.layers],
         "flow": base64(attribution.flow.detach().float().cpu(), "<f4"),
     }
+
+
+def _marks(explanation: Explained, attribution: Attribution) -> list[list[list[float]]]:
+    """Closed lines over the picture, points as shares of its sides."""
+    width, height = explanation.image.size
+    rings = [ring for mark in attribution.marks for ring in mark.rings((width, height))]
+    return [[[round(x / width, 5), round(y / height, 5)] for x, y in ring] for ring in rings]
 
 
 def scale_ends(scale: Scale) -> dict[str, Any]:

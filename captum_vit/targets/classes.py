@@ -172,6 +172,11 @@ def _only_score(output: Output) -> Tensor:
             f"Embedding(...) to compare with, as of a text, both of captum_vit.targets, or the number of a single "
             f"feature"
         )
+    if scores.dim() > 2:
+        raise TargetError(
+            f"target is needed: the model gives scores {tuple(scores.shape)}. Of pixels ask for Mask(class, pixels), "
+            f"of a detector for Query(number, class), both of captum_vit.targets, or for a tuple of indices"
+        )
     raise TargetError(
         f"target is needed: the model gives {count} scores an image; the predicted class is model(images).argmax(-1)"
     )

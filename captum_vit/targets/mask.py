@@ -64,7 +64,8 @@ class Mask(Target):
     @property
     def unit(self) -> str:  # type: ignore[override]
         """The mean of scores, or that at the peak."""
-        return "score at the peak" if isinstance(self.pixels, str) else "mean score"
+        what = "value" if self.category is None else "score"
+        return f"{what} at the peak" if isinstance(self.pixels, str) else f"mean {what}"
 
     @property
     def by_name(self) -> bool:
