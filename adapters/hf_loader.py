@@ -19,7 +19,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_VIDEO_CLASSIFICATION_MAPPING as OF_VIDEOS
 from transformers.utils import logging
 
-from captum_vit.adapters import hub
+from captum_vit.adapters import hf_dense, hub
 from captum_vit.adapters.hf_processors import CONFIGURATIONS
 from captum_vit.checkpoints import Checkpoint, first, read_checkpoint
 from captum_vit.errors import ModelLoadError
@@ -60,7 +60,7 @@ def load(
             _resize(config, processor, img_size, name, own_weights=checkpoint is None and pretrained)
         preprocess = read_preprocessing(processor)
         kind = _kind(config)
-        named = kind is not AutoModel
+        named = kind is not AutoModel and not str((config.architectures or [""])[0]).endswith(hf_dense.NAMELESS)
         if checkpoint is not None:
             own = kind.from_config(config, trust_remote_code=False)
             found = read_checkpoint(checkpoint, checkpoint_key).fitted(own.state_dict().keys())
@@ -77,7 +77,7 @@ def load(
         {int(index): str(label) for index, label in config.id2label.items()} if named else {},
         multi_label=getattr(config, "problem_type", None) == "multi_label_classification",
         regression=getattr(config, "problem_type", None) == "regression",
-        notes=notes,
+        notes=(*notes, *([hf_dense.WHOLE] if hf_dense.of_pose(processor) else [])),
         random=checkpoint is None and not pretrained,
     )
 
@@ -193,6 +193,9 @@ def _source(name: str) -> str:
 def _kind(config: Any) -> Any:
     """AutoModel for the checkpoint of a bare backbone, as `architectures` says."""
     architectures = config.architectures or []
+    dense = hf_dense.loaded_by(architectures)
+    if dense is not None:
+        return dense
     bare = architectures and all(a.endswith("Model") for a in architectures)
     return AutoModel if bare else AutoModelForVideoClassification if type(config) in OF_VIDEOS else OF_IMAGES
 

@@ -13,6 +13,7 @@ from transformers import AutoImageProcessor, AutoVideoProcessor
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.video_processing_utils import BaseVideoProcessor
 
+from captum_vit.adapters import hf_dense
 from captum_vit.adapters.hf_common import is_hf
 from captum_vit.errors import PreprocessingError
 from captum_vit.geometry import Size, View, shortest_edge
@@ -69,7 +70,8 @@ _KNOWN: WeakKeyDictionary[Any, tuple[str, Callable[[Size], View], Any]] = WeakKe
 
 def _prepare(processor: Any, image: Image.Image) -> Tensor:
     of_video = isinstance(processor, BaseVideoProcessor)  # whose one frame is as many would be
-    found = processor([[image]] if of_video else image, return_tensors="pt")
+    beside = {"boxes": hf_dense.boxes(image.size)} if hf_dense.of_pose(processor) else {}
+    found = processor([[image]] if of_video else image, **beside, return_tensors="pt")
     pixels = found.get("pixel_values", found.get("pixel_values_videos"))
     pixels = pixels[0] if pixels.dim() == 5 else pixels
     if len(pixels) != 1:
@@ -100,9 +102,10 @@ def _view(processor: Any) -> Callable[[Size], View]:
     own = [step for step in _OWN_STEPS if getattr(processor, step, None)]
     if own:
         raise unknown(name, f"it has {', '.join(own)}")
+    resizing = "do_affine_transform" if hf_dense.of_pose(processor) else "do_resize"
     size, crop, pad = (
         _given(processor, *names)
-        for names in (("size", "do_resize"), ("crop_size", "do_center_crop"), ("pad_size", "do_pad"))
+        for names in (("size", resizing), ("crop_size", "do_center_crop"), ("pad_size", "do_pad"))
     )
     for what, sides, kinds in (("resizes", size, _SIZES), ("crops", crop, _SIZES[:1]), ("pads", pad, _SIZES[:1])):
         if sides and set(sides) not in kinds:
@@ -110,9 +113,11 @@ def _view(processor: Any) -> Callable[[Size], View]:
     above = -1 if getattr(processor, "backend", "") == "pil" else 1  # which way an uneven padding is rounded
 
     def view(image: Size) -> View:
+        if hf_dense.of_pose(processor):
+            return hf_dense.view_of_pose(image, (size["width"], size["height"]))
         seen = View.of(image)
         if size:
-            seen = seen.resized(*_resized(image, size))
+            seen = seen.resized(*(hf_dense.fitted(image, size, processor) or _resized(image, size)))
         if crop:
             left, top = (_offset(s, crop[k], above) for s, k in zip(seen.size, ("width", "height"), strict=True))
             seen = seen.cropped(left, top, crop["width"], crop["height"])

@@ -13,6 +13,7 @@ from ..errors import TargetError
 from ..geometry import View
 from ..targets import Mask, Output, Query, Target
 from ..targets.forms import as_target
+from .answering import wanted
 from .asking import Asked, Vocabulary, Wanted
 from .reading import Reading
 
@@ -48,7 +49,21 @@ def _of_its_own(target: Any) -> bool:
     return isinstance(target, Target) and as_target(target).own_tokens
 
 
-def dense_wanted(reading: Reading, vocabulary: Vocabulary, asked: Asked, view: View) -> list[Wanted]:
+def wanted_of(
+    reading: Reading, vocabulary: Vocabulary, asked: Asked, shares: Tensor | None, multi: bool, view: View
+) -> list[Wanted]:
+    """The targets of a batch of images, or of a single one whose targets are read from tokens of their own.
+
+    Args:
+        reading, vocabulary, asked, shares, multi: as for `answering.wanted`.
+        view: how the model's input looks at the first image.
+    """
+    if reading.dense:
+        return _of_dense(reading, vocabulary, asked, view)
+    return wanted(reading, vocabulary, asked, shares, multi)
+
+
+def _of_dense(reading: Reading, vocabulary: Vocabulary, asked: Asked, view: View) -> list[Wanted]:
     """The targets of one image, with their labels and marks.
 
     Args:

@@ -24,10 +24,12 @@ from ..images import Picture
 from ..models import LoadedModel, chosen_device
 from ..preprocessing import Preprocessing, covered, read_preprocessing, squashed
 from ..wrapped import preprocessing_of, with_names
-from .answering import accounted, notes_of, probabilities, titled, wanted
+            of_image = (*notes, *one.notes, *shared[i])
+            told: dict[str, Any] = {"versions": dict(versions()), "attention": kept[i], "notes": of_image}
+            told |= ({"removals": without[i]} if without else {}) | ({"frames": one.frames} if one.frames else {})
 from .arguments import of_each, together
 from .asking import Asked, Vocabulary, check_no_class, chosen_methods, listed, shared_options
-from .dense import dense_wanted, is_dense, unread_layers
+from .dense import is_dense, unread_layers, wanted_of
 from .explanation import Explanation
 from .filming import watch
 from .judging import attributions
@@ -216,32 +218,26 @@ class Explainer:
 
     def answer(self, seen: Sequence[Seen], asked: Asked) -> list[Explanation]:
         """Explain images whose inputs have one size, by one run of the model; masks and queries image by image."""
-        dense = is_dense(self.loaded.model, asked)
-        if dense and len(seen) > 1:  # each image has its own, which are read from other tokens
+        if (dense := is_dense(self.loaded.model, asked)) and len(seen) > 1:  # each has its own, read from other tokens
             return [found for one in seen for found in self.answer([one], asked)]
         inputs = torch.stack([one.inputs for one in seen]).to(self.device, self.dtype)
-        beside = together([one.arguments for one in seen], inputs)
-        record = self.method(RawAttention) if asked.attention else None
-        reading = Reading(self.adapter, inputs, asked, record, beside, self.output, dense=dense)
+        beside, record = together([one.arguments for one in seen], inputs), RawAttention if asked.attention else None
+        reading = Reading(self.adapter, inputs, asked, record and self.method(record), beside, self.output, dense=dense)
         with reading.run:
             shares = None if self.classless or dense else probabilities(self.loaded, reading.scores)
-            if dense:
-                each = dense_wanted(reading, self.vocabulary, asked, seen[0].view)
-            else:
-                each = wanted(reading, self.vocabulary, asked, shares, self.loaded.multi_label)
+            each = wanted_of(reading, self.vocabulary, asked, shares, self.loaded.multi_label, seen[0].view)
             found = attributions(reading, each, self.loaded, shares, self.vocabulary.label)
             shared = accounted(reading, each, found)
             without = removals_of(reading.run, each, reading.output, self.loaded) if asked.removals else None
             kept, layout = reading.attention(), reading.layout
         labels = self.vocabulary.labels(shares, found, asked.top_k)
-        notes = notes_of(self.loaded, None if shares is None else reading.scores, reading.run.scores_told)
-        notes += unread_layers(reading, each)
+        scores, told_of = None if shares is None else reading.scores, reading.run.scores_told
+        notes = notes_of(self.loaded, scores, told_of) + unread_layers(reading, each)
         name, explanations = f"{self.model_name} ({RANDOM})" if self.loaded.random else self.model_name, []
         for i, one in enumerate(seen):
             of_image = (*notes, *one.notes, *shared[i])
             told: dict[str, Any] = {"versions": dict(versions()), "attention": kept[i], "notes": of_image}
-            told |= {} if without is None else {"removals": without[i]}
-            told |= {} if one.frames is None else {"frames": one.frames}
+            told |= ({"removals": without[i]} if without else {}) | ({"frames": one.frames} if one.frames else {})
             *_, height, width = self.adapter.size_of(inputs)
             whole = one.image, covered(one.view, layout, (height, width))
             maps = titled(found[i], self.loaded)

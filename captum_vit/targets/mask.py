@@ -86,7 +86,7 @@ class Mask(Target):
         """The mask on the output's grid, as a weight of each pixel."""
         plane = self.plane(output)
         if self.pixels is None or isinstance(self.pixels, str):
-            weights = self._found(output.scores, plane) * _seen(plane, sight)
+            weights = self._found(output.scores, plane, _seen(plane, sight))
             self._check_found(weights, output.scores)
         else:
             weights = self._given((plane.shape[1], plane.shape[2]), sight).to(plane.device)
@@ -115,16 +115,16 @@ class Mask(Target):
             raise TargetError(f"mask out of range: the model gives {classes} classes, got {category}")
         return scores[:, category or 0]
 
-    def _found(self, scores: Tensor, plane: Tensor) -> Tensor:
-        """Where the model finds the class, (N, h, w) of 0 and 1."""
+    def _found(self, scores: Tensor, plane: Tensor, seen: Tensor) -> Tensor:
+        """Where the model finds the class among the pixels that show the image, (N, h, w) of 0 and 1."""
         if isinstance(self.pixels, str):
-            flat = plane.flatten(1)
+            flat = plane.masked_fill(seen == 0, -torch.inf).flatten(1)
             return torch.zeros_like(flat).scatter(1, flat.argmax(1, keepdim=True), 1.0).view(plane.shape).detach()
         if scores.dim() == 3:
-            return torch.ones_like(plane)
+            return seen.expand_as(plane)
         if scores.shape[1] == 1:
-            return (plane > 0).to(plane.dtype)
-        return scores.argmax(1).eq(int(self.category or 0) % scores.shape[1]).to(plane.dtype)
+            return (plane > 0).to(plane.dtype) * seen
+        return scores.argmax(1).eq(int(self.category or 0) % scores.shape[1]).to(plane.dtype) * seen
 
     def _check_found(self, weights: Tensor, scores: Tensor) -> None:
         empty = (weights.flatten(1).sum(1) == 0).nonzero().flatten().tolist()

@@ -5,14 +5,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from PIL import Image
 
-from captum_vit import AGCAM, Explanation, explain
+from captum_vit import AGCAM, Explanation, explain, load_model
 from captum_vit.errors import TargetError
+from captum_vit.explanation.dense import task_of
 from captum_vit.marks import Box, Outline, Point, from_dict, to_dict
 from captum_vit.targets import Contrast, Mask, Query
 from captum_vit.targets.texts import of_text
 from captum_vit.visualization import overlay
+from tests.families.test_dense import depth_anything
 from tests.families.test_dense_targets import DPT_DEPTH, DPT_SEG, OfPatches, beit, vitpose, yolos
 from tests.helpers import assert_close, relative_error
 
@@ -161,3 +164,59 @@ def test_words_for_masks_and_queries(tmp_path):
     for wrong in ("query:car", "query:", f"mask:1@{tmp_path / 'none.png'}"):
         with pytest.raises(TargetError, match=r"a query is query:NUMBER|cannot be read"):
             of_text(wrong)
+
+
+@pytest.mark.parametrize(
+    ("build", "processor", "task"),
+    [
+        (yolos, {"kind": "YolosImageProcessor", "size": {"shortest_edge": 64, "longest_edge": 256}}, "detection"),
+        (DPT_SEG, {"kind": "DPTImageProcessor", "size": {"height": 32, "width": 32}}, "segmentation"),
+        (
+            depth_anything,
+            {
+                "kind": "DPTImageProcessor",
+                "size": {"height": 32, "width": 32},
+                "keep_aspect_ratio": True,
+                "ensure_multiple_of": 8,
+            },
+            "depth",
+        ),
+        (
+            lambda: vitpose((64, 48)),
+            {"kind": "VitPoseImageProcessor", "size": {"height": 64, "width": 48}},
+            "pose",
+        ),
+    ],
+    ids=["detection", "segmentation", "depth", "pose"],
+)
+def test_a_folder_is_loaded_with_its_processor(build, processor, task, tmp_path):
+    model = build()
+    made = getattr(transformers, processor.pop("kind"))(**processor)
+    model.save_pretrained(tmp_path)
+    made.save_pretrained(tmp_path)
+    loaded = load_model(f"hf/{tmp_path}")
+    assert task_of(loaded.model) == task
+    assert bool(loaded.class_names) == (task != "depth")
+    photo = PHOTO.resize((48, 64) if task == "pose" else (62, 41))
+    beside = {"boxes": [[[0, 0, *photo.size]]]} if task == "pose" else {}
+    inputs = made(images=photo, **beside, return_tensors="pt")["pixel_values"]
+    found = explain(photo, loaded, method="agcam", top_k=1)
+    by_hand = AGCAM(model).attribute(inputs, target_of(task, model(inputs)))
+    assert_close(found.attributions[0].map, by_hand[0, 0], 1e-4)
+    assert ("pose: the whole image is taken" in " ".join(found.notes)) == (task == "pose")
+
+
+def target_of(task: str, output: Any) -> Any:
+    if task == "detection":
+        best, classes = output.logits[0].softmax(-1)[:, :-1].max(1)
+        return lambda o: o.logits[:, best.argmax(), classes[best.argmax()]]
+    if task == "depth":
+        return lambda o: o.predicted_depth.mean((1, 2))
+    if task == "pose":
+        best = output.heatmaps[0].flatten(1).amax(1).argmax()
+        heat = output.heatmaps[0, best]  # 16 x 12 on the image with an eighth of it around, as padding
+        row, column = divmod(int(heat[3:29, 2:22].argmax()), 20)
+        return lambda o: o.heatmaps[:, best, row + 3, column + 2]
+    classes = output.logits[0].argmax(0)
+    largest = classes.flatten().bincount().argmax()
+    return lambda o: o.logits[:, largest][:, classes == largest].mean(1)

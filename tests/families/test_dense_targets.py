@@ -37,8 +37,8 @@ def yolos() -> Any:
     return model
 
 
-def vitpose() -> nn.Module:
-    sizes = {"image_size": [32, 48], "patch_size": [8, 8], "num_experts": 1, "out_indices": [2]}
+def vitpose(size: tuple[int, int] = WIDE) -> nn.Module:
+    sizes = {"image_size": list(size), "patch_size": [8, 8], "num_experts": 1, "out_indices": [2]}
     backbone = transformers.VitPoseBackboneConfig(
         hidden_size=SMALL["hidden_size"], num_hidden_layers=2, num_attention_heads=2, mlp_ratio=1, **sizes
     )
