@@ -11,9 +11,10 @@ from ..access import unwrap
 from ..attr.settling import settled, sight_of
 from ..errors import TargetError
 from ..geometry import View
+from ..models import LoadedModel
 from ..targets import Mask, Output, Query, Target
 from ..targets.forms import as_target
-from .answering import wanted
+from .answering import notes_of, wanted
 from .asking import Asked, Vocabulary, Wanted
 from .reading import Reading
 
@@ -135,6 +136,12 @@ def _regions(scores: Tensor) -> list[int]:
     """The classes of scores (classes, h, w) by how many pixels each has, the most first."""
     counts = torch.bincount(scores.argmax(0).flatten(), minlength=scores.shape[0])
     return [index for index in counts.argsort(descending=True, stable=True).tolist() if counts[index]]
+
+
+def noted(loaded: LoadedModel, reading: Reading, shares: Tensor | None, wanted: Sequence[Wanted]) -> tuple[str, ...]:
+    """What a user should know of the model and of its scores, and which layers have no part in them."""
+    scores = None if shares is None else reading.scores
+    return notes_of(loaded, scores, reading.run.scores_told) + unread_layers(reading, wanted)
 
 
 def unread_layers(reading: Reading, wanted: Sequence[Wanted]) -> tuple[str, ...]:

@@ -24,12 +24,10 @@ from ..images import Picture
 from ..models import LoadedModel, chosen_device
 from ..preprocessing import Preprocessing, covered, read_preprocessing, squashed
 from ..wrapped import preprocessing_of, with_names
-            of_image = (*notes, *one.notes, *shared[i])
-            told: dict[str, Any] = {"versions": dict(versions()), "attention": kept[i], "notes": of_image}
-            told |= ({"removals": without[i]} if without else {}) | ({"frames": one.frames} if one.frames else {})
+from .answering import accounted, probabilities, titled
 from .arguments import of_each, together
 from .asking import Asked, Vocabulary, check_no_class, chosen_methods, listed, shared_options
-from .dense import is_dense, unread_layers, wanted_of
+from .dense import is_dense, noted, wanted_of
 from .explanation import Explanation
 from .filming import watch
 from .judging import attributions
@@ -230,9 +228,7 @@ class Explainer:
             shared = accounted(reading, each, found)
             without = removals_of(reading.run, each, reading.output, self.loaded) if asked.removals else None
             kept, layout = reading.attention(), reading.layout
-        labels = self.vocabulary.labels(shares, found, asked.top_k)
-        scores, told_of = None if shares is None else reading.scores, reading.run.scores_told
-        notes = notes_of(self.loaded, scores, told_of) + unread_layers(reading, each)
+        labels, notes = self.vocabulary.labels(shares, found, asked.top_k), noted(self.loaded, reading, shares, each)
         name, explanations = f"{self.model_name} ({RANDOM})" if self.loaded.random else self.model_name, []
         for i, one in enumerate(seen):
             of_image = (*notes, *one.notes, *shared[i])
@@ -240,6 +236,5 @@ class Explainer:
             told |= ({"removals": without[i]} if without else {}) | ({"frames": one.frames} if one.frames else {})
             *_, height, width = self.adapter.size_of(inputs)
             whole = one.image, covered(one.view, layout, (height, width))
-            maps = titled(found[i], self.loaded)
-            explanations.append(Explanation(*whole, maps, labels[i], name, one.source, **told))
+            explanations.append(Explanation(*whole, titled(found[i], self.loaded), labels[i], name, one.source, **told))
         return explanations
