@@ -8,14 +8,18 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 import typer
 from PIL import Image
-from transformers import ViTImageProcessor
+from transformers import VideoMAEVideoProcessor, ViTImageProcessor
 
 from captum_vit import sample
 from captum_vit.adapters.sample_vit import build
 from captum_vit.cli.app import app
+from tests.images.made_clips import clip, write_video
+from tests.tutorials.clip import PROCESSED, tiny
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -26,6 +30,8 @@ OFFLINE = {
     "vit_base_patch16_224": "vit_tiny_patch16_224",
     '"timm/vit_tiny_patch16_224"': '"sample"',
     '"google/vit-base-patch16-224"': '"model"',
+    '"hf/MCG-NJU/videomae-base-finetuned-kinetics"': '"tests.tutorials.clip:tiny"',
+    '"MCG-NJU/videomae-base-finetuned-kinetics"': '"video-model"',
     '"imagenet:/data/ILSVRC"': '"sample:2"',
     '"tabby"': '"triangle"',
     '"Egyptian cat"': '"cross"',
@@ -58,6 +64,16 @@ def _a_photo_and_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.fixture
+def _a_clip_and_a_scan(_a_photo_and_a_model: None) -> None:
+    write_video(Path("clip.mp4"), clip())
+    made = tiny()
+    made.model.save_pretrained("video-model")
+    VideoMAEVideoProcessor(**PROCESSED).save_pretrained("video-model")
+    scan = np.random.default_rng(0).normal(size=(20, 30, 30)).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(scan, np.eye(4)), "scan.nii.gz")
+
+
+@pytest.fixture
 def _the_same_library_after(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Adapters that a page registers are known to its programs alone."""
     from captum_vit.access import registry
@@ -68,7 +84,7 @@ def _the_same_library_after(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     registry._registered.update(known)
 
 
-@pytest.mark.usefixtures("_a_photo_and_a_model", "_the_same_library_after")
+@pytest.mark.usefixtures("_a_clip_and_a_scan", "_the_same_library_after")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_programs_of_a_page_run(page: Path):
     session: dict = {"__name__": page.stem}

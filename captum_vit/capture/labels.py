@@ -16,6 +16,7 @@ from ..access import Grid
 from ..errors import UnsupportedModelError
 
 DIRECTIONS = 6  # in which the values are looked at where each token is asked by itself
+TRIES = 3  # directions for all tokens together: in one, a pixel of a large grey volume may weigh next to nothing
 CERTAIN = 0.1  # of a token's number, up to which a ratio counts as it
 
 
@@ -54,7 +55,7 @@ def patches_of(values: Tensor, images: Tensor, kind: str) -> Patches:
 def _of_pixels(labels: Tensor) -> Patches | None:
     """From the token of each pixel; None unless they are a grid of equal rectangles."""
     known = labels >= 0
-    boxes = {int(token): _box(labels == token) for token in labels[known].unique()}
+    boxes = _boxes(labels)
     axes = [sorted({(box[0][axis], box[1][axis]) for box in boxes.values()}) for axis in range(labels.dim())]
     grid = tuple(map(len, axes))
     filled = sum(prod(stop - first for first, stop in zip(*box, strict=True)) for box in boxes.values())
@@ -123,41 +124,55 @@ def _grids(count: int, axes: int) -> Iterator[Grid]:
 def _centres(values: Tensor, images: Tensor) -> Tensor:
     """Mean place of the pixels that each token reads most, in pixels as edges count."""
     draw = torch.Generator().manual_seed(0)
-    shape = images.shape[2:]
+    shape, count = images.shape[2:], values.shape[2]
     axes = [(torch.arange(side) + 0.5).double() for side in shape]
-    energy = torch.zeros(values.shape[2], *shape, dtype=torch.float64)
-    for _ in range(DIRECTIONS):
-        direction = torch.randn(values.shape[1], 1, values.shape[3], generator=draw).to(values)
-        each = (values[0] * direction).sum((0, 2))
-        for token in range(len(each)):
-            (gradient,) = torch.autograd.grad(each[token], images, retain_graph=True, allow_unused=True)
+    directions = [torch.randn(values.shape[1], 1, values.shape[3], generator=draw) for _ in range(DIRECTIONS)]
+    each = [(values[0] * direction.to(values)).sum((0, 2)) for direction in directions]
+    strongest = torch.zeros(count, dtype=torch.float64)
+    places = torch.full((count, len(shape)), torch.nan, dtype=torch.float64)
+    for token in range(count):  # one after another: all of a volume at once would take gigabytes
+        energy = torch.zeros(shape, dtype=torch.float64)
+        for of_tokens in each:
+            (gradient,) = torch.autograd.grad(of_tokens[token], images, retain_graph=True, allow_unused=True)
             if gradient is not None:
-                energy[token] += gradient[0].double().square().sum(0).cpu()
-    strongest = energy.flatten(1).amax(1)
-    energy = torch.where(energy > 0.02 * strongest.view(-1, *[1] * len(shape)), energy.sqrt(), 0)
-    energy[strongest < 1e-9 * strongest.max()] = torch.nan
-    total = energy.flatten(1).sum(1)
-    places = []
-    for axis, place in enumerate(axes):
-        others = [other + 1 for other in range(len(shape)) if other != axis]
-        along = energy.sum(others) if others else energy
-        places.append((along * place).sum(1) / total)
-    return torch.stack(places, 1)
+                energy += gradient[0].double().square().sum(0).cpu()
+        strongest[token] = energy.max()
+        energy = torch.where(energy > 0.02 * strongest[token], energy.sqrt(), 0)
+        for axis, place in enumerate(axes):
+            others = [other for other in range(len(shape)) if other != axis]
+            along = energy.sum(others) if others else energy
+            places[token, axis] = (along * place).sum() / energy.sum()
+    places[strongest < 1e-9 * strongest.max()] = torch.nan
+    return places
 
 
 def _labels(values: Tensor, images: Tensor) -> Tensor:
     """Of each pixel the token that it goes into; -1 where it goes into none, -2 where into several."""
-    count = values.shape[2]
-    draw = torch.Generator().manual_seed(0)
-    direction = torch.randn(values.shape[1], 1, values.shape[3], generator=draw).to(values)
-    each = (values * direction).sum((0, 1, 3))  # (N,)
-    number = (torch.arange(count, device=values.device) / count).to(values)
+    draw, kept = torch.Generator().manual_seed(0), []
+    found = torch.empty(0)
+    for _ in range(TRIES):
+        direction = torch.randn(values.shape[1], 1, values.shape[3], generator=draw).to(values)
+        kept.append(_three_ways((values * direction).sum((0, 1, 3)), images))
+        found = _named(torch.cat(kept, 1), values.shape[2])
+        if not (found == -2).any():
+            break
+    return found
+
+
+def _three_ways(each: Tensor, images: Tensor) -> Tensor:
+    """Gradients of the sum over tokens, of that by their numbers, and by the squares of these, (3, C, *size)."""
+    number = (torch.arange(len(each), device=each.device) / len(each)).to(each)
     gradients = []
     for weights in (torch.ones_like(number), number, number.square()):
         (gradient,) = torch.autograd.grad((each * weights).sum(), images, retain_graph=True, allow_unused=True)
         gradients.append(torch.zeros_like(images[0]) if gradient is None else gradient[0].double())
+    return torch.stack(gradients)
+
+
+def _named(gradients: Tensor, count: int) -> Tensor:
+    """What `_labels` gives, by the channel and the direction that tell most of each pixel."""
     one, first, second = gradients
-    strongest = one.abs().argmax(0, keepdim=True)  # the channel that tells most
+    strongest = one.abs().argmax(0, keepdim=True)
     one, first, second = (gradient.gather(0, strongest)[0] for gradient in (one, first, second))
     largest = one.abs().max()
     seen = one.abs() > 1e-9 * largest
@@ -169,7 +184,15 @@ def _labels(values: Tensor, images: Tensor) -> Tensor:
     return torch.where(seen & certain, label, torch.where(seen, -2.0, -1.0)).long().cpu()
 
 
-def _box(mask: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """First pixel and the one after the last, along each axis."""
-    places = mask.nonzero()
-    return tuple(places.amin(0).tolist()), tuple((places.amax(0) + 1).tolist())
+def _boxes(labels: Tensor) -> dict[int, tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Of each token its first pixel and the one after the last, along each axis."""
+    places = (labels >= 0).nonzero()  # (pixels, axes)
+    tokens, index = labels[labels >= 0].unique(return_inverse=True)
+    ends = [
+        torch.zeros(len(tokens), places.shape[1], dtype=places.dtype).scatter_reduce(
+            0, index[:, None].expand_as(places), places, end, include_self=False
+        )
+        for end in ("amin", "amax")
+    ]
+    firsts, lasts = ends[0].tolist(), (ends[1] + 1).tolist()
+    return {int(t): (tuple(a), tuple(b)) for t, a, b in zip(tokens, firsts, lasts, strict=True)}

@@ -8,6 +8,7 @@ its two marks is written anew; a new method needs a line in ASKS. A minute on on
 
 import re
 from collections.abc import Iterable
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from captum_vit.cli.explain import pictures
 from captum_vit.explained import Attribution
 from captum_vit.sample.hard import CLASSES, Batch, Plan
 from captum_vit.visualization import overlay, sheet
+from tests.tutorials.clip import inflated, panned
 
 TUTORIALS = Path(__file__).parents[2] / "tutorials"
 PICTURES, PAGE, TABLE = TUTORIALS / "pictures", TUTORIALS / "gallery.md", TUTORIALS / "methods" / "index.md"
@@ -163,7 +165,17 @@ def write_contrast() -> None:
     sheet([[("the scene", e.image), *cells]]).save(PICTURES / "contrast.webp", quality=80, method=6)
 
 
+def write_video() -> None:
+    """A view that moves over a photograph, by the sample's model given all frames at once."""
+    clip = panned(np.asarray(scene(ON_GRAVEL)[0]))
+    figure = explain(clip, inflated(), method="agcam", target=ASKED).plot()
+    with BytesIO() as png:
+        figure.savefig(png, format="png", dpi=110)
+        Image.open(png).convert("RGB").save(PICTURES / "video.webp", quality=80, method=6)
+
+
 def main() -> None:
+    write_video()
     write_overview("photographs.webp", ON_WOOD, ["agcam", "cp_lrp", "grad_eclip"], verdict=True)
     write_overview("overview.webp", ON_GRAVEL, ["agcam", "daam", "gradient_rollout", "raw_attention", "rollout"])
     write_contrast()
