@@ -55,6 +55,20 @@ def is_clip(picture: Any) -> bool:
     return isinstance(picture, (list, tuple)) or (isinstance(picture, (np.ndarray, Tensor)) and picture.ndim > 3)
 
 
+def are_several(pictures: Any, dims: int) -> bool:
+    """Whether a list holds several images or videos, for a model of batches of so many dimensions.
+
+    >>> from captum_vit.clips import are_several
+    >>> are_several(["a.jpg", "b.jpg"], 4), are_several(["a.jpg", "b.jpg"], 5), are_several(["a.mp4"], 5)
+    (True, False, True)
+
+    For a model of videos, with 5, a list of frames is a single video.
+    """
+    if not isinstance(pictures, (list, tuple)):
+        return False
+    return dims == 4 or all(map(is_clip, pictures))
+
+
 def read_clip(video: Any, count: int | None) -> Clip:
     """A video in any form, as so many frames spread over it.
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ..calling import program
+from ..clips import are_several
 from ..errors import InputError, brief
 from ..images import Picture
 from ..models import LoadedModel
@@ -102,7 +103,7 @@ def explain(
     of_model: dict[str, Any] = {**named, "layer": layer, "output": output, "device": device}
     explainer = Explainer(model, **of_model)
     asked = explainer.ask(**question, **options)
-    each: Any = images if explainer.are_several(images) else [images]
+    each: Any = images if are_several(images, explainer.adapter.batch_dims) else [images]
     seen = map(explainer.see, each, of_each(forward_kwargs, len(each)))
     given = {"model": model, **question, **options, **of_model, "forward_kwargs": forward_kwargs}
     answers = zip(each, explainer.several(seen, asked, batch_size), strict=True)

@@ -16,7 +16,6 @@ from ..attr import RawAttention, ViTAttribution
 from ..attr.stated import why_not
 from ..checking import check_flag, check_whole
 from ..classes import titles
-from ..clips import is_clip
 from ..describing import versions
 from ..errors import InputError, OptionError, brief
 from ..explained import RANDOM
@@ -197,12 +196,6 @@ class Explainer:
         """
         seen = see if self.adapter.batch_dims == 4 else watch
         return seen(image, lambda: self.preprocess, self.adapter, arguments or {})
-
-    def are_several(self, images: Any) -> bool:
-        """Whether a list holds several images or videos; one of frames is a single video."""
-        if not isinstance(images, (list, tuple)):
-            return False
-        return self.adapter.batch_dims == 4 or not images or all(map(is_clip, images))
 
     def several(self, seen: Iterable[Seen], asked: Asked, batch_size: int = BATCH) -> Iterator[Explanation]:
         """Explain images one batch after another, in their order.
