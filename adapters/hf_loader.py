@@ -14,6 +14,7 @@ from transformers import (
     AutoModel,
     AutoModelForImageClassification,
     AutoModelForVideoClassification,
+    AutoTokenizer,
     AutoVideoProcessor,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_VIDEO_CLASSIFICATION_MAPPING as OF_VIDEOS
@@ -37,7 +38,8 @@ def load(
     pretrained: bool = True,
     img_size: int | None = None,
 ) -> LoadedModel:
-    """A classifier of images or of videos, or a backbone without a head where the checkpoint is one (as DINO's).
+    """A classifier of images or of videos, a backbone without a head where the checkpoint is one (as DINO's), or a
+    model of images and texts, as CLIP, with its tokenizer.
 
     Args:
         name: a folder that `save_pretrained` wrote (model and image processor), or an id on the hub.
@@ -79,6 +81,7 @@ def load(
         regression=getattr(config, "problem_type", None) == "regression",
         notes=(*notes, *([hf_dense.WHOLE] if hf_dense.of_pose(processor) else [])),
         random=checkpoint is None and not pretrained,
+        tokenizer=_tokenizer(config, source),
     )
 
 
@@ -188,6 +191,18 @@ def _source(name: str) -> str:
         raise ModelLoadError(f"'hf/{name}': there is no folder {name!r}; a model is hf/FOLDER or hf/OWNER/NAME")
     hub.require(name, ["config.json"], f"hf/{name}", "name a folder with a copy of the model, as hf/FOLDER")
     return name
+
+
+def _tokenizer(config: Any, source: str) -> Any:
+    """Of a model of images and texts its tokenizer; None where it is not there: it is asked for with the text."""
+    if not hasattr(config, "text_config"):
+        return None
+    try:
+        with _quiet():
+            found = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except Exception:  # of transformers, the hub, JSON and tokenizers
+        return None
+    return found if len(found) > len(found.all_special_tokens) else None  # without files it is made empty
 
 
 def _kind(config: Any) -> Any:

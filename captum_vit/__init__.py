@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         ViTCX,
         XGradCAM,
     )
+    from .attr.of_text import token_shares
     from .capture.one_view import OneView
     from .colours import Look
     from .errors import CaptumViTError
@@ -55,7 +56,8 @@ if TYPE_CHECKING:
     from .pipelines import explainer as explainer
     from .preprocessing import Preprocessing
     from .removals import Removals
-    from .targets import Contrast, Embedding, FeatureImportance
+    from .sentence import Sentence, Word
+    from .targets import Contrast, Embedding, FeatureImportance, Text
     from .verdicts import Verdict
 
 _HOMES = {
@@ -100,12 +102,15 @@ _HOMES = {
     "RawAttention": "attr",
     "Readout": "access",
     "Removals": "removals",
+    "Sentence": "sentence",
+    "Text": "targets",
     "TokenLayout": "access",
     "Tokens": "features",
     "XGradCAM": "attr",
     "TransformerAttribution": "attr",
     "TransitionAttention": "attr",
     "Verdict": "verdicts",
+    "Word": "sentence",
     "adapt": "access",
     "compare_maps": "explanation.comparison",
     "explain": "explanation.explain",
@@ -113,6 +118,7 @@ _HOMES = {
     "inspect": "inspection",
     "load_model": "models",
     "register": "access",
+    "token_shares": "attr.of_text",
     "tokens": "features",
 }
 
@@ -167,6 +173,8 @@ __all__ = [
     "Readout",
     "Removals",
     "ScoreCAM",
+    "Sentence",
+    "Text",
     "TokenLayout",
     "TokenOcclusion",
     "Tokens",
@@ -174,6 +182,7 @@ __all__ = [
     "TransitionAttention",
     "Verdict",
     "ViTCX",
+    "Word",
     "XGradCAM",
     "__version__",
     "adapt",
@@ -182,6 +191,7 @@ __all__ = [
     "inspect",
     "load_model",
     "register",
+    "token_shares",
     "tokens",
 ]
 

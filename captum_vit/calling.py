@@ -56,7 +56,8 @@ def _written(value: Any) -> str | None:
         return _joined("{}", (_pair(*each) for each in value.items()))
     if isinstance(value, (list, tuple)):
         return _joined("[]", map(_written, value))
-    return None
+    told = getattr(value, "in_python", None)  # as of a target
+    return told if isinstance(told, str) else None
 
 
 def _pair(key: Any, value: Any) -> str | None:

@@ -54,3 +54,14 @@ def check_by_name(name: str, value: Any) -> None:
     """Raise OptionError unless values come by name, in a dictionary."""
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise OptionError(f"{name} must be a dictionary of values by name, got {brief(value)}")
+
+
+def checked_flags(**flags: Any) -> dict[str, bool]:
+    """The same, each of them True or False.
+
+    Raises:
+        OptionError: one is neither.
+    """
+    for name, value in flags.items():
+        check_flag(name, value)
+    return flags

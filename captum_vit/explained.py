@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 from typing_extensions import Self
 
+from .attention_record import AttentionRecord as AttentionRecord
 from .colours import NEARLY_FLAT, Look, Scale, check_look, nearly_flat, two_signs
 from .errors import InputError, OptionError, brief
 from .facts import Facts
@@ -20,6 +21,7 @@ from .labels import label_among
 from .marks import Mark
 from .names import printable
 from .removals import Removals
+from .sentence import Sentence, Word
 from .verdicts import Verdict
 
 RANDOM = "random weights"  # how a note begins of a model that has learnt nothing
@@ -35,6 +37,7 @@ class Attribution:
     verdict: whether the map may be trusted, where that was asked.
     marks: what was asked about, in pixels of the image: the box of a detection, the outline of a region, a point.
     whole: of a frame out of a video the flow of all, whose colours it has; None of all else.
+    sentence: of a text, which words its likeness to the image comes from, where the method can say that.
     """
 
     method: str
@@ -46,11 +49,17 @@ class Attribution:
     verdict: Verdict | None = None
     marks: tuple[Mark, ...] = ()
     whole: Tensor | None = field(default=None, repr=False)
+    sentence: Sentence | None = None
 
     @property
     def spanned(self) -> Tensor:
         """The flow whose values the colours span: its own, and of a frame that of the whole video."""
         return self.flow if self.whole is None else self.whole
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        """The words of the text that was explained, with what each gives; none of another target."""
+        return () if self.sentence is None else self.sentence.words
 
     @property
     def flat(self) -> bool:
@@ -101,19 +110,6 @@ class Attribution:
     def title(self) -> str:
         """Method and target in words."""
         return self.method_title if self.target is None else f"{self.method_title}: {self.target.title}"
-
-
-@dataclass(frozen=True, eq=False)
-class AttentionRecord:
-    """The attention itself, on the grid of the maps.
-
-    heads: layer -> (heads, rows, cols), what the score's tokens look at.
-    patches: layer -> (rows*cols, rows*cols), what each patch (row) looks at, the mean over heads; of the layers in
-        which patches look at patches.
-    """
-
-    heads: Mapping[str, Tensor] = field(repr=False)
-    patches: Mapping[str, Tensor] = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,6 +19,9 @@ class Label:
     score: of the image, in 0..1 for a class; otherwise the number that was explained.
     title: what stands over pictures, different for all classes of a model; by default the name, or the number.
     unit: what the score is: "score" of a class, else as "logit difference"; a "confidence" is in 0..1 too.
+    probability: of a text, what the model's own scale makes of the cosine, in 0..1: by itself where it was trained so
+        (sigmoid), otherwise among the texts that were asked together (softmax); None of a single one.
+    among: how many texts these are; 0 of one by itself.
     """
 
     index: int | None
@@ -26,6 +29,8 @@ class Label:
     score: float
     title: str = ""
     unit: str = "score"
+    probability: float | None = None
+    among: int = 0
 
     def __post_init__(self) -> None:
         if not self.title:
@@ -34,9 +39,16 @@ class Label:
 
     @property
     def measured(self) -> str:
-        """The score in words: of a class "81.3 %", of another target with its unit, as "logit difference 2.31"."""
-        share = self.index is not None or self.unit == CONFIDENCE
-        return percent(self.score) if share else f"{self.unit} {number(self.score)}"
+        """The score in words: of a class "81.3 %", of another target with its unit, as "logit difference 2.31".
+
+        Of a text its probability too, as "cosine 0.31, 92.0 % of 3 texts".
+        """
+        if self.index is not None or self.unit == CONFIDENCE:
+            return percent(self.score)
+        known = f"{self.unit} {number(self.score)}"
+        if self.probability is None:
+            return known
+        return f"{known}, {percent(self.probability)}{f' of {self.among} texts' if self.among else ''}"
 
 
 def label_among(target: int | str | Label, labels: Sequence[Label], model: str) -> Label:

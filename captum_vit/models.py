@@ -40,6 +40,7 @@ class LoadedModel:
     shares: whether the outputs are probabilities already, as after a softmax.
     name: as it was asked for.  notes: what a user should know of how it was loaded.
     random: whether its weights are, so that its maps show nothing but its architecture.
+    tokenizer: of a model of images and texts, that of its texts; None if nobody knows.
     """
 
     model: nn.Module
@@ -51,6 +52,7 @@ class LoadedModel:
     name: str = ""
     notes: tuple[str, ...] = ()
     random: bool = False
+    tokenizer: Any = None
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """(..., classes) -> (..., classes), each in 0..1."""

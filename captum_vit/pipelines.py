@@ -4,8 +4,8 @@ The one module of the core that knows transformers: it is imported on demand, or
 has been imported already.
 """
 
-from collections.abc import Mapping
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoModelForImageClassification
 from transformers.image_utils import load_image
+from transformers.models.auto.modeling_auto import MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.image_classification import (
     ClassificationFunction,
@@ -21,28 +22,29 @@ from transformers.pipelines.image_classification import (
     sigmoid,
     softmax,
 )
+from transformers.pipelines.zero_shot_image_classification import ZeroShotImageClassificationPipeline
 
 from .access import TokenLayout
 from .access.any_model import AnyModel, adapt_any
+from .access.two_towers import embedded
 from .attr import ViTAttribution, find_method, start
 from .attr.calls import checked_inputs
 from .attr.options import check_options
-from .attr.starting import maps_of_targets
-from .capture import Inputs, Run
 from .checking import LONGEST, check_whole
 from .colours import LOOK, Look, check_look, nearly_flat, two_signs
 from .errors import ImageLoadError, InputError, brief
 from .explained import Label
 from .explanation.asking import Vocabulary, Wanted, listed
-from .explanation.piped import judged_maps, own_run
+from .explanation.candidates import check_candidates, shown_as, texts_of
+from .explanation.piped import judged_maps, maps_of, output_of
 from .geometry import View
 from .images import to_image
 from .preprocessing import checked_view, covered, read_preprocessing
-from .targets import Classes, Output, Target
+from .targets import Classes, Target
 from .visualization import overlay
 
 TASK = "image-attribution"
-_OWN = ("method", "target", "top_k", "layer", "output", "verdict")
+_OWN = ("method", "target", "top_k", "layer", "output", "verdict", "candidate_labels", "hypothesis_template")
 _BESIDE = ("original", "size")  # go around the model, a list of one for each image
 _SHOWN = ("look", "max_side")
 
@@ -59,6 +61,8 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
         target: class by number or name, "tabby/Egyptian cat" for why the one rather than the other, one of
             `captum_vit.targets` or `module:object` for one of your own, or a list; by default the `top_k` with the
             highest scores.
+        candidate_labels: of a model of images and texts, as CLIP, what the image may show, a list of texts; as in
+            zero-shot image classification hypothesis_template, "This is a photo of {}.", stands around each.
         look: how the overlays are painted, a `captum_vit.Look`; a common scale is of all labels of an image.
         max_side: longest side of map and overlay in pixels; by default they are as large as the original, and those of
             24 megapixels take 170 MB a label.
@@ -70,13 +74,17 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
     An image gives a list, best label first and scores of one unit together, of dictionaries:
 
         label (str), score (float): as image classification gives them; of a target that is no class its name, and
-            the number that is explained.
+            the number that is explained; of candidate labels, whose cosine is explained, the probability.
         map: float32 (height, width) of the original image (or `max_side`), NaN where the model saw nothing of it.
         grid: float32 (rows, cols), the same in patch units.
         flat: whether the map is nearly flat: its values differ by no more than a quarter of the greatest.
         overlay: PIL image, the original under the map, in the same size; labels share it if there is one map for all.
         verdict: where it was asked, a `Verdict`: whether the map may be trusted; its `text` says so in one line.
     """
+
+    def check_model_type(self, supported_models: Any) -> None:
+        if type(self.model).__name__ not in MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES.values():
+            super().check_model_type(supported_models)
 
     def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         own: dict[str, Any] = {name: kwargs.pop(name) for name in _OWN if name in kwargs}
@@ -113,8 +121,12 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
         layer: Any = None,
         output: Any = None,
         verdict: bool = False,
+        candidate_labels: Sequence[str] | None = None,
+        hypothesis_template: str = "This is a photo of {}.",
         options: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
+        if candidate_labels is not None:
+            target = texts_of(candidate_labels, hypothesis_template, target, adapt_any(self.model))
         ours, options = self._method(method or self._default, layer), dict(options or {})
         check_options(ours.get_name(), ours.options(), options)
         beside = {name: model_inputs[name] for name in _BESIDE}
@@ -123,28 +135,24 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
         call = checked_inputs(ours.adapter, pixels, None, others, output)
         with start([(ours, options)], call, flow=False) as run:
             targets = self._targets(run.scores, target, top_k)
-            maps = self._maps(ours, run, targets, options)
             layout, _ = ours.place_of(run)
-            maps = layout.to_grid(maps)
+            maps = layout.to_grid(maps_of(ours, run, targets, options))
             titles = [(each.title(self._names), each.unit) for each in targets]
             classes = [each.index if isinstance(each, Classes) else -1 for each in targets]
-            values = torch.stack([self._value(each, ours, call, run) for each in targets], 1).detach()
+            read = partial(output_of, ours, call, run)
+            values = torch.stack([each.score(read(each)) for each in targets], 1).detach()
+            shown, titles = shown_as(candidate_labels, ours.adapter, values, titles)
             signed = ours.facts(**options).signed
             lists = [isinstance(one, list) for one in beside["original"]]
             judged: list[Any] = [None] * len(pixels)
             if verdict:
                 wanted = [self._wanted(target, values[:, k]) for k, target in enumerate(targets)]
-
-                def output(target: Target) -> Output:
-                    own = run if target.reads_scores else own_run(run, call)
-                    return Output(None if own is run else own.outputs, own.scores, ours.adapter.headless)
-
-                judged = judged_maps(ours, options, run, wanted, maps.flatten(2), output)
+                judged = judged_maps(ours, options, run, wanted, maps.flatten(2), read)
             indices = [torch.as_tensor(index, device=maps.device).expand(len(pixels)) for index in classes]
             return {
                 "logits": run.scores,
                 "targets": torch.stack(indices, 1),
-                "values": values,
+                "values": shown,
                 "titles": [[titles] if nested else titles for nested in lists],
                 "verdicts": [[each] if nested else each for nested, each in zip(lists, judged, strict=True)],
                 "maps": maps.detach(),
@@ -221,11 +229,12 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
 
     def _targets(self, logits: Tensor, target: Any, top_k: int | None) -> list[Target]:
         """What is explained; of each image the best classes where nothing is asked for."""
-        count = logits.shape[1]
-        if not listed(target):
+        count, adapter = logits.shape[1], adapt_any(self.model)
+        check_candidates(asked := listed(target), adapter)
+        if not asked:
             return [Classes(column.tolist()) for column in logits.topk(min(top_k or count, count)).indices.T]
-        words = Vocabulary(self._names, {}, type(self.model).__name__)
-        return words.parsed(listed(target), count)
+        embed = partial(embedded, adapter, tokenizer=self.tokenizer)
+        return Vocabulary(self._names, {}, type(self.model).__name__, embed).parsed(asked, count)
 
     def _wanted(self, target: Target, values: Tensor) -> Wanted:
         """A target with what it is called, of each image."""
@@ -235,33 +244,19 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
         each = [target.of_image(i).index for i in range(len(values))]  # type: ignore[attr-defined]
         return Wanted(target, [Label(i, self._names.get(i, ""), v) for i, v in zip(each, values.tolist(), strict=True)])
 
-    @staticmethod
-    def _value(target: Target, method: ViTAttribution, call: Inputs, run: Run) -> Tensor:
-        """The number that is explained, (B,)."""
-        own = run if target.reads_scores else own_run(run, call)
-        raw = None if target.reads_scores else own.outputs
-        return target.score(Output(raw, own.scores, method.adapter.headless))
-
-    @staticmethod
-    def _maps(method: ViTAttribution, run: Run, targets: list[Target], options: dict[str, Any]) -> Tensor:
-        """(B, K, patches)."""
-        if not method.class_specific:
-            return method._maps(run, Classes(None), flow=False, **options).expand(-1, len(targets), -1)
-        return torch.cat(maps_of_targets(method, options, run, targets, flow=False), 1)
-
     def _view(self, original: Image.Image, size: tuple[int, int], layout: TokenLayout) -> View:
         """How an input of (height, width) looks at its image, where this is how the maps lie on it."""
         view = checked_view(read_preprocessing(self.image_processor), original.size, (size[1], size[0]))
         return covered(view, layout, size)
 
 
-def explainer(pipe: ImageClassificationPipeline) -> ImageAttributionPipeline:
-    """The attribution pipeline of a classification pipeline that is there already; they share model and processor.
+def explainer(pipe: ImageClassificationPipeline | ZeroShotImageClassificationPipeline) -> ImageAttributionPipeline:
+    """The attribution pipeline of a classification pipeline that is there already; they share model and processors.
 
     Raises:
         InputError: it is no such pipeline.
     """
-    if not isinstance(pipe, ImageClassificationPipeline):
+    if not isinstance(pipe, (ImageClassificationPipeline, ZeroShotImageClassificationPipeline)):
         raise InputError(
             f"expected a pipeline for image classification, got {type(pipe).__name__}: make one by "
             f"pipeline({TASK!r}, model=...), or use explain(image, model)"
@@ -269,6 +264,7 @@ def explainer(pipe: ImageClassificationPipeline) -> ImageAttributionPipeline:
     return ImageAttributionPipeline(
         model=pipe.model,
         image_processor=pipe.image_processor,
+        tokenizer=pipe.tokenizer,
         task=TASK,
         device=pipe.device,
         batch_size=pipe._batch_size,

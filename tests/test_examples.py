@@ -23,6 +23,7 @@ from captum_vit import Preprocessing, access, capture, explain, sample, targets
 from captum_vit.access import registry
 from captum_vit.geometry import View
 from captum_vit.images import open_image
+from tests.families import two_towers
 
 OFFLINE = {"timm/vit_base_patch16_224": "sample", 'target="tabby")': 'target="triangle")'}
 PUBLIC = {name: getattr(captum_vit, name) for name in captum_vit.__all__ if name != "__version__"}
@@ -75,6 +76,8 @@ def session(folder: Path) -> dict[str, Any]:
         **known,
         "model": model,
         "dino": network(num_classes=0),
+        "clip": two_towers.clip(vocab_size=50, bos_token_id=48, eos_token_id=49).float(),
+        "image_feature": torch.randn(16),
         "images": images,
         "photo": photo,
         "photos": [photo],

@@ -26,9 +26,12 @@ class Adapter(LayerAccess):
         model: the module that is run.
         vit: the module whose first input is the image batch; `model` itself unless it stands inside another.
         batch_dims: dimensions of that batch: 4 of images (B, C, H, W), 5 of videos and volumes.
+        on_images: whether where tokens lie can be looked for on images, where others had a hand in the model; of a text
+            its ids say it.
     """
 
     batch_dims = 4
+    on_images = True
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model

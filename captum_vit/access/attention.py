@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .. import ops
@@ -122,6 +123,15 @@ class AttentionCall:
             return weights
         with ops.full_precision(weights.device):
             return self.mix(weights, rows)
+
+    def hidden(self, rows: Rows) -> Tensor | None:
+        """Which keys a mask hides from the queries, bool, broadcastable to (B, H, R, N); None without a mask."""
+        bias = self.computed.scores if self.computed is not None else self.bias
+        if bias is None:
+            return None
+        chosen = bias[..., rows, :] if bias.shape[-2] > 1 else bias
+        masked = ~chosen if bias.dtype == torch.bool else chosen <= torch.finfo(bias.dtype).min / 2
+        return masked[(None,) * (4 - masked.dim())] if masked.any() else None
 
     def weight_grad(self, rows: Rows, out_grad: Tensor) -> Tensor:
         """`dy/dA[rows] = (dy/dO[rows]) v^T`, (B, H, R, N), from the gradient at the output (B, H, M, d)."""

@@ -24,7 +24,7 @@ class NestedAdapter(Adapter):
     def __init__(self, model: nn.Module, name: str, inner: Adapter) -> None:
         super().__init__(model)
         self.name, self.inner, self.vit = name, inner, inner.vit
-        self.batch_dims = inner.batch_dims
+        self.batch_dims, self.on_images = inner.batch_dims, inner.on_images
 
     @classmethod
     def matches(cls, model: nn.Module) -> bool:

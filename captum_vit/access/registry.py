@@ -26,6 +26,8 @@ def adapt(model: nn.Module) -> Adapter:
     Raises:
         UnsupportedModelError: not a module, traced or scripted, or no supported ViT (or several) inside.
     """
+    if isinstance(model, Adapter):  # as that of a text tower, which no module is known by
+        return model
     if isinstance(model, torch.jit.ScriptModule):
         raise UnsupportedModelError("a traced or scripted model hides its attention: pass the model before torch.jit")
     if not isinstance(model, nn.Module):

@@ -36,6 +36,7 @@ class AGCAM(ViTAttribution):
     name, title = "agcam", "AGCAM"
     class_specific, signed, unit = True, False, "evidence"
     needs = frozenset({READ_ATTENTION, VALUES, HELD_GRADIENTS})
+    of_words = True
     paper = "arXiv:2402.04563"
 
     def _maps(self, run: Run, target: Target, *, flow: bool) -> Tensor:

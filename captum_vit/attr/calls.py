@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..access import Adapter, TokenLayout
-from ..access.arguments import image_argument
+from ..access.arguments import image_argument, missing_texts
 from ..access.outputs import checked_choice
 from ..access.tokens import ENLARGING
+from ..access.two_towers import TwoTowers
 from ..capture import Inputs, Run
 from ..checking import check_flag
 from ..errors import InputError, OptionError, brief
@@ -59,7 +60,7 @@ def checked_inputs(
     if not isinstance(kwargs, (Mapping, NoneType)) or not all(isinstance(name, str) for name in kwargs or ()):
         raise InputError(f"forward_kwargs are arguments of the model's forward by name, a dict, got {brief(kwargs)}")
     given = () if args is None else args if isinstance(args, tuple) else (args,)
-    call = Inputs(images.detach(), given, dict(kwargs or {}), checked_choice(output))
+    call = _with_a_text(adapter, Inputs(images.detach(), given, dict(kwargs or {}), checked_choice(output)))
     signature, name = inspect.signature(adapter.model.forward), image_argument(adapter.model)
     try:
         if name is not None:  # of a text that comes first, what depends on it is asked by its name
@@ -72,6 +73,27 @@ def checked_inputs(
         hint = f", pass it by forward_kwargs={{{missing[1]!r}: ...}}" if missing else ""
         raise InputError(f"{type(adapter.model).__name__}.forward: {error}{hint}") from error
     return call
+
+
+def _with_a_text(adapter: Adapter, call: Inputs) -> Inputs:
+    """The call of a model of images and texts, with the shortest text there is where none was given."""
+    if not isinstance(adapter, TwoTowers) or call.output is not None:
+        return call
+    stands_in = adapter.without_text()
+    if not stands_in or not missing_texts(adapter.model, call.args, call.kwargs):
+        return call
+    return replace(call, kwargs={**call.kwargs, **stands_in}, textless=True)
+
+
+def check_text_given(adapter: Adapter, call: Inputs, target: Target) -> None:
+    """Raise InputError where a target is of texts, of which none was given beside the images."""
+    if call.textless and not target.of_features:
+        name = next(iter(missing_texts(adapter.model, (), {})))
+        raise InputError(
+            f"{type(adapter.model).__name__} takes {name} beside images, and its scores are of these texts: pass them, "
+            f"with output='logits_per_image', by forward_kwargs={{{name!r}: ...}}, or explain how like one text an "
+            f"image is, by target=captum_vit.targets.Text('a cat on a sofa')"
+        )
 
 
 def _check_device(adapter: Adapter, images: Tensor) -> None:

@@ -36,6 +36,7 @@ class GenericRelevance(ViTAttribution):
     name, title = "generic_relevance", "generic relevance"
     class_specific, signed, unit = True, False, "evidence"
     needs = frozenset({ATTENTION, VALUES, GRADIENTS})
+    of_words = True
     multiplies_layers = True
     paper = "arXiv:2103.15679"
 

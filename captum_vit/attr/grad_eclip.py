@@ -29,6 +29,8 @@ class GradECLIP(ViTAttribution):
 
     By default the last block is read, as in the paper; `layer=[-2, -1]` adds the maps of the last two.
 
+    Patches that a mask keeps the query from looking at have 0, and no part in that stretch.
+
     Where the score is read from several tokens, as a mean over patches, each is such a query with a gradient of its
     own, and what they give is added before the relu. Of an attention pool the query is its latent. The attention is the
     model's own, with all its heads: the published program puts attention with a single head in its place, and so
@@ -41,6 +43,7 @@ class GradECLIP(ViTAttribution):
     name, title = "grad_eclip", "Grad-ECLIP"
     class_specific, signed, unit = True, False, "evidence"
     needs = frozenset({READ_ATTENTION, VALUES, HELD_GRADIENTS})
+    of_words = True
 
     def _chosen(self, layer: Layer | Sequence[Layer] | None) -> dict[str, nn.Module]:
         self.by_default, known = layer is None, self.adapter.readout
@@ -102,7 +105,10 @@ def _likeness(call: AttentionCall, rows: list[int]) -> Tensor:
             F.normalize(ops.widen(x).transpose(1, 2).flatten(2), dim=-1) for x in (call.q[:, :, rows], call.k)
         )
         cosines = queries @ keys.mT
-    patches = cosines[..., call.layout.prefix :]
-    least, most = patches.amin(-1, keepdim=True), patches.amax(-1, keepdim=True)
+    hidden = call.hidden(rows)
+    unseen = torch.zeros_like(cosines, dtype=torch.bool) if hidden is None else hidden.all(1).expand_as(cosines)
+    patches, out = cosines[..., call.layout.prefix :], unseen[..., call.layout.prefix :]
+    least = patches.masked_fill(out, torch.inf).amin(-1, keepdim=True)
+    most = patches.masked_fill(out, -torch.inf).amax(-1, keepdim=True)
     # where all patches are alike, each counts in full
-    return torch.where(most > least, (cosines - least) / (most - least), 1.0)
+    return torch.where(most > least, (cosines - least) / (most - least), 1.0).masked_fill(unseen, 0.0)

@@ -52,6 +52,7 @@ class LeGrad(ViTAttribution):
     name, title = "legrad", "LeGrad"
     class_specific, signed, unit = True, False, "evidence"
     needs = frozenset({MEAN_LAYER_GRADIENTS})
+    of_words = True
     paper = "arXiv:2404.03214"
 
     def needed(self, *, pooling: str = "mean", **options: Any) -> frozenset[Need]:
@@ -118,6 +119,12 @@ def _alike(adapter: Adapter) -> list[str] | None:
     return [name for name in names if grids[name] == grids[names[-1]]] if layout.grids else None
 
 
+def _seen(call: AttentionCall, rows: list[int], gradient: Tensor) -> Tensor:
+    """ds/dA of these rows, (B, H, R, N); 0 where a mask keeps the query from turning to a key."""
+    found, hidden = call.weight_grad(rows, gradient), call.hidden(rows)
+    return found if hidden is None else found.masked_fill(hidden, 0.0)
+
+
 def _rectified(call: AttentionCall, gradient: Tensor) -> Tensor:
     """The mean over heads and all queries of relu(ds/dA): (B, patches); of a pool, over the latents that are read.
 
@@ -127,7 +134,7 @@ def _rectified(call: AttentionCall, gradient: Tensor) -> Tensor:
     rows = call.layout.read_rows if call.layout.cross else list(range(given))
     queries = len(rows) if call.layout.cross else len(call.layout.share)
     parts = [
-        call.weight_grad(rows[part], gradient).relu().sum((1, 2))
+        _seen(call, rows[part], gradient).relu().sum((1, 2))
         for part in ops.row_chunks(len(rows), call.layout.keys, batch * heads)
     ]
     return call.layout.to_map(torch.stack(parts).sum(0)) / (heads * queries)

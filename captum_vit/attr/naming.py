@@ -1,24 +1,26 @@
 """From targets as a caller gives them to targets by number."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from ..access import Adapter
+from ..access.two_towers import embedded
 from ..errors import OptionError, TargetError, brief
 from ..targets import Classes, Target, as_target, target_indices
 from ..targets.classes import plain
 
 
 def named_target(target: Any, adapter: Adapter) -> Target:
-    """The target that is meant, names of classes found as the model carries them.
+    """The target that is meant, names of classes found as the model carries them, and texts embedded by it.
 
     Raises:
-        TargetError: no target, or a class that the model does not have.
+        TargetError: no target, a class that the model does not have, or a text that it cannot take.
     """
-    wanted = as_target(target)
+    wanted = as_target(target).with_texts(partial(embedded, adapter))
     if not wanted.by_name:
         return wanted
     names = adapter.class_names

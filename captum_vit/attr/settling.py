@@ -10,6 +10,7 @@ from ..access.any_model import AnyModel
 from ..capture import Inputs, Run, placed_layout, untouched
 from ..geometry import View, covered
 from ..targets import Output, Sight, Target
+from .calls import check_text_given
 from .naming import named_target
 
 
@@ -25,7 +26,10 @@ def settled(
         output: what it gave, if that is known; else it takes a plain forward, where a target asks for it.
     Raises:
         TargetError: the images do not have what is asked about.
+        InputError: it is of texts, and none was given beside the images.
     """
+    for target in targets if call.textless else ():
+        check_text_given(adapter, call, target)
     if not any(target.settles for target in targets):
         return list(targets)
     output, sight = output or plain_output(adapter, call), sight_of(adapter, call, view)

@@ -28,6 +28,7 @@ class Stated:
         paper: where it was published.
         no_graph: why its maps cannot be differentiated by the model's parameters; empty where they can.
         any_model: whether it also applies to models of any architecture, which no adapter knows.
+        of_words: whether it also says, of a model of images and texts, which words its score comes from.
         costly: what a map costs, where that is so much that the method is asked for by its name, and is none of "all".
     """
 
@@ -43,6 +44,7 @@ class Stated:
     no_graph: ClassVar[str] = ""
     any_model: ClassVar[bool] = False
     costly: ClassVar[str] = ""
+    of_words: ClassVar[bool] = False
 
     _maps: Callable[..., Tensor]
     flow_layers: Callable[[Readout], list[str]]

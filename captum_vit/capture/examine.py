@@ -88,7 +88,7 @@ def examine(adapter: Adapter, inputs: Inputs, *, edited: bool = False) -> Examin
 
 def _found(adapter: Adapter, inputs: Inputs, edited: bool) -> Examined:
     hands = hands_in(adapter, edited=edited)
-    if not hands.words:
+    if not hands.words or not adapter.on_images:
         return Examined(edited=edited)
     try:
         return _looked(adapter, inputs, edited, hands)

@@ -181,7 +181,7 @@ def run_forward(
         raise HookEditedError(type(watch.edited[0]).__name__)
     if tap.ruling is not None:
         tap.ruling.check_scores(scores)
-    output = Output(raw, scores, adapter.headless)
+    output = Output(scores if inputs.textless else raw, scores, adapter.headless)
     found = stream.tokens() if stream else {}
     leaf = inputs.images if pixels else None
     graphed = tap.keep.create_graph

@@ -22,6 +22,7 @@ class Inputs:
     Of a model that takes a text first the images go by their name, and the positional arguments begin with the text.
 
     output: which of the model's outputs are its scores, where somebody chose: a name, a place, or a function of it.
+    textless: whether a text beside the images only stands in for none, so that nothing but their features counts.
 
     >>> Inputs(images).run(model).shape
     torch.Size([2, 1000])
@@ -31,6 +32,7 @@ class Inputs:
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     output: Choice | None = None
+    textless: bool = False
 
     def run(self, model: nn.Module) -> Any:
         """The model's output. While the model is visited, what it draws and changes in train mode is the forward's own.

@@ -44,4 +44,6 @@ def part_of(call: AttentionCall, fields: Collection[str], copy: Callable[[Tensor
         scores, weights = call.computed.scores, call.computed.weights
         copied = Computed(copy(scores), None if weights is None else copy(weights)) if "q" in fields else None
         kept["computed"] = copied
+        if copied is None and (hidden := call.hidden(slice(None))) is not None:
+            kept["bias"] = ~hidden  # which keys are masked is in the scores alone
     return replace(call, **kept)

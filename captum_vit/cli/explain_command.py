@@ -45,6 +45,8 @@ def explain(
     method: o.Methods = None,
     option: o.MethodOption = None,
     target: o.Targets = None,
+    text: o.Texts = None,
+    words: o.Words = False,
     layer: o.Layers = None,
     top_k: o.TopK = 3,
     out: o.Out = Path("captum-vit-out"),
@@ -107,6 +109,8 @@ def explain(
             methods=method or (None if images else ["all"]),
             method_options=o.named_values(option or []),
             targets=target or [],
+            texts=text or [],
+            words=words,
             layers=layer or [],
             max_side=max_side,
             top_k=top_k,
@@ -233,6 +237,10 @@ def _summary(image: str, explanation: "Explanation", written: list[str], folder:
     for label in explanation.targets:
         if label.index is None:
             lines.append(f"         {plain(label.title)}: {label.measured}  explained")
+    for attribution in explanation:
+        if attribution.sentence is not None:
+            told = plain(f"words by {attribution.method_title}: {attribution.sentence.told}")
+            lines.append(fill(told, WIDTH, initial_indent="  ", subsequent_indent="    ", break_long_words=False))
     verdicts = explanation.verdicts
     for title, verdict in verdicts.items():
         told = plain(f"{title}: {verdict.text if len(verdicts) <= SENTENCES else verdict.short}")

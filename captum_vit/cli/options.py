@@ -108,6 +108,20 @@ Targets = Annotated[
         "multi-label model all among the top k with a score above one half.",
     ),
 ]
+Texts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--text",
+        metavar="TEXT",
+        help="Text to explain, as 'a cat on a sofa', by a model of images and texts as CLIP. May be repeated.",
+    ),
+]
+Words = Annotated[
+    bool,
+    typer.Option(
+        "--words/--no-words", help="Tell what a text's cosine and map are without each of its words: a map for each."
+    ),
+]
 Layers = Annotated[
     list[str] | None,
     typer.Option(

@@ -12,6 +12,7 @@ from ..errors import ImageLoadError, InputError
 from ..explanation.asking import Asked
 from ..explanation.explaining import Explainer
 from ..explanation.explanation import Explanation
+from ..targets import Text
 from .batching import Job, Shown, Work, in_batches
 from .folders import finished
 from .progress import waiting
@@ -24,6 +25,8 @@ class Options(Shown):
     methods: Sequence[str] | None = None
     method_options: Mapping[str, Any] = field(default_factory=dict)
     targets: Sequence[str] = ()
+    texts: Sequence[str] = ()
+    words: bool = False
     layers: Sequence[str] = ()
     max_side: int = 1024
     top_k: int = 3
@@ -73,11 +76,12 @@ def load(options: Options) -> tuple[Explainer, Asked, list[str]]:
     explainer = options.model.load(layers)
     asked = explainer.ask(
         method=options.methods,
-        target=options.targets,
+        target=[*options.targets, *map(Text, options.texts)],
         top_k=options.top_k,
         attention=options.attention,
         verdict=options.verdict,
         removals=options.removals,
+        words=options.words,
         **options.method_options,
     )
     notes = []
@@ -87,8 +91,9 @@ def load(options: Options) -> tuple[Explainer, Asked, list[str]]:
         if reason is not None:
             reasons.setdefault(reason, []).append(name)
     notes += [f"{' and '.join(names)} cannot be drawn: {reason}" for reason, names in reasons.items()]
-    if options.targets and not any(method.class_specific for method in asked.methods.values()):
-        notes.append(f"--target is not used: {', '.join(asked.methods)} gives one map for all classes")
+    if (options.targets or options.texts) and not any(method.class_specific for method in asked.methods.values()):
+        given = "--target" if options.targets else "--text"
+        notes.append(f"{given} is not used: {', '.join(asked.methods)} gives one map for all classes")
     return explainer, asked, notes
 
 

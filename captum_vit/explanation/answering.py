@@ -3,12 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
+from ..access import Adapter
 from ..access.any_model import AnyModel
+from ..access.two_towers import TwoTowers
 from ..errors import OptionError
 from ..explained import RANDOM, Attribution
 from ..models import LoadedModel
+from ..targets import TextEmbedding
 from ..unusual import adds_up, unusual_scores
 from ..wording import number, percent
 from .asking import Asked, Vocabulary, Wanted
@@ -38,7 +42,35 @@ def wanted(reading: Reading, vocabulary: Vocabulary, asked: Asked, shares: Tenso
         return vocabulary.predicted(shares, asked.top_k, multi)
     known = shares if shares is not None else reading.scores.float().cpu()
     targets = vocabulary.parsed(asked.targets, reading.scores.shape[1])
-    return vocabulary.several(targets, reading.output, known)
+    return among_texts(vocabulary.several(targets, reading.output, known), reading.adapter)
+
+
+def among_texts(wanted: list[Wanted], adapter: Adapter) -> list[Wanted]:
+    """The same with the probabilities of texts: what the model's own scale makes of their cosines.
+
+    A model that was trained with a sigmoid says it of each text by itself; of another, a softmax over all texts that
+    are asked together says which is the likeliest of these, and nothing of a single one.
+    """
+    texts = [i for i, each in enumerate(wanted) if isinstance(each.target, TextEmbedding)]
+    if not isinstance(adapter, TwoTowers) or not texts or (len(texts) == 1 and not adapter.each_by_itself):
+        return wanted
+    cosines = torch.tensor([[label.score if label else 0.0 for label in wanted[i].labels] for i in texts])
+    known = likely(adapter, cosines)
+    found, among = list(wanted), 0 if adapter.each_by_itself else len(texts)
+    for i, row in zip(texts, known.tolist(), strict=True):
+        labels = [
+            label and replace(label, probability=share, among=among)
+            for label, share in zip(wanted[i].labels, row, strict=True)
+        ]
+        found[i] = replace(wanted[i], labels=labels)
+    return found
+
+
+def likely(adapter: TwoTowers, cosines: Tensor) -> Tensor:
+    """The probabilities of texts, (texts, N) of their cosines: by themselves, or among all of them."""
+    scale, bias = adapter.scale
+    logits = scale * cosines + bias
+    return logits.sigmoid() if adapter.each_by_itself else logits.softmax(0)
 
 
 def notes_of(loaded: LoadedModel, scores: Tensor | None, output: str = "") -> tuple[str, ...]:

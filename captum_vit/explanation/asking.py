@@ -20,7 +20,7 @@ from ..targets.texts import of_text
 
 KEYWORDS = (
     *("method", "target", "layer", "output", "preprocess", "checkpoint", "class_names", "multi_label", "device"),
-    *("top_k", "attention", "verdict", "removals", "batch_size", "forward_kwargs"),
+    *("top_k", "attention", "verdict", "removals", "words", "tokenizer", "batch_size", "forward_kwargs"),
 )
 _LOADING = "a model is loaded so by load_model(NAME, {}=...), which explain takes as model"
 ELSEWHERE = {name: _LOADING.format(name) for name in ("checkpoint_key", "img_size", "pretrained")}
@@ -32,7 +32,8 @@ class Asked:
     """A question, checked: methods by name with their options, and targets as they were given.
 
     Empty targets stand for the predicted classes; top_k says how many classes are named, attention whether the
-    attention itself is kept, verdict whether maps are judged, removals whether scores without patches are measured.
+    attention itself is kept, verdict whether maps are judged, removals whether scores without patches are measured,
+    words whether a text is asked without each of its words.
     """
 
     methods: Mapping[str, ViTAttribution]
@@ -42,6 +43,7 @@ class Asked:
     attention: bool = False
     verdict: bool = False
     removals: bool = False
+    words: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,13 @@ class Vocabulary:
     """How a model's classes are called.
 
     names: number -> name.  titles: number -> what stands over pictures.  model: the model's own name.
+    embed: makes the target of a text.
     """
 
     names: Mapping[int, str]
     titles: Mapping[int, str]
     model: str
+    embed: Callable[[Any], Target] | None = None
 
     def label(self, index: int, probabilities: Tensor) -> Label:
         """A class with its score of one image, whose scores of all classes are given."""
@@ -85,9 +89,13 @@ class Vocabulary:
         object.
 
         Raises:
-            TargetError: an unknown class, or something that is no target.
+            TargetError: an unknown class, a text that the model cannot take, or something that is no target.
             OptionError: `module:object` that cannot be imported.
         """
+        found = self._parsed(target, classes)
+        return found if self.embed is None else found.with_texts(self.embed)
+
+    def _parsed(self, target: Any, classes: int) -> Target:
         if isinstance(target, str):
             return self._named(target, classes)
         if isinstance(target, int) and not isinstance(target, bool):
@@ -219,9 +227,20 @@ def listed(target: Any) -> list[Any]:
     return every
 
 
-def check_no_class(targets: Sequence[Any], model: str, gives: str) -> None:
-    """Raise TargetError where a class is asked of a model that gives something else, as "features"."""
-    if any(isinstance(each, (int, str)) and not is_path(str(each)) for each in targets):
+def check_no_class(targets: Sequence[Any], model: str, gives: str, *, texts: bool = False) -> None:
+    """Raise TargetError where a class is asked of a model that gives something else, as "features".
+
+    texts: whether it compares images with texts, so that one has to be given.
+    """
+    named = [each for each in targets if isinstance(each, (int, str)) and not is_path(str(each))]
+    if texts and (named or not targets):
+        wanted = named[0] if named and isinstance(named[0], str) else "a cat on a sofa"
+        asked = f"and no classes: the target {brief(named[0])} may be meant as" if named else "so a text is needed, as"
+        raise TargetError(
+            f"{model!r} compares images with texts, {asked} target=captum_vit.targets.Text({brief(wanted)}), "
+            f"--text on the command line"
+        )
+    if named:
         raise TargetError(f"a target needs a classifier, and {model!r} gives {gives}, not classes")
 
 

@@ -38,6 +38,7 @@ def explain(
     *,
     preprocess: Any = None,
     checkpoint: str | Path | None = None,
+    tokenizer: Any = None,
     class_names: Sequence[str] | Mapping[int, str] | str | Path | None = None,
     multi_label: bool | None = None,
     layer: Any = None,
@@ -47,6 +48,7 @@ def explain(
     attention: bool = False,
     verdict: bool = False,
     removals: bool = False,
+    words: bool = False,
     batch_size: int = BATCH,
     forward_kwargs: Mapping[str, Any] | None = None,
     **options: Any,
@@ -62,17 +64,19 @@ def explain(
             for one of volumes: NIfTI, a stack of TIFF, an array of floats (slices, rows, columns).
         model: `timm/NAME`, `hf/ID`, `hf/FOLDER`, `sample`, what `load_model` gave, or the model itself.
         method: agcam, daam, rollout, gradient_rollout, raw_attention or another name of `captum_vit.attr.METHODS`,
-            `module:Class`, a class of ours or Captum's, several of them, or all. By default agcam, and daam for a
-            model without classes.
+            `module:Class`, a class of ours or Captum's, several of them, or all. By default agcam, daam
+            for a model without classes, and grad_eclip for one of images and texts.
         target: class by number or name, "tabby/Egyptian cat" for why the one rather than the other, one of
             `captum_vit.targets`, a function of the model's output, or several of these. By default the predicted
             class; of a multi-label model all of the `top_k` with a score above one half; of a model of features a
-            FeatureImportance.
+            FeatureImportance. Of a model of images and texts one or several `Text("a cat on a sofa")`.
         preprocess: for a model itself: torchvision transforms, an image processor of Hugging Face, a function image ->
             (C, H, W), or a Preprocessing. Models of timm carry their own, also inside another module. "squash" takes
             the whole image, whatever its proportions, at the size and with the normalisation of the model's own, as
             the published evaluations do.
         checkpoint: for a model by name, weights to load into it.
+        tokenizer: for a model of images and texts itself, that of its texts, of transformers or open_clip; those by
+            name carry their own.
         class_names: for a model that carries none, or others than its own: a list, a dictionary by number, or a file
             with one on each line.
         multi_label: whether each class is scored by itself (sigmoid), not against the others; by default as the model's
@@ -86,6 +90,8 @@ def explain(
         verdict: say of each map whether it may be trusted, by 8 forwards without some patches and a second class's map.
         removals: measure the scores without parts of the image, and estimate from them those without any others, by at
             most 193 forwards an image on some of its patches, for all its targets together.
+        words: of a text, tell what its cosine and the map are without each of its words: for each of them one forward
+            of the text tower and one more map, for all images of a batch together.
         batch_size: images of a list that are explained at once.
         forward_kwargs: keyword arguments of the model's forward beside the images. A tensor has a first dimension of 1,
             for all images, or of as many rows as there are images.
@@ -97,10 +103,10 @@ def explain(
     """
     if isinstance(images, nn.Module):
         raise InputError(f"the image comes first, then the model, as explain(image, model): got {brief(images)}")
-    kept = {"attention": attention, "verdict": verdict, "removals": removals}
+    kept = {"attention": attention, "verdict": verdict, "removals": removals, "words": words}
     question = {"method": method, "target": target, "top_k": top_k, **kept}
-    named = {"preprocess": preprocess, "checkpoint": checkpoint, "class_names": class_names, "multi_label": multi_label}
-    of_model: dict[str, Any] = {**named, "layer": layer, "output": output, "device": device}
+    named = {"preprocess": preprocess, "checkpoint": checkpoint, "tokenizer": tokenizer, "class_names": class_names}
+    of_model: dict[str, Any] = {**named, "multi_label": multi_label, "layer": layer, "output": output, "device": device}
     explainer = Explainer(model, **of_model)
     asked = explainer.ask(**question, **options)
     each: Any = images if are_several(images, explainer.adapter.batch_dims) else [images]

@@ -2,19 +2,20 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..access import unwrap
+from ..access import Adapter, unwrap
 from ..access.any_model import AnyModel, adapt_any
 from ..access.outputs import checked_choice
+from ..access.two_towers import compares_texts, embedded
 from ..attr import RawAttention, ViTAttribution
 from ..attr.stated import why_not
-from ..checking import check_flag, check_whole
+from ..checking import check_flag, check_whole, checked_flags
 from ..classes import titles
 from ..describing import versions
 from ..errors import InputError, OptionError, brief
@@ -33,6 +34,7 @@ from .judging import attributions
 from .reading import Reading
 from .removing import removals_of
 from .seeing import Seen, batches, see
+from .sentences import with_sentences
 
 BATCH = 8  # images at once; the graph of ViT-B/16 takes 70 MiB an image
 
@@ -44,7 +46,7 @@ class Explainer:
     >>> for photo in photos: explainer(photo, method="agcam").overlay().show()
 
     Args:
-        model, preprocess, checkpoint, class_names, multi_label, layer, output, device: as for `explain`.
+        model, preprocess, checkpoint, tokenizer, class_names, multi_label, layer, output, device: as for `explain`.
 
     Attributes:
         headless, names: whether the model gives features, not classes; index -> name of the class.
@@ -55,6 +57,7 @@ class Explainer:
         model: str | nn.Module | LoadedModel = "sample",
         *,
         preprocess: Any = None,
+        tokenizer: Any = None,
         class_names: Sequence[str] | Mapping[int, str] | str | Path | None = None,
         multi_label: bool | None = None,
         layer: Any = None,
@@ -76,9 +79,11 @@ class Explainer:
             raise OptionError("device is for models by name: a model itself stays where it is, move it first")
         self.layer = layer
         self.adapter = adapt_any(self.loaded.model)
-        self.headless = self.adapter.headless
+        self.texts, self.headless = compares_texts(self.adapter, self.output)
+        self.tokenizer = self.loaded.tokenizer if tokenizer is None else tokenizer
         self.names = dict(self.loaded.class_names or self.adapter.class_names)
-        self.vocabulary = Vocabulary(self.names, titles(self.names), self.model_name)
+        embed = partial(embedded, self.adapter, tokenizer=self.tokenizer)
+        self.vocabulary = Vocabulary(self.names, titles(self.names), self.model_name, embed)
         self._methods: dict[type[ViTAttribution], ViTAttribution] = {}
 
     @cached_property
@@ -124,11 +129,12 @@ class Explainer:
         attention: bool = False,
         verdict: bool = False,
         removals: bool = False,
+        words: bool = False,
         forward_kwargs: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Explanation:
         """Explain one image; arguments and errors are those of `explain`."""
-        kept = {"attention": attention, "verdict": verdict, "removals": removals}
+        kept = {"attention": attention, "verdict": verdict, "removals": removals, "words": words}
         asked = self.ask(method=method, target=target, top_k=top_k, **kept, **options)
         return self.answer([self.see(image, *of_each(forward_kwargs, 1))], asked)[0]
 
@@ -141,6 +147,7 @@ class Explainer:
         attention: bool = False,
         verdict: bool = False,
         removals: bool = False,
+        words: bool = False,
         **options: Any,
     ) -> Asked:
         """A question, checked before any image is looked at; arguments are those of `explain`.
@@ -150,17 +157,14 @@ class Explainer:
                 not apply to the model.
         """
         check_whole("top_k", top_k)
-        for name, value in {"attention": attention, "verdict": verdict, "removals": removals}.items():
-            check_flag(name, value)
-        if attention and self.adapter.batch_dims != 4:
-            raise OptionError("attention is kept of images, and the model takes videos or volumes: leave it out")
+        kept = checked_flags(attention=attention, verdict=verdict, removals=removals, words=words)
+        check_of_images(attention, self.adapter)
         wanted = listed(target)
         if self.classless:
-            check_no_class(wanted, self.model_name, "features" if self.headless else "values")
+            check_no_class(wanted, self.model_name, "features" if self.headless else "values", texts=self.texts)
         kinds = self.choose(method)
         given = {name: self.options(kinds[name], own) for name, own in shared_options(kinds, options).items()}
-        methods = {name: self.method(kind) for name, kind in kinds.items()}
-        return Asked(methods, given, wanted, top_k, attention, verdict, removals)
+        return Asked({name: self.method(kind) for name, kind in kinds.items()}, given, wanted, top_k, **kept)
 
     def choose(self, method: Any = None) -> dict[str, type[ViTAttribution]]:
         """The methods that are asked for, of all those that apply, or one that suits the model.
@@ -168,8 +172,7 @@ class Explainer:
         Raises:
             OptionError: an unknown method, or one that does not apply.
         """
-        default = "daam" if self.headless else "agcam"
-        default = "attn_lrp" if isinstance(self.adapter, AnyModel) else default
+        default = default_of(self.adapter, texts=self.texts, headless=self.headless)
         return chosen_methods(default if method is None else method, self.unfit)
 
     def unfit(self, method: type[ViTAttribution]) -> str | None:
@@ -219,15 +222,34 @@ class Explainer:
             each = wanted_of(reading, self.vocabulary, asked, shares, self.loaded.multi_label, seen[0].view)
             found = attributions(reading, each, self.loaded, shares, self.vocabulary.label)
             shared = accounted(reading, each, found)
-            without = removals_of(reading.run, each, reading.output, self.loaded) if asked.removals else None
+            found, told = with_sentences(reading, each, found, self.tokenizer, asked.words)
+            without = asked.removals and removals_of(reading.run, each, reading.output, self.loaded)
             kept, layout = reading.attention(), reading.layout
         labels, notes = self.vocabulary.labels(shares, found, asked.top_k), noted(self.loaded, reading, shares, each)
-        name, explanations = f"{self.model_name} ({RANDOM})" if self.loaded.random else self.model_name, []
+        name, explanations = f"{self.model_name}{f' ({RANDOM})' * self.loaded.random}", []
+        *_, height, width = self.adapter.size_of(inputs)
         for i, one in enumerate(seen):
-            of_image = (*notes, *one.notes, *shared[i])
-            told: dict[str, Any] = {"versions": dict(versions()), "attention": kept[i], "notes": of_image}
-            told |= ({"removals": without[i]} if without else {}) | ({"frames": one.frames} if one.frames else {})
-            *_, height, width = self.adapter.size_of(inputs)
+            more = beside_maps(one, kept[i], (*notes, *told, *one.notes, *shared[i]), without and without[i])
             whole = one.image, covered(one.view, layout, (height, width))
-            explanations.append(Explanation(*whole, titled(found[i], self.loaded), labels[i], name, one.source, **told))
+            explanations.append(Explanation(*whole, titled(found[i], self.loaded), labels[i], name, one.source, **more))
         return explanations
+
+
+def default_of(adapter: Adapter, *, texts: bool, headless: bool) -> str:
+    """The method that suits a model, by name."""
+    if isinstance(adapter, AnyModel):
+        return "attn_lrp"
+    return "grad_eclip" if texts else "daam" if headless else "agcam"
+
+
+def check_of_images(attention: bool, adapter: Adapter) -> None:
+    """Raise OptionError where the attention is to be kept of a model that takes no images."""
+    if attention and adapter.batch_dims != 4:
+        raise OptionError("attention is kept of images, and the model takes videos or volumes: leave it out")
+
+
+def beside_maps(one: Seen, attention: Any, notes: tuple[str, ...], removals: Any) -> dict[str, Any]:
+    """What an explanation of an image has beside its maps and their labels."""
+    more: dict[str, Any] = {"versions": dict(versions()), "attention": attention, "notes": notes}
+    more |= {"removals": removals} if removals else {}
+    return more if one.frames is None else {**more, "frames": one.frames}

@@ -17,8 +17,10 @@ from ..facts import Facts
 from ..frames import Frames
 from ..geometry import View
 from ..removals import Removals, unpacked
+from ..sentence import Sentence
 from ..verdicts import FINDINGS, Verdict
 from .checked import flag, many, mapping, mark, number, side, text, whole, wrong
+from .written import names_of, read
 
 T = TypeVar("T")
 DEEPEST = 8  # lists in lists, in an option
@@ -43,7 +45,9 @@ def from_manifest(manifest: Mapping[str, Any], tensors: Mapping[str, Tensor], im
         image,
         _view(mapping(manifest.get("geometry"), "geometry")),
         tuple(
-            _attribution(entry, f"attributions[{i}]", flow, cells)
+            _attribution(
+                entry, f"attributions[{i}]", flow, cells, read(entry.get("sentence"), i, tensors, _cells(flow))
+            )
             for i, (entry, flow) in enumerate(zip(attributions, flows, strict=True))
         ),
         many(manifest.get("labels"), "labels", _label),
@@ -83,7 +87,8 @@ def check_names(manifest: Mapping[str, Any], data: bytes, most: int) -> None:
     length = int.from_bytes(data[:8], "little")
     if not 2 <= length <= min(len(data) - 8, most):
         raise InputError(f"the maps begin with a header of {length} bytes, and at most {most} are read")
-    named = {f"flow.{i}" for i in range(len(_attributions(manifest)))}
+    attributions = _attributions(manifest)
+    named = {f"flow.{i}" for i in range(len(attributions))} | names_of(attributions)
     kept = manifest.get("attention")
     for kind in () if kept is None else ("heads", "patches"):
         named |= {f"{kind}.{name}" for name in many(mapping(kept, "attention").get(kind), f"attention.{kind}", text)}
@@ -123,6 +128,8 @@ def _label(value: Any, where: str) -> Label:
         number(given.get("score"), f"{where}.score"),
         text(given.get("title"), f"{where}.title"),
         text(given.get("unit"), f"{where}.unit"),
+        None if given.get("probability") is None else number(given["probability"], f"{where}.probability"),
+        whole(given.get("among", 0), f"{where}.among"),  # of earlier versions there is none
     )
 
 
@@ -169,7 +176,14 @@ def _view(given: dict[str, Any]) -> View:
     return view
 
 
-def _attribution(entry: dict[str, Any], where: str, flow: Tensor | None, sides: int) -> Attribution:
+def _cells(flow: Tensor | None) -> tuple[int, ...]:
+    """The grid of a flow, as far as it has one."""
+    return () if flow is None else tuple(flow.shape[1:])
+
+
+def _attribution(
+    entry: dict[str, Any], where: str, flow: Tensor | None, sides: int, sentence: Sentence | None
+) -> Attribution:
     target = entry.get("target")
     layers = many(entry.get("layers"), f"{where}.layers", text)
     return Attribution(
@@ -184,6 +198,7 @@ def _attribution(entry: dict[str, Any], where: str, flow: Tensor | None, sides: 
         _facts(entry.get("facts"), f"{where}.facts"),
         _verdict(entry.get("verdict"), f"{where}.verdict"),
         many(entry.get("marks", []), f"{where}.marks", mark),  # of earlier versions there are none
+        sentence=sentence,
     )
 
 

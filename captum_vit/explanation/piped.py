@@ -3,11 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..attr import ViTAttribution
+from ..attr.starting import maps_of_targets
 from ..capture import OUTPUTS, CellRun, Inputs, Run
 from ..models import LoadedModel
+from ..targets import Classes, Output, Target
 from ..verdicts import Verdict
 from .asking import Wanted
 from .judging import Judge, second_classes
@@ -37,3 +40,16 @@ def judged_maps(
     }
     verdicts = judge.verdicts(flows)
     return [[verdicts[id(each.target), name][i] for each in wanted] for i in range(len(maps))]
+
+
+def output_of(method: ViTAttribution, call: Inputs, run: Run, target: Target) -> Output:
+    """What the model gave, as far as the target reads it."""
+    own = run if target.reads_scores else own_run(run, call)
+    return Output(None if own is run else own.outputs, own.scores, method.adapter.headless)
+
+
+def maps_of(method: ViTAttribution, run: Run, targets: Sequence[Target], options: Mapping[str, Any]) -> Tensor:
+    """The maps of one method, (B, K, patches)."""
+    if not method.class_specific:
+        return method._maps(run, Classes(None), flow=False, **options).expand(-1, len(targets), -1)
+    return torch.cat(maps_of_targets(method, options, run, targets, flow=False), 1)

@@ -22,6 +22,7 @@ from ..pixels import png, to_rgb
 from ..quiet import quiet
 from .checked import mapping, text
 from .manifest import DEEPEST, check_names, from_manifest
+from .written import maps_of, written
 
 MANIFEST = "explanation.json"
 FORMAT = 2
@@ -121,6 +122,8 @@ def _digest(data: bytes) -> str:
 
 def _tensors(explanation: Explained) -> dict[str, Tensor]:
     tensors = {f"flow.{i}": _own(a.flow) for i, a in enumerate(explanation)}
+    for i, a in enumerate(explanation):
+        tensors |= {name: _own(shown) for name, shown in (maps_of(i, a.sentence) if a.sentence else {}).items()}
     if explanation.attention is not None:
         for kind in ("heads", "patches"):
             for name, tensor in getattr(explanation.attention, kind).items():
@@ -156,6 +159,7 @@ def _manifest(explanation: Explained) -> dict[str, Any]:
                 "options": {name: _plain(value) for name, value in a.options.items()},
                 "marks": [to_dict(mark) for mark in a.marks],
                 "verdict": a.verdict and {**asdict(a.verdict), "text": a.verdict.text},
+                "sentence": a.sentence and written(a.sentence),
             }
             for a in explanation
         ],

@@ -63,6 +63,7 @@ def facts(explanation: Explained) -> str:
         ("Input", text(f"{width} × {height} pixels, {rows} × {cols} patches (rows × columns)")),
         ("Frames", text(_frames(explanation))),
         ("Methods", _listed(dict.fromkeys(a.method_title + _options(a.options) for a in explanation))),
+        ("Words", "<br>".join(text(f"{a.title}: {a.sentence.told}") for a in explanation if a.sentence is not None)),
         ("Notes", text("; ".join(explanation.notes))),
         ("Versions", _listed(f"{name} {version}" for name, version in explanation.versions.items())),
     ]

@@ -18,6 +18,7 @@ class Viewer {
     this.block = this.attribution.layers.length - 1;
     this.views = this.offered();
     this.view = this.views[0];
+    this.sentence = new Sentence(this);
     this.listen();
     this.choose(0, this.attribution.method);
   }
@@ -28,6 +29,7 @@ class Viewer {
     return [
       new MapView(this), some(data.attention) && new PatchView(this), some(data.heads) && new HeadView(this),
       data.removals.length > 0 && new RemoveView(this),
+      data.attributions.some(({ words }) => words?.maps.some(Boolean)) && new WordView(this),
     ].filter(Boolean);
   }
 
@@ -192,6 +194,7 @@ class Viewer {
     controls.tell(shown?.signed, view.ranged);
     if (view.name === "heads") view.grid.mark();
     part.sure.textContent = view.sure?.() ?? "";
+    this.sentence.update(look);
     const frame = this.data.frames ? `, ${this.whichFrame()}` : "";
     part.canvas.setAttribute("aria-label", `Photograph under the map. ${view.caption()}, ${this.where()}${frame}`);
     this.picture.outline(part.cursor, this.pointer.patch);
@@ -254,7 +257,7 @@ class Viewer {
       ["block", block < last && block + 1], ["frame", data.frames && this.frame + 1],
       ["show", view !== this.views[0] && view.name],
       ["patch", view.name === "patches" && view.asked + 1], ["head", view.name === "heads" && view.head + 1],
-      ["removed", view.name === "remove" && view.state],
+      ["removed", view.name === "remove" && view.state], ["word", view.name === "word" && view.word + 1],
     ].filter(([, value]) => value);
   }
 
@@ -266,6 +269,7 @@ class Viewer {
     const of = (name) => this.views.find((view) => view.name === name);
     if (whole("patch", this.size) >= 0 && of("patches")) of("patches").asked = whole("patch", this.size);
     if (whole("head", 1e4) >= 0 && of("heads")) of("heads").head = Math.min(whole("head", 1e4), of("heads").most - 1);
+    if (whole("word", 1e4) >= 0 && of("word")) of("word").word = whole("word", 1e4);
     this.choose(Math.max(target, 0), method);
     if (of("remove") && given.get("show") === "remove") of("remove").state = given.get("removed");
     const last = this.attribution.layers.length - 1, block = whole("block", last + 1);

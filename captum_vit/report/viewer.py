@@ -12,7 +12,9 @@ from ..colours import FLAT, LOOK, SIGNS, Look, Scale, nearly_flat
 from ..errors import InputError
 from ..explained import Attribution, Explained, Label
 from ..names import printable, safe_name
+from ..sentence import Sentence
 from ..visualization import DARKER, LINE, STRIPE
+from ..wording import number
 from .encoding import base64, data_url, exact, shrunk
 
 LONGEST = 1024  # pixels of the photograph's longer side on the page
@@ -120,6 +122,7 @@ def _attribution(
         "judged": printable(attribution.judged),
         "warned": attribution.warning != "",
         "marks": _marks(explanation, attribution),
+        "words": None if attribution.sentence is None else _words(attribution.sentence, attribution.signed, look),
         "layers": [printable(name) for name in attribution.layers],
         "flow": base64(attribution.flow.detach().float().cpu(), "<f4"),
     }
@@ -130,6 +133,19 @@ def _marks(explanation: Explained, attribution: Attribution) -> list[list[list[f
     width, height = explanation.image.size
     rings = [ring for mark in attribution.marks for ring in mark.rings((width, height))]
     return [[[round(x / width, 5), round(y / height, 5)] for x, y in ring] for ring in rings]
+
+
+def _words(sentence: Sentence, signed: bool, look: Look) -> dict[str, Any]:
+    """A text word by word: shares with the scale of their colours, and what was kept without each."""
+    maps = [word.map for word in sentence.words]
+    return {
+        "texts": [printable(word.text) for word in sentence.words],
+        "shares": [word.share for word in sentence.words],
+        "scale": scale_ends(sentence.scale(look, signed)),
+        "apart": ", ".join(f"{printable(name)} {number(value)}" for name, value in sentence.apart.items()),
+        "scores": ["" if word.score is None else f"cosine {number(word.score)}" for word in sentence.words],
+        "maps": ["" if shown is None else base64(shown.detach().float().cpu(), "<f4") for shown in maps],
+    }
 
 
 def scale_ends(scale: Scale) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from .joined import Joined as Joined
 from .joined import Several as Several
 from .mask import Mask
 from .query import Query
+from .text import Text
+from .text import TextEmbedding as TextEmbedding
 
 __all__ = [
     "Classes",
@@ -31,5 +33,6 @@ __all__ = [
     "Query",
     "Sight",
     "Target",
+    "Text",
     "as_target",
 ]

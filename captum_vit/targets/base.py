@@ -1,7 +1,7 @@
 """What every target can do: it makes a number for each image of what the model gave."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +71,7 @@ class Target(ABC):
         any other target they are measured.
     own_tokens: whether it is read from tokens of its own, as the score of one place of the image: they are measured of
         it alone, and methods that give one map for all classes have one for it.
+    of_features: whether it is made of the image's feature, so that a model of images and texts needs no text beside it.
     unit: what the number is, as it stands beside a picture.
     settles: whether it takes something from the images as they are given; see `settled`.
     class_axis: along which axis of the scores the classes lie that compete for it, as in a softmax; None where it is
@@ -79,6 +80,7 @@ class Target(ABC):
 
     reads_scores: bool = True
     own_tokens: bool = False
+    of_features: bool = False
     unit: str = "value"
     settles: bool = False
     class_axis: int | None = 1
@@ -103,6 +105,19 @@ class Target(ABC):
             TargetError: a name that is none of the model's.
         """
         return self
+
+    def with_texts(self, embed: "Callable[[Any], Target]") -> "Target":
+        """The target with the features of the texts in it, which `embed` makes of a `Text`.
+
+        Raises:
+            TargetError: a text that the model cannot take.
+        """
+        return self
+
+    @property
+    def in_python(self) -> str | None:
+        """How it is written in a program; None where that takes more than a line of plain values."""
+        return None
 
     def of_image(self, number: int) -> "Target":
         """The target of one image of the batch, where it has something of its own for each."""

@@ -1,6 +1,6 @@
 """Why the one rather than the other."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,16 @@ class Contrast(Target):
 
     a: Any
     b: Any
-    unit = "logit difference"
+
+    @property
+    def unit(self) -> str:  # type: ignore[override]
+        """Of two texts or embeddings a difference of cosines, of classes one of logits."""
+        return "cosine difference" if all(part.unit == "cosine" for part in self._parts) else "logit difference"
+
+    @property
+    def of_features(self) -> bool:  # type: ignore[override]
+        """Whether both are."""
+        return all(part.of_features for part in self._parts)
 
     @property
     def reads_scores(self) -> bool:  # type: ignore[override]
@@ -75,6 +84,11 @@ class Contrast(Target):
     def marks(self, output: Output, sight: Sight) -> tuple[Mark, ...]:
         """Those of both, each once."""
         return tuple(dict.fromkeys(mark for part in self._parts for mark in part.marks(output, sight)))
+
+    def with_texts(self, embed: Callable[[Any], Target]) -> "Target":
+        """With the features of the texts in both."""
+        a, b = (part.with_texts(embed) for part in self._parts)
+        return Contrast(a, b)
 
     def of_image(self, number: int) -> "Target":
         """The contrast of one image."""

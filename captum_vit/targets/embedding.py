@@ -24,6 +24,7 @@ class Embedding(Target):
 
     vector: Tensor
     unit = "cosine"
+    of_features = True
 
     def __post_init__(self) -> None:
         if (

@@ -36,6 +36,7 @@ class FeatureImportance(Target):
     k: int = 20
     temperature: float = 0.07
     unit = "weighted feature"
+    of_features = True
 
     def __post_init__(self) -> None:
         if (self.bank is None) != (self.labels is None):
