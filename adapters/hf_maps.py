@@ -17,8 +17,8 @@ class LogMaps(TrainerCallback):
     """A callback that shows at intervals what a model looks at in the same images.
 
     >>> from captum_vit.adapters.hf_maps import LogMaps
-    >>> trainer = Trainer(model, TrainingArguments("out", report_to="tensorboard"), ...)  # doctest: +SKIP
-    >>> trainer.add_callback(LogMaps(trainer, photos, every=200, method="agcam", target=281))  # doctest: +SKIP
+    >>> trainer = Trainer(model, TrainingArguments("out", report_to="tensorboard"), ...)
+    >>> trainer.add_callback(LogMaps(trainer, photos, every=200, method="agcam", target=281))
 
     The first maps are those before the first step, the last those after the last. The training is left as it was:
     with the callback and without it ends with the same weights, bit by bit.

@@ -17,7 +17,7 @@ class LogMaps(Callback):
 
     >>> from captum_vit.adapters.lightning_maps import LogMaps
     >>> maps = LogMaps(photos, every=200, method="agcam", target=281, preprocess="squash")
-    >>> trainer = Trainer(logger=TensorBoardLogger("runs"), callbacks=[maps])  # doctest: +SKIP
+    >>> trainer = Trainer(logger=TensorBoardLogger("runs"), callbacks=[maps])
 
     The first maps are those before the first step, the last those after the last. The training is left as it was:
     with the callback and without it ends with the same weights, bit by bit.
