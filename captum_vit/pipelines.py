@@ -12,16 +12,16 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import AutoModelForImageClassification
+from transformers import (
+    AutoModelForDepthEstimation,
+    AutoModelForImageClassification,
+    AutoModelForObjectDetection,
+    AutoModelForSemanticSegmentation,
+)
 from transformers.image_utils import load_image
 from transformers.models.auto.modeling_auto import MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES
 from transformers.pipelines import PIPELINE_REGISTRY
-from transformers.pipelines.image_classification import (
-    ClassificationFunction,
-    ImageClassificationPipeline,
-    sigmoid,
-    softmax,
-)
+from transformers.pipelines.image_classification import ImageClassificationPipeline
 from transformers.pipelines.zero_shot_image_classification import ZeroShotImageClassificationPipeline
 
 from .access import TokenLayout
@@ -32,6 +32,7 @@ from .attr.calls import checked_inputs
 from .attr.options import check_options
 from .checking import LONGEST, check_whole
 from .colours import LOOK, Look, check_look, nearly_flat, two_signs
+from .dense_pipelines import DensePipeline
 from .errors import ImageLoadError, InputError, brief
 from .explained import Label
 from .explanation.asking import Vocabulary, Wanted, listed
@@ -44,12 +45,18 @@ from .targets import Classes, Target
 from .visualization import overlay
 
 TASK = "image-attribution"
+MODELS: Any = (
+    AutoModelForImageClassification,
+    AutoModelForObjectDetection,
+    AutoModelForSemanticSegmentation,
+    AutoModelForDepthEstimation,
+)
 _OWN = ("method", "target", "top_k", "layer", "output", "verdict", "candidate_labels", "hypothesis_template")
 _BESIDE = ("original", "size")  # go around the model, a list of one for each image
 _SHOWN = ("look", "max_side")
 
 
-class ImageAttributionPipeline(ImageClassificationPipeline):
+class ImageAttributionPipeline(DensePipeline):
     """Image classification that also says, for each label, what the model looked at.
 
     Made by `pipeline("image-attribution", model=..., image_processor=...)`, or from a classification pipeline by
@@ -79,6 +86,9 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
         grid: float32 (rows, cols), the same in patch units.
         flat: whether the map is nearly flat: its values differ by no more than a quarter of the greatest.
         overlay: PIL image, the original under the map, in the same size; labels share it if there is one map for all.
+        marks: of models of detection, segmentation, depth and pose alone: what was asked about, a list of dictionaries,
+            as {"kind": "box", "left": 10.0, ...} in pixels of overlay and map. There an image gives a list with the
+            most confident detections, the largest regions or the clearest keypoints, or with what `target` asks for.
         verdict: where it was asked, a `Verdict`: whether the map may be trusted; its `text` says so in one line.
     """
 
@@ -127,6 +137,9 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
     ) -> dict[str, Any]:
         if candidate_labels is not None:
             target = texts_of(candidate_labels, hypothesis_template, target, adapt_any(self.model))
+        if self.dense:
+            asked = {"method": method, "target": target, "top_k": top_k, "layer": layer, "output": output}
+            return self.answers(model_inputs, {**asked, "verdict": verdict, "options": options})
         ours, options = self._method(method or self._default, layer), dict(options or {})
         check_options(ours.get_name(), ours.options(), options)
         beside = {name: model_inputs[name] for name in _BESIDE}
@@ -169,6 +182,8 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
         max_side: int | None = None,
     ) -> list[dict[str, Any]]:
         """Labels, scores, maps and overlays of one image."""
+        if self.dense:
+            return self.told(model_outputs, look, max_side)
         original: Image.Image = model_outputs["original"][0]
         view = self._view(original, model_outputs["size"][0], model_outputs["layouts"][0])
         shown = original.copy()
@@ -196,19 +211,6 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
             results.append((place, -score, {"label": label, "score": score, **drawn[grid.data_ptr()], **verdict}))
         return [result for *_, result in sorted(results, key=lambda each: each[:2])]
 
-    def _scores(self, logits: Tensor, function_to_apply: Any) -> list[float]:
-        """The parent's scores by class number; its list is sorted, and does not say whose they are where some tie."""
-        config = self.model.config
-        rule = function_to_apply
-        if rule is None and config.problem_type == "regression":
-            rule = ClassificationFunction.NONE
-        elif rule is None:
-            several = config.problem_type == "multi_label_classification" or len(logits) == 1
-            rule = ClassificationFunction.SIGMOID if several else ClassificationFunction.SOFTMAX
-        values = logits.float().numpy()
-        apply = {ClassificationFunction.SIGMOID: sigmoid, ClassificationFunction.SOFTMAX: softmax}.get(rule)
-        return (values if apply is None else apply(values)).tolist()
-
     @cached_property
     def _default(self) -> str:
         """The method that suits the model."""
@@ -222,10 +224,6 @@ class ImageAttributionPipeline(ImageClassificationPipeline):
         if kind not in known:
             known[kind] = kind(self.model)
         return known[kind]
-
-    @property
-    def _names(self) -> dict[int, str]:
-        return {int(index): str(name) for index, name in (self.model.config.id2label or {}).items()}
 
     def _targets(self, logits: Tensor, target: Any, top_k: int | None) -> list[Target]:
         """What is explained; of each image the best classes where nothing is asked for."""
@@ -275,9 +273,7 @@ def explainer(pipe: ImageClassificationPipeline | ZeroShotImageClassificationPip
 def _register() -> None:
     if TASK in PIPELINE_REGISTRY.supported_tasks:
         return
-    PIPELINE_REGISTRY.register_pipeline(
-        TASK, pipeline_class=ImageAttributionPipeline, pt_model=AutoModelForImageClassification, type="image"
-    )
+    PIPELINE_REGISTRY.register_pipeline(TASK, pipeline_class=ImageAttributionPipeline, pt_model=MODELS, type="image")
     delattr(ImageAttributionPipeline, "_registered_impl")  # save_pretrained would write a copy of this class
 
 

@@ -92,7 +92,7 @@ def _marked(drawn: Image.Image, marks: Sequence[Mark], original: Size) -> Image.
     """A picture with marks over it, given in pixels of the original: white lines on wider black ones."""
     width, (across, down) = _line(drawn.size), (drawn.width / original[0], drawn.height / original[1])
     pen = ImageDraw.Draw(drawn)
-    for colour, wide in (("black", 2 * width), ("white", width)):
+    for colour, wide in (("black", width + 2 * ((width + 1) // 2)), ("white", width)):
         for ring in (ring for mark in marks for ring in mark.scaled(across, down).rings(drawn.size)):
             pen.line([*ring, *ring[:2]], colour, wide, joint="curve")
     return drawn

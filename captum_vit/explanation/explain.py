@@ -66,10 +66,11 @@ def explain(
         method: agcam, daam, rollout, gradient_rollout, raw_attention or another name of `captum_vit.attr.METHODS`,
             `module:Class`, a class of ours or Captum's, several of them, or all. By default agcam, daam
             for a model without classes, and grad_eclip for one of images and texts.
-        target: class by number or name, "tabby/Egyptian cat" for why the one rather than the other, one of
-            `captum_vit.targets`, a function of the model's output, or several of these. By default the predicted
-            class; of a multi-label model all of the `top_k` with a score above one half; of a model of features a
-            FeatureImportance. Of a model of images and texts one or several `Text("a cat on a sofa")`.
+        target: class by number or name, "tabby/Egyptian cat" for why the one rather than the other, "query:17/car" or
+            "mask:person" of dense models, one of `captum_vit.targets`, a function of the model's output, or several of
+            these. By default the predicted class; of a multi-label model all of the `top_k` with a score above one
+            half; of a dense model the `top_k` detections, regions or peaks; of a model of features a FeatureImportance.
+            Of a model of images and texts one or several `Text("a cat on a sofa")`.
         preprocess: for a model itself: torchvision transforms, an image processor of Hugging Face, a function image ->
             (C, H, W), or a Preprocessing. Models of timm carry their own, also inside another module. "squash" takes
             the whole image, whatever its proportions, at the size and with the normalisation of the model's own, as

@@ -98,7 +98,7 @@ class Picture {
   /** What was asked about, as closed lines of points in shares of the sides: white on wider black. */
   mark(rings, lines) {
     const { context, canvas } = this, wide = Math.floor(Math.max(canvas.width, canvas.height) / lines.line + 0.5) || 1;
-    for (const [lineWidth, strokeStyle] of [[2 * wide, "#000"], [wide, "#fff"]]) {
+    for (const [lineWidth, strokeStyle] of [[wide + 2 * Math.ceil(wide / 2), "#000"], [wide, "#fff"]]) {
       Object.assign(context, { lineWidth, strokeStyle, lineJoin: "round" });
       for (const ring of rings) {
         context.beginPath();

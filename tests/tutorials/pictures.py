@@ -174,7 +174,24 @@ def write_video() -> None:
         Image.open(png).convert("RGB").save(PICTURES / "video.webp", quality=80, method=6)
 
 
+def write_dense() -> None:
+    """What `tutorials/how/dense.md` makes: regions of a segmentation, outlined, and why the one and not the other."""
+    program = re.search(
+        r"^```python\n(.*?)^```", (TUTORIALS / "how" / "dense.md").read_text(), re.DOTALL | re.MULTILINE
+    )
+    assert program is not None
+    made: dict = {}
+    exec(compile(program[1], "dense.md", "exec"), made)
+    cells = [
+        (f"{a.method_title}\n{a.target and a.target.title}", overlay(e.image, a.map, e.view, marks=a.marks))
+        for e in (made["e"], made["rather"])
+        for a in e
+    ]
+    sheet([[("the scene", made["e"].image), *cells]]).save(PICTURES / "dense.webp", quality=80, method=6)
+
+
 def main() -> None:
+    write_dense()
     write_video()
     write_overview("photographs.webp", ON_WOOD, ["agcam", "cp_lrp", "grad_eclip"], verdict=True)
     write_overview("overview.webp", ON_GRAVEL, ["agcam", "daam", "gradient_rollout", "raw_attention", "rollout"])
