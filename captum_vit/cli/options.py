@@ -103,9 +103,9 @@ Targets = Annotated[
     typer.Option(
         "--target",
         metavar="CLASS",
-        help="Class to explain, by number or name, or why one rather than the other, as tabby/Egyptian cat; query:17/car "
-        "or query:17/left of a detector; mask:person, mask:person@FILE or mask:nose/peak of pixels; or module:object of "
-        "your own. May be repeated. Default: what is predicted; of several labels, all above one half; detections.",
+        help="Class to explain, by number or name, or why one rather than the other, as tabby/Egyptian cat; or "
+        "query:17/car, query:17/left of a detector; mask:person, mask:person@FILE, mask:nose/peak of pixels; or "
+        "module:object of your own. May be repeated. Default: what is predicted; of several labels all above one half.",
     ),
 ]
 Texts = Annotated[

@@ -234,7 +234,7 @@ def test_the_class_leaves_no_trace_of_its_registration():
     assert not hasattr(ImageAttributionPipeline, "_registered_impl")
     implementation = pipeline.__globals__["PIPELINE_REGISTRY"].check_task("image-attribution")[1]
     assert implementation["impl"] is ImageAttributionPipeline
-    assert implementation["pt"] == (AutoModelForImageClassification,)
+    assert implementation["pt"][0] is AutoModelForImageClassification  # the others are for dense models
 
 
 def test_maps_are_plain_arrays(pipe: ImageAttributionPipeline):
