@@ -89,6 +89,13 @@ def summed_product(call: Call) -> Tensor:
     return call.func(first, *factors, **call.kwargs)
 
 
+def sampled(call: Call) -> Tensor:
+    """An image at points between its pixels: the points are constants, and the image is shared out by their weights."""
+    image, points = call.argument(0, "input"), call.argument(1, "grid")
+    out = call.changed(lambda x: x.detach() if x is points else x).run()
+    return out if image.requires_grad else call.state.hold(out, call.name)
+
+
 def gated_half(call: Call) -> Tensor:
     """a * sigmoid(b), the sigmoid a constant."""
     signal, gate = call.argument(0, "input").chunk(2, call.argument(1, "dim", -1))
@@ -151,11 +158,19 @@ def _table(own: Mapping[str, Rule], gamma: tuple[float, float], *, gates: bool) 
         (("sqrt", "rsqrt", "reciprocal", "exp"), elementwise),
         (("prelu",), Call.run),
         (("glu",), gated_half),
+        (("grid_sample", "grid_sampler"), sampled),
         (("linear",), partial(linear, gamma=gamma[1])),
         ((name for name in LAYERS if name != "linear"), partial(linear, gamma=gamma[0])),
     ]
     table = {name: rule for names, rule in kinds for name in names}
-    for norm in (norms.layer_norm, norms.rms_norm, norms.group_norm, norms.instance_norm, norms.batch_norm):
+    for norm in (
+        norms.layer_norm,
+        norms.rms_norm,
+        norms.group_norm,
+        norms.instance_norm,
+        norms.batch_norm,
+        norms.local_response_norm,
+    ):
         table[norm.__name__] = norm
     return {**table, "normalize": norms.normalize, **own}
 

@@ -56,6 +56,13 @@ def batch_norm(call: Call) -> Tensor:
     return _with_statistics(call, x, mean, var, weight, bias, eps)
 
 
+def local_response_norm(call: Call) -> Tensor:
+    """x times what its neighbours among the channels make of it, a constant."""
+    x = call.argument(0, "input")
+    scale = call.changed(Tensor.detach).run() / x.detach()
+    return x * scale.where(x.detach() != 0, 0)
+
+
 def normalize(call: Call) -> Tensor:
     """x / |x|, the norm a constant."""
     x, p, axis, eps = _given(call, ("p", "dim", "eps"), (2.0, 1, 1e-12))

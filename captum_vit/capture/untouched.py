@@ -16,6 +16,7 @@ from torch import nn
 from ..access import Adapter
 from .draws import PlainAttention
 from .interrupts import INTERRUPTS
+from .masks import CheckedMasks, in_double
 from .private import AsFound
 
 _visits: ContextVar[Mapping[int, AsFound | None]] = ContextVar("captum_vit_visits", default=MappingProxyType({}))
@@ -84,6 +85,8 @@ def _visited(adapter: Adapter) -> Iterator[None]:
         stack.enter_context(torch.inference_mode(False))
         if found is not None and any(not p.is_cpu for p in model.parameters()):
             stack.enter_context(PlainAttention())
+        if in_double(model):
+            stack.enter_context(CheckedMasks())
         for switch in adapter.capturing():
             stack.enter_context(_switched(*switch))
         if any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in modules):
