@@ -5,42 +5,57 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..access.any_model import AnyModel
 from ..errors import UnsupportedModelError
 from .cells import AtCells, at_cells
+from .inputs import Inputs
 from .stem import SEED
 from .untouched import untouched
 
-NEAR = 1e-3  # of the largest score, by which rules may round otherwise than the model
+NEAR = 1e-3  # of what another image does to the scores, which no cell may miss
+ROUNDING = 1e-4  # of the largest score, by which rules may round otherwise in float32; squared in float64
 EIGHTHS = ((1, 1), (1, 6), (6, 1), (4, 4))  # of the rows and columns, at which it is seen where cells lie
-CLEARLY, FAINTLY = 1.5, 1e-3  # times what is compared
+CLEARLY, FAINTLY = 2, 1e-3  # times what is compared
 OFF = 2  # cells by which a change may be largest elsewhere, since convolutions overlap
 
 
 def check_nothing_passes(found: AtCells) -> None:
-    """Raise UnsupportedModelError where the score knows more of the image than what the cells tell it.
-
-    The model is run on another image with the same cells: its score must be the same.
-    """
-    images, module = found.inputs.images, found.module
-    if module is None:
+    """Raise UnsupportedModelError where the score knows more of the image than what the cells tell it."""
+    if found.module is None:
         return
-    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(SEED)).to(images)
-    changed = replace(found.inputs, images=images.flip(-1) + noise * images.std(correction=0).clamp(min=1e-3))
-    with torch.no_grad(), untouched(found.adapter), ExitStack() as stack:
-        stack.callback(module.register_forward_hook(lambda *_: found.values.detach().clone()).remove)
-        scores = changed.scores(found.adapter, changed.run(found.adapter.model))
-    ours = found.scores.detach()
-    near = max(NEAR, 64 * torch.finfo(ours.dtype).eps) * ours.abs().max()
-    if scores.shape != ours.shape or not bool(((scores - ours).abs() <= near).all()):
+    if not holds_all(found.adapter, found.inputs, found.module, found.values, found.scores):
         raise UnsupportedModelError(
             f"the score of {type(found.adapter.model).__name__} depends on the image in other ways than through "
             f"{found.name}, as where a skip connection leads past it or two branches look at the image: a map of its "
             f"cells would leave a part out. Name another module by layer=, or ask for the pixels themselves, by "
             f"output_shape='input'"
         )
+
+
+def holds_all(adapter: AnyModel, inputs: Inputs, module: nn.Module, values: Tensor, scores: Tensor) -> bool:
+    """Whether all that the scores know of the images comes through what a module gives.
+
+    The model is run on other images, as it is, and with the module giving what it gave: then its scores must not move.
+
+    Args:
+        adapter, inputs: the model and what it is called with.
+        module, values: and what it gave.
+        scores: those of the images.
+    """
+    images, ours = inputs.images, scores.detach()
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(SEED)).to(images)
+    changed = replace(inputs, images=images.flip(-1) + noise * images.std(correction=0).clamp(min=1e-3))
+    with torch.no_grad(), untouched(adapter), ExitStack() as stack:
+        moved = changed.scores(adapter, changed.run(adapter.model))
+        stack.callback(module.register_forward_hook(lambda *_: values.detach().clone()).remove)
+        held = changed.scores(adapter, changed.run(adapter.model))
+    if not held.shape == moved.shape == ours.shape:
+        return False
+    eps = torch.finfo(ours.dtype).eps
+    rounding = max(64 * eps, ROUNDING if eps > ROUNDING**2 else ROUNDING**2) * ours.abs().max()
+    return bool(((held - ours).abs() <= torch.maximum(rounding, NEAR * (moved - ours).abs().max())).all())
 
 
 def check_cells_lie(found: AtCells) -> None:

@@ -10,12 +10,15 @@ from torch import Tensor, nn
 
 from ..access.any_model import AnyModel
 from ..errors import UnsupportedModelError
+from .cell_checks import holds_all
 from .cells import KEEP, cells_of
 from .forward import run_forward
 from .inputs import Inputs
 from .stem import SEED
 from .taps import ForwardTap
 from .untouched import untouched
+
+TRIES = 16  # places, from the last one backwards
 
 
 @dataclass(frozen=True)
@@ -28,10 +31,11 @@ class _Gave:
 
 
 def last_grid(adapter: AnyModel, inputs: Inputs) -> str:
-    """The name of the module that is the last to give a grid of several cells on which the score depends.
+    """The name of the module that is the last to give a grid of several cells through which the score knows the image.
 
-    Of modules that give the very same tensor it is the outermost, as a stage and not its last activation. A module that
-    runs several times is left out: it would be several places.
+    All that it knows comes through there, as through the last stage: a part of a block, which a skip connection leads
+    past, is none. Of modules that give the very same tensor it is the outermost, as a stage and not its last
+    activation. A module that runs several times is left out: it would be several places.
 
     >>> from captum_vit.access.any_model import AnyModel
     >>> body = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 4, 4), torch.nn.ReLU())
@@ -73,12 +77,14 @@ def last_grid(adapter: AnyModel, inputs: Inputs) -> str:
             with torch.enable_grad(), forward.holding(False):
                 outputs = [each.output for each in once]
                 found = list(torch.autograd.grad((scores * weights).sum(), outputs, allow_unused=True))
-    for each, gradient in zip(reversed(once), reversed(found), strict=True):
-        if gradient is not None and bool(gradient.any()):
+    read = [each for each, gradient in zip(once, found, strict=True) if gradient is not None and bool(gradient.any())]
+    outermost = list({id(each.output): each for each in read}.values())
+    for each in outermost[: -TRIES - 1 : -1]:
+        if holds_all(adapter, inputs, each.module, each.output, scores):
             return each.name
     raise UnsupportedModelError(
-        f"no module of {type(adapter.model).__name__} gives a grid of cells on which the score depends: name one by "
-        f"layer="
+        f"no module of {type(adapter.model).__name__} gives a grid of cells through which all goes that the score "
+        f"knows of the image: name the module at which the map shall be, by layer="
     )
 
 
