@@ -119,6 +119,13 @@ def is_hf_function(function: Any) -> bool:
     return str(getattr(function, "__module__", "")).split(".")[0] == "transformers"
 
 
+def takes_videos(model: nn.Module) -> bool:
+    """Whether a model of transformers is of a family that classifies videos."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_VIDEO_CLASSIFICATION_MAPPING as OF_VIDEOS
+
+    return type(getattr(model, "config", None)) in OF_VIDEOS
+
+
 def is_hf(kind: type) -> bool:
     """Whether the class is one of transformers' own."""
     return kind.__module__.split(".")[0] == "transformers"

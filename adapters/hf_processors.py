@@ -14,7 +14,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.video_processing_utils import BaseVideoProcessor
 
 from captum_vit.adapters import hf_dense
-from captum_vit.adapters.hf_common import is_hf
+from captum_vit.adapters.hf_common import is_hf, takes_videos
 from captum_vit.errors import PreprocessingError
 from captum_vit.geometry import Size, View, shortest_edge
 from captum_vit.preprocessing import Preprocessing, read_preprocessing
@@ -53,7 +53,7 @@ def _is_hf(model: Any) -> bool:
 def _of_model(model: Any) -> Preprocessing:
     """That of the image processor that was saved beside a model."""
     name = str(model.name_or_path or "")
-    folder, of_video = Path(name).expanduser(), getattr(model, "input_modalities", "") == "video"
+    folder, of_video = Path(name).expanduser(), takes_videos(model)
     if name and any((folder / file).is_file() for file in CONFIGURATIONS):
         factory: Any = AutoVideoProcessor if of_video else AutoImageProcessor
         processor = factory.from_pretrained(str(folder), trust_remote_code=False)

@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 
 from captum_vit.access import Adapter, Described
-from captum_vit.adapters.hf_common import is_hf
+from captum_vit.adapters.hf_common import is_hf, takes_videos
 
 WINDOWS = "attention runs in windows of the image, so that no query sees all patches"
 SOME_WINDOWS = "in a part of its layers attention runs in windows of the image, where no query sees all patches"
@@ -45,6 +45,7 @@ class HFRefused(Adapter):
             (size, size) if isinstance(size, int) else size and tuple(size),
             headless,
             {} if headless else dict(config.id2label or {}),
+            batch_dims=5 if takes_videos(model) else None,
         )
 
     @classmethod

@@ -15,6 +15,10 @@ APART = {
     "one patch to another goes through both, so that neither has a query over the video, and no rollout leads through",
     "space_only": "it gives scores for each frame by itself, (videos * frames, classes), and attention sees one frame",
 }
+PIXELS = {
+    "divided_space_time": "CPLRP(model).attribute(videos, target, output_shape='input') explains its pixels",
+    "space_only": "captum.attr.IntegratedGradients(model) explains pixels of its frames",
+}
 
 
 class HFTimesformer(HFVideoAdapter):
@@ -28,7 +32,7 @@ class HFTimesformer(HFVideoAdapter):
         reason = APART.get(kind.config.attention_type)
         return reason and (
             f"{type(model).__name__} with attention_type={kind.config.attention_type!r} is not supported: {reason}. "
-            f"captum.attr.IntegratedGradients(model) explains its pixels; attention_type='joint_space_time' has maps"
+            f"{PIXELS[kind.config.attention_type]}; attention_type='joint_space_time' has maps"
         )
 
     def attention_of(self, block: Any) -> nn.Module:

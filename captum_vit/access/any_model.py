@@ -41,9 +41,9 @@ class AnyModel(Adapter):
         self.checked: set[Hashable] = set()
         self.last_grids: dict[tuple[int, ...], str] = {}
         first = next((m for m in self.model.modules() if isinstance(m, CONVOLUTIONS)), None)
-        self.batch_dims = 5 if isinstance(first, VOLUMES) else 4
         told = (kind.described(self.model) for kind in adapter_classes())
         self._told = next((each for each in told if each is not None), Described())
+        self.batch_dims = self._told.batch_dims or (5 if isinstance(first, VOLUMES) else 4)
 
     @classmethod
     def matches(cls, model: nn.Module) -> bool:

@@ -14,6 +14,7 @@ class Described:
     image_size: (height, width) of the images that it was built for; None if it does not say.
     headless: whether it gives features, and no classes.
     class_names: index -> name.
+    batch_dims: dimensions of a batch, where the first convolution does not show them, as of videos frame by frame.
     switches: what has to be switched while it runs, see `Adapter.capturing`.
     """
 
@@ -21,3 +22,4 @@ class Described:
     headless: bool = False
     class_names: Mapping[int, str] = field(default_factory=dict)
     switches: tuple[Switch, ...] = ()
+    batch_dims: int | None = None

@@ -97,7 +97,8 @@ def at_cells(
         modules: by name; where there are none the graph begins at the images themselves.
         accounting: whether `account` is asked.
     Raises:
-        UnsupportedModelError: none of them runs, or it runs several times or gives no grid; or a function has no rule.
+        UnsupportedModelError: none of them runs, or it runs several times or gives no grid; a function has no rule; or
+            scores are not those of each image.
     """
     ruling = None if rules is None else Ruling(rules, images=len(inputs.images), accounting=accounting)
     tap = ForwardTap(adapter, inputs, None, KEEP, True, ruling=ruling)
@@ -105,6 +106,12 @@ def at_cells(
     forward = run_forward(
         adapter, inputs, None, KEEP, graph=True, tap=tap, pixels=not modules, also=lambda _, stack: cut.listen(stack)
     )
+    rows, count = len(forward.output.scores), len(inputs.images)
+    if rows != count:
+        raise UnsupportedModelError(
+            f"{type(adapter.model).__name__} gives {rows} rows of scores for {count} in the batch, as where each frame "
+            f"has its own: which of them a map belongs to is not known"
+        )
     if not modules:
         assert forward.images is not None
         sides = tuple(inputs.images.shape[2:])

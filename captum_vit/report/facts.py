@@ -61,7 +61,7 @@ def facts(explanation: Explained) -> str:
         ("Image", text(image_size(explanation))),
         ("Seen by the model", text(seen(explanation.view))),
         ("Input", text(f"{width} × {height} pixels, {rows} × {cols} patches (rows × columns)")),
-        ("Frames", text(_frames(explanation))),
+        (f"{explanation.frames.kind}s".capitalize() if explanation.frames else "", text(_frames(explanation))),
         ("Methods", _listed(dict.fromkeys(a.method_title + _options(a.options) for a in explanation))),
         ("Words", "<br>".join(text(f"{a.title}: {a.sentence.told}") for a in explanation if a.sentence is not None)),
         ("Notes", text("; ".join(explanation.notes))),

@@ -135,7 +135,8 @@ def _document(what: str, models: Iterable[str], look: Look, *, index: str, secti
 
 
 def _part(explanation: Explained, number: int, count: int, look: Look) -> _Part:
-    title = explanation.source or ("Image" if count == 1 else f"Image {number}")
+    named = {None: "Image", "slice": "Volume"}.get(explanation.frames and explanation.frames.kind, "Video")
+    title = explanation.source or (named if count == 1 else f"{named} {number}")
     around = _buttons(number, count) if count > 1 else ""
     section = _section(explanation, title, number, around, ATTENTION_BYTES // count, look)
     return _Part(title, explanation.model, Card.of(explanation, title, f"#image-{number}", look), section)

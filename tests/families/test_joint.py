@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from captum_vit import AGCAM, DAAM, AttentionRollout, RawAttention, adapt
+from captum_vit import AGCAM, CPLRP, DAAM, AttentionRollout, LibraGrad, RawAttention, adapt
 from captum_vit.capture import Inputs, Run
 from captum_vit.errors import InputError, TokenLayoutError, UnsupportedModelError
 from captum_vit.targets import Classes
@@ -114,6 +114,39 @@ def test_a_video_whose_attention_is_joint(method, theirs):
 def test_frames_apart_have_no_map_of_the_video(kind, reason):
     with pytest.raises(UnsupportedModelError, match=f"attention_type='{kind}' is not supported: .*{reason}"):
         AGCAM(timesformer(kind))
+
+
+def without_constants(model: nn.Module) -> nn.Module:
+    """All that adds to the score besides the pixels is zero."""
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.endswith(("bias", "cls_token", "position_embeddings", "time_embeddings")):
+                weight.zero_()
+    return model
+
+
+@pytest.mark.parametrize("method", [CPLRP, LibraGrad])
+def test_pixels_of_a_video_whose_frames_are_apart_conserve_the_score(method):
+    model = without_constants(timesformer("divided_space_time").double())
+    x = torch.randn(2, 3, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    evidence = method(model).attribute(x, 1, output_shape="input")
+    assert evidence.shape == x.shape
+    score = model(x).logits[:, 1]
+    assert_close(evidence.flatten(1).sum(1), score.detach(), 1e-6)
+    leaf = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(model(leaf).logits[:, 1].sum(), leaf)
+    assert relative_error((gradient * x).flatten(1).sum(1), score.detach()) > 0.1, "plain gradients would have passed"
+    later = x.clone()
+    later[:, 2] = 0  # a frame without pixels has no share
+    assert method(model).attribute(later, 1, output_shape="input")[:, 2].abs().max() == 0
+    with pytest.raises(UnsupportedModelError, match="2 images come in, and 6 go through"):
+        method(model).attribute(x, 1)
+
+
+def test_scores_of_single_frames_are_not_those_of_a_video():
+    model, x = timesformer("space_only"), torch.randn(2, 3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(UnsupportedModelError, match="gives 6 rows of scores for 2 in the batch"):
+        CPLRP(model).attribute(x, 1, output_shape="input")
 
 
 def test_patches_beside_words_are_left_out():
