@@ -135,7 +135,8 @@ def _document(what: str, models: Iterable[str], look: Look, *, index: str, secti
 
 
 def _part(explanation: Explained, number: int, count: int, look: Look) -> _Part:
-    named = {None: "Image", "slice": "Volume"}.get(explanation.frames and explanation.frames.kind, "Video")
+    kind = explanation.frames.kind if explanation.frames else "image"
+    named = {"image": "Image", "slice": "Volume"}.get(kind, "Video")
     title = explanation.source or (named if count == 1 else f"{named} {number}")
     around = _buttons(number, count) if count > 1 else ""
     section = _section(explanation, title, number, around, ATTENTION_BYTES // count, look)
