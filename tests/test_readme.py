@@ -18,6 +18,7 @@ from transformers import VideoMAEVideoProcessor, ViTImageProcessor
 from captum_vit import sample
 from captum_vit.adapters.sample_vit import build
 from captum_vit.cli.app import app
+from tests.families import two_towers
 from tests.images.made_clips import clip, write_video
 from tests.tutorials.clip import PROCESSED, tiny
 
@@ -32,6 +33,8 @@ OFFLINE = {
     '"google/vit-base-patch16-224"': '"model"',
     '"hf/MCG-NJU/videomae-base-finetuned-kinetics"': '"tests.tutorials.clip:tiny"',
     '"MCG-NJU/videomae-base-finetuned-kinetics"': '"video-model"',
+    '"hf/openai/clip-vit-base-patch16"': '"tests.families.two_towers:loaded"',
+    '"openai/clip-vit-base-patch16"': '"clip-model"',
     '"imagenet:/data/ILSVRC"': '"sample:2"',
     '"tabby"': '"triangle"',
     '"Egyptian cat"': '"cross"',
@@ -61,6 +64,10 @@ def _a_photo_and_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     Image.fromarray(sample.draw_scene(15, objects=2, size=200).image).save("photo.jpg")
     build("transformers").save_pretrained("model")
     ViTImageProcessor(size={"height": 64, "width": 64}).save_pretrained("model")
+    of_texts = two_towers.loaded()
+    of_texts.model.save_pretrained("clip-model")
+    of_texts.tokenizer.save_pretrained("clip-model")
+    two_towers.processor().save_pretrained("clip-model")
 
 
 @pytest.fixture

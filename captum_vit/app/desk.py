@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MOST = 24  # photographs at once
 SIDE = 1024  # of the photographs on the page, in pixels
-HUBS = ("timm/", "hf/")
+HUBS = ("timm/", "hf/", "open_clip/")
 Progress = Callable[[int, int], None]
 
 
@@ -33,6 +33,7 @@ class Wish:
     methods: names; none stands for the one that suits the model.
     classes: one a line, by name or number, or two with a slash between them for why the one and not the other; none
         stands for what is predicted.
+    texts: one a line, for a model of images and texts.
     patches: whether the attention is kept, which a click on a patch and the table of heads show.
     removals: whether scores without parts of a photograph are measured, so that a brush can take some away.
     """
@@ -41,6 +42,7 @@ class Wish:
     model: str
     methods: Sequence[str] = ()
     classes: str = ""
+    texts: str = ""
     patches: bool = False
     removals: bool = False
 
@@ -65,6 +67,7 @@ class Desk:
             CaptumViTError: something of it cannot be had.
         """
         from ..explanation.explain import explain
+        from ..targets import Text
 
         if not wish.photos:
             raise InputError("no photograph yet: drop one into the field above, or several")
@@ -76,8 +79,10 @@ class Desk:
         self._check_model(wish.model)
         explainer = self._explainer(wish.model)
         targets = [_target(line.strip()) for line in wish.classes.splitlines() if line.strip()]
+        texts = [Text(line.strip()) for line in wish.texts.splitlines() if line.strip()]
+        targets = [*targets, *texts]
         question: dict[str, Any] = {"method": list(wish.methods) or None, "target": targets or None, "verdict": True}
-        question |= {"attention": wish.patches, "removals": wish.removals}
+        question |= {"attention": wish.patches, "removals": wish.removals, "words": bool(texts)}
         asked = explainer.ask(**question)
         seen = (explainer.see(Path(photo)) for photo in wish.photos)
         found = []

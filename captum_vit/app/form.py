@@ -50,11 +50,12 @@ def build(models: Sequence[str] = OFFERED, *, typed: bool = True) -> gradio.Bloc
         model: str | None,
         methods: list[str] | None,
         classes: str | None,
+        texts: str | None,
         patches: bool,
         removals: bool,
         progress: Any = gr.Progress(),  # noqa: B008  Gradio finds it by its default
     ) -> tuple[Any, Any, Any]:
-        wish = Wish(photos or [], model or "", methods or [], classes or "", patches, removals)
+        wish = Wish(photos or [], model or "", methods or [], classes or "", texts or "", patches, removals)
         try:
             found = desk.explain(wish, lambda done, count: progress((done, count), desc="Explaining"))
             page = render(found)
@@ -85,6 +86,9 @@ def build(models: Sequence[str] = OFFERED, *, typed: bool = True) -> gradio.Bloc
             classes = gr.Textbox(
                 label="Classes, one a line", lines=2, info="none: what is predicted; A/B: why A and not B"
             )
+            texts = gr.Textbox(
+                label="Texts, one a line", lines=2, info="for a model of images and texts, as CLIP: where is it?"
+            )
             patches = gr.Checkbox(label="Attention: click a patch, see what it attends to; all heads")
             removals = gr.Checkbox(label="Brush: take patches away, see the score (some 200 forwards a photograph)")
             start = gr.Button("Explain", variant="primary")
@@ -93,7 +97,10 @@ def build(models: Sequence[str] = OFFERED, *, typed: bool = True) -> gradio.Bloc
             told = gr.Markdown(WELCOME)
             shown = gr.HTML(visible=False, elem_classes="captum-vit-page")
         start.click(
-            explain, [photos, model, methods, classes, patches, removals], [told, shown, save], concurrency_limit=1
+            explain,
+            [photos, model, methods, classes, texts, patches, removals],
+            [told, shown, save],
+            concurrency_limit=1,
         )
     return app
 

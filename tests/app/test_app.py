@@ -139,3 +139,12 @@ def test_progress_is_told_after_each(tmp_path):
     found = Desk(["sample"]).explain(Wish(photos, "sample", ["rollout"]), lambda *each: told.append(each))
     assert told == [(1, 3), (2, 3), (3, 3)]
     assert [explanation.source for explanation in found] == ["0.png", "1.png", "2.png"]
+
+
+def test_a_text_that_was_typed_is_explained_word_by_word(tmp_path):
+    of_texts, shown = "tests.families.two_towers:loaded", scene(tmp_path, "one.png")
+    wish = Wish([str(shown)], of_texts, texts="a cat on a sofa\n\na dog\n")
+    (found,) = Desk([of_texts]).explain(wish, lambda done, count: None)
+    assert [label.name for label in found.targets] == ["a cat on a sofa", "a dog"]
+    assert found.attributions[0].words[1].map is not None
+    assert "target=[captum_vit.targets.Text('a cat on a sofa'), captum_vit.targets.Text('a dog')]" in found.call

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 import transformers
 from torch import Tensor, nn
 
+from captum_vit.models import LoadedModel
+from captum_vit.preprocessing import read_preprocessing
 from tests.families.hf import SMALL
 from tests.helpers import randomise
 
@@ -37,6 +39,17 @@ def tokenizer() -> Any:
 def clip(seed: int = 1, **changes: Any) -> Any:
     config = transformers.CLIPConfig(vision_config=SMALL, text_config=TEXT | changes, projection_dim=16)
     return randomise(transformers.CLIPModel(config), seed).double().eval()
+
+
+def processor() -> Any:
+    """The image processor of `clip`."""
+    size = {"height": SMALL["image_size"], "width": SMALL["image_size"]}
+    return transformers.CLIPImageProcessorPil(size={"shortest_edge": SMALL["image_size"]}, crop_size=size)
+
+
+def loaded() -> LoadedModel:
+    """A model of images and texts with all that belongs to it."""
+    return LoadedModel(clip(max_position_embeddings=20).float(), read_preprocessing(processor()), tokenizer=tokenizer())
 
 
 def siglip(seed: int = 0) -> Any:
