@@ -78,7 +78,7 @@ class Desk:
             )
         self._check_model(wish.model)
         explainer = self._explainer(wish.model)
-        targets = [_target(line.strip()) for line in wish.classes.splitlines() if line.strip()]
+        targets: list[Any] = [_target(line.strip()) for line in wish.classes.splitlines() if line.strip()]
         texts = [Text(line.strip()) for line in wish.texts.splitlines() if line.strip()]
         targets = [*targets, *texts]
         question: dict[str, Any] = {"method": list(wish.methods) or None, "target": targets or None, "verdict": True}

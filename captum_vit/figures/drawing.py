@@ -7,7 +7,7 @@ video they show the frame with the strongest map; `Explained.still` takes out an
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -24,6 +24,7 @@ from ..visualization import overlay as drawn_over
 from ..wording import number
 from .panels import PIXELS, Bar, Layout, Panel, draw, picture_size
 from .titles import Line, block_names, heading, lines, unit
+from .words import Words
 
 __all__ = ["classes", "flow", "heads", "layers", "methods", "overlay", "plot"]
 
@@ -210,7 +211,14 @@ def _figure(
         layout, across = layout.within(ax, len(every), 2.4)
         rows = [every[i : i + across] for i in range(0, len(every), across)]
     brush = Brush.of(explanation, side, look)
-    panels = [[brush.panel(a.map, lines(a), scales[id(a)], bars[id(a)], a.marks) for a in row] for row in rows]
+    texts, room = {id(a): Words.of(a, look) for a in every}, max(layout.picture[0], layout.slot * 0.9)
+    layout = replace(layout, below=max(text.height(room, layout.type) for text in texts.values()))
+
+    def panel(a: Attribution) -> Panel:
+        made = brush.panel(a.map, lines(a), scales[id(a)], bars[id(a)], a.marks)
+        return replace(made, below=texts[id(a)].draw)
+
+    panels = [[panel(a) for a in row] for row in rows]
     return draw(panels, layout, look, explanation.image.size, ax)
 
 

@@ -1,6 +1,6 @@
 """Pictures in rows, with titles and colour bars, on a figure of their own or within somebody's axes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from math import ceil, log, sqrt
@@ -15,16 +15,14 @@ from matplotlib.transforms import ScaledTranslation
 from PIL import Image
 
 from ..colours import NEARLY_FLAT, Look, Scale
-from ..visualization import shortened, typeface
 from ..wording import number
+from .fitting import cut, width_of
 from .titles import Line
 
 # All lengths are in inches; type in points.
 GAP, BAR, PAD = 0.12, 0.09, 3.0
 LINE = 1.28 / 72  # height of a line for each point of type
 READABLE = 6.5
-STUMP = 8  # letters
-WIDER = 1.06  # than its outline says may type be that is fitted to few pixels
 TOWER, PAGE = 3.0, 1.4  # height by width from which rows are broken, and at most then
 PIXELS = 200  # of a picture, for each inch
 
@@ -67,6 +65,7 @@ class Panel:
     title: tuple[Line, ...] = ()
     bar: Bar | None = None
     size: tuple[int, int] | None = None  # (width, height) of its photograph, where these differ
+    below: Callable[["Canvas", tuple[float, float], float, float], None] | None = None  # draws what is below its bar
 
 
 class NotebookFigure(Figure):
@@ -90,6 +89,7 @@ class Layout:
     headings: of the rows, one line above each from the first on.
     legends: colour bars below all.
     bar_lines: of text under a colour bar.
+    below: height of what else stands there, below each bar.
     """
 
     picture: tuple[float, float]
@@ -100,6 +100,7 @@ class Layout:
     headings: tuple[Line, ...] = ()
     legends: tuple[Bar, ...] = ()
     bar_lines: int = 1
+    below: float = 0.0
 
     @property
     def pitch(self) -> tuple[float, float]:
@@ -110,7 +111,7 @@ class Layout:
     @property
     def bar(self) -> float:
         """Height of a colour bar with its numbers."""
-        return 0.06 + BAR + PAD / 72 + self.bar_lines * self.type * LINE
+        return 0.06 + BAR + PAD / 72 + self.bar_lines * self.type * LINE + self.below
 
     def top(self, row: int) -> float:
         """Where a row begins, heading and all."""
@@ -253,7 +254,10 @@ def _draw_panel(
         )
     if panel.bar is not None:
         wide = max(width, layout.slot * 0.9)  # a narrow picture would leave no room for its numbers
-        _draw_bar(canvas, panel.bar, look, (x + (width - wide) / 2, y + height + 0.06, wide), layout.type)
+        left = x + (width - wide) / 2
+        _draw_bar(canvas, panel.bar, look, (left, y + height + 0.06, wide), layout.type)
+        if panel.below is not None:
+            panel.below(canvas, (left, y + height + layout.bar - layout.below), wide, layout.type)
 
 
 def _draw_bar(canvas: Canvas, bar: Bar, look: Look, place: tuple[float, float, float], type: float) -> None:
@@ -271,30 +275,10 @@ def _draw_bar(canvas: Canvas, bar: Bar, look: Look, place: tuple[float, float, f
     left, *_, right = axes.get_xticklabels()
     left.set_horizontalalignment("left")
     right.set_horizontalalignment("right")
-    beside = 0 if bar.signed else 2 * max(_width(end, type - 1) for end in bar.ends) + 0.1  # the label is centred
+    beside = 0 if bar.signed else 2 * max(width_of(end, type - 1) for end in bar.ends) + 0.1  # the label is centred
     shown_label = cut(bar.told, place[2] - beside, type - 1)
     if not shown_label.endswith("…"):  # half a word says less than none
         drawn.set_label(shown_label, fontsize=size, parse_math=False, usetex=False)
     down = PAD / 72 + (type * LINE if bar.signed else 0)
     below = ScaledTranslation(0, -down * canvas.zoom, canvas.figure.dpi_scale_trans)
     axes.xaxis.set_label_coords(0.5, 0, transform=axes.transAxes + below)
-
-
-def cut(line: Line, room: float, type: float) -> str:
-    """A line that fits in `room` inches, by shortening its first part.
-
-    Where only a few letters of that would be left, the second part goes instead.
-    """
-    name, rest = line
-    whole = " ".join(name.split())
-    for kept in (rest, ""):
-        left = (room - _width(kept, type)) / WIDER
-        shown = shortened(whole, typeface(100), int(left * 72 * 100 / type)) if whole else ""
-        if shown == whole or len(shown) > STUMP:
-            return shown + kept
-    return shown
-
-
-def _width(text: str, type: float) -> float:
-    """In inches."""
-    return WIDER * typeface(100).getlength(text) * type / 100 / 72
