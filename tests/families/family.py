@@ -4,10 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from captum_vit import adapt
 from captum_vit.attr import METHODS
+from tests.helpers import images
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,12 @@ class Family:
     explicit: bool = False
     in_double: bool = True
     some_patches: bool = False
+
+    def batch(self, count: int = 2, size: tuple[int, ...] | None = None) -> Tensor:
+        """Random images as the model takes them, or videos (N, frames, C, H, W)."""
+        size = size or self.size
+        found = images(count, size)
+        return found if len(size) == 2 else found.transpose(1, 2)
 
     def refused(self, model: nn.Module) -> list[str]:
         """The methods that do not apply to its model, in order: of features, none that compares classes."""

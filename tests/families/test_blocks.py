@@ -13,7 +13,7 @@ from captum_vit import adapt
 from captum_vit.access import Adapter
 from captum_vit.capture import TOKEN_GRADIENTS, TOKENS, Inputs, Run
 from tests.families.table import FAMILIES
-from tests.helpers import assert_close, images, relative_error
+from tests.helpers import assert_close, relative_error
 from tests.properties.broken import caught
 
 NAMED = {f"{family.library}: {family.name}": family for family in FAMILIES}
@@ -142,13 +142,13 @@ CHECKS = [check_layers, check_order, check_tokens, check_embedding, check_enough
 @pytest.mark.parametrize("name", NAMED)
 def test_blocks_and_embedding(name, check):
     family = NAMED[name]
-    check(adapt(family.build()), name, images(2, family.size))
+    check(adapt(family.build()), name, family.batch())
 
 
 @pytest.mark.parametrize("name", NAMED)
 def test_a_run_keeps_these_streams(name):
     family = NAMED[name]
-    adapter, x = adapt(family.build()), images(2, family.size)
+    adapter, x = adapt(family.build()), family.batch()
     watch, run = Watch(adapter, x), Run(adapter, Inputs(x), {TOKENS, TOKEN_GRADIENTS})
     first, *_ = adapter.blocks().values()
     expected = {"embedding": adapter.stream(watch.inputs[first])}
@@ -216,4 +216,4 @@ def first_entry(adapter: Adapter) -> Adapter:
 )
 def test_a_wrong_adapter(name, mistake: Callable, check: Callable):
     family = NAMED[name]
-    check(mistake(adapt(family.build())), name, images(2, family.size))
+    check(mistake(adapt(family.build())), name, family.batch())

@@ -17,7 +17,7 @@ from tests.families import stepwise
 from tests.families.family import Family
 from tests.families.table import FAMILIES
 from tests.fingerprint import changes, fingerprint
-from tests.helpers import assert_close, explain, images, relative_error
+from tests.helpers import assert_close, explain, relative_error
 
 NAMED = {f"{family.library}: {family.name}": family for family in FAMILIES}
 # sums near 0 in their denominators; directions about as long, and classes that lie about as near
@@ -35,23 +35,13 @@ def model(family) -> nn.Module:
     return family.build()
 
 
-def batch(family: Family, count: int = 2) -> Tensor:
-    return of_size(family.size, count)
-
-
-def of_size(size: tuple[int, ...], count: int = 2) -> Tensor:
-    """Images, or videos (N, frames, C, H, W)."""
-    found = images(count, size)
-    return found if len(size) == 2 else found.transpose(1, 2)
-
-
 def recorded(model: nn.Module, x: Tensor) -> tuple[Adapter, dict[str, AttentionCall]]:
     run = helpers.recorded(model, x)
     return run.adapter, run.reduced(helpers.whole)
 
 
 def test_every_layer_is_recorded(family, model):
-    adapter, kept = recorded(model, batch(family))
+    adapter, kept = recorded(model, family.batch())
     assert len(kept) == family.layers
     assert list(kept) == list(adapter.attention_layers())
     modules = dict(model.named_modules())
@@ -59,7 +49,7 @@ def test_every_layer_is_recorded(family, model):
 
 
 def test_recomputed_attention_is_the_output(family, model):
-    for call in recorded(model, batch(family))[1].values():
+    for call in recorded(model, family.batch())[1].values():
         again = call.weights(slice(None)) @ call.v
         assert_close(again, call.out)
         wrong = call.weights(slice(None)).roll(1, -1) @ call.v
@@ -67,7 +57,7 @@ def test_recomputed_attention_is_the_output(family, model):
 
 
 def test_which_methods_apply(family, model):
-    x = batch(family)
+    x = family.batch()
     for name, method in in_all().items():
         if name in family.refused(model):
             with pytest.raises(
@@ -94,7 +84,7 @@ def test_which_methods_apply(family, model):
 
 def test_methods_that_change_the_image(family, model):
     """Patches are left out, or the reason why not is said and they are made grey."""
-    x, asked = batch(family), {"score": "logit", "batch": 5}
+    x, asked = family.batch(), {"score": "logit", "batch": 5}
     window = max(1, min(adapt(model).token_layout(family.size, {}).grid) - 1)
     occlusion = TokenOcclusion(model)
     try:
@@ -121,13 +111,13 @@ def test_methods_that_change_the_image(family, model):
 def test_the_readout_is_the_measured_one(family, model):
     adapter = adapt(model)
     with untouched(adapter):
-        measured = measure_readout(adapter, Inputs(batch(family)))
+        measured = measure_readout(adapter, Inputs(family.batch()))
     unknown = family.library == "own code" or family.some_patches  # whose head, or whose patches cannot be told
     assert adapter.readout == (None if unknown else measured)
 
 
 def test_replay_is_the_general_path(family, model):
-    x = batch(family)
+    x = family.batch()
     assert_close(AGCAM(model).attribute(x, [1, 4]), helpers.general_path(AGCAM(model), x, [1, 4]))
 
 
@@ -135,7 +125,7 @@ def test_other_sizes(family, model):
     size = family.other_size or family.size
     if size[-2] == size[-1]:
         pytest.skip("takes images of one square size")
-    maps = AGCAM(model).attribute(of_size(size), 1, forward_kwargs=family.kwargs)
+    maps = AGCAM(model).attribute(family.batch(size=size), 1, forward_kwargs=family.kwargs)
     assert maps.shape[-2] < maps.shape[-1]
     assert maps.abs().max() > 0
     layout = adapt(model).token_layout(size, family.kwargs)
@@ -150,7 +140,7 @@ def correlation(ours: Tensor, theirs: Tensor) -> float:
 
 
 def test_autocast_is_near(family, model):
-    x = batch(family, 1)
+    x = family.batch(1)
     for name, method in in_all().items():
         if name not in family.refused(model):
             expected = explain(method(model), x)
@@ -165,7 +155,7 @@ def test_autocast_is_near(family, model):
 
 
 def test_the_model_is_left_as_it_was(family, model):
-    x = batch(family)
+    x = family.batch()
     model(x)  # some keep what they computed for a size
     before = fingerprint(model, x)
     for name, method in in_all().items():
@@ -179,7 +169,7 @@ class Stepwise:
 
     def __init__(self, family: Family) -> None:
         self.model = family.build().double()
-        self.x = batch(family).double()
+        self.x = family.batch().double()
         self.adapter = adapt(self.model)
         self.by_patches = family.some_patches
         self.plain = copy.deepcopy(self.model)

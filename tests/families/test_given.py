@@ -60,7 +60,7 @@ def by_autograd(adapter: Adapter, name: str, x: Tensor, keys: int, norm: str | N
 def test_it_is_what_autograd_says(name: str):
     family = NAMED[name]
     model = family.build().double()
-    x = images(2, family.size).double()
+    x = family.batch().double()
     with Run(adapt(model), Inputs(x), {GIVEN, GIVEN_GRADIENTS}) as run:
         layer = last_layer(run)
         given, gradient = run.given()[layer].values, run.given_gradients(TARGET)[layer]

@@ -64,7 +64,7 @@ def of_class(scores: Tensor) -> Tensor:
 @pytest.mark.parametrize("name", NAMED)
 def test_every_family(name):
     family = NAMED[name]
-    model, x = family.build().double(), images(2, family.size).double()
+    model, x = family.build().double(), family.batch().double()
     run_ = Run(adapt(model), Inputs(x))
     kept = some(prod(run_.layout.grid))
     if name in REFUSED:

@@ -41,7 +41,7 @@ def unbiased(model: nn.Module) -> nn.Module:
 def test_a_score_is_accounted_for(name):
     family = NAMED[name]
     model = family.build().double()
-    x = images(1, family.size).double()
+    x = family.batch(1).double()
     for method in RULED:
         ours = method(model)
         (told,) = ours.completeness(x, 1)
