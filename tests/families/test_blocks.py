@@ -98,7 +98,7 @@ def check_order(adapter: Adapter, name: str, x: Tensor) -> None:
 def check_tokens(adapter: Adapter, name: str, x: Tensor) -> None:
     """The stream is as long as the layer's keys, which the layout counts; or as its queries, where these are fewer."""
     watch, layers = Watch(adapter, x), adapter.attention_layers()
-    layout = adapter.token_layout(tuple(x.shape[2:]), {})
+    layout = adapter.token_layout(adapter.size_of(x), {})
     first, block = next(iter(adapter.blocks().items()))
     assert adapter.stream(watch.inputs[block]).shape[:2] == (len(x), tokens_of(layers[first], watch)[1])
     for layer, block in adapter.blocks().items():
@@ -125,7 +125,7 @@ def check_enough(adapter: Adapter, name: str, x: Tensor) -> None:
     """With the stream of another image at any one place, the scores are those of that image."""
     ours, theirs = Watch(adapter, x[:1]), Watch(adapter, x[1:])
     assert relative_error(ours.scores, theirs.scores) > 1e-3
-    prefix = adapter.token_layout(tuple(x.shape[2:]), {}).prefix
+    prefix = adapter.token_layout(adapter.size_of(x), {}).prefix
     places = [module for module in (adapter.embedding, *adapter.blocks().values()) if module is not None]
     whole: dict[nn.Module, Tensor] = {}
     for place in places[-1:] if name in ASIDE else places:

@@ -139,6 +139,7 @@ def correlation(ours: Tensor, theirs: Tensor) -> float:
     return torch.corrcoef(torch.stack([ours.flatten(), theirs.flatten()]))[0, 1].item()
 
 
+@pytest.mark.filterwarnings("ignore::captum_vit.unusual.ModelNote")
 def test_autocast_is_near(family, model):
     x = family.batch(1)
     for name, method in in_all().items():
