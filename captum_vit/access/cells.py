@@ -61,6 +61,8 @@ def cells_in(values: Tensor, images: Tensor, name: str, *, channels_first: bool 
     """
     sides = tuple(images.shape[2:])
     found = list(_possible(values, sides, channels_first)) if len(values) == len(images) else []
+    if len(found) > 1:  # of a volume, whose slices may be of any thickness: as thick as the others are wide
+        found = [cells for cells in found if fits(cells.grid, sides, even=True)] or found
     if len(found) == 1:
         return found[0]
     several = "two pairs of axes may be" if values.dim() == len(sides) + 2 else "several numbers may be those of"
@@ -86,12 +88,15 @@ def _possible(values: Tensor, sides: Grid, channels_first: bool) -> Iterator[Cel
             yield Cells(grid, (1,))
 
 
-def fits(grid: Sequence[int], sides: Sequence[int]) -> bool:
-    """Whether cells of one size, about as high as wide, cover an image; slices of a volume may be of any thickness."""
+def fits(grid: Sequence[int], sides: Sequence[int], *, even: bool = False) -> bool:
+    """Whether cells of one size, about as high as wide, cover an image; slices of a volume may be of any thickness.
+
+    even: whether these have to be about as thick, too.
+    """
     if 0 in grid:
         return False
     lengths = [side / cells for side, cells in zip(sides, grid, strict=True)]
-    across = lengths[-2:]
+    across = lengths if even else lengths[-2:]
     return min(lengths) > 0.99 and max(across) < SQUARE * min(across)
 
 
