@@ -10,6 +10,7 @@ from ..attr import find_method, in_all
 from ..colours import LOOK, Look
 from ..errors import ImageLoadError, InputError
 from ..explanation.asking import Asked
+from ..explanation.dense import is_dense
 from ..explanation.explaining import Explainer
 from ..explanation.explanation import Explanation
 from ..targets import Text
@@ -91,7 +92,8 @@ def load(options: Options) -> tuple[Explainer, Asked, list[str]]:
         if reason is not None:
             reasons.setdefault(reason, []).append(name)
     notes += [f"{' and '.join(names)} cannot be drawn: {reason}" for reason, names in reasons.items()]
-    if (options.targets or options.texts) and not any(method.class_specific for method in asked.methods.values()):
+    used = any(method.class_specific for method in asked.methods.values()) or is_dense(explainer.loaded.model, asked)
+    if (options.targets or options.texts) and not used:
         given = "--target" if options.targets else "--text"
         notes.append(f"{given} is not used: {', '.join(asked.methods)} gives one map for all classes")
     return explainer, asked, notes

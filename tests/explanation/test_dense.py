@@ -7,8 +7,10 @@ import pytest
 import torch
 import transformers
 from PIL import Image
+from typer.testing import CliRunner
 
 from captum_vit import AGCAM, Explanation, explain, load_model
+from captum_vit.cli.app import app
 from captum_vit.errors import TargetError
 from captum_vit.explanation.dense import task_of
 from captum_vit.marks import Box, Outline, Point, from_dict, to_dict
@@ -204,6 +206,21 @@ def test_a_folder_is_loaded_with_its_processor(build, processor, task, tmp_path)
     by_hand = AGCAM(model).attribute(inputs, target_of(task, model(inputs)))
     assert_close(found.attributions[0].map, by_hand[0, 0], 1e-4)
     assert ("pose: the whole image is taken" in " ".join(found.notes)) == (task == "pose")
+
+
+def test_the_command_asks_for_queries(tmp_path):
+    yolos().save_pretrained(tmp_path / "model")
+    processor = transformers.YolosImageProcessor(size={"shortest_edge": 64, "longest_edge": 256})
+    processor.save_pretrained(tmp_path / "model")
+    PHOTO.save(tmp_path / "street.png")
+    asked = ["--target", "query:3/dog", "--target", "query:1/left", "--method", "rollout", "--no-verdict"]
+    arguments = ["explain", str(tmp_path / "street.png"), "--model", f"hf/{tmp_path / 'model'}", *asked]
+    result = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "maps")])
+    assert result.exit_code == 0, result.output
+    assert "dog, query 3: " in result.output
+    assert "--target is not used" not in result.output
+    files = {path.name for path in (tmp_path / "maps").rglob("*.png")}
+    assert len(files) == 3, files  # an overview, and a map for each
 
 
 def target_of(task: str, output: Any) -> Any:
