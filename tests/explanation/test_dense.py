@@ -220,7 +220,7 @@ def test_the_command_asks_for_queries(tmp_path):
     assert "dog, query 3: " in result.output
     assert "--target is not used" not in result.output
     files = {path.name for path in (tmp_path / "maps").rglob("*.png")}
-    assert len(files) == 3, files  # an overview, and a map for each
+    assert files >= {"overview.png", "rollout-query_3_dog.png", "rollout-query_1_left.png"}
 
 
 def target_of(task: str, output: Any) -> Any:
