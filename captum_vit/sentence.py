@@ -17,7 +17,7 @@ class Word:
 
     >>> from captum_vit.sentence import Word
     >>> Word("cat", 0.25, (2, 5)).told
-    'cat 0.250'
+    'cat 0.25'
 
     text: as it was written.
     share: what its tokens have of the map that the method makes of the text.
@@ -44,8 +44,8 @@ class Sentence:
 
     >>> from captum_vit.sentence import Sentence, Word
     >>> sentence = Sentence("a cat", (Word("a", 0.1, (0, 1)), Word("cat", 0.3, (2, 5))), {"start": 0.2, "end": 0.4})
-    >>> sentence.shares.tolist(), sentence.told
-    ([0.10000000149011612, 0.30000001192092896], 'a 0.100, cat 0.300; beside words: start 0.200, end 0.400')
+    >>> len(sentence.words), sentence.told
+    (2, 'a 0.1, cat 0.3; beside words: start 0.2, end 0.4')
 
     text: as it was written.
     words: in their order: what stands between spaces.
