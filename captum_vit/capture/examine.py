@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..access import Adapter, Readout, TokenLayout, adapt
+from ..access.any_model import AnyModel
 from ..errors import TokenLayoutError, UnsupportedModelError
 from .basis import Basis, plain_call, same_scores
 from .inputs import Inputs
@@ -140,6 +141,11 @@ def placed_layout(adapter: Adapter, inputs: Inputs) -> TokenLayout:
     Raises:
         TokenLayoutError, UnsupportedModelError: as `examine`.
     """
+    if isinstance(adapter, AnyModel):
+        raise UnsupportedModelError(
+            f"where patches lie on the images of {type(adapter.model).__name__} is not known before a method is asked, "
+            f"since no adapter knows it ({adapter.reason}): methods and explain take it, an evaluation does not"
+        )
     with untouched(adapter):
         place = examine(adapter, inputs).place
     size = place.size or adapter.size_of(inputs.images)

@@ -10,6 +10,8 @@ from transformers import SwinConfig, SwinForImageClassification, ViTImageProcess
 
 from captum_vit import explain, inspect, load_model
 from captum_vit.access import TokenLayout
+from captum_vit.access.any_model import AnyModel
+from captum_vit.capture import Inputs, placed_layout
 from captum_vit.errors import OptionError, UnsupportedModelError
 from captum_vit.explanation.grids import finest, placed
 from tests.cli.helpers import run
@@ -157,6 +159,11 @@ def test_the_command_explains(swin, tmp_path):
     assert "CP-LRP: LABEL_" in result.stderr
     assert "of its score of" in result.stderr
     assert (out / "p" / "report.html").exists()
+
+
+def test_an_evaluation_says_why_it_takes_none(convnext):
+    with pytest.raises(UnsupportedModelError, match="an evaluation does not"):
+        placed_layout(AnyModel(convnext), Inputs(torch.randn(1, 3, 96, 96)))
 
 
 def test_the_pipeline_explains(swin):
