@@ -17,7 +17,7 @@ class Frames:
     """Frames of a video, or slices of a volume, in their order.
 
     >>> from captum_vit.frames import Frames
-    >>> pictures = tuple(Image.new("RGB", (64, 48)) for _ in range(4))
+    >>> pictures = (photo,) * 4
     >>> frames = Frames(pictures, Frames.spread(4, 2))  # of two cells, with two frames each
     >>> frames.between(torch.tensor([[1.0, 3.0]]).view(1, 2, 1, 1), 1)  # a quarter of the way
     tensor([[[1.5000]]])
@@ -49,6 +49,7 @@ class Frames:
     def spread(count: int, cells: int) -> tuple[float, ...]:
         """The places of `count` frames that `cells` cover evenly.
 
+        >>> from captum_vit.frames import Frames
         >>> Frames.spread(4, 2)
         (-0.25, 0.25, 0.75, 1.25)
         """

@@ -16,7 +16,7 @@ SQUARE = 4 / 3  # how many times a cell may be longer one way than the other
 class Cells:
     """The cells of a grid in a tensor of a module.
 
-    >>> import torch
+    >>> from captum_vit.access.cells import Cells
     >>> cells = Cells((2, 3), (1,))  # of tokens in one row
     >>> cells.tokens(torch.zeros(5, 6, 8)).shape
     torch.Size([5, 6, 8])

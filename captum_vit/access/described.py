@@ -11,6 +11,9 @@ from .tokens import Grid
 class Described:
     """What is known of a model by the library that made it.
 
+    >>> Described(image_size=(224, 224), class_names={0: "tabby"}).headless
+    False
+
     image_size: (height, width) of the images that it was built for; None if it does not say.
     headless: whether it gives features, and no classes.
     class_names: index -> name.

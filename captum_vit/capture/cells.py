@@ -31,6 +31,7 @@ class AtCells:
     """One forward, with the cells that its graph begins at.
 
     >>> from captum_vit.access.any_model import AnyModel
+    >>> from captum_vit.capture.cells import at_cells
     >>> net = AnyModel(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 4, 4), torch.nn.ReLU(), torch.nn.Flatten()))
     >>> with untouched(net):
     ...     found = at_cells(net, Inputs(torch.rand(1, 3, 32, 48)), cp_rules(), net.stems())

@@ -38,7 +38,8 @@ def last_grid(adapter: AnyModel, inputs: Inputs) -> str:
     activation. A module that runs several times is left out: it would be several places.
 
     >>> from captum_vit.access.any_model import AnyModel
-    >>> body = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 4, 4), torch.nn.ReLU())
+    >>> from captum_vit.capture.last_grid import last_grid
+    >>> body = torch.nn.Sequential(torch.nn.Conv2d(3, 6, 4, 4), torch.nn.ReLU())
     >>> net = torch.nn.Sequential(body, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
     >>> last_grid(AnyModel(net), Inputs(torch.rand(1, 3, 32, 32)))
     '0'

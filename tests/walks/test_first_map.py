@@ -84,7 +84,7 @@ COSTS = {
         [4, 1, 25, 9, 1, 4, 4, 4, 1, 1],
         [1],
     ),  # also the head on equal tokens, on two exchanged, by class
-    own: (1.1, 3.2, [1, 25, 9, 1, 4, 1, 1], ONCE),  # its attention is found on few kinds of tokens
+    own: (1.1, 3.6, [1, 25, 9, 1, 4, 1, 1], ONCE),  # found on few kinds of tokens: how few, rounding has a part in
 }
 
 
@@ -151,7 +151,7 @@ def test_what_leaving_tokens_out_costs(build):
         Run(adapt(model), Inputs(x)).on_tokens(kept, Classes(1))
 
     first, later = (forwards(ask, model, x) for _ in range(2))
-    assert first < later + {plain: 2.7, nested: 3.2, own: 4.9}[build]
+    assert first < later + {plain: 2.7, nested: 3.2, own: 5.3}[build]
     assert later < 1.6
     with torch.no_grad():
         model.head.weight.mul_(2) if build is own else next(model.parameters()).mul_(2)
