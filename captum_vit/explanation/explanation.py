@@ -113,8 +113,8 @@ class Explanation(Explained):
     def to_nifti(self, path: str | Path) -> None:
         """Write the first map of a volume as NIfTI, on the volume's own voxels and with its affine.
 
-        After `e = explain("scan.nii.gz", model)`, `e.only("agcam", "lesion").to_nifti("lesion.nii.gz")` can be laid over
-        the scan in any viewer.
+        After `e = explain("scan.nii.gz", model)`, what `e.only("agcam", "lesion").to_nifti("lesion.nii.gz")` writes can
+        be laid over the scan in any viewer.
 
         Between the cells of the map it is linear; 0 where the model saw nothing.
 
