@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from captum_vit import AGCAM, DAAM, AttentionRollout, RawAttention, adapt
 from captum_vit.attr import RISE
+from captum_vit.capture import Inputs, placed_layout
 from captum_vit.errors import CaptumViTError, OptionError, TargetError, UnsupportedModelError
 from captum_vit.geometry import View
 from captum_vit.targets import Contrast, Mask, Output, Query, Sight
@@ -186,6 +187,52 @@ def test_the_map_is_that_of_the_score(name):
         ours = method(case.build().double()).attribute(x, case.target)
         assert_close(ours, expected, 1e-6)
         assert relative_error(twin, expected) > 1e-2
+
+
+BUILDS = {name.partition(",")[0]: case for name, case in CASES.items()}
+
+
+def given_to_attention(model: nn.Module, layer: nn.Module, x: Tensor) -> Tensor:
+    """The tokens that an attention layer is given, (N, tokens, D)."""
+    seen: list[Tensor] = []
+    hook = layer.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(next(v for v in (*args, *kwargs.values()) if isinstance(v, Tensor))),
+        with_kwargs=True,
+    )
+    with torch.no_grad():
+        model(x)
+    hook.remove()
+    return seen[0]
+
+
+def check_places(name: str, shift: int = 0) -> None:
+    """The patch whose pixels change is the one whose token changes."""
+    case = BUILDS[name]
+    model, x = case.build(), images(1, case.size)
+    adapter = adapt(model)
+    AGCAM(model).attribute(x, case.target)  # what is found, is found by now
+    layout, layer = placed_layout(adapter, Inputs(x)), next(iter(adapter.attention_layers().values()))
+    before = given_to_attention(model, layer, x)
+    rows, columns = layout.grid
+    for row, column in ((0, columns - 1), (rows - 1, 1)):
+        changed = x.clone()
+        high, wide = case.size[0] // rows, case.size[1] // columns
+        middle = row * high + high // 2, column * wide + wide // 2  # ViTPose pads, so that its patches lie 2 pixels off
+        changed[..., middle[0], middle[1]] += 3
+        moved = (given_to_attention(model, layer, changed) - before).abs().sum((0, 2))
+        place = layout.prefix + row * columns + column + shift
+        assert moved.nonzero().flatten().tolist() == [place if layout.order is None else int(layout.order[place])]
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_a_token_stands_for_the_pixels_of_its_patch(name):
+    check_places(name)
+
+
+@pytest.mark.parametrize("name", BUILDS)
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="broken on purpose: a token further has to be noticed")
+def test_the_next_token_does_not(name):
+    check_places(name, shift=1)
 
 
 @pytest.mark.parametrize("query", range(QUERIES))
