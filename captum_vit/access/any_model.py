@@ -17,6 +17,7 @@ from .tokens import PATCHES, Grid, Readout, TokenLayout
 WITHOUT = "CPLRP, AttnLRP and LibraGrad apply all the same, and so do Grad-CAM and its kin: they need no attention"
 VOLUMES = nn.Conv3d
 CONVOLUTIONS = (nn.Conv2d, VOLUMES)
+SMALLEST = 4  # numbers of a patch, of 2 x 2 grey pixels
 
 
 class AnyModel(Adapter):
@@ -147,7 +148,9 @@ def _convolves(model: object) -> bool:
 
 
 def _may_cut_patches(model: object) -> bool:
-    """Whether a linear layer may be what takes the patches of an image, in a model that is not made for others."""
+    """Whether a linear layer in a model may be what takes the patches of an image; not of one made for other inputs."""
     if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
         return False
-    return any(isinstance(m, nn.Linear) for m in model.modules()) and of_other_inputs(unwrap(model)) is None
+    linear = (module for name, module in model.named_modules() if name and isinstance(module, nn.Linear))
+    inside = any(module.in_features >= SMALLEST for module in linear)
+    return inside and of_other_inputs(unwrap(model)) is None

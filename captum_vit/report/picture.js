@@ -98,6 +98,7 @@ class Picture {
   /** What was asked about, as closed lines of points in shares of the sides: white on wider black. */
   mark(rings, lines) {
     const { context, canvas } = this, wide = Math.floor(Math.max(canvas.width, canvas.height) / lines.line + 0.5) || 1;
+    context.save(); // other lines keep their width
     for (const [lineWidth, strokeStyle] of [[wide + 2 * Math.ceil(wide / 2), "#000"], [wide, "#fff"]]) {
       Object.assign(context, { lineWidth, strokeStyle, lineJoin: "round" });
       for (const ring of rings) {
@@ -107,6 +108,7 @@ class Picture {
         context.stroke();
       }
     }
+    context.restore();
   }
 
   /** Grey over patches that are taken away. */

@@ -198,7 +198,7 @@ class Explicit:
             a = s.softmax(-1)
             if held:
                 a, v = a.detach().requires_grad_(), v if cross else v.detach()
-            steps.append(Step(s.detach(), a, v, a @ v, not cross or self.skip))
+            steps.append(Step(s.detach(), a, v, a @ v, pool=cross, skip=not cross or self.skip))
             return block.attn.proj(steps[-1].o.transpose(1, 2).flatten(2))
 
         tokens, latents = model.embed(self.x), model.latent_tokens.expand(len(self.x), -1, -1)

@@ -93,7 +93,7 @@ def test_what_is_no_model_of_ones_own(own: str):
     fails(f"{own}:number", f"'{own}:number' must be a torch.nn.Module, a LoadedModel, or a class or function")
     fails(f"{own}:needs", "fails where it is called without arguments (TypeError: needs() missing 1 required")
     fails(f"{own}:make", "models of module:object have no option 'pretrained'", pretrained=False)
-    fails("hf:make", "unknown model 'hf:make': a name begins with hf, sample, timm, or is module:object")
+    fails("hf:make", "unknown model 'hf:make': a name begins with hf, open_clip, sample, timm, or is module:object")
     for path, message in {
         f"{own}:mad": f"cannot import '{own}:mad': {own} has no 'mad'; nearest: made, make",
         f"{own}_script:net": "its code ends in SystemExit: 3",
@@ -107,7 +107,10 @@ def test_what_is_no_model_of_ones_own(own: str):
 
 
 def test_an_unknown_loader():
-    fails("tim/vit_tiny_patch16_224", "unknown model 'tim/vit_tiny_patch16_224': a name begins with hf, sample, timm")
+    fails(
+        "tim/vit_tiny_patch16_224",
+        "unknown model 'tim/vit_tiny_patch16_224': a name begins with hf, open_clip, sample, timm",
+    )
     fails("tim/vit_tiny_patch16_224", "; did you mean 'timm/vit_tiny_patch16_224'?")
     fails("tim", "nearest: timm")
     fails("", "unknown model ''")

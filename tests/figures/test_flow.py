@@ -117,7 +117,7 @@ def test_frames_a_second(kind, tmp_path):
 def test_speeds_that_there_are_not(speed, nan, tmp_path):
     if nan:
         speed = dict.fromkeys(speed, float("nan"))
-    with pytest.raises(OptionError, match=r"a frame must last 0\.02 to 60 seconds; (seconds|fps)=.* for 4 blocks"):
+    with pytest.raises(OptionError, match=r"a frame must last 0\.02 to 60 seconds; (seconds|fps)=.* for 4 of them"):
         explanation().flow.save(tmp_path / "flow.gif", **speed)
     assert not list(tmp_path.iterdir())
 

@@ -122,5 +122,7 @@ def test_evidence_for_and_against_have_their_colours_in_every_block(look):
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="broken on purpose: a frame in one colour")
 def test_evidence_against_in_one_colour(monkeypatch):
-    monkeypatch.setattr(module, "overlay", lambda *args, scale: overlay(*args, scale=Scale(scale.low, scale.high)))
+    monkeypatch.setattr(
+        module, "overlay", lambda *args, scale, **more: overlay(*args, scale=Scale(scale.low, scale.high), **more)
+    )
     test_evidence_for_and_against_have_their_colours_in_every_block(Look())

@@ -72,6 +72,8 @@ def check_inspection(layout: Layout) -> None:
     known = case(layout)
     with allowed(layout):
         view = inspect(known.model, layout.size)
+        if layout.uncertain and not view.layers:  # its attention is not read, which is told
+            return
         steps = known.truth.steps
         assert [layer.name.split("#")[0] for layer in view.layers] == [step.name for step in steps]
         assert [layer.heads for layer in view.layers] == [step.a.shape[1] for step in steps]
