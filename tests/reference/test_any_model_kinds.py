@@ -1,6 +1,5 @@
 """Conserving gradients of kinds of models that are rare: linear stems, volumes, sampled images, found attention."""
 
-import monai
 import pytest
 import torch
 import torch.nn.functional as F
@@ -171,6 +170,7 @@ def test_points_that_move_with_the_image_are_constants():
 def test_a_segmenting_volume_that_writes_in_place():
     torch.manual_seed(0)
     sizes = {"in_channels": 1, "out_channels": 2, "img_size": (32, 32, 32), "feature_size": 2}
+    monai = pytest.importorskip("monai")  # the oldest and the newest Python are tried without it
     model = monai.networks.nets.UNETR(**sizes, hidden_size=12, mlp_dim=16, num_heads=2).eval().double()
     x = torch.randn(1, 1, 32, 32, 32, dtype=torch.float64)
     (told,) = AttnLRP(model).completeness(x, (1, 4, 5, 6))
