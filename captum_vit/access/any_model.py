@@ -41,10 +41,10 @@ class AnyModel(Adapter):
         self.reason = reason
         self.checked: set[Hashable] = set()
         self.last_grids: dict[tuple[int, ...], str] = {}
-        first = next((m for m in self.model.modules() if isinstance(m, CONVOLUTIONS)), None)
+        self._first = next((m for m in self.model.modules() if isinstance(m, CONVOLUTIONS)), None)  # of convolutions
         told = (kind.described(self.model) for kind in adapter_classes())
         self._told = next((each for each in told if each is not None), Described())
-        self.batch_dims = self._told.batch_dims or (5 if isinstance(first, VOLUMES) else 4)
+        self.batch_dims = self._told.batch_dims or (5 if isinstance(self._first, VOLUMES) else 4)
 
     @classmethod
     def matches(cls, model: nn.Module) -> bool:
@@ -68,8 +68,7 @@ class AnyModel(Adapter):
     @property
     def channels(self) -> int:
         """How many an image of noise has."""
-        first = next((m for m in self.model.modules() if isinstance(m, CONVOLUTIONS)), None)
-        return 3 if first is None else first.in_channels
+        return 3 if self._first is None else self._first.in_channels
 
     def example(self, size: Grid, draw: torch.Generator) -> Tensor:
         return torch.randn(1, self.channels, *size, generator=draw)
