@@ -10,6 +10,7 @@ from torch import Tensor
 from .colours import Look, Scale, check_look
 from .errors import InputError, OptionError, brief
 from .explained import Attribution, Explained
+from .marks import Mark
 from .names import printable
 from .wording import percent
 
@@ -163,6 +164,14 @@ class Compared:
             torch.stack([p.attribution.flow[p.block(i, self.steps)] for i in range(self.steps)]) for p in self.parts
         )
         return second - first
+
+    @property
+    def difference_marks(self) -> tuple[Mark, ...]:
+        """What either of the two maps was asked about, each once: their difference is of both.
+
+        In pixels of the first one's image, and empty where there is no difference.
+        """
+        return () if self.undivided else tuple(dict.fromkeys(m for p in self.parts for m in p.attribution.marks))
 
     def difference_told(self, step: int = -1) -> str:
         """How large the difference is beside the maps themselves: "at most 40.0 % of their peak"."""

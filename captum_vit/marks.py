@@ -1,10 +1,13 @@
 """What was asked about, as it is drawn on the image: a box, the outline of a region, or a point."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+
+EDGE = 0.004  # of the longer side: how far within the edge of the image a line stays
+RADIUS = 0.015  # of the longer side, of the circle around a point
 
 Points = list[tuple[float, float]]  # (x, y) in pixels of the image, as edges count: pixel i lies between i and i + 1
 
@@ -24,9 +27,9 @@ class Box:
     bottom: float
 
     def rings(self, size: tuple[int, int]) -> list[Points]:
-        """Closed lines to draw, on an image of (width, height)."""
+        """Closed lines to draw, on an image of (width, height): of a box that goes beyond it the part within."""
         corners = (self.left, self.top), (self.right, self.top), (self.right, self.bottom), (self.left, self.bottom)
-        return [list(corners)]
+        return [_within(corners, size)]
 
     def scaled(self, across: float, down: float) -> "Box":
         """On a copy of the image that was resized by these factors."""
@@ -73,7 +76,7 @@ class Outline:
 
     def rings(self, size: tuple[int, int]) -> list[Points]:
         """Closed lines to draw, on an image of (width, height)."""
-        return [list(line) for line in self.lines]
+        return [_within(line, size) for line in self.lines]
 
     def scaled(self, across: float, down: float) -> "Outline":
         """On a copy of the image that was resized by these factors."""
@@ -93,9 +96,13 @@ class Point:
     y: float
 
     def rings(self, size: tuple[int, int]) -> list[Points]:
-        """A small circle around it, on an image of (width, height)."""
-        radius, turns = max(2.0, 0.015 * max(size)), np.linspace(0, 2 * np.pi, 17)[:-1]
-        return [[(self.x + radius * float(np.cos(t)), self.y + radius * float(np.sin(t))) for t in turns]]
+        """A small circle around it with four lines that lead to it, on an image of (width, height)."""
+        radius, turns = max(2.0, RADIUS * max(size)), np.linspace(0, 2 * np.pi, 17)[:-1].tolist()
+
+        def at(turn: float, away: float) -> tuple[float, float]:
+            return self.x + away * radius * float(np.cos(turn)), self.y + away * radius * float(np.sin(turn))
+
+        return [[at(turn, 1) for turn in turns], *([at(turn, 1), at(turn, 2.5)] for turn in turns[::4])]
 
     def scaled(self, across: float, down: float) -> "Point":
         """On a copy of the image that was resized by these factors."""
@@ -104,6 +111,12 @@ class Point:
 
 Mark = Box | Outline | Point
 KINDS: dict[str, type[Mark]] = {"box": Box, "outline": Outline, "point": Point}
+
+
+def _within(line: Iterable[tuple[float, float]], size: tuple[int, int]) -> Points:
+    """A line with what lies on the edge of an image, or beyond it, moved inside, where all its width is seen."""
+    inset, (width, height) = EDGE * max(size), size
+    return [(min(max(x, inset), width - inset), min(max(y, inset), height - inset)) for x, y in line]
 
 
 def to_dict(mark: Mark) -> dict[str, Any]:

@@ -13,9 +13,12 @@ from ..errors import OptionError
 SAME = 1e-6  # of a side
 
 
-def finest(layouts: Sequence[TokenLayout]) -> TokenLayout:
+def finest(layouts: Sequence[TokenLayout], size: Sequence[int]) -> TokenLayout:
     """The layout with the most cells, onto which maps of the others can be enlarged.
 
+    Args:
+        layouts: where the maps of each method lie.
+        size: (height, width) of the model's input, which a layout lies on that says nothing else.
     Raises:
         OptionError: they lie on different parts of the image.
     """
@@ -25,7 +28,8 @@ def finest(layouts: Sequence[TokenLayout]) -> TokenLayout:
             [cells * patch for cells, patch in zip(each.grid, each.patch, strict=True)] for each in (layout, found)
         ]
         apart = any(abs(a - b) > SAME * b for a, b in zip(*sides, strict=True))
-        if apart or layout.view != found.view or layout.image_size != found.image_size:
+        seen = {tuple(each.image_size or size) for each in (layout, found)}
+        if apart or layout.view != found.view or len(seen) > 1:
             raise OptionError(
                 f"maps of {_told(layout)} and {_told(found)} cells lie on different parts of the image: ask for their "
                 f"methods one by one, or for images whose sides the model's strides divide"

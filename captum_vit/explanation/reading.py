@@ -94,7 +94,8 @@ class Reading:
     @property
     def layout(self) -> TokenLayout:
         """Where the maps lie on the model's inputs: that of the finest, onto whose grid the others are enlarged."""
-        return finest(self._layouts) if self._layouts else self.run.layout
+        size = self.adapter.size_of(self.call.images)
+        return finest(self._layouts, size) if self._layouts else self.run.layout
 
     @property
     def scores(self) -> Tensor:

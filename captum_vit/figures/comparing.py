@@ -33,7 +33,8 @@ def _panel(comparison: Compared, part: Part, look: Look) -> Panel:
     a, scale = part.attribution, comparison.scale(part, look)
     shared = look.scale != "own" and len(comparison.alike(part)) > 1
     title: tuple[Line, ...] = ((part.heading, ""), (part.image, ""), (part.model, ""), *lines(a))
-    drawn = Brush.of(part.whole, SIDE, look).panel(a.map, title, scale, bar_of(a, scale, one_scale=shared))
+    bar = bar_of(a, scale, one_scale=shared)
+    drawn = Brush.of(part.whole, SIDE, look).panel(a.map, title, scale, bar, a.marks)
     return replace(drawn, size=part.whole.image.size)
 
 
@@ -48,4 +49,5 @@ def _difference(comparison: Compared, look: Look) -> Panel:
         (comparison.difference_told(), ""),
     )
     counted = Bar((f"difference of {first.attribution.facts.unit}", " per patch"), scale, signed=True)
-    return Brush.of(first.whole, SIDE, look).panel(comparison.difference[-1], title, scale, counted)
+    brush, marks = Brush.of(first.whole, SIDE, look), comparison.difference_marks
+    return brush.panel(comparison.difference[-1], title, scale, counted, marks)

@@ -31,9 +31,10 @@ def frames(explanation: Explained, ax: Axes | None = None, *, count: int | None 
     kept, side = explanation.frames, 1.2
     stills = {place: explanation.still(place) for place in thinned(len(kept.images), count)}
     brushes = {place: Brush.of(still, side, look) for place, still in stills.items()}
+    scales = [explanation.scale(a, look) for a in explanation]
     rows = [
         [
-            brushes[place].panel(still.attributions[i].map, ((kept.names[place], ""),), explanation.scale(a, look))
+            brushes[place].panel(still.attributions[i].map, ((kept.names[place], ""),), scales[i], marks=a.marks)
             for place, still in stills.items()
         ]
         for i, a in enumerate(explanation)

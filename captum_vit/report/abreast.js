@@ -48,7 +48,7 @@ class Abreast {
     this.point(this.patch);
     if (!picture.context) return;
     picture.paint(alone || !look.alpha ? null : levelled(values, scale), made, LOOK.lines);
-    picture.mark(data.marks ?? [], LOOK.lines);
+    picture.mark(data.marks, LOOK.lines);
   }
 
   point(patch) {

@@ -9,12 +9,13 @@ from torch import Tensor
 from ..colours import SIGNS, Look, Scale, check_look, nearly_flat
 from ..compared import Compared, Part
 from ..explained import Explained
+from ..marks import Mark
 from ..names import printable
 from ..visualization import overlay
 from .document import document, filled, static
 from .encoding import base64, data_url, exact, json_block, shrunk, text
 from .page import STILL
-from .viewer import photo, scale_ends
+from .viewer import photo, rings, scale_ends
 
 SCRIPTS = (
     *("picture.js", "levels.js", "controls.js", "player.js", "pointer.js", "zoom.js"),
@@ -90,9 +91,10 @@ def _part(comparison: Compared, part: Part, where: int, look: Look) -> tuple[str
         "unit": printable(a.facts.unit),
         "signs": SIGNS,
         "signed": a.signed,
+        "marks": rings(part.whole, a.marks),
     }
     lines = (part.image, part.model, a.caption if a.target or not a.facts.class_specific else f"{a.caption}, any class")
-    still = _still(part.whole, a.map, look, comparison.scale(part, look))
+    still = _still(part.whole, a.map, look, comparison.scale(part, look), a.marks)
     return _figure(comparison.parts.index(part) + 1, part.heading, lines, still), data
 
 
@@ -112,9 +114,10 @@ def _difference(comparison: Compared, look: Look) -> tuple[str, dict[str, Any]]:
         "signed": True,
         "flat": [False for _ in steps],
         "told": [comparison.difference_told(i) for i in steps],
+        "marks": rings(first.whole, comparison.difference_marks),
     }
     lines = (first.attribution.method_title, f"orange: more in {second.heading}", f"blue: more in {first.heading}")
-    still = _still(first.whole, difference[-1], look, comparison.difference_scale(look))
+    still = _still(first.whole, difference[-1], look, comparison.difference_scale(look), comparison.difference_marks)
     return _figure(len(comparison.parts) + 1, heading, lines, still), data
 
 
@@ -141,9 +144,9 @@ def _painted(flow: Tensor, own: Sequence[Scale], common: Scale, blocks: Sequence
     }
 
 
-def _still(whole: Explained, shown: Tensor, look: Look, scale: Scale) -> str:
+def _still(whole: Explained, shown: Tensor, look: Look, scale: Scale, marks: Sequence[Mark]) -> str:
     """A map as a picture, where no script runs."""
-    drawn = overlay(shrunk(whole.image, STILL), shown, whole.view, look, scale=scale)
+    drawn = overlay(shrunk(whole.image, STILL), shown, whole.view, look, scale=scale, marks=marks)
     return data_url(drawn, lossless=exact(whole.image))
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..colours import FLAT, LOOK, SIGNS, Look, Scale, nearly_flat
 from ..errors import InputError
 from ..explained import Attribution, Explained, Label
+from ..marks import Mark
 from ..names import printable, safe_name
 from ..sentence import Sentence
 from ..visualization import DARKER, LINE, STRIPE
@@ -121,18 +122,18 @@ def _attribution(
         "score": "" if attribution.target is None else attribution.target.measured,
         "judged": printable(attribution.judged),
         "warned": attribution.warning != "",
-        "marks": _marks(explanation, attribution),
+        "marks": rings(explanation, attribution.marks),
         "words": None if attribution.sentence is None else _words(attribution.sentence, attribution.signed, look),
         "layers": [printable(name) for name in attribution.layers],
         "flow": base64(attribution.flow.detach().float().cpu(), "<f4"),
     }
 
 
-def _marks(explanation: Explained, attribution: Attribution) -> list[list[list[float]]]:
-    """Closed lines over the picture, points as shares of its sides."""
+def rings(explanation: Explained, marks: Sequence[Mark]) -> list[list[list[float]]]:
+    """Marks as closed lines over the picture, points as shares of its sides."""
     width, height = explanation.image.size
-    rings = [ring for mark in attribution.marks for ring in mark.rings((width, height))]
-    return [[[round(x / width, 5), round(y / height, 5)] for x, y in ring] for ring in rings]
+    closed = (ring for mark in marks for ring in mark.rings((width, height)))
+    return [[[round(x / width, 5), round(y / height, 5)] for x, y in ring] for ring in closed]
 
 
 def _words(sentence: Sentence, signed: bool, look: Look) -> dict[str, Any]:

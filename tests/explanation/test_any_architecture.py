@@ -1,5 +1,7 @@
 """Explanations by models that no adapter knows, from a photograph to a page."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import timm
@@ -114,10 +116,14 @@ def score_of(model: nn.Module, found) -> float:
 def test_maps_of_different_parts_of_the_image_are_no_one_explanation():
     whole = TokenLayout((4, 4), 0, (8.0, 8.0))
     part = TokenLayout((5, 5), 0, (6.0, 6.0))
-    assert finest([whole, TokenLayout((8, 8), 0, (4.0, 4.0))]).grid == (8, 8)
+    assert finest([whole, TokenLayout((8, 8), 0, (4.0, 4.0))], (32, 32)).grid == (8, 8)
+    told = replace(whole, image_size=(32, 32))  # as a ViT within another module says it
+    assert finest([told, whole], (32, 32)) is told
+    with pytest.raises(OptionError, match="lie on different parts"):
+        finest([told, whole], (64, 64))
     assert placed(torch.ones(1, 1, 4, 4), TokenLayout((8, 8), 0, (4.0, 4.0))).shape == (1, 1, 8, 8)
     with pytest.raises(OptionError, match="4x4 and 5x5 cells lie on different parts"):
-        finest([whole, part])
+        finest([whole, part], (32, 32))
 
 
 def test_margins_that_no_cell_sees_are_left_out():

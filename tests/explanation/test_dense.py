@@ -127,6 +127,13 @@ def test_depth_pose_and_layers_that_nothing_reads():
     assert not any("layers.2.attention" in layer for note in segmented.notes for layer in note.split(", "))
 
 
+def test_methods_that_read_a_model_in_two_ways_answer_together():
+    found = explain(PHOTO, yolos(), preprocess=wide, top_k=1, method=["agcam", "attn_lrp"])
+    alone = explain(PHOTO, yolos(), preprocess=wide, top_k=1, method="attn_lrp")
+    assert found.methods == ("agcam", "attn_lrp")
+    assert_close(found.attributions[1].map, alone.attributions[0].map, 1e-5)
+
+
 def test_several_images_each_have_their_own():
     model, other = yolos(), PHOTO.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     together = explain([PHOTO, other], model, preprocess=wide, top_k=1)
