@@ -20,9 +20,9 @@ OLD_END = 2  # in configurations from before the end of a text was written there
 class HFTextSide(TextSide, HFAdapter):
     """The text tower: CLIP reads the first end of the text, SigLIP the last token, which may be one that fills up."""
 
-    def __init__(self, whole: nn.Module, row: int, tokens: int) -> None:
+    def __init__(self, whole: nn.Module, shares: Tensor) -> None:
         self.whole = cast(Any, whole)
-        super().__init__(self.whole.text_model, row, tokens)
+        super().__init__(self.whole.text_model, shares)
 
     def attention_of(self, block: Any) -> nn.Module:
         return block.self_attn
@@ -85,6 +85,7 @@ class HFTwoTowers(TwoTowers):
         return encode(tokenizer, sentence, padded_to=self.longest if self.sigmoid else None)
 
     def row(self, ids: Tensor) -> int:
+        """The token that the text's feature is read from."""
         if self.sigmoid:
             return ids.shape[1] - 1
         if self.config.eos_token_id == OLD_END:
@@ -115,4 +116,4 @@ class HFTwoTowers(TwoTowers):
         return self.text_side(ids).scores(self.hf.text_model(input_ids=ids, attention_mask=mask))
 
     def text_side(self, ids: Tensor) -> TextSide:
-        return HFTextSide(self.hf, self.row(ids), ids.shape[1])
+        return HFTextSide(self.hf, torch.eye(ids.shape[1], dtype=torch.float64)[self.row(ids)])

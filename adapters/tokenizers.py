@@ -4,8 +4,9 @@ from typing import Any
 
 from captum_vit.access.two_towers import Encoded
 from captum_vit.errors import TargetError, reason
+from captum_vit.tokenizing import END, PADDING, START, WORD, Span
 
-ENOUGH = 1 << 12  # tokens: more than any text tower takes, so that nothing is cut
+ENOUGH = 1 << 12  # tokens: of a text tower that takes any number of them
 
 
 def encode(tokenizer: Any, sentence: str, *, padded_to: int | None) -> Encoded:
@@ -33,25 +34,36 @@ def encode(tokenizer: Any, sentence: str, *, padded_to: int | None) -> Encoded:
 
 
 def _of_transformers(tokenizer: Any, sentence: str, padded_to: int | None) -> Encoded:
-    fast, given = bool(getattr(tokenizer, "is_fast", False)), {"truncation": False, "verbose": False}
-    plain = tokenizer(sentence, **given, return_offsets_mapping=True) if fast else tokenizer(sentence, **given)
-    ids, used = list(plain["input_ids"]), len(plain["input_ids"])
+    ids, kinds, spans = _plain(tokenizer, sentence)
+    used = len(ids)
     if padded_to is not None and used < padded_to:
-        ids = list(tokenizer(sentence, **given, padding="max_length", max_length=padded_to)["input_ids"])
-    if fast:
-        spans = [tuple(span) for span in plain["offset_mapping"]]
-        return Encoded(ids, used, spans + [(0, 0)] * (len(ids) - used))
-    return Encoded(ids, used, None, tokenizer.convert_ids_to_tokens(ids))
+        given: dict[str, Any] = {"truncation": False, "verbose": False, "padding": "max_length"}
+        ids = list(tokenizer(sentence, **given, max_length=padded_to)["input_ids"])
+    filling = len(ids) - used
+    if spans is not None:
+        return Encoded(ids, kinds + [PADDING] * filling, spans + [(0, 0)] * filling)
+    return Encoded(ids, kinds + [PADDING] * filling, None, tokenizer.convert_ids_to_tokens(ids))
+
+
+def _plain(tokenizer: Any, sentence: str) -> tuple[list[int], list[str], list[Span] | None]:
+    """The ids of a sentence without any that fill up, what each is, and where they stand if the tokenizer tells."""
+    fast = bool(getattr(tokenizer, "is_fast", False))
+    asked: dict[str, Any] = {"truncation": False, "verbose": False, "return_special_tokens_mask": True}
+    plain = tokenizer(sentence, **asked, return_offsets_mapping=True) if fast else tokenizer(sentence, **asked)
+    ids, words = list(plain["input_ids"]), [not added for added in plain["special_tokens_mask"]]
+    first = words.index(True) if any(words) else 1
+    kinds = [WORD if word else START if i < first else END for i, word in enumerate(words)]
+    return ids, kinds, [tuple(span) for span in plain["offset_mapping"]] if fast else None
 
 
 def _of_open_clip(tokenizer: Any, sentence: str, padded_to: int | None) -> Encoded:
     body = tokenizer.encode(sentence)
     ids = [tokenizer.sot_token_id, *body, tokenizer.eot_token_id]
-    used = len(ids)
-    ids += [0] * ((padded_to or used) - used)
+    filling = max((padded_to or 0) - len(ids), 0)
     letters = [bytearray(tokenizer.byte_decoder[c] for c in _bare(tokenizer.decoder[i])) for i in body]
     pieces = ["", *(each.decode("utf-8", errors="ignore") for each in letters), ""]
-    return Encoded(ids, used, None, pieces + [""] * (len(ids) - used))
+    kinds = [START, *[WORD] * len(body), END, *[PADDING] * filling]
+    return Encoded(ids + [0] * filling, kinds, None, pieces + [""] * filling)
 
 
 def _bare(piece: str) -> str:
@@ -59,13 +71,24 @@ def _bare(piece: str) -> str:
 
 
 def _of_open_clip_around(tokenizer: Any, sentence: str, padded_to: int | None) -> Encoded:
-    """A tokenizer of transformers with what open_clip does before and after it."""
-    inner = tokenizer.tokenizer
-    ids = tokenizer([sentence], context_length=ENOUGH)[0].tolist()
-    used = len(ids)
-    while used > 1 and ids[used - 1] == ids[-1] == ids[used - 2]:  # the first of those that fill up ends the text
-        used -= 1
-    if ids[-1] not in (inner.eos_token_id, inner.sep_token_id) and ids[used - 1] == ids[-1]:
-        used -= 1
-    ids = ids[: max(used, padded_to or used)]
-    return Encoded(ids, used, None, inner.convert_ids_to_tokens(ids))
+    """A tokenizer of transformers with what open_clip does before and after it.
+
+    What it is given is changed before, so that places are told in another text than the sentence: then the tokens are
+    looked for in that, by their own letters.
+    """
+    inner, cleaned = tokenizer.tokenizer, tokenizer.clean_fn(sentence)
+    plain, kinds, spans = _plain(inner, cleaned)
+    last: list[str] = []
+    if getattr(tokenizer, "tokenizer_mode", "") == "clips":  # one that begins and one that ends it, and a last one
+        words = [i for i, kind in enumerate(kinds) if kind == WORD]
+        plain, kinds = [0, *(plain[i] for i in words), 0], [START, *[WORD] * len(words), END]
+        spans, last = spans and [(0, 0), *(spans[i] for i in words), (0, 0)], [END]
+    length = max(len(plain) + len(last), padded_to or 0)
+    ids, filling = tokenizer([sentence], context_length=length)[0].tolist(), length - len(plain) - len(last)
+    kinds = [*kinds, *[PADDING] * filling, *last]
+    if spans is None:
+        return Encoded(ids, kinds, None, inner.convert_ids_to_tokens(ids))
+    spans = spans + [(0, 0)] * (length - len(plain))
+    if cleaned == sentence:
+        return Encoded(ids, kinds, spans)
+    return Encoded(ids, kinds, None, [cleaned[start:end].strip() for start, end in spans])

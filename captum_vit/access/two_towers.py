@@ -21,13 +21,13 @@ class Encoded:
     """What a tokenizer makes of a sentence.
 
     ids: all of them, those before, behind and filling up too, and never cut.
-    used: how many of them are none that fill up.
+    kinds: what each is: "start", "word", "end" or "padding".
     spans: where each stands in the sentence; None where the tokenizer does not tell.
     pieces: each as text, where there are no spans.
     """
 
     ids: Sequence[int]
-    used: int
+    kinds: Sequence[str]
     spans: Sequence[Span] | None = None
     pieces: Sequence[str] = ()
 
@@ -35,12 +35,11 @@ class Encoded:
 class TextSide(Adapter):
     """The text tower of a model, for one text: its tokens stand where a ViT has patches.
 
-    The grid is (T,), all tokens of the text, and the score is read from one of them.
+    The grid is (T,), all tokens of the text, and the score is read from some of them.
 
     Args:
         model: the module that is run on the ids, (1, T).
-        row: the token that the text's feature is read from.
-        tokens: how many there are.
+        shares: what each of them gives to the text's feature behind the last layer, (T,), with sum 1.
 
     Attributes:
         argument: the name by which the ids go to the model.
@@ -50,9 +49,9 @@ class TextSide(Adapter):
     on_images = False
     argument = "input_ids"
 
-    def __init__(self, model: nn.Module, row: int, tokens: int) -> None:
+    def __init__(self, model: nn.Module, shares: Tensor) -> None:
         super().__init__(model)
-        self.row, self.tokens = row, tokens
+        self.shares, self.tokens = shares, len(shares)
 
     @classmethod
     def matches(cls, model: nn.Module) -> bool:
@@ -66,9 +65,7 @@ class TextSide(Adapter):
 
     @property
     def readout(self) -> Readout:
-        shares = torch.zeros(self.tokens, dtype=torch.float64)
-        shares[self.row] = 1
-        return Readout((), patches=True, shares={list(self.attention_layers())[-1]: shares})
+        return Readout((), patches=True, shares={list(self.attention_layers())[-1]: self.shares})
 
     @property
     def prefix_tokens(self) -> tuple[str, ...]:
@@ -146,16 +143,12 @@ class TwoTowers(NestedAdapter):
         """
 
     @abstractmethod
-    def row(self, ids: Tensor) -> int:
-        """The token that the text's feature is read from, of ids (1, T).
+    def used(self, ids: Tensor) -> int:
+        """How many of ids (1, T) are none that fill up.
 
         Raises:
-            TargetError: the ids do not have it.
+            TargetError: the ids do not have the token that the text's feature is read from.
         """
-
-    @abstractmethod
-    def used(self, ids: Tensor) -> int:
-        """How many of ids (1, T) are none that fill up."""
 
     @abstractmethod
     def begins(self, ids: Tensor) -> int:
@@ -181,7 +174,7 @@ class TwoTowers(NestedAdapter):
         """
         if text.ids is not None:
             ids = text.ids.reshape(1, -1).long().cpu()
-            return self._counted(ids, self.used(ids), text)
+            return self._counted(ids, self._kinds(ids), text)
         tokenizer = text.tokenizer if tokenizer is None or text.tokenizer is not None else tokenizer
         if tokenizer is None:
             raise TargetError(
@@ -189,20 +182,24 @@ class TwoTowers(NestedAdapter):
                 f"tokenizer=...) or explain(..., tokenizer=...), or the ids of the tokens by Text(ids=...)"
             )
         found = self.encode(tokenizer, text.sentence)
-        return self._counted(torch.tensor([list(found.ids)]), found.used, text, found)
+        return self._counted(torch.tensor([list(found.ids)]), list(found.kinds), text, found)
 
-    def _counted(self, ids: Tensor, used: int, text: Text, found: Encoded | None = None) -> Tokens:
+    def _kinds(self, ids: Tensor) -> list[str]:
+        """What each token is, as far as the model alone tells it."""
+        used, first, tokens = self.used(ids), self.begins(ids), ids.shape[1]
+        kinds = [START] * first + [WORD] * (used - 1 - first) + [END] + [PADDING] * (tokens - used)
+        if used == tokens and not self._ends(ids):
+            kinds[-1] = WORD  # the text fills all there is, without an end
+        return kinds
+
+    def _counted(self, ids: Tensor, kinds: list[str], text: Text, found: Encoded | None = None) -> Tokens:
         """Of ids the tokens, as many as the model takes, with what each of them is."""
-        if max(used, 0 if found else ids.shape[1]) > self.longest:
-            over = max(used, ids.shape[1] if found is None else 0) - self.longest
+        if ids.shape[1] > self.longest:
+            over = ids.shape[1] - self.longest
             raise TargetError(
-                f"{text!r} has {over + self.longest} tokens, with those at its ends, and {type(self.model).__name__} "
+                f"{text!r} has {ids.shape[1]} tokens, with those at its ends, and {type(self.model).__name__} "
                 f"takes {self.longest}: {over} too many. Shorten it: nothing is cut off"
             )
-        row, first = self.row(ids), self.begins(ids)
-        kinds = [START] * first + [WORD] * (used - 1 - first) + [END] + [PADDING] * (ids.shape[1] - used)
-        if row == used - 1 == ids.shape[1] - 1 and not self._ends(ids):
-            kinds[row] = WORD  # the text fills all there is, without an end
         count = kinds.count(WORD)
         if not count:
             raise TargetError(f"nothing is left of {text!r} in the tokenizer: give it words that the model knows")

@@ -178,7 +178,8 @@ class ForwardTap(Tap):
             return super(ForwardTap, self).linear(x, weight, bias)
 
         over = self.readout is not None and self.readout.only_prefix and len(self.seen) == len(self.layers)
-        if over and not self.keep.tail and self.is_tokens(input):
+        first = self.layout.order is None  # the tokens that are read stand first in the model too
+        if over and first and not self.keep.tail and self.is_tokens(input):
             out = on_prefix(input, self.layout.prefix, layer)
         else:
             out = layer(input)

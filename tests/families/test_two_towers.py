@@ -7,7 +7,7 @@ from torch import Tensor
 from captum_vit import AGCAM, GradECLIP, adapt
 from captum_vit.attr import METHODS
 from captum_vit.attr.of_text import token_shares
-from captum_vit.errors import InputError, OptionError, TargetError, UnsupportedModelError
+from captum_vit.errors import InputError, OptionError, TargetError
 from captum_vit.targets import Contrast, Embedding, Text
 from tests.families import two_towers
 from tests.families.two_towers import BOS, EOS, FORMULAS, Written, clip, open_clip_of, siglip, tokenizer
@@ -181,15 +181,6 @@ def test_classes_of_texts_that_are_not_there_are_refused():
         AGCAM(model).attribute(x, lambda output: output.logits_per_image[:, 0])
     with pytest.raises(InputError, match="takes input_ids beside images"):
         AGCAM(model).attribute_classes(x[:1])
-
-
-def test_a_tower_whose_tokens_cannot_be_followed_is_refused():
-    open_clip = pytest.importorskip("open_clip")
-    model = open_clip_of(clip())
-    model.text_pool_type = "first"
-    assert open_clip is not None
-    with pytest.raises(UnsupportedModelError, match="what each word gives is not known of the text tower CLIP"):
-        token_shares(model, Text(ids=torch.tensor([8, 14, 5, 21, 0, 0, 0, 0, 0, 0, 0, 0])), feature(16))
 
 
 def test_the_formulas_are_of_this_tower():

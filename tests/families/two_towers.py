@@ -1,6 +1,6 @@
 """Small models of images and texts, their tokenizer, and their text tower written out with explicit softmax."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,6 +152,21 @@ class Written:
         y = x * torch.sigmoid(1.702 * x) if quick else F.gelu(x, approximate="tanh")
         return x * (y / x).detach() if self.rules in ("cp", "attn") else y
 
+    @property
+    def of_text(self) -> int:
+        """How many tokens are of the text, which come first."""
+        return len(self.ids)
+
+    @property
+    def reads(self) -> Tensor:
+        """What each token gives to the feature."""
+        return torch.eye(len(self.ids), dtype=torch.float64)[self.row]
+
+    @property
+    def hidden(self) -> Tensor:
+        """Which tokens are hidden from which, (T, T)."""
+        return torch.full((len(self.ids),) * 2, self.causal).triu(1)
+
     def head(self, stream: Tensor) -> Tensor:
         """The text's feature, of the stream after a block."""
         read = self.norm(stream[self.row], "text_model.final_layer_norm")
@@ -159,35 +174,48 @@ class Written:
             return read @ self.weight("text_projection.weight").T
         return self.linear(read, "text_model.head")
 
+    def start(self) -> Tensor:
+        """The stream before the blocks."""
+        stream = self.weight("text_model.embeddings.token_embedding.weight")[self.ids]
+        return stream + self.weight("text_model.embeddings.position_embedding.weight")[: len(self.ids)]
+
+    def attended(self, inner: Tensor, projections: Sequence[str], heads: int) -> dict[str, Tensor]:
+        """An attention of these projections, query, key and value, as it stands in a `Block`."""
+        inner = inner.detach() if self.rules == "held" else inner
+        q, k, v = (self.linear(inner, p).unflatten(-1, (heads, -1)).transpose(0, 1) for p in projections)
+        factors = (_half(q), _half(k), _half(v)) if self.rules == "attn" else (q, k, v)
+        s = (factors[0] @ factors[1].mT * q.shape[-1] ** -0.5).masked_fill(self.hidden, -torch.inf)
+        a = s.softmax(-1)
+        if self.rules == "attn":
+            a = _half(a)
+        elif self.rules == "cp":
+            a = a.detach()
+        a = a.requires_grad_() if not a.requires_grad else a
+        return {"s": s, "a": a, "q": q, "k": k, "v": v, "o": a @ factors[2]}
+
+    def block(self, i: int, x: Tensor) -> Block:
+        """One block."""
+        name = f"text_model.encoder.layers.{i}"
+        inner, heads = self.norm(x, f"{name}.layer_norm1"), self.model.config.text_config.num_attention_heads
+        seen = self.attended(inner, [f"{name}.self_attn.{p}_proj" for p in "qkv"], heads)
+        x = x + self.linear(seen["o"].transpose(0, 1).flatten(1), f"{name}.self_attn.out_proj")
+        inside = self.activated(self.linear(self.norm(x, f"{name}.layer_norm2"), f"{name}.mlp.fc1"))
+        return Block(**seen, after=x + self.linear(inside, f"{name}.mlp.fc2"))
+
     def run(self) -> tuple[Tensor, Tensor, list[Block]]:
         """The stream before the blocks, the feature, and the blocks."""
-        tokens, heads = len(self.ids), self.model.config.text_config.num_attention_heads
-        stream = self.weight("text_model.embeddings.token_embedding.weight")[self.ids]
-        first = (stream + self.weight("text_model.embeddings.position_embedding.weight")[:tokens]).requires_grad_()
-        x, blocks, half = first, [], (lambda t: 0.5 * t + 0.5 * t.detach())
-        hidden = torch.full((tokens, tokens), self.causal).triu(1)
-        for i in range(self.model.config.text_config.num_hidden_layers):
-            name = f"text_model.encoder.layers.{i}"
-            inner = self.norm(x, f"{name}.layer_norm1")
-            inner = inner.detach() if self.rules == "held" else inner
-            q, k, v = (
-                self.linear(inner, f"{name}.self_attn.{p}_proj").unflatten(-1, (heads, -1)).transpose(0, 1)
-                for p in "qkv"
-            )
-            factors = (half(q), half(k), half(v)) if self.rules == "attn" else (q, k, v)
-            s = (factors[0] @ factors[1].mT * q.shape[-1] ** -0.5).masked_fill(hidden, -torch.inf)
-            a = s.softmax(-1)
-            if self.rules == "attn":
-                a = half(a)
-            elif self.rules == "cp":
-                a = a.detach()
-            a = a.requires_grad_() if not a.requires_grad else a
-            o = a @ factors[2]
-            x = x + self.linear(o.transpose(0, 1).flatten(1), f"{name}.self_attn.out_proj")
-            inside = self.activated(self.linear(self.norm(x, f"{name}.layer_norm2"), f"{name}.mlp.fc1"))
-            x = x + self.linear(inside, f"{name}.mlp.fc2")
-            blocks.append(Block(s, a, q, k, v, o, x))
-        return first, self.head(x), blocks
+        first, blocks = self.start().requires_grad_(), list[Block]()
+        for i in range(self.depth):
+            blocks.append(self.block(i, blocks[-1].after if blocks else first))
+        return first, self.head(blocks[-1].after), blocks
+
+    @property
+    def depth(self) -> int:
+        return self.model.config.text_config.num_hidden_layers
+
+
+def _half(x: Tensor) -> Tensor:
+    return 0.5 * x + 0.5 * x.detach()
 
 
 def cosine(one: Tensor, other: Tensor) -> Tensor:
@@ -196,29 +224,31 @@ def cosine(one: Tensor, other: Tensor) -> Tensor:
 
 def agcam(written: Written, image: Tensor) -> Tensor:
     _, feature, blocks = written.run()
-    grads = torch.autograd.grad(cosine(feature, image), [b.a for b in blocks])
-    parts = [g[:, written.row].relu() * b.s[:, written.row].sigmoid() for g, b in zip(grads, blocks, strict=True)]
-    return torch.stack(parts).sum((0, 1)).detach()
+    grads, rows = torch.autograd.grad(cosine(feature, image), [b.a for b in blocks]), written.reads > 0
+    parts = [g[:, rows].relu() * b.s[:, rows].sigmoid() for g, b in zip(grads, blocks, strict=True)]
+    return torch.stack(parts).sum((0, 1, 2)).detach()
 
 
 def generic_relevance(written: Written, image: Tensor) -> Tensor:
     _, feature, blocks = written.run()
     grads = torch.autograd.grad(cosine(feature, image), [b.a for b in blocks])
-    whole = torch.eye(len(written.ids), dtype=torch.float64)
+    whole = torch.eye(len(written.reads), dtype=torch.float64)
     for g, b in zip(grads, blocks, strict=True):
         whole = whole + (g * b.a).relu().mean(0) @ whole
-    return whole[written.row].detach()
+    return (written.reads @ whole).detach()
 
 
 def grad_eclip(written: Written, image: Tensor) -> Tensor:
     _, feature, blocks = written.run()
-    last = blocks[-1]
+    last, total = blocks[-1], torch.zeros(len(written.reads), dtype=torch.float64)
     (g,) = torch.autograd.grad(cosine(feature, image), [last.o])
-    query, keys = last.q[:, written.row].flatten(), last.k.transpose(0, 1).flatten(1)
-    alike, seen = F.cosine_similarity(query[None], keys), last.s[0, written.row] > -torch.inf
-    low, high = alike[seen].min(), alike[seen].max()
-    evidence = torch.einsum("hd,htd->t", g[:, written.row], last.v)
-    return (seen * (alike - low) / (high - low) * evidence).relu().detach()
+    words = slice(None, written.of_text)
+    for row in written.reads.nonzero().flatten().tolist():
+        query, keys = last.q[:, row].flatten(), last.k.transpose(0, 1).flatten(1)
+        alike, seen = F.cosine_similarity(query[None], keys), last.s[0, row] > -torch.inf
+        low, high = alike[words][seen[words]].min(), alike[words][seen[words]].max()
+        total += seen * (alike - low) / (high - low) * torch.einsum("hd,htd->t", g[:, row], last.v)
+    return total.relu().detach()
 
 
 def legrad(written: Written, image: Tensor) -> Tensor:
