@@ -18,6 +18,7 @@ from .access import Adapter, unwrap
 from .access.any_model import adapt_any
 from .access.nested import NestedAdapter
 from .access.outputs import Choice
+from .access.two_towers import TwoTowers
 from .capture import Inputs, untouched
 from .errors import OptionError, PreprocessingError, brief
 from .files import lines_of
@@ -147,7 +148,8 @@ def _numbered(class_names: Any) -> dict[int, str]:
 def _of_module(model: nn.Module, output: Choice | None) -> LoadedModel:
     """What a module says of itself, and of a ViT inside it what is true of the outer scores."""
     adapter = adapt_any(model)
-    inside = look_inside(adapter, output)
+    # what compares images with texts is itself one model of its library, and has no classes: nothing to look for
+    inside = None if isinstance(adapter, TwoTowers) else look_inside(adapter, output)
     if inside is None:
         return _scored(LoadedModel(model, class_names=adapter.class_names), adapter.model)
     assert isinstance(adapter, NestedAdapter)

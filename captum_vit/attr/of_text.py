@@ -13,7 +13,7 @@ from ..capture.texts import Texts
 from ..errors import InputError, OptionError, TargetError
 from ..targets import Embedding, Text
 from ..tokenizing import Tokens
-from . import METHODS, find_method
+from . import METHODS, ViTAttribution, find_method
 from .options import check_options
 from .starting import start
 
@@ -61,28 +61,42 @@ def token_shares(
     wanted = Text(text) if isinstance(text, str) else text
     if not isinstance(adapter, TwoTowers) or not isinstance(wanted, Text):
         raise TargetError(f"words are of a Text and a model with a text tower, got {type(adapter.model).__name__}")
-    return shares_of(adapter, adapter.tokens(wanted, tokenizer), image, method, options)
-
-
-def shares_of(adapter: TwoTowers, tokens: Tokens, image: Tensor, method: Any, options: Mapping[str, Any]) -> Tensor:
-    """The same of a text that is tokens already."""
     name, kind = find_method(method)
     if not kind.of_words:
         able = ", ".join(name for name, each in METHODS.items() if each.of_words)
         raise OptionError(f"{name} says nothing of words: of a text it is {able}")
     check_options(name, kind.options(), options)
+    return shares_of(adapter, adapter.tokens(wanted, tokenizer), image.reshape(1, -1), {name: (kind, options)})[name][0]
+
+
+def shares_of(
+    adapter: TwoTowers,
+    tokens: Tokens,
+    images: Tensor,
+    methods: Mapping[str, tuple[type[ViTAttribution], Mapping[str, Any]]],
+) -> dict[str, Tensor]:
+    """The same of a text that is tokens already, for the features of several images, (N, D), by several methods.
+
+    One forward of the text tower serves all of them, and its backwards are shared among the methods.
+
+    Returns:
+        by name of the method, (N, T).
+    """
     device = next(adapter.model.parameters()).device
     side, ids = adapter.text_side(tokens.ids), tokens.ids.to(device)
     mask = {} if tokens.mask is None else {"attention_mask": tokens.mask.to(device)}
-    call, target = Texts(ids, kwargs=mask, argument=side.argument), Embedding(image.reshape(-1).to(device))
-    own = {**ON_WORDS.get(name, {}), **options}
-    ours = kind(side)  # type: ignore[arg-type]  # what is known of the tower, in the place of it
-    with start([(ours, own)], call, target, flow=False, once=True) as run:
+    call = Texts(ids, kwargs=mask, argument=side.argument)
+    ours = {name: (kind(side), {**ON_WORDS.get(name, {}), **given}) for name, (kind, given) in methods.items()}  # type: ignore[arg-type]
+    found: dict[str, list[Tensor]] = {name: [] for name in ours}
+    with start(list(ours.values()), call, flow=False, once=len(images) == 1) as run:
         width = run.scores.shape[1]
-        if image.numel() != width:
-            raise InputError(f"the image's feature has {image.numel()} numbers, and the text's {width}")
-        maps = ours._maps(run, target, flow=False, **own)
-    return ops.widen(maps.detach())[0, -1]
+        if images.shape[1] != width:
+            raise InputError(f"the image's feature has {images.shape[1]} numbers, and the text's {width}")
+        for number, image in enumerate(images, 1):
+            target, run.once = Embedding(image.to(device)), number == len(images)
+            for name, (method, own) in ours.items():
+                found[name].append(ops.widen(method._maps(run, target, flow=False, **own).detach())[0, -1])
+    return {name: torch.stack(maps) for name, maps in found.items()}
 
 
 def cosine(text: Tensor, image: Tensor) -> float:

@@ -5,6 +5,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from torch import Tensor
+
 from ..access.two_towers import TwoTowers, embedded
 from ..attr.of_text import shares_of
 from ..errors import TargetError, UnsupportedModelError
@@ -32,7 +34,8 @@ def with_sentences(
         removed: whether scores and maps without each word are wanted.
     """
     adapter, made, told = reading.adapter, [list(each) for each in found], dict[str, None]()
-    if not isinstance(adapter, TwoTowers):
+    asked = {name: (type(m), reading.asked.options[name]) for name, m in reading.asked.methods.items() if m.of_words}
+    if not isinstance(adapter, TwoTowers) or not asked:
         return made, ()
     for each in wanted:
         target = each.target
@@ -40,27 +43,34 @@ def with_sentences(
             continue
         less = _without(adapter, target.tokens, tokenizer) if removed else {}
         flows = reading.flows(list(less.values())) if less else {}
+        shares = _shares(adapter, target.tokens, reading.scores, asked, told)
         for i, attributions in enumerate(made):
             for k, attribution in enumerate(attributions):
-                if attribution.target != each.labels[i] or not reading.asked.methods[attribution.method].of_words:
-                    continue
-                try:
-                    sentence = _sentence(reading, attribution, target.tokens, i)
-                except UnsupportedModelError as error:
-                    told[f"words: {error}"] = None
-                    continue
-                words = _words_without(reading, sentence, less, flows, attribution.method, i)
-                attributions[k] = replace(attribution, sentence=replace(sentence, words=words))
+                if attribution.target == each.labels[i] and attribution.method in shares:
+                    sentence = _sentence(target.tokens, shares[attribution.method][i])
+                    words = _words_without(reading, sentence, less, flows, attribution.method, i)
+                    attributions[k] = replace(attribution, sentence=replace(sentence, words=words))
     return made, tuple(told)
 
 
-def _sentence(reading: Reading, attribution: Attribution, tokens: Tokens, image: int) -> Sentence:
-    method, adapter = reading.asked.methods[attribution.method], reading.adapter
-    assert isinstance(adapter, TwoTowers)
-    options = reading.asked.options[attribution.method]
-    shares = shares_of(adapter, tokens, reading.scores[image], type(method), options).tolist()
-    own = zip(tokens.words, tokens.summed(shares), tokens.spans, strict=True)
-    return Sentence(tokens.sentence, tuple(Word(*word) for word in own), tokens.apart(shares))
+def _shares(
+    adapter: TwoTowers, tokens: Tokens, images: Tensor, asked: Mapping[str, Any], told: dict[str, None]
+) -> dict[str, Tensor]:
+    """By method what each token gives; those that refuse are asked alone, lest others lose theirs, and tell why."""
+    try:
+        return shares_of(adapter, tokens, images, asked)
+    except UnsupportedModelError as error:
+        if len(asked) == 1:
+            told[f"words: {error}"] = None
+            return {}
+    alone = [_shares(adapter, tokens, images, {name: method}, told) for name, method in asked.items()]
+    return {name: shares for each in alone for name, shares in each.items()}
+
+
+def _sentence(tokens: Tokens, shares: Tensor) -> Sentence:
+    each = shares.tolist()
+    own = zip(tokens.words, tokens.summed(each), tokens.spans, strict=True)
+    return Sentence(tokens.sentence, tuple(Word(*word) for word in own), tokens.apart(each))
 
 
 def _without(adapter: TwoTowers, tokens: Tokens, tokenizer: Any) -> dict[int, TextEmbedding]:

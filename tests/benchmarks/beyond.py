@@ -20,15 +20,17 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from captum_vit import explain, token_shares
 from captum_vit.attr import METHODS
 from captum_vit.errors import CaptumViTError
-from captum_vit.targets import Mask, Query, Text
+from captum_vit.targets import Contrast, Mask, Query, Text
 
 KERNEL = {  # torch's own for CPUs, which its table leaves out: how many products of queries and keys it takes
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: 2,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: 5,  # its first argument is the gradient
 }
 ASKED = ("agcam", "daam", "rollout", "generic_relevance", "grad_eclip", "legrad", "attn_lrp")
+WORDS, TEXTS = ("grad_eclip", "agcam", "generic_relevance", "attn_lrp"), "a text of CLIP, B/32"
 
 
 @dataclass(frozen=True)
@@ -168,16 +170,43 @@ def measured(case: Case) -> dict[str, str]:
     return told
 
 
+def of_texts(tiny: bool) -> dict[str, str]:
+    """What a text costs in all, map, words and a second text, in forwards of both towers."""
+    case = clip(tiny)
+    model, text, photo = case.model.eval(), case.target, case.x[0]
+    other = Text(ids=torch.tensor([49406, 320, 1929, 49407]))
+    with torch.no_grad():
+        whole = counted(lambda: model(pixel_values=case.x, **case.beside))
+        feature = model.get_image_features(case.x).pooler_output[0]
+    told = {}
+    for name in WORDS:
+        map_of, page = METHODS[name](model).attribute, partial(explain, photo, model, method=name)
+        jobs: dict[str, Callable[[], object]] = {
+            "map": partial(map_of, case.x, text),
+            "words": partial(token_shares, model, text, feature, name),
+            "explain, map and words": partial(page, target=text),
+            "of two texts": partial(page, target=[text, other]),
+            "a contrast, map alone": partial(page, target=Contrast(text, other)),
+        }
+        for job in jobs.values():
+            job()  # the first examines the model
+        told[name] = "; ".join(f"{what} {counted(job) / whole:.2f}" for what, job in jobs.items())
+    several = partial(explain, photo, model, target=text, method=list(WORDS))
+    told["all of these at once"] = f"{counted(several) / whole:.2f}"
+    return told
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="beginnings of cases")
     parser.add_argument("--tiny", action="store_true")
     asked = parser.parse_args()
     torch.manual_seed(0)
-    for name, make in CASES.items():
+    figures = {name: partial(lambda make, tiny: measured(make(tiny)), make) for name, make in CASES.items()}
+    for name, figure in {**figures, TEXTS: of_texts}.items():
         if not asked.names or name.startswith(tuple(asked.names)):
             print(name, flush=True)
-            for method, told in measured(make(asked.tiny)).items():
+            for method, told in figure(asked.tiny).items():
                 print(f"    {method:18} {told}", flush=True)
 
 

@@ -8,11 +8,13 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import captum_vit
 from captum_vit import Contrast, Preprocessing, Sentence, Text, Word, explain, token_shares
+from captum_vit.access.two_towers import TextSide
 from captum_vit.colours import LOOK, Look
-from captum_vit.errors import ExplanationLoadError, InputError, OptionError, TargetError
+from captum_vit.errors import ExplanationLoadError, InputError, OptionError, TargetError, UnsupportedModelError
 from captum_vit.explanation.explanation import Explanation
 from captum_vit.geometry import View
 from captum_vit.models import load_model
@@ -92,6 +94,47 @@ def test_siglip_says_it_of_each_text_by_itself():
     assert set(apart) == {"end", "padding"}
     shorter = ask(model, target=Text(ids=ids[[0, 2, 3, *range(4, 12), 11]]), tokenizer=None, method="grad_eclip")
     assert words[1].score == pytest.approx(shorter.labels[0].score, abs=1e-6)
+
+
+class Passes(TorchDispatchMode):
+    """How often images go through a patch embedding, and texts through that of their tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.images = self.texts = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.images += func.overloadpacket is torch.ops.aten.convolution
+        self.texts += func.overloadpacket is torch.ops.aten.embedding and len(args[0]) == 22  # not of positions
+        return func(*args, **(kwargs or {}))
+
+
+def test_map_and_words_take_one_forward_for_all_methods():
+    model = clip()
+    for methods, texts in (["generic_relevance"], [CAT]), (["generic_relevance", "daam"], [CAT, DOG]):
+        asked = {"model": model, "method": methods, "target": texts}
+        ask(**asked)  # what examines the model
+        with Passes() as seen:
+            ask(**asked)
+        assert seen.images == 1
+        assert seen.texts == 1 + 2 * len(texts), "beside the images, and of each its feature and its words"
+
+
+def test_a_method_that_refuses_words_leaves_others_theirs(monkeypatch):
+    asked = {"method": ["generic_relevance", "legrad"]}
+    whole, maps_of = ask(**asked), captum_vit.LeGrad._maps
+
+    def refused(self, run, target, **options):
+        if isinstance(self.adapter, TextSide):
+            raise UnsupportedModelError("no words here")
+        return maps_of(self, run, target, **options)
+
+    monkeypatch.setattr(captum_vit.LeGrad, "_maps", refused)
+    one, other = ask(**asked).attributions
+    assert [word.share for word in one.words] == [word.share for word in whole.attributions[0].words]
+    assert whole.attributions[1].words
+    assert other.words == ()
+    assert any("no words here" in note for note in ask(**asked).notes)
 
 
 def test_a_batch_is_its_images():
