@@ -30,7 +30,8 @@ from .rule_names import (
 from .ruled import Call
 from .rules import Rule, Rules
 
-NUMBERS = {"add", "radd", "sub", "subtract", "rsub"}  # functions of which a plain number may be an operand
+# functions of which a plain number may be an operand
+NUMBERS = {"add", "radd", "sub", "subtract", "rsub", "where", "masked_fill"}
 
 
 def added(call: Call) -> Any:
@@ -44,6 +45,7 @@ def added(call: Call) -> Any:
         return call.state.added(x, call.name)
 
     own = int(call.in_place)  # what it writes into
+    call.state.check_added(call.args[:own], call.name)
     kwargs = {key: x if key == "alpha" else constant(x) for key, x in call.kwargs.items()}
     out = call.func(*call.args[:own], *map(constant, call.args[own:]), **kwargs)
     if rooted is not None:
@@ -147,8 +149,8 @@ def shared_attention(call: Call) -> Tensor:
 
 def _table(own: Mapping[str, Rule], gamma: tuple[float, float], *, gates: bool) -> dict[str, Rule]:
     kinds: list[tuple[Any, Rule]] = [
-        (PLACING | WEIGHING | CHOOSING, Call.run),
-        (ADDING, added),
+        (PLACING | WEIGHING, Call.run),
+        (ADDING | CHOOSING, added),
         (MULTIPLYING, product),
         (("mul", "rmul", "multiply"), partial(multiplied, gates=gates)),
         (DIVIDING, partial(divided, gates=gates)),

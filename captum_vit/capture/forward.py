@@ -68,7 +68,7 @@ class Forward:
             held: whether the input of every attention counts as a constant.
             retain: whether the graph is kept for another time.
         """
-        with torch.enable_grad(), self.holding(held), _no_recomputation():
+        with torch.enable_grad(), self.holding(held):
             score = target.score(self.output).sum()
             check_attached(score, self.output, target)
             if not score.requires_grad:
@@ -87,7 +87,7 @@ class Forward:
 
     def gradients_of_several(self, targets: Sequence[Target], leaves: Sequence[Tensor]) -> list[Tensor]:
         """dy_k/dx for each of K targets, (K, *x.shape), with attention held constant: one batched backward."""
-        with torch.enable_grad(), self.holding(True), _no_recomputation():
+        with torch.enable_grad(), self.holding(True):
             parts = [target.score(self.output).sum() for target in targets]
             for target, part in zip(targets, parts, strict=True):
                 check_attached(part, self.output, target)
@@ -110,7 +110,7 @@ class Forward:
         """The attention held constant on the way back, or not."""
         self.valve.open = not held
         try:
-            with own_backward(self.adapter.model):
+            with own_backward(self.adapter.model), _no_recomputation():
                 yield
         finally:
             self.valve.open = True
@@ -236,12 +236,12 @@ def _no_recomputation() -> Iterator[None]:
     the forward wrote over what a backward needs."""
     try:
         yield
-    except CheckpointError as error:
-        raise UnsupportedModelError(
-            "a part of the model runs under torch.utils.checkpoint, which computes it again in the backward, where its "
-            "attention is not seen: call the part itself, without checkpoint, while the model is explained"
-        ) from error
     except RuntimeError as error:
+        if isinstance(error, CheckpointError) or "use_reentrant=True" in str(error):
+            raise UnsupportedModelError(
+                "a part of the model runs under torch.utils.checkpoint, which computes it again in the backward, where "
+                "its attention is not seen: call the part itself, without checkpoint, while the model is explained"
+            ) from error
         if "modified by an inplace operation" not in str(error):
             raise
         raise UnsupportedModelError(

@@ -24,9 +24,9 @@ class _Proportional(torch.autograd.Function):
     """f(z) as z times the constant f(z) / z."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, value: Tensor, slope: float) -> Tensor:
-        ctx.save_for_backward((value / z).nan_to_num_(nan=slope, posinf=torch.inf, neginf=-torch.inf))
-        return value.view_as(value)
+    def forward(ctx: Any, z: Tensor, value: Sequence[Tensor], slope: float) -> Tensor:
+        ctx.save_for_backward((value[0] / z).nan_to_num_(nan=slope, posinf=torch.inf, neginf=-torch.inf))
+        return value[0]
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
@@ -166,7 +166,7 @@ def scaled(x: Tensor, factor: float) -> Tensor:
 
 def proportional(z: Tensor, value: Tensor, slope: float) -> Tensor:
     """`value`, taken as z times the constant value / z; where z is 0, that constant is the slope there."""
-    return _Proportional.apply(z, value.detach(), slope)
+    return _Proportional.apply(z, [value.detach()], slope)  # of no argument itself, since a view is never written to
 
 
 def gelu(z: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ class State:
         self.leaves: list[Tensor] | None = [] if accounting else None
         self.absorbed: list[Tensor] | None = [] if accounting else None
         self._held = WeakIdKeyDictionary()  # held constant -> the function that made it
-        self._rooted = WeakIdKeyDictionary()  # activation -> the one that it is a function of, element by element
+        self._rooted = WeakIdKeyDictionary()  # activation -> its version, and what it is a function of by elements
         self._roots = WeakIdKeyDictionary()  # activation -> itself as such a one, kept alive by its functions alone
 
     def image_axis(self, x: Tensor, name: str) -> int:
@@ -70,15 +70,19 @@ class State:
         """The function that made a held constant; None of all else."""
         return self._held.get(x) if isinstance(x, Tensor) else None
 
-    def follow(self, args: tuple, kwargs: Mapping[str, Any], out: Any) -> None:
-        """What is made of held constants alone is held too."""
-        if not len(self._held):
+    def follow(self, name: str, args: tuple, kwargs: Mapping[str, Any], out: Any) -> None:
+        """What the function of this name makes of held constants alone is held too."""
+        if not len(self._held) or made_like(name):
             return
         made_by = next(filter(None, map(self.held_by, tensors_in((args, kwargs)))), None)
         if made_by is not None:
-            for x in tensors_in(out):
-                if x.is_floating_point():
-                    self._held[x] = made_by
+            self.hold_all(out, made_by)
+
+    def hold_all(self, out: Any, name: str) -> None:
+        """Note of constants that the function of this name made them of activations."""
+        for x in tensors_in(out):
+            if x.is_floating_point():
+                self._held[x] = name
 
     def added(self, x: Any, name: str) -> Any:
         """A constant that a function adds to activations.
@@ -90,22 +94,38 @@ class State:
             return type(x)(self.added(part, name) for part in x) if type(x) in (list, tuple) else x
         if not isinstance(x, Tensor) or x.requires_grad or not x.is_floating_point():
             return x
-        made_by = self.held_by(x)
-        if made_by is not None:
-            raise UnsupportedModelError(
-                f"under the rules of {self.title} what {made_by} gives is a constant, by which activations may be "
-                f"multiplied; here it goes into {name} beside them, so that what it holds would be lost: no map of "
-                f"these rules is possible, those of gradients are"
-            )
+        self.check_added(x, name)
         if self.leaves is None:
             return x
         leaf = x.detach().clone().requires_grad_()
         self.leaves.append(leaf)
         return leaf
 
+    def overwrite(self, x: Tensor, out: Tensor, name: str) -> Tensor:
+        """An activation over which the function of this name writes what it gave."""
+        x.copy_(out)
+        if self.held_by(out) is None:
+            return x
+        if x._is_view():
+            raise UnsupportedModelError(
+                f"under the rules of {self.title} what {name} gives is a constant, and here it is written over a part "
+                f"of activations: no map of these rules is possible, those of gradients are"
+            )
+        self.hold_all(x.detach_(), name)
+        return x
+
+    def check_added(self, x: Any, name: str) -> None:
+        """Raise UnsupportedModelError where a function would add to activations what a held constant holds."""
+        for made_by in filter(None, map(self.held_by, tensors_in(x))):
+            raise UnsupportedModelError(
+                f"under the rules of {self.title} what {made_by} gives is a constant, by which activations may be "
+                f"multiplied; here it goes into {name} beside them, so that what it holds would be lost: no map of "
+                f"these rules is possible, those of gradients are"
+            )
+
     def rooted(self, x: Tensor) -> "Rooted":
         """What an activation is a function of, element by element: itself where nothing else is known."""
-        found = self._rooted.get(x)
+        found = self._noted(x)
         if found is not None and found.root.x._version == found.root.version:
             return found
         known = self._roots.get(x)
@@ -117,11 +137,16 @@ class State:
 
     def known_root(self, x: Tensor) -> bool:
         """Whether a tensor is known as a function of another one."""
-        return x in self._rooted
+        return self._noted(x) is not None
 
     def set_rooted(self, x: Tensor, rooted: "Rooted") -> None:
         """Note what `x` is a function of."""
-        self._rooted[x] = rooted
+        self._rooted[x] = x._version, rooted
+
+    def _noted(self, x: Tensor) -> "Rooted | None":
+        """What was noted of a tensor that nobody has written to since."""
+        version, rooted = self._rooted.get(x, (None, None))
+        return rooted if version == x._version else None
 
 
 class Root:
@@ -189,6 +214,11 @@ class Call:
         """The call with every tensor among its arguments changed, in lists too."""
         args, kwargs = with_tensors((self.args, self.kwargs), change)
         return replace(self, args=args, kwargs=kwargs)
+
+
+def made_like(name: str) -> bool:
+    """Whether a function of this name takes no more from a tensor than its shape and type, as zeros_like."""
+    return name.endswith("_like") or name.startswith("new_")
 
 
 def tensors_in(x: Any) -> Iterator[Tensor]:

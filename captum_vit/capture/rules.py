@@ -11,14 +11,16 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
 from torch.utils.weak import WeakIdKeyDictionary
 
 from ..errors import UnsupportedModelError
-from .ruled import Call, State, name_of, out_of_place, tensors_in, with_tensors
+from .ruled import Call, State, made_like, name_of, out_of_place, tensors_in, with_tensors
 
 T = TypeVar("T")
 Rule = Callable[[Call], Any]
 PASSING = {"BackwardHookFunctionBackward"}  # an identity, which torch itself puts in
+OURS = f"{__name__.partition('.')[0]}."
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Ruling:
         if any(x.requires_grad for x in tensors_in((args, kwargs))):
             return self._ruled(func, args, kwargs)
         out = func(*args, **kwargs)
-        self.state.follow(args, kwargs, out)
+        self.state.follow(name_of(func)[0], args, kwargs, out)
         return out
 
     def _ruled(self, func: Callable, args: tuple, kwargs: dict) -> Any:
@@ -75,15 +77,18 @@ class Ruling:
             out = func(*args, **kwargs)
             if any(x.requires_grad for x in tensors_in(out)):
                 raise self._refused(name, func)
+            if not made_like(name):  # as detach
+                self.state.hold_all(out, name)
             return out
         call = Call(func, name, args, kwargs, in_place, self.state)
         if name in self.rules.as_they_are:
             return rule(call)
         alone = out_of_place(call)
-        return rule(call) if alone is None else args[0].copy_(rule(alone))
+        return rule(call) if alone is None else self.state.overwrite(args[0], rule(alone), name)
 
     def check_scores(self, scores: Tensor) -> None:
-        """Raise UnsupportedModelError where the model's scores are a constant of these rules."""
+        """Raise UnsupportedModelError where the scores are a constant of these rules, or come out of what is not seen."""
+        self.checked((scores,), {})
         made_by = self.state.held_by(scores)
         if made_by is not None:
             raise UnsupportedModelError(
@@ -111,11 +116,12 @@ class Ruling:
         """
         weights = []
         for x in tensors_in((args, kwargs)):
-            if x.requires_grad and x not in self._seen and not isinstance(x, nn.Parameter):
-                if x.grad_fn is not None:
-                    self._check_seen(x)
-                else:
-                    weights.append(x)
+            if not x.requires_grad or isinstance(x, nn.Parameter):
+                continue
+            if x not in self._seen and x.grad_fn is None:
+                weights.append(x)
+            elif x not in self._seen or _is_foreign(x):  # what runs inside of it is seen, and its own way back is not
+                self._check_seen(x)
         if not weights:
             return args, kwargs
         return with_tensors((args, kwargs), lambda x: x.detach() if any(x is weight for weight in weights) else x)
@@ -133,3 +139,9 @@ class Ruling:
             f"{getattr(func, '__module__', None) or 'torch.Tensor'}, which activations go through on their way to the "
             f"score: no map of these rules is possible, those of gradients are"
         )
+
+
+def _is_foreign(x: Tensor) -> bool:
+    """Whether an autograd function of somebody's own computed it."""
+    made_by = x.grad_fn
+    return isinstance(made_by, BackwardCFunction) and not made_by._forward_cls.__module__.startswith(OURS)
