@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from ..access.any_model import AnyModel
 from ..errors import UnsupportedModelError
-from .cells import AtCells, at_cells
+from .cells import AtCells
 from .inputs import Inputs
+from .sight import sees_its_place
 from .stem import SEED
 from .untouched import untouched
 
@@ -58,11 +59,24 @@ def holds_all(adapter: AnyModel, inputs: Inputs, module: nn.Module, values: Tens
     return bool(((held - ours).abs() <= torch.maximum(rounding, NEAR * (moved - ours).abs().max())).all())
 
 
-def check_cells_lie(found: AtCells) -> None:
-    """Raise UnsupportedModelError where cells change with other pixels than those that they lie over.
+def check_stem_lies(found: AtCells) -> None:
+    """Raise UnsupportedModelError where cells of the stem answer to other pixels than those that they lie over.
 
-    So a model is found that crops or mirrors its images before the module that gives the cells.
+    So a model is found that crops or mirrors its images before. Where no gradient tells, as behind `.round()`, it is
+    seen less closely, by what changes.
     """
+    if found.module is None:
+        return
+    places = _places(found.cells.grid)
+    lies = sees_its_place(found.adapter, found.inputs.first(), found.module, found.cells, places)
+    if lies is None:
+        check_cells_lie(found)
+    elif not lies:
+        raise _elsewhere(found)
+
+
+def check_cells_lie(found: AtCells) -> None:
+    """Raise UnsupportedModelError where cells change with other pixels than those that they lie over, by some cells."""
     if found.module is None:
         return
     grid, places = found.cells.grid, _places(found.cells.grid)
@@ -80,10 +94,8 @@ def check_cells_answer(found: AtCells) -> None:
     clearly more there than the cell's own, and that has to count at all. That images are neither cropped nor mirrored
     shows at the stem, whose cells see little.
     """
-    adapter: AnyModel = found.adapter
     if found.module is None:
         return
-    check_cells_lie(at_cells(adapter, found.inputs.first(), None, adapter.stems()))
     grid, places = found.cells.grid, _places(found.cells.grid)
     changes = _changes(found, places).double()
     at = [_ravelled(place, grid) for place in places]

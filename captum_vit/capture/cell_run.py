@@ -14,7 +14,7 @@ from ..access.tokens import PATCHES
 from ..errors import UnsupportedModelError
 from ..targets import Target, as_target
 from .accounts import Account
-from .cell_checks import check_cells_answer, check_cells_lie, check_nothing_passes
+from .cell_checks import check_cells_answer, check_cells_lie, check_nothing_passes, check_stem_lies
 from .cells import AtCells, at_cells
 from .given import Given
 from .inputs import Inputs
@@ -83,7 +83,7 @@ class CellRun(Run):
             self._found = None
             with untouched(self.adapter):
                 found = at_cells(self.cell_adapter, self.inputs, self.kept.rules, modules)
-                self._check(found)
+                self._check(found, modules)
             self._found, self._spent = (key, found), False
             self._lie[key] = found.layout, found.name
         return self._found[1]
@@ -108,7 +108,7 @@ class CellRun(Run):
         """Where the score of one image lies, under rules."""
         with untouched(self.adapter):
             found = at_cells(self.cell_adapter, self.inputs, self.kept.rules, modules, accounting=True)
-            self._check(found)
+            self._check(found, modules)
             return found.account(target)
 
     def last_grid(self) -> Modules:
@@ -188,17 +188,21 @@ class CellRun(Run):
         with untouched(self.adapter):
             return found.gradient(target, retain=not self.once)
 
-    def _check(self, found: AtCells) -> None:
+    def _check(self, found: AtCells, modules: Modules) -> None:
         """Once for each size of images, since what a model does with them may depend on it."""
         checked, key = self.cell_adapter.checked, (found.name, self.kept.rules is None, *found.inputs.images.shape[1:])
         if found.module is None or key in checked:
             return
-        if self.kept.rules is None and found.name not in self.cell_adapter.stems():
-            check_cells_answer(found)
-        else:
-            if self.kept.rules is not None:
-                check_nothing_passes(found)
+        stems = self.cell_adapter.stems()
+        if self.kept.rules is not None:
+            check_nothing_passes(found)
+        if tuple(modules) == tuple(stems):
+            check_stem_lies(found)
+        elif self.kept.rules is not None:
             check_cells_lie(found)
+        else:
+            check_stem_lies(at_cells(self.cell_adapter, found.inputs.first(), None, stems))
+            (check_cells_lie if found.name in stems else check_cells_answer)(found)
         checked.add(key)
 
     @property

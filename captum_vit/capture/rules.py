@@ -87,7 +87,7 @@ class Ruling:
         return rule(call) if alone is None else self.state.overwrite(args[0], rule(alone), name)
 
     def check_scores(self, scores: Tensor) -> None:
-        """Raise UnsupportedModelError where the scores are a constant of these rules, or come out of what is not seen."""
+        """Raise UnsupportedModelError where the scores are a constant of these rules, or their making is not seen."""
         self.checked((scores,), {})
         made_by = self.state.held_by(scores)
         if made_by is not None:
