@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     )
     from .attr.of_text import token_shares
     from .capture.one_view import OneView
+    from .clips import Clip
     from .colours import Look
     from .errors import CaptumViTError
     from .explanation.comparison import Comparison, compare_maps
@@ -76,6 +77,7 @@ _HOMES = {
     "CPLRP": "attr",
     "BeyondIntuition": "attr",
     "CaptumViTError": "errors",
+    "Clip": "clips",
     "Comparison": "explanation.comparison",
     "Contrast": "targets",
     "DAAM": "attr",
@@ -147,6 +149,7 @@ __all__ = [
     "AttnLRP",
     "BeyondIntuition",
     "CaptumViTError",
+    "Clip",
     "Comparison",
     "Contrast",
     "EigenCAM",

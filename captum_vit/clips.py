@@ -1,5 +1,6 @@
 """Reading videos in any form: files, animations, folders and lists of frames, arrays."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from .decoding import MAX_PIXELS, SUFFIXES, check_file
 from .errors import ImageLoadError, InputError, brief
-from .images import count_pages, find_images, open_image, read_image
+from .images import Picture, count_pages, find_images, open_image, read_image
 from .volumes import NIFTI
 
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv")
@@ -21,7 +22,31 @@ MISSING = "reading a video file needs PyAV, which is not installed: pip install 
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """Frames out of a video, in their order.
+    """The frames of one video: what a list of them by itself is not, since that is of several images or videos.
+
+    >>> from captum_vit import Clip
+    >>> Clip([photo, photo, photo])
+    Clip(3 frames)
+
+    frames: in their order, each as `captum_vit.images.read_image` takes it.
+
+    Raises:
+        InputError: no list, or nothing in it.
+    """
+
+    frames: Sequence[Picture]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.frames, (list, tuple)) or not self.frames:
+            raise InputError(f"a Clip is of a list of frames, got {brief(self.frames)}: a path or array needs none")
+
+    def __repr__(self) -> str:
+        return f"Clip({len(self.frames)} frames)"
+
+
+@dataclass(frozen=True, eq=False)
+class Taken:
+    """Frames that were taken out of a video, in their order.
 
     images: upright, RGB, all of one size.  names: what each is called, with its number in the video and, where that is
     known, its time.  notes: which were taken.  source: the name of the file.
@@ -52,24 +77,10 @@ def is_clip(picture: Any) -> bool:
         return str(path).lower().endswith((*VIDEOS, ".gif", ".apng", ".npy", *NIFTI)) or path.is_dir()
     if isinstance(picture, Image.Image):
         return getattr(picture, "n_frames", 1) > 1
-    return isinstance(picture, (list, tuple)) or (isinstance(picture, (np.ndarray, Tensor)) and picture.ndim > 3)
+    return isinstance(picture, (list, tuple, Clip)) or (isinstance(picture, (np.ndarray, Tensor)) and picture.ndim > 3)
 
 
-def are_several(pictures: Any, dims: int) -> bool:
-    """Whether a list holds several images or videos, for a model of batches of so many dimensions.
-
-    >>> from captum_vit.clips import are_several
-    >>> are_several(["a.jpg", "b.jpg"], 4), are_several(["a.jpg", "b.jpg"], 5), are_several(["a.mp4"], 5)
-    (True, False, True)
-
-    For a model of videos, with 5, a list of frames is a single video.
-    """
-    if not isinstance(pictures, (list, tuple)):
-        return False
-    return dims == 4 or all(map(is_clip, pictures))
-
-
-def read_clip(video: Any, count: int | None) -> Clip:
+def read_clip(video: Any, count: int | None) -> Taken:
     """A video in any form, as so many frames spread over it.
 
     >>> from captum_vit.clips import read_clip
@@ -77,9 +88,9 @@ def read_clip(video: Any, count: int | None) -> Clip:
     ('frame 0', 'frame 10', 'frame 20')
 
     Args:
-        video: a path of a video, an animation, a TIFF of several pages, a .npy array or a folder of frames; a list of
-            frames, each as `captum_vit.images.read_image` takes it; an array (T, H, W, 3) or (T, H, W) of uint8, a
-            uint8 tensor (T, 3, H, W); or an animation that Pillow has opened.
+        video: a path of a video, an animation, a TIFF of several pages, a .npy array or a folder of frames; a `Clip`,
+            or a list of frames, each as `captum_vit.images.read_image` takes it; an array (T, H, W, 3) or (T, H, W) of
+            uint8, a uint8 tensor (T, 3, H, W); or an animation that Pillow has opened.
         count: how many frames; None takes all of them.
     Raises:
         ImageLoadError: a file or folder that cannot be read, or a package that reads it is missing.
@@ -101,7 +112,7 @@ def read_clip(video: Any, count: int | None) -> Clip:
     names = tuple(
         f"frame {i}" + ("" if time is None else f", {time:.2f} s") for i, time in zip(picked, times, strict=True)
     )
-    return Clip(tuple(images), names, _told(total, picked), source)
+    return Taken(tuple(images), names, _told(total, picked), source)
 
 
 def _told(total: int, picked: Sequence[int]) -> tuple[str, ...]:
@@ -117,7 +128,10 @@ def _told(total: int, picked: Sequence[int]) -> tuple[str, ...]:
 
 def _check_count(total: int, taken: int) -> None:
     if total < 2:
-        raise InputError("one picture is no video: pass several frames, as a list, an array, a folder or a video file")
+        raise InputError(
+            "one picture is no video: pass a video file, an array, captum_vit.Clip([frame, ...]), or a folder of "
+            "frames"
+        )
     if taken > MOST_FRAMES:
         raise InputError(f"{taken} frames are too many for a model that does not say how many it takes: pick some")
 
@@ -141,6 +155,8 @@ def _frames(video: Any) -> Sequence[Image.Image]:
         return _of_path(Path(video))
     if isinstance(video, Image.Image):
         return [frame.convert("RGB") for frame in ImageSequence.Iterator(video)]
+    if isinstance(video, Clip):
+        video = video.frames
     if isinstance(video, (list, tuple)):
         return _Frames(len(video), lambda i: read_image(video[i]).image)
     if isinstance(video, Tensor) and video.ndim == 4:
@@ -149,14 +165,14 @@ def _frames(video: Any) -> Sequence[Image.Image]:
         return _Frames(len(video), lambda i: read_image(np.ascontiguousarray(video[i])).image)
     got = f"{video.dtype} of shape {tuple(video.shape)}" if isinstance(video, (np.ndarray, Tensor)) else brief(video)
     raise InputError(
-        f"a video is a path, a list of frames, a uint8 array (T, H, W, 3), a uint8 tensor (T, 3, H, W), or a "
+        f"a video is a path, a Clip of frames, a uint8 array (T, H, W, 3), a uint8 tensor (T, 3, H, W), or a "
         f"preprocessed tensor of floats as the model takes it, got {got}"
     )
 
 
 def _of_path(path: Path) -> Sequence[Image.Image]:
     if path.is_dir():
-        files = find_images([path])
+        files = sorted(find_images([path]), key=_in_order)
         return _Frames(len(files), lambda i: open_image(files[i]))
     check_file(path)
     if path.suffix.lower() == ".npy":
@@ -168,6 +184,12 @@ def _of_path(path: Path) -> Sequence[Image.Image]:
     if path.suffix.lower() not in SUFFIXES:
         raise ImageLoadError(f"{path.name!r} is no video: it ends in {', '.join(VIDEOS)}, or is an image's file")
     return _Frames(count_pages(path), lambda i: open_image(path, page=i))
+
+
+def _in_order(frame: Path) -> tuple[list[str | int], str]:
+    """Numbers in names count as numbers: frame 2 comes before frame 10."""
+    parts = re.split(r"([0-9]+)", frame.name.casefold())
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], frame.name
 
 
 def _of_file(path: Path, count: int | None) -> tuple[int, list[int], list[tuple[Image.Image, float | None]]]:

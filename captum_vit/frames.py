@@ -11,6 +11,8 @@ from torch import Tensor
 from .errors import InputError, OptionError
 from .geometry import Size
 
+Affine = tuple[tuple[float, ...], ...]
+
 
 @dataclass(frozen=True, eq=False)
 class Frames:
@@ -34,7 +36,7 @@ class Frames:
     places: tuple[float, ...]
     names: tuple[str, ...] = ()
     kind: str = "frame"
-    affine: tuple[tuple[float, ...], ...] | None = None
+    affine: Affine | None = None
 
     def __post_init__(self) -> None:
         count = len(self.images)
@@ -91,8 +93,16 @@ class Frames:
         return self.images[len(self.images) // 2]
 
     def resized(self, size: Size) -> "Frames":
-        """Smaller copies of (width, height)."""
-        return replace(self, images=tuple(image.resize(size, Image.Resampling.LANCZOS) for image in self.images))
+        """Smaller copies of (width, height), whose voxels lie where those of the originals lay."""
+        images = tuple(image.resize(size, Image.Resampling.LANCZOS) for image in self.images)
+        return replace(self, images=images, affine=self.affine and self._stretched(size, self.affine))
+
+    def _stretched(self, size: Size, affine: Affine) -> Affine:
+        """Of voxels that are larger by what rows and columns get fewer: their outer edges stay."""
+        larger = [1.0, *(old / new for old, new in zip(self.images[0].size[::-1], size[::-1], strict=True))]
+        into = np.diag([*larger, 1.0])
+        into[:3, 3] = np.array(larger) / 2 - 0.5  # of the first voxel's centre
+        return tuple(tuple(map(float, row)) for row in np.array(affine) @ into)
 
     def to_dict(self) -> dict[str, Any]:
         """All but the images, as JSON."""

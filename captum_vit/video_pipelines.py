@@ -7,7 +7,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.video_classification import VideoClassificationPipeline
 
 from .checking import check_whole
-from .clips import are_several
+from .clips import is_clip
 from .explanation.explaining import Explainer
 from .explanation.explanation import Explanation
 
@@ -51,7 +51,7 @@ class VideoAttributionPipeline(VideoClassificationPipeline):
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
         """The maps of a video, or for a list of videos a list of them."""
-        several = are_several(inputs, self._explainer.adapter.batch_dims)
+        several = isinstance(inputs, (list, tuple)) and all(map(is_clip, inputs))  # a list of frames is one video
         found = super().__call__(inputs if several else [inputs], **kwargs)
         return found if several else found[0]
 

@@ -9,18 +9,18 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
-from ..clips import VIDEOS
+from ..clips import VIDEOS, is_clip
 from ..describing import described, versions
 from ..errors import CaptumViTError, ImageLoadError, InputError, OptionError
 from ..explanation.arguments import of_each
 from ..explanation.explaining import BATCH, Explainer
 from ..explanation.seeing import Seen
-from ..images import find_images, read_image
+from ..images import count_pages, find_images, read_image
 from ..names import distinct, safe_name
 from ..pixels import Read, Window, checked_window
 from ..sample import draw_scene
 from ..sample.hard import Plan
-from ..volumes import NIFTI
+from ..volumes import NIFTI, is_volume
 from .modelling import ModelOptions
 
 SCENE = "scene"
@@ -69,28 +69,41 @@ class Job:
     def made(self, options: Shown) -> str:
         """A hash of the file and of all that is asked; empty where it cannot be read."""
         try:
-            data = self.file.read_bytes() if self.file is not None and self.file.is_file() else b""
-        except OSError:
-            data = b""
-        asked = (options.settings(self.arguments) + self.truth).encode()
-        return sha256(asked + sha256(data).digest()).hexdigest() if data else ""
+            files = [] if self.file is None else find_images([self.file])  # of a folder its frames
+            there = [file for file in files if file.is_file() and file.stat().st_size]
+            data = [(file.name, sha256(file.read_bytes()).hexdigest()) for file in there]
+        except (OSError, ImageLoadError):
+            data = []
+        asked = options.settings(self.arguments) + self.truth + json.dumps(data)
+        return sha256(asked.encode("utf-8", "surrogateescape")).hexdigest() if data else ""
 
 
-def jobs_of(images: Sequence[str], arguments: Mapping[str, Any], recursive: bool) -> list[Job]:
+def jobs_of(images: Sequence[str], arguments: Mapping[str, Any], recursive: bool, *, frames: bool = False) -> list[Job]:
     """The files that were named, each with the name of its folder and the model's arguments beside it.
 
     Args:
         images: files and folders; none stands for the embedded scene.
         arguments: of the model's forward, for all images or a row for each.
         recursive: whether folders below the folders are looked into.
+        frames: whether each folder with images in it is one video.
     Raises:
         ImageLoadError, InputError: a folder without images, or rows of arguments that are not as many as the files.
     """
-    files: list[Path | None] = [*find_images(images, recursive=recursive)] or [None]
+    named = _videos(images, recursive) if frames else find_images(images, recursive=recursive)
+    files: list[Path | None] = [*named] or [None]
     roots = [Path(image) for image in images] if recursive else []
     names = folder_names((file or Path(SCENE) for file in files), roots)
     rows = of_each(arguments, len(files))
     return [Job(*each) for each in zip(files, names, rows, strict=True)]
+
+
+def _videos(paths: Sequence[str], recursive: bool) -> list[Path]:
+    """Files as they are, and folders of frames."""
+    found: dict[Path, Path] = {}
+    for path in map(Path, paths):
+        each = [file.parent for file in find_images([path], recursive=recursive)] if path.is_dir() else [path]
+        found |= {one.resolve(): one for one in each}
+    return list(found.values())
 
 
 def folder_names(files: Iterable[Path], roots: Sequence[Path] = ()) -> list[str]:
@@ -101,7 +114,7 @@ def folder_names(files: Iterable[Path], roots: Sequence[Path] = ()) -> list[str]
 def _below(file: Path, roots: Sequence[Path]) -> list[str]:
     root = next((root for root in roots if root in file.parents), file.parent)
     inner = file.relative_to(root)
-    return [*inner.parts[:-1], inner.stem]
+    return [*inner.parts[:-1], inner.name if file.is_dir() else inner.stem]
 
 
 def window(text: str | None) -> Window | None:
@@ -188,12 +201,21 @@ def in_batches(
 
 
 def _is_video(file: Path | None) -> bool:
-    return file is not None and str(file).lower().endswith((*VIDEOS, *NIFTI))
+    return file is not None and (str(file).lower().endswith((*VIDEOS, *NIFTI)) or file.is_dir())
 
 
 def _seen(explainer: Explainer, read: Read | None, job: Job) -> Seen:
-    if job.file is not None and explainer.adapter.batch_dims != 4:
+    adapter = explainer.adapter
+    if job.file is not None and adapter.batch_dims != 4:
+        whole = is_clip(job.file) or is_volume(job.file, adapter.in_channels) or count_pages(job.file) > 1
+        if not whole:
+            raise InputError(
+                f"{str(job.file)!r} is one picture, and the model takes videos or volumes: name a file of one, or a "
+                "folder of frames with --frames"
+            )
         return explainer.see(job.file, job.arguments)
+    if read is None and job.file is not None and job.file.is_dir():
+        raise InputError(f"{str(job.file)!r} is a folder, and the model takes images, no videos: leave out --frames")
     if read is None:
         raise InputError(f"{str(job.file)!r} is no image, and the model takes images: name another --model")
     seen = explainer.see(read.image, job.arguments)

@@ -46,7 +46,7 @@ def write(
     drawn = pictures(shown, options.look)
     names = ["overview.png", *sorted(name for name in drawn if name != "overview.png")]
     names += [FILM] * (shown.frames is not None) + [FLOW] * options.flow + [REPORT] * options.report
-    volumes = _maps_of_volume(shown)
+    volumes = _maps_of_volume(explanation)
     names += list(volumes)
     files = [*names, *[MANIFEST] * options.report]
     folder = folder_for(out, name, image, files, taken)

@@ -51,6 +51,7 @@ def explain(
     top_k: o.TopK = 3,
     out: o.Out = Path("captum-vit-out"),
     recursive: o.Recursive = False,
+    frames: o.Frames = False,
     by_folder: o.ByFolder = False,
     resume: o.Resume = False,
     open_: o.Open = False,
@@ -124,7 +125,7 @@ def explain(
             window=ends_of(window),
             look=o.look(scale, boost_faint, cmap, alpha, fade, threshold, contour),
         )
-        named = jobs_of(images or [], o.keyword_arguments(forward_kwargs), recursive)
+        named = jobs_of(images or [], o.keyword_arguments(forward_kwargs), recursive, frames=frames)
         jobs = [_told(job, context, by_folder) for job in named]
         code = _explain_all(jobs, options, out, resume, open_)
     except CaptumViTError as error:

@@ -23,6 +23,7 @@ Images = Annotated[
 Recursive = Annotated[
     bool, typer.Option("--recursive/--no-recursive", help="Look into the folders below those that are named, too.")
 ]
+Frames = Annotated[bool, typer.Option("--frames", help="A folder is one video, of its pictures in their order.")]
 CheckpointKey = Annotated[
     str | None,
     typer.Option(
@@ -204,8 +205,7 @@ Window = Annotated[
 ]
 BatchSize = Annotated[int, typer.Option(metavar="N", min=1, help="Images that the model is given at once.")]
 Resume = Annotated[
-    bool,
-    typer.Option("--resume", help="Leave alone what an earlier run with the same settings finished in --out."),
+    bool, typer.Option("--resume", help="Leave alone what a run with the same settings finished in --out before.")
 ]
 ByFolder = Annotated[
     bool, typer.Option("--by-folder", help="Folders are named after classes: the report of all shows what is wrong.")

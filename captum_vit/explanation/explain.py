@@ -9,29 +9,34 @@ import torch
 from torch import nn
 
 from ..calling import program
-from ..clips import are_several
+from ..clips import Clip
 from ..errors import InputError, brief
 from ..images import Picture
 from ..models import LoadedModel
 from .arguments import of_each
 from .explaining import BATCH, Explainer
 from .explanation import Explanation
+from .filming import check_several
 
 
 @overload
 def explain(
-    images: Picture, model: str | nn.Module | LoadedModel = ..., method: Any = ..., target: Any = ..., **options: Any
+    images: Picture | Clip,
+    model: str | nn.Module | LoadedModel = ...,
+    method: Any = ...,
+    target: Any = ...,
+    **options: Any,
 ) -> Explanation: ...
 @overload
 def explain(
-    images: Sequence[Picture],
+    images: Sequence[Picture | Clip],
     model: str | nn.Module | LoadedModel = ...,
     method: Any = ...,
     target: Any = ...,
     **options: Any,
 ) -> list[Explanation]: ...
 def explain(
-    images: Picture | Sequence[Picture],
+    images: Picture | Clip | Sequence[Picture | Clip],
     model: str | nn.Module | LoadedModel = "sample",
     method: Any = None,
     target: Any = None,
@@ -60,8 +65,9 @@ def explain(
     Args:
         images: a path, a PIL image, an array (H, W), (H, W, 3) of uint8, a tensor, or a list of these. A uint8 tensor
             (3, H, W) is an image; one of floats, (C, H, W) or (1, C, H, W), is taken as preprocessed already.
-            For a model of videos: a video file, an animation, a folder or list of frames, an array (T, H, W, 3);
-            for one of volumes: NIfTI, a stack of TIFF, an array of floats (slices, rows, columns).
+            For a model of videos: a video file, an animation, a folder of frames, an array (T, H, W, 3), or a `Clip` of
+            frames that are a list; for one of volumes: NIfTI, a stack of TIFF, an array of floats (slices, rows,
+            columns).
         model: `timm/NAME`, `hf/ID`, `hf/FOLDER`, `sample`, what `load_model` gave, or the model itself.
         method: agcam, daam, rollout, gradient_rollout, raw_attention or another name of `captum_vit.attr.METHODS`,
             `module:Class`, a class of ours or Captum's, several of them, or all. By default agcam, daam
@@ -98,7 +104,7 @@ def explain(
             for all images, or of as many rows as there are images.
         options: of the methods, each of which is given those that it accepts: discard_ratio=0.9.
     Returns:
-        An Explanation, or for a list of images a list of them; a list of frames is one video.
+        An Explanation, or for a list of images or videos a list of them.
     Raises:
         CaptumViTError: what was passed does not hold; the message says which and what to do.
     """
@@ -110,7 +116,9 @@ def explain(
     of_model: dict[str, Any] = {**named, "multi_label": multi_label, "layer": layer, "output": output, "device": device}
     explainer = Explainer(model, **of_model)
     asked = explainer.ask(**question, **options)
-    each: Any = images if are_several(images, explainer.adapter.batch_dims) else [images]
+    each: Any = images if isinstance(images, (list, tuple)) else [images]
+    if isinstance(images, (list, tuple)) and explainer.adapter.batch_dims != 4:
+        check_several(images, explainer.adapter)
     seen = map(explainer.see, each, of_each(forward_kwargs, len(each)))
     given = {"model": model, **question, **options, **of_model, "forward_kwargs": forward_kwargs}
     answers = zip(each, explainer.several(seen, asked, batch_size), strict=True)

@@ -1,6 +1,6 @@
 """From a model and images to Explanations: one run of the model for a batch, read by all methods for all targets."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from ..attr import RawAttention, ViTAttribution
 from ..attr.stated import why_not
 from ..checking import check_flag, check_whole, checked_flags
 from ..classes import titles
+from ..clips import Clip
 from ..describing import versions
 from ..errors import InputError, OptionError, brief
 from ..explained import RANDOM
@@ -121,7 +122,7 @@ class Explainer:
 
     def __call__(
         self,
-        image: Picture,
+        image: Picture | Clip,
         *,
         method: Any = None,
         target: Any = None,
@@ -191,13 +192,13 @@ class Explainer:
         asks = kind.options().get("score") == "probability" and "score" not in options
         return {**options, "score": known} if asks and known else dict(options)
 
-    def see(self, image: Picture, arguments: Mapping[str, Any] | None = None) -> Seen:
+    def see(self, image: Picture | Clip, arguments: Mapping[str, Any] | None = None) -> Seen:
         """The image or video as the model sees it, with the keyword arguments that its forward is given beside it.
 
         Raises:
             InputError, ImageLoadError, PreprocessingError: what was passed does not hold.
         """
-        seen = see if self.adapter.batch_dims == 4 else watch
+        seen: Callable[..., Seen] = see if self.adapter.batch_dims == 4 else watch
         return seen(image, lambda: self.preprocess, self.adapter, arguments or {})
 
     def several(self, seen: Iterable[Seen], asked: Asked, batch_size: int = BATCH) -> Iterator[Explanation]:

@@ -9,8 +9,8 @@ from PIL import Image
 from torch import Tensor
 
 from ..access import Adapter, TokenLayout
-from ..clips import read_clip
-from ..errors import InputError
+from ..clips import is_clip, read_clip
+from ..errors import InputError, brief
 from ..frames import Frames
 from ..geometry import View
 from ..preprocessing import checked_view, shown
@@ -43,6 +43,16 @@ def watch(video: Any, preprocess: Any, adapter: Adapter, arguments: Mapping[str,
     notes = (f"preprocessing: {preprocess()}", *clip.notes, *([odd] if odd else []))
     inputs = adapter.framed(prepared)
     return _seen(clip.images, clip.names, inputs, view, adapter, arguments, notes, clip.source)
+
+
+def check_several(pictures: Sequence[Any], adapter: Adapter) -> None:
+    """Raise InputError where a list holds no videos or volumes but frames, for a model that takes the former."""
+    for i, picture in enumerate(pictures):
+        if not is_clip(picture) and not is_volume(picture, adapter.in_channels):
+            raise InputError(
+                f"a list is of several videos or volumes, and what stands at {i} is none: {brief(picture)}. The frames "
+                f"of one video are passed as captum_vit.Clip([frame, ...])"
+            )
 
 
 def _volume(volume: Volume, adapter: Adapter, arguments: Mapping[str, Any]) -> Seen:

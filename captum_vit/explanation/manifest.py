@@ -17,7 +17,6 @@ from ..facts import Facts
 from ..frames import Frames
 from ..geometry import View
 from ..removals import Removals, unpacked
-from ..sentence import Sentence
 from ..verdicts import FINDINGS, Verdict
 from .checked import flag, many, mapping, mark, number, side, text, whole, wrong
 from .written import names_of, read
@@ -45,8 +44,10 @@ def from_manifest(manifest: Mapping[str, Any], tensors: Mapping[str, Tensor], im
         image,
         _view(mapping(manifest.get("geometry"), "geometry")),
         tuple(
-            _attribution(
-                entry, f"attributions[{i}]", flow, cells, read(entry.get("sentence"), i, tensors, _cells(flow))
+            replace(
+                _attribution(entry, f"attributions[{i}]", flow, cells),
+                sentence=read(entry.get("sentence"), i, tensors, _cells(flow)),
+                whole=_whole(entry, f"attributions[{i}]", flow, tensors.get(f"whole.{i}")),
             )
             for i, (entry, flow) in enumerate(zip(attributions, flows, strict=True))
         ),
@@ -89,6 +90,7 @@ def check_names(manifest: Mapping[str, Any], data: bytes, most: int) -> None:
         raise InputError(f"the maps begin with a header of {length} bytes, and at most {most} are read")
     attributions = _attributions(manifest)
     named = {f"flow.{i}" for i in range(len(attributions))} | names_of(attributions)
+    named |= {f"whole.{i}" for i, entry in enumerate(attributions) if entry.get("whole")}
     kept = manifest.get("attention")
     for kind in () if kept is None else ("heads", "patches"):
         named |= {f"{kind}.{name}" for name in many(mapping(kept, "attention").get(kind), f"attention.{kind}", text)}
@@ -181,9 +183,14 @@ def _cells(flow: Tensor | None) -> tuple[int, ...]:
     return () if flow is None else tuple(flow.shape[1:])
 
 
-def _attribution(
-    entry: dict[str, Any], where: str, flow: Tensor | None, sides: int, sentence: Sentence | None
-) -> Attribution:
+def _whole(entry: dict[str, Any], where: str, flow: Tensor | None, found: Tensor | None) -> Tensor | None:
+    """Of a frame the flow of its video; None of all else, and in what earlier versions wrote."""
+    if flow is None or not flag(entry.get("whole", False), f"{where}.whole"):
+        return None
+    return _tensor(found, f"the whole of {where}", (flow.shape[0], None, *flow.shape[1:]))
+
+
+def _attribution(entry: dict[str, Any], where: str, flow: Tensor | None, sides: int) -> Attribution:
     target = entry.get("target")
     layers = many(entry.get("layers"), f"{where}.layers", text)
     return Attribution(
@@ -198,7 +205,6 @@ def _attribution(
         _facts(entry.get("facts"), f"{where}.facts"),
         _verdict(entry.get("verdict"), f"{where}.verdict"),
         many(entry.get("marks", []), f"{where}.marks", mark),  # of earlier versions there are none
-        sentence=sentence,
     )
 
 

@@ -124,6 +124,7 @@ def _tensors(explanation: Explained) -> dict[str, Tensor]:
     tensors = {f"flow.{i}": _own(a.flow) for i, a in enumerate(explanation)}
     for i, a in enumerate(explanation):
         tensors |= {name: _own(shown) for name, shown in (maps_of(i, a.sentence) if a.sentence else {}).items()}
+        tensors |= {} if a.whole is None else {f"whole.{i}": _own(a.whole)}  # which a frame has its colours of
     if explanation.attention is not None:
         for kind in ("heads", "patches"):
             for name, tensor in getattr(explanation.attention, kind).items():
@@ -160,6 +161,7 @@ def _manifest(explanation: Explained) -> dict[str, Any]:
                 "marks": [to_dict(mark) for mark in a.marks],
                 "verdict": a.verdict and {**asdict(a.verdict), "text": a.verdict.text},
                 "sentence": a.sentence and written(a.sentence),
+                "whole": a.whole is not None,
             }
             for a in explanation
         ],

@@ -19,7 +19,8 @@ STILL = 512  # pixels of the picture that stands where no script runs
 UPRIGHT = 1.25  # width over height up to which there is room beside the picture
 SCRIPTS = (
     *("picture.js", "levels.js", "tabs.js", "controls.js", "player.js", "pointer.js", "zoom.js", "saving.js"),
-    *("views.js", "heads.js", "remove.js", "words.js", "viewer.js", "abreast.js", "gallery.js", "report.js"),
+    *("views.js", "heads.js", "remove.js", "words.js", "frames.js", "viewer.js", "abreast.js", "gallery.js"),
+    "report.js",
 )
 
 

@@ -89,6 +89,11 @@ class Viewer {
     this.player.words = part.play.textContent = "Play blocks";
     this.film = new Player(played, (frame) => this.turn(frame), () => this.whichFrame(), `Play ${kind}s`);
     this.film.put(this.frame);
+    nameSaving(part, kind);
+    part["save-frames"].addEventListener("click", async () => {
+      const name = fileName([this.data.name, this.title(), this.layer, `all ${kind}s`], "png");
+      drawnSheet(await sheetOfFrames(this)).toBlob((blob) => save(name, "image/png", blob));
+    });
   }
 
   whichFrame() { return `${this.data.frames.names[this.frame]}, ${this.frame + 1} of ${this.photos.length}`; }

@@ -59,7 +59,7 @@ def viewer_data(explanation: Explained, attention_bytes: int = ATTENTION_BYTES, 
     """
     view, record, targets = explanation.view, explanation.attention, explanation.targets
     return {
-        "name": safe_name(explanation.source.rpartition(".")[0] or explanation.source, "explanation"),  # of a file
+        "name": safe_name(_stem(explanation.source), "explanation"),  # of a file
         "photo": photo(explanation.still()),
         "frames": _frames(explanation),
         "features": not explanation.labels,  # a model without classes
@@ -75,6 +75,11 @@ def viewer_data(explanation: Explained, attention_bytes: int = ATTENTION_BYTES, 
         "attention": _attention(record.patches, attention_bytes) if record else {},
         "heads": {printable(name): _weights(heads) for name, heads in record.heads.items()} if record else {},
     }
+
+
+def _stem(source: str) -> str:
+    """The name of a file without its ending, of which .nii.gz has two."""
+    return source.removesuffix(".gz").rpartition(".")[0] or source
 
 
 def _frames(explanation: Explained) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ import torch
 import transformers
 from PIL import Image
 
-from captum_vit import AGCAM, explain, load_model
+from captum_vit import AGCAM, Clip, explain, load_model
 from captum_vit.colours import LOOK
 from captum_vit.errors import InputError, OptionError, PreprocessingError
 from captum_vit.explanation.explaining import Explainer
@@ -43,9 +43,18 @@ def test_a_clip_is_explained_as_its_tensor_is(tmp_path):
     assert [image.size for image in already.frames.images] == [(32, 32)] * 4
 
 
-def test_a_list_of_frames_is_one_video_and_one_of_clips_several():
+def test_a_list_is_of_several_videos_and_a_clip_of_frames_is_one():
     mine, prepare = model(), processor()
-    one = explain([Image.fromarray(frame) for frame in clip()], mine, preprocess=prepare)
+    frames = [Image.fromarray(frame) for frame in clip()]
+    one = explain(Clip(frames), mine, preprocess=prepare)
+    (alone,) = explain([Clip(frames)], mine, preprocess=prepare)
+    assert_close(one.maps, alone.maps)
+    for wrong in (frames, list(clip()), [clip(), frames[0]]):  # a frame by itself might be a video in greys
+        with pytest.raises(InputError, match=r"none: .* are passed as captum_vit.Clip\(\[frame, ...\]\)"):
+            explain(wrong, mine, preprocess=prepare)
+    for nothing in ([], "clip.mp4", clip()):
+        with pytest.raises(InputError, match="a Clip is of a list of frames"):
+            Clip(nothing)
     both = explain([clip(), clip()[::-1].copy()], mine, preprocess=prepare)
     assert_close(one.maps, both[0].maps)
     assert not torch.allclose(both[0].maps, both[1].maps)

@@ -12,6 +12,8 @@ from monai.networks.nets import ViT
 from PIL import Image
 
 from captum_vit import AGCAM, explain
+from captum_vit.cli.explain import write
+from captum_vit.cli.working import Options
 from captum_vit.errors import ImageLoadError, InputError, OptionError
 from captum_vit.explanation.explanation import Explanation
 from captum_vit.volumes import read_volume
@@ -62,6 +64,46 @@ def test_nifti_is_read_and_the_map_written_back(model, tmp_path: Path):
     again = Explanation.load(tmp_path / "saved")
     assert again.frames.affine == e.frames.affine
     assert again.frames.kind == "slice"
+
+
+def test_a_reduced_copy_lies_where_the_volume_lies(model, tmp_path: Path):
+    """Rotated axes and voxels of three lengths: the outer corners stay where they are in the world."""
+    a, b = np.deg2rad([90, 20])
+    turn = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
+    tilt = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
+    affine = np.eye(4)
+    affine[:3] = np.c_[turn @ tilt @ np.diag([4.0, 0.7, -1.3]), [12, -80, 33]]
+    nibabel.save(nibabel.Nifti1Image(voxels(), affine), tmp_path / "scan.nii")
+    e = explain(tmp_path / "scan.nii", model, target=2)
+    places = []
+    for i, each in enumerate((e, e.reduced(15), Explanation.load(saved(e.reduced(15), tmp_path)))):
+        each.to_nifti(tmp_path / f"{i}.nii.gz")
+        back = nibabel.load(tmp_path / f"{i}.nii.gz")
+        corners = np.array([[-0.5] * 3, np.array(back.shape) - 0.5])
+        places.append(nibabel.affines.apply_affine(back.affine, corners))
+    assert nibabel.load(tmp_path / "1.nii.gz").shape == (20, 15, 12)
+    assert nibabel.aff2axcodes(nibabel.load(tmp_path / "1.nii.gz").affine) == nibabel.aff2axcodes(affine)
+    np.testing.assert_allclose(places[0], nibabel.affines.apply_affine(affine, [[-0.5] * 3, np.array(OWN) - 0.5]))
+    np.testing.assert_allclose(places[1], places[0], rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(places[2], places[0], rtol=1e-5, atol=1e-4)
+    wrong = nibabel.affines.apply_affine(affine, np.array([20, 15, 12]) - 0.5)
+    assert np.abs(wrong - places[0][1]).max() > 1, "the volume's own affine on fewer voxels"
+
+
+def test_the_command_writes_maps_on_the_volume_s_own_voxels(model, tmp_path: Path):
+    nibabel.save(nibabel.Nifti1Image(voxels(), AFFINE), tmp_path / "scan.nii")
+    e = explain(tmp_path / "scan.nii", model, method="agcam", target=2)
+    options = Options(max_side=16, report=False)  # the pictures are smaller
+    folder, names = write(e, tmp_path, "scan", options, set())
+    (name,) = [name for name in names if name.endswith(".nii.gz")]
+    back = nibabel.load(folder / name)
+    assert back.shape == OWN
+    np.testing.assert_allclose(back.affine, AFFINE)
+
+
+def saved(e: Explanation, folder: Path) -> Path:
+    e.save(folder / "saved")
+    return folder / "saved"
 
 
 def test_every_form_is_the_same_volume(model, tmp_path: Path):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from captum_vit.colours import LOOK
-from captum_vit.errors import InputError, OptionError
+from captum_vit.errors import ExplanationLoadError, InputError, OptionError
 from captum_vit.explanation.explanation import Explanation
 from captum_vit.figures import strips
 from captum_vit.visualization import overlay
@@ -89,6 +89,28 @@ def test_a_video_is_saved_and_loaded(tmp_path: Path):
     small = found.reduced(48)
     assert {image.size for image in small.frames.images} == {(48, 32)}
     assert small.overlay(frame=2).size == (48, 32)
+
+
+def test_a_saved_frame_keeps_the_colours_of_the_whole(tmp_path: Path):
+    e = video()
+    for frame in (0, 3):
+        still = e.still(frame)
+        still.save(tmp_path / "still")
+        found = Explanation.load(tmp_path / "still")
+        assert np.array_equal(np.asarray(found.overlay()), np.asarray(still.overlay()))
+        bare = replace(still, attributions=tuple(replace(a, whole=None) for a in still))
+        assert not np.array_equal(np.asarray(bare.overlay()), np.asarray(still.overlay())), "its own would have passed"
+        assert found.to_html() == still.to_html()
+    file = tmp_path / "still" / "explanation.json"
+    manifest = json.loads(file.read_text())
+    manifest["attributions"][0]["whole"] = False  # and yet it is there
+    file.write_text(json.dumps(manifest))
+    with pytest.raises(ExplanationLoadError, match="those that the manifest names"):
+        Explanation.load(tmp_path / "still")
+    manifest["attributions"][0]["whole"] = 3
+    file.write_text(json.dumps(manifest))
+    with pytest.raises(ExplanationLoadError, match=r"attributions\[0\].whole must be true or false"):
+        Explanation.load(tmp_path / "still")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from captum_vit.clips import is_clip, read_clip, sampled
+from captum_vit.clips import Clip, is_clip, read_clip, sampled
 from captum_vit.errors import ImageLoadError, InputError
 from tests.images.made_clips import clip, write_video
 
@@ -31,6 +31,7 @@ def forms(folder: Path) -> dict:
     np.save(folder / "clip.npy", frames)
     return {
         "list": pictures,
+        "clip": Clip(pictures),
         "array": frames,
         "tensor": torch.from_numpy(frames).permute(0, 3, 1, 2),
         "folder": folder / "frames",
@@ -40,13 +41,22 @@ def forms(folder: Path) -> dict:
     }
 
 
-@pytest.mark.parametrize("form", ["list", "array", "tensor", "folder", "pages", "animation", "npy"])
+@pytest.mark.parametrize("form", ["list", "clip", "array", "tensor", "folder", "pages", "animation", "npy"])
 def test_every_form_gives_the_same_frames(form, tmp_path):
     found = read_clip(forms(tmp_path)[form], 4)
     assert np.array_equal(pixels(found), clip()[[0, 2, 4, 6]])
     assert not np.array_equal(pixels(found), clip()[[1, 3, 5, 7]]), "frames in between would have passed"
     assert found.names == ("frame 0", "frame 2", "frame 4", "frame 6")
     assert found.notes == ("frames: 4 of 8, evenly spread (0, 2, 4, 6)",)
+
+
+def test_numbers_in_the_names_of_frames_count_as_numbers(tmp_path):
+    for i, frame in enumerate(clip()):
+        Image.fromarray(frame).save(tmp_path / f"Frame{i + 5}.png")  # 5 to 12
+    found = read_clip(tmp_path, None)
+    assert np.array_equal(pixels(found), clip())
+    as_letters = [i - 5 for i in sorted(range(5, 13), key=str)]
+    assert not np.array_equal(pixels(found), clip()[as_letters])
 
 
 def test_a_video_file_is_decoded(tmp_path):
@@ -92,7 +102,7 @@ def test_what_is_no_video_is_refused(tmp_path):
         (tmp_path / "objects.npy", ImageLoadError, "holds no array"),
         (clip().astype(np.float32), InputError, r"got float32 of shape \(8, 32, 48, 3\)"),
         ([clip()[0], clip()[1, :16]], InputError, "must be of one size, got 48x16, 48x32"),
-        ({"frames": 3}, InputError, "a video is a path, a list of frames"),
+        ({"frames": 3}, InputError, "a video is a path, a Clip of frames"),
     ]:
         with pytest.raises(error, match=told):
             read_clip(given, None)

@@ -1,6 +1,7 @@
 """The second slider of a page: frames of a video, or slices of a volume."""
 
 from dataclasses import replace
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from captum_vit.report import render
 from captum_vit.visualization import overlay
 from tests.report.helpers import Opened, drawn, explained, pixels, readout
 from tests.report.made_videos import COUNT, video
+from tests.report.test_saving import saved
 
 
 def film(page: Page):
@@ -114,3 +116,40 @@ def test_it_can_be_used_by_anybody(opened: Opened, scheme):
     found = Axe().run(page)
     assert not found.response["violations"], found.generate_report()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_all_frames_are_saved_in_one_picture(opened: Opened, tmp_path):
+    e = video()
+    page = opened(render([e]), "#image-1&frame=2")
+    drawn(page)
+    page.locator("details.save summary").first.click()
+    buttons = page.locator("details.save button:visible").all_inner_texts()
+    assert buttons == [
+        "This frame, PNG",
+        "This frame, SVG",
+        "All frames, PNG",
+        "Map of this frame, CSV",
+        "Map of this frame, .npy",
+        "All blocks and cells, .npy",
+    ]
+    name, data = saved(page, "All frames, PNG", tmp_path)
+    assert name == "clip-daam-tusker-blocks.3.attn-all-frames.png"
+    sheet = pixels(Image.open(BytesIO(data)))
+    tile, left, step = (213, 320), 16, 320 + 8
+    wanted = [expected(e, tile, frame) for frame in range(COUNT)]
+    tops = [y for y in range(len(sheet) - 213) if like(sheet[y : y + 213, left : left + 320], wanted[0])]
+    assert tops, "the first frame"
+    for frame, own in enumerate(wanted):  # two columns
+        x, y = left + frame % 2 * step, tops[0] + frame // 2 * (213 + 21 + 4)
+        assert like(sheet[y : y + 213, x : x + 320], own), frame
+        assert not like(sheet[y : y + 213, x : x + 320], wanted[(frame + 1) % COUNT]), "another frame"
+    expect(page.locator("[data-part=film-name]").first).to_have_text("frame 2, 0.25 s, 2 of 6")
+    page = opened(render([explained()]))
+    drawn(page)
+    page.locator("details.save summary").first.click()
+    assert page.locator("details.save button:visible").all_inner_texts()[2] == "Map, CSV"
+
+
+def like(part: np.ndarray, wanted: np.ndarray) -> bool:
+    """Pictures that were resized in two ways."""
+    return bool(np.abs(part - wanted).mean() < 12)
