@@ -17,6 +17,7 @@ from .untouched import untouched
 
 NEAR = 1e-3  # of what another image does to the scores, which no cell may miss
 ROUNDING = 1e-4  # of the largest score, by which rules may round otherwise in float32; squared in float64
+ALONE = 1e-2  # of the largest score, by which an image in a batch may seem other than by itself: devices round so
 EIGHTHS = ((1, 1), (1, 6), (6, 1), (4, 4))  # of the rows and columns, at which it is seen where cells lie
 CLEARLY, FAINTLY = 2, 1e-3  # times what is compared
 OFF = 2  # cells by which a change may be largest elsewhere, since convolutions overlap
@@ -57,6 +58,24 @@ def holds_all(adapter: AnyModel, inputs: Inputs, module: nn.Module, values: Tens
     eps = torch.finfo(ours.dtype).eps
     rounding = max(64 * eps, ROUNDING if eps > ROUNDING**2 else ROUNDING**2) * ours.abs().max()
     return bool(((held - ours).abs() <= torch.maximum(rounding, NEAR * (moved - ours).abs().max())).all())
+
+
+def check_images_stand_alone(found: AtCells) -> None:
+    """Raise UnsupportedModelError where the scores of an image are clearly others in a batch than by itself.
+
+    A model in train mode is left out, whose dropout draws otherwise for another batch.
+    """
+    adapter, first, ours = found.adapter, found.inputs.first(), found.scores.detach()
+    if any(module.training for module in adapter.model.modules()):
+        return
+    with torch.no_grad(), untouched(adapter):
+        alone = first.scores(adapter, first.run(adapter.model))
+    rounding = max(64 * torch.finfo(ours.dtype).eps, ALONE) * ours.abs().max()
+    if alone.shape[1:] != ours.shape[1:] or bool(((alone - ours[:1]).abs() > rounding).any()):
+        raise UnsupportedModelError(
+            f"the scores of {type(adapter.model).__name__} for one image depend on the others in its batch, as where "
+            f"a mean is taken over the batch: a map would hold what is in all of them. Explain one image at a time"
+        )
 
 
 def check_stem_lies(found: AtCells) -> None:

@@ -14,7 +14,13 @@ from ..access.tokens import PATCHES
 from ..errors import UnsupportedModelError
 from ..targets import Target, as_target
 from .accounts import Account
-from .cell_checks import check_cells_answer, check_cells_lie, check_nothing_passes, check_stem_lies
+from .cell_checks import (
+    check_cells_answer,
+    check_cells_lie,
+    check_images_stand_alone,
+    check_nothing_passes,
+    check_stem_lies,
+)
 from .cells import AtCells, at_cells
 from .given import Given
 from .inputs import Inputs
@@ -190,7 +196,11 @@ class CellRun(Run):
 
     def _check(self, found: AtCells, modules: Modules) -> None:
         """Once for each size of images, since what a model does with them may depend on it."""
-        checked, key = self.cell_adapter.checked, (found.name, self.kept.rules is None, *found.inputs.images.shape[1:])
+        checked, size = self.cell_adapter.checked, found.inputs.images.shape[1:]
+        key, together = (found.name, self.kept.rules is None, *size), ("together", *size)
+        if len(found.inputs.images) > 1 and together not in checked:
+            check_images_stand_alone(found)
+            checked.add(together)
         if found.module is None or key in checked:
             return
         stems = self.cell_adapter.stems()

@@ -14,6 +14,8 @@ from ..errors import OptionError, TargetError, brief
 from ..marks import Mark, Outline, Point
 from .base import Output, Sight, Target
 
+CLEARLY = 4 / 3  # times, by which pixels of an output may be longer one way than the other
+
 PEAK = "peak"
 
 
@@ -85,6 +87,8 @@ class Mask(Target):
     def settled(self, output: Output, sight: Sight | None) -> "Region":
         """The mask on the output's grid, as a weight of each pixel."""
         plane = self.plane(output)
+        if sight is not None:
+            _check_classes_first(output.scores, sight)
         if self.pixels is None or isinstance(self.pixels, str):
             weights = self._found(output.scores, plane, _seen(plane, sight))
             self._check_found(weights, output.scores)
@@ -255,3 +259,18 @@ def _seen(plane: Tensor, sight: Sight | None) -> Tensor:
     view = sight.of(grid)
     shares = view.shares(np.ones(view.original[::-1]), grid)
     return torch.from_numpy(shares > 1e-9).to(plane)
+
+
+def _check_classes_first(scores: Tensor, sight: Sight) -> None:
+    """Raise TargetError where (N, h, w, classes) would be read as (N, classes, h, w): the image has such sides."""
+    if scores.dim() != 4:
+        return
+    first, second, third = scores.shape[1:]
+    width, height = sight.input.size
+    off = second * width / (third * height)
+    if first * width == second * height and not 1 / CLEARLY < off < CLEARLY:
+        raise TargetError(
+            f"a mask asks for scores (N, classes, h, w), and {tuple(scores.shape)} has the proportions of the image, "
+            f"{height}x{width}, in the second and third axis, as where classes come last: wrap the model so that it "
+            f"gives scores.movedim(-1, 1)"
+        )

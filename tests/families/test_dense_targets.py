@@ -397,3 +397,17 @@ def test_words_of_targets():
     assert Mask(1).text(NAMES) == "mask:person"
     with pytest.raises(OptionError, match="got 'lift'; nearest: left"):
         Query(1, box="lift")
+
+
+class Turned(OfPatches):
+    """Scores whose classes come last."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).movedim(1, -1)
+
+
+def test_classes_that_come_last_are_refused():
+    target = Mask(1, corner(WIDE))
+    with pytest.raises(TargetError, match="as where classes come last"):
+        AGCAM(Turned().eval()).attribute(images(2, WIDE), target)
+    assert AGCAM(OfPatches().eval()).attribute(images(2, WIDE), target).any()

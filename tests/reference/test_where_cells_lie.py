@@ -72,3 +72,26 @@ def test_a_twin_that_looks_for_the_largest_change_lets_a_crop_pass(monkeypatch):
     change, side = MOVED["the crop of 224 from 256"]
     monkeypatch.setattr(cell_checks, "sees_its_place", lambda *_: None)
     assert CPLRP(Behind(change).eval()).attribute(picture(side), 1).any()
+
+
+class Together(nn.Module):
+    """Scores that depend on all images of a batch."""
+
+    def __init__(self, meet) -> None:
+        super().__init__()
+        self.net, self.meet = Behind(lambda x: x), meet
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.meet(self.net(x))
+
+
+@pytest.mark.parametrize("method", [CPLRP, GradCAM])
+def test_images_that_meet_in_a_batch_are_explained_one_by_one(method):
+    images = torch.cat([picture(64), -2 * picture(64)])
+    ours = method(Together(lambda scores: scores - 0.5 * scores.mean(0)).eval())
+    assert ours.attribute(images[:1], 1).any()
+    with pytest.raises(UnsupportedModelError, match="depend on the others in its batch"):
+        ours.attribute(images, 1)
+    assert (
+        method(Together(lambda scores: scores * (1 + scores.mean(1, keepdim=True))).eval()).attribute(images, 1).any()
+    )
