@@ -34,6 +34,7 @@ class AnyModel(Adapter):
     Attributes:
         checked: places and sizes of images of which it is known that cells lie where they are said to.
         last_grids: size of an image -> the name of the last module that gives a grid.
+        layouts: the same -> where the cells of the stem lie, where that was asked.
     """
 
     def __init__(self, model: nn.Module, reason: str = "no adapter knows its attention") -> None:
@@ -41,6 +42,7 @@ class AnyModel(Adapter):
         self.reason = reason
         self.checked: set[Hashable] = set()
         self.last_grids: dict[tuple[int, ...], str] = {}
+        self.layouts: dict[Grid, TokenLayout] = {}
         self._first = next((m for m in self.model.modules() if isinstance(m, CONVOLUTIONS)), None)  # of convolutions
         told = (kind.described(self.model) for kind in adapter_classes())
         self._told = next((each for each in told if each is not None), Described())

@@ -144,7 +144,7 @@ def placed_layout(adapter: Adapter, inputs: Inputs) -> TokenLayout:
     if isinstance(adapter, AnyModel):
         raise UnsupportedModelError(
             f"where patches lie on the images of {type(adapter.model).__name__} is not known before a method is asked, "
-            f"since no adapter knows it ({adapter.reason}): methods and explain take it, an evaluation does not"
+            f"since no adapter knows it ({adapter.reason}): its maps tell where they lie"
         )
     with untouched(adapter):
         place = examine(adapter, inputs).place

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..access import Adapter
+from ..access.any_model import AnyModel
 from ..attr import METHODS, ViTAttribution, find_method
 from ..attr.captum_methods import Scored
 from ..attr.completeness import Completeness
@@ -18,6 +19,7 @@ from ..capture import Inputs, Run
 from ..describing import described
 from ..errors import OptionError, brief, nearest
 from ..explanation.explaining import Explainer
+from ..explanation.grids import finest
 from ..plugins import named_object
 from ..targets import Target
 
@@ -80,12 +82,21 @@ class Entry:
 
     def reads(self, adapter: Adapter) -> bool:
         """Whether it is a reader of runs of this model; all others run the model by themselves."""
-        return isinstance(self.method, ViTAttribution) and self.method.adapter.model is adapter.model
+        if not isinstance(self.method, ViTAttribution) or self.method.adapter.model is not adapter.model:
+            return False
+        return isinstance(self.method.adapter, AnyModel) == isinstance(adapter, AnyModel)
 
     def maps(self, run: Run, target: Target) -> Tensor:
-        """The maps (N, 1, rows, cols) of a method that reads runs."""
+        """The maps (N, 1, rows, cols) of a method that reads runs.
+
+        Raises:
+            OptionError: they lie on another part of the images than those of the stem, of a model without an adapter.
+        """
         assert isinstance(self.method, ViTAttribution)
-        return run.layout.to_grid(self.method._maps(run, target, flow=False, **self.options)).detach()
+        maps = self.method._maps(run, target, flow=False, **self.options).detach()
+        layout, _ = self.method.place_of(run)
+        finest([layout, run.layout], run.adapter.size_of(run.inputs.images))
+        return layout.to_grid(maps)
 
     def describe(self) -> dict[str, Any]:
         """What a manifest says of the method: what it is, its layers, and its options."""

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from ..capture import Inputs, placed_layout
+from ..access import Adapter, TokenLayout
+from ..access.any_model import AnyModel
+from ..capture import CellRun, Inputs, placed_layout
 from ..classes import class_index
 from ..data import Item
 from ..errors import CaptumViTError, TargetError
@@ -36,9 +38,24 @@ def see(index: int, item: Item, target: int | None, explainer: Explainer) -> See
     size = (inputs.shape[1], inputs.shape[2])
     view = checked_view(explainer.preprocess, item.image.size, size[::-1])
     call = Inputs(inputs.unsqueeze(0).to(explainer.device, explainer.dtype))
-    seen = covered(view, placed_layout(explainer.adapter, call), size)
+    seen = covered(view, _layout(explainer.adapter, call), size)
     mask, valid, boxes = on_input(item, view, seen)
     return Seen(index, item.id, inputs, target, mask, valid, seen.size[::-1], boxes)
+
+
+def _layout(adapter: Adapter, call: Inputs) -> TokenLayout:
+    """Where maps lie on inputs like these; of a model that no adapter knows where the cells of its stem do.
+
+    Raises:
+        UnsupportedModelError: it has no stem that gives a grid of cells.
+    """
+    if not isinstance(adapter, AnyModel):
+        return placed_layout(adapter, call)
+    size = adapter.size_of(call.images)
+    if size not in adapter.layouts:
+        with CellRun(adapter, call) as run:
+            adapter.layouts[size] = run.layout
+    return adapter.layouts[size]
 
 
 def class_of(item: Item, explainer: Explainer, *, required: bool) -> int | None:

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from ..access import Adapter
+from ..access.any_model import AnyModel
 from ..access.outputs import Choice
 from ..attr import start
 from ..attr.calls import checked_inputs
 from ..attr.starting import shared
-from ..capture import Need, Run
+from ..capture import CellRun, Need, Run
 from ..errors import OptionError, brief
 from ..explanation.explaining import Explainer
 from ..targets import Classes, Contrast, Target
@@ -43,10 +44,16 @@ class Visit:
         self.adapter, self.images, self.methods = adapter, images, methods
         self._call = checked_inputs(adapter, images, output=output)
         self._readers = [(entry.method, entry.options) for entry in methods.values() if entry.reads(adapter)]
-        self.run = self._started(needs=needs) if self._readers else Run(adapter, self._call, needs)
+        self.run = self._started(needs=needs) if self._readers else self._alone(needs)
 
     def _started(self, target: Target | None = None, needs: Collection[Need] = ()) -> Run:
         return start(self._readers, self._call, target, flow=False, once=True, needs=needs)
+
+    def _alone(self, needs: Collection[Need]) -> Run:
+        """A run that no method reads."""
+        if isinstance(self.adapter, AnyModel):
+            return CellRun(self.adapter, self._call)
+        return Run(self.adapter, self._call, needs)
 
     @property
     def scores(self) -> Tensor:

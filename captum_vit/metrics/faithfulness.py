@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import OptionError, brief
+from ..capture import CellRun
+from ..errors import OptionError, UnsupportedModelError, brief
 from .agreement import rank_agreement
 from .base import Case, Metric, blank, enlarge, finite, graded, means
 from .course import Course
@@ -136,7 +137,8 @@ class Faithfulness(Metric):
         groups: of `saco`.
         batch_size: as in `perturbation_curve`.
     Raises:
-        OptionError: another preset.
+        OptionError: another preset; and where it is called
+        UnsupportedModelError: no adapter knows the model, whose cells are no patches.
     """
 
     name = "faithfulness"
@@ -159,10 +161,12 @@ class Faithfulness(Metric):
         return "_tokens" if self.preset == "tokens" else ""
 
     def __call__(self, case: Case) -> dict[str, Tensor]:
-        by_tokens = self.preset == "tokens"
-        asked = case.of_run() if by_tokens else case.required("model")
+        by_tokens, run = self.preset == "tokens", case.of_run()
+        if isinstance(run, CellRun):  # cells of a stem are no patches
+            raise UnsupportedModelError(run.no_tokens)
+        asked = run if by_tokens else case.required("model")
         maps = case.on_patches()
-        single, (rows, columns) = BY_TOKENS if by_tokens else BY_GREY, case.of_run().layout.grid
+        single, (rows, columns) = BY_TOKENS if by_tokens else BY_GREY, run.layout.grid
         drops = case.once(
             f"{self.title} drops",
             lambda: patch_drops(

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from ..access.registry import adapt
+from ..errors import UnsupportedModelError
 
 
 def stages_of(model: nn.Module) -> dict[str, list[nn.Module]]:
@@ -14,8 +15,16 @@ def stages_of(model: nn.Module) -> dict[str, list[nn.Module]]:
     A block is named by the shortest beginning of an attention layer's name that no other layer has, and holds all
     modules below that name. A module outside the blocks belongs to the block registered before it; after the last block
     it belongs to the head, and before the first block to no stage.
+
+    Raises:
+        UnsupportedModelError: no adapter knows the blocks of the model.
     """
-    adapter = adapt(model)
+    try:
+        adapter = adapt(model)
+    except UnsupportedModelError as error:
+        raise UnsupportedModelError(
+            f"weights are drawn anew by blocks of attention, which are not known here: {error}"
+        ) from error
     names = {id(module): name for name, module in model.named_modules()}
     layers = [names[id(layer)] for layer in adapter.attention_layers().values()]
     blocks = [_block(layer, layers) for layer in layers]

@@ -167,8 +167,8 @@ def test_the_command_explains(swin, tmp_path):
     assert (out / "p" / "report.html").exists()
 
 
-def test_an_evaluation_says_why_it_takes_none(convnext):
-    with pytest.raises(UnsupportedModelError, match="an evaluation does not"):
+def test_where_patches_lie_is_not_told_before_a_method_is_asked(convnext):
+    with pytest.raises(UnsupportedModelError, match="its maps tell where they lie"):
         placed_layout(AnyModel(convnext), Inputs(torch.randn(1, 3, 96, 96)))
 
 
