@@ -73,6 +73,9 @@ def _a_photo_and_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.fixture
 def _a_clip_and_a_scan(_a_photo_and_a_model: None) -> None:
     write_video(Path("clip.mp4"), clip())
+    Path("frames").mkdir()
+    for i, frame in enumerate(clip()):
+        Image.fromarray(frame).save(f"frames/{i}.jpg")
     made = tiny()
     made.model.save_pretrained("video-model")
     VideoMAEVideoProcessor(**PROCESSED).save_pretrained("video-model")
