@@ -11,6 +11,7 @@ from captum_vit.geometry import Size, View
 AUTOMATIC = {  # how the class of a checkpoint's model ends -> what loads it
     "ForObjectDetection": "AutoModelForObjectDetection",
     "ForSemanticSegmentation": "AutoModelForSemanticSegmentation",
+    "ForUniversalSegmentation": "AutoModelForUniversalSegmentation",
     "ForDepthEstimation": "AutoModelForDepthEstimation",
     "ForPoseEstimation": "AutoModelForPoseEstimation",
 }

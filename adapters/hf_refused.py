@@ -11,10 +11,6 @@ WINDOWS = "attention runs in windows of the image, so that no query sees all pat
 SOME_WINDOWS = "in a part of its layers attention runs in windows of the image, where no query sees all patches"
 POOLED = "keys are pooled or projected patches, so that attention does not tell one patch from its neighbours"
 CONVOLUTIONS = "patches meet in convolutions as well, on several grids"
-JOINED = (
-    "its queries join the tokens for the last blocks alone, and look there only where the model has already found "
-    "their masks, so that its layers have different tokens"
-)
 REASONS = {
     "Swin": WINDOWS,
     "Swinv2": WINDOWS,
@@ -30,8 +26,6 @@ REASONS = {
     "Levit": CONVOLUTIONS,
     "MobileViT": CONVOLUTIONS,
     "MobileViTV2": CONVOLUTIONS,
-    "Eomt": JOINED,
-    "EomtDinov3": JOINED,
     "ViTMAE": "patches are shuffled and dropped at random, so that a token's place on the image is not known",
     "Siglip2": "patches come as a sequence of any shape, and the grid is not known from the image's size",
 }

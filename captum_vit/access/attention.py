@@ -12,6 +12,7 @@ from ..errors import LayerNotRecordedError
 from .tokens import LayerLayout
 
 Rows = slice | list[int]  # query rows of an attention
+HIDING = -1e4  # scores of masks, from where down a softmax gives 0 in any type: libraries write -inf, -1e9 or -1e4
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ class AttentionCall:
         if bias is None:
             return None
         chosen = bias[..., rows, :] if bias.shape[-2] > 1 else bias
-        masked = ~chosen if bias.dtype == torch.bool else chosen <= torch.finfo(bias.dtype).min / 2
+        masked = ~chosen if bias.dtype == torch.bool else chosen <= HIDING
         return masked[(None,) * (4 - masked.dim())] if masked.any() else None
 
     def weight_grad(self, rows: Rows, out_grad: Tensor) -> Tensor:

@@ -50,7 +50,10 @@ class NestedAdapter(Adapter):
 
     def token_layout(self, image_size: Grid, arguments: Mapping[str, Any]) -> TokenLayout:
         layout = self.inner.token_layout(image_size, arguments)
-        return replace(layout, grids={self._outer(name): grid for name, grid in layout.grids.items()})
+        grids, prefixes = (
+            {self._outer(name): value for name, value in found.items()} for found in (layout.grids, layout.prefixes)
+        )
+        return replace(layout, grids=grids, prefixes=prefixes)
 
     @property
     def first_block(self) -> nn.Module | None:

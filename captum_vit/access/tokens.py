@@ -193,6 +193,8 @@ class TokenLayout:
     order: where the tokens, prefix and then patches in reading order of the image, stand in the model's own sequence,
     (tokens,); None if they stand so. A class token may come last, or the patches column by column.
     view: how the images that reach the ViT lie on those that the model is given, where its owner crops or pads them.
+    prefixes: where not all of the prefix tokens are there from the beginning, how many each layer has, by name: the
+        last of the prefix, as those that join later, queries for instance, come before them.
     """
 
     grid: Grid
@@ -203,10 +205,16 @@ class TokenLayout:
     image_size: Grid | None = None
     order: Tensor | None = None
     view: View | None = None
+    prefixes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def tokens(self) -> int:
         return self.prefix + prod(self.grid)
+
+    def prefixes_of(self, name: str) -> set[int]:
+        """How many prefix tokens there may be in a layer, or at another module of that name."""
+        known = [self.prefixes[name]] if name in self.prefixes else [self.prefix, *self.prefixes.values()]
+        return {0, *known}
 
     def to_grid(self, patches: Tensor) -> Tensor:
         """(..., patches) -> (..., *grid)."""
@@ -223,9 +231,9 @@ class TokenLayout:
         """
         grid = self.grids.get(name, self.grid)
         prefix = keys - prod(grid)
-        if prefix not in (0, self.prefix):
+        if prefix not in self.prefixes_of(name):
             raise TokenLayoutError(
-                f"expected prefix + rows*cols = {self.prefix} + {'*'.join(map(str, grid))} tokens in {name}, got {keys}"
+                f"expected prefix + rows*cols = {max(self.prefixes_of(name))} + {'*'.join(map(str, grid))} tokens in {name}, got {keys}"
                 f": the adapter's grid does not fit this input, or tokens are added or dropped on the way, as prompts "
                 f"are, or patches in train mode"
             )

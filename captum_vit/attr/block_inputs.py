@@ -19,14 +19,14 @@ def block_inputs(
         run: whose layers these are.
         streams: the token streams, or gradients of their shape, as the run gives them.
         layouts: by layer, where its keys lie.
-        patches: whether the patches alone are wanted, which may be there before a class token is.
+        patches: whether the patches alone are wanted, which may be there before all of the other tokens are.
     Raises:
         UnsupportedModelError: the keys of the attention are not the tokens of that stream.
     """
     blocks = run.adapter.blocks()
     found = {}
     for name, layout in layouts.items():
-        counts = (layout.keys, layout.keys - layout.prefix) if patches else (layout.keys,)
+        counts = range(layout.keys - layout.prefix if patches else layout.keys, layout.keys + 1)
         stream = next((x for x in _before(name, streams, blocks) if not patches or x.shape[1] in counts), None)
         if stream is None or stream.shape[1] not in counts:
             raise UnsupportedModelError(
@@ -35,8 +35,7 @@ def block_inputs(
                 f"not known"
             )
         if layout.order is not None:
-            whole = stream.shape[1] == layout.keys
-            order = layout.order if whole else layout.order[layout.prefix :].argsort().argsort()  # of patches alone
+            order = layout.order[layout.keys - stream.shape[1] :].argsort().argsort()  # of those that are there
             stream = stream[:, order.to(stream.device)]
         found[name] = stream[:, layout.prefix - layout.keys :] if patches else stream
     return found

@@ -80,8 +80,9 @@ class Probability(Target):
             raise self._no_classes("the model gives features")
         axis = self.of.class_axis
         assert axis is not None
-        alone = self.sigmoid or output.scores.shape[axis] == 1  # a softmax over one score is 1, whatever it is
-        shares = output.scores.sigmoid() if alone else output.scores.softmax(axis)
+        scores = self.of.among(output)
+        alone = self.sigmoid or scores.shape[axis] == 1  # a softmax over one score is 1, whatever it is
+        shares = scores.sigmoid() if alone else scores.softmax(axis)
         return self.of.score(replace(output, scores=shares))
 
     def of_image(self, number: int) -> Target:

@@ -68,11 +68,13 @@ def told(
     scores, leaves = forward.output.scores, ruling.state.leaves or []
     with torch.enable_grad():
         score = float(target.score(forward.output).sum().detach())
-    at_scores, at_tokens, *at_leaves = forward.gradients(target, [scores, stream, *leaves])
+    own = [scores] if scores.requires_grad else []  # a target may be read from what is beside them
+    *at_scores, at_tokens = forward.gradients(target, [*leaves, *own, stream])
+    at_leaves, at_scores = at_scores[: len(leaves)], at_scores[len(leaves) :]
     if at_tokens is None:
         at_tokens = torch.zeros_like(stream)
     held = [held_in(x, g) for x, g in zip(leaves, at_leaves, strict=True) if g is not None]
-    absorbed = [*(ruling.state.absorbed or []), *([] if at_scores is None else [score - held_in(scores, at_scores)])]
+    absorbed = [*(ruling.state.absorbed or []), *(score - held_in(scores, g) for g in at_scores if g is not None)]
     evidence = stream.detach().double() * at_tokens.double()
     return Account(
         score,

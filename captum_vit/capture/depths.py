@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..access import Adapter, TokenLayout
+from ..access import Adapter, LayerLayout, TokenLayout
 from ..targets import Target
 from .basis import Basis, Passing
 from .forward import run_forward
@@ -169,19 +169,20 @@ def gradients_at(
         found = forward.gradients(target, [*leaves.values(), *outs], retain=target is not targets[-1])
         beside |= any(gradient is not None and bool(gradient.any()) for gradient in found[len(leaves) :])
         pairs = zip(leaves.items(), found, strict=False)
-        by_target.append({name: _of_tokens(layout, name, leaf, gradient) for (name, leaf), gradient in pairs})
+        own = forward.kept.layouts
+        by_target.append({name: _of_tokens(layout, own[name], leaf, gradient) for (name, leaf), gradient in pairs})
     return Read(layout, by_target, scores, beside)
 
 
-def _of_tokens(layout: TokenLayout, name: str, leaf: Tensor, gradient: Tensor | None) -> Tensor:
-    """A gradient with all tokens, in the order of the layout."""
+def _of_tokens(layout: TokenLayout, own: LayerLayout, leaf: Tensor, gradient: Tensor | None) -> Tensor:
+    """A gradient after a layer whose own layout is given, with all tokens, in the order of the layout."""
     gradient = torch.zeros_like(leaf) if gradient is None else gradient
-    patches = prod(layout.grids.get(name, layout.grid))
-    lacking = layout.prefix + patches - gradient.shape[1]
-    # a class token that joins late comes before the patches, or alone
-    before, after = (0, lacking) if gradient.shape[1] <= layout.prefix else (lacking, 0)
-    gradient = F.pad(gradient, (0, 0, before, after))
-    return gradient if layout.order is None or lacking else gradient[:, layout.order.to(gradient.device)]
+    lacking = layout.prefix + prod(own.grid) - gradient.shape[1]
+    if gradient.shape[1] < own.keys:  # a class token alone
+        return F.pad(gradient, (0, 0, 0, lacking))
+    if layout.order is not None:
+        gradient = gradient[:, layout.order[lacking:].argsort().argsort().to(gradient.device)]
+    return F.pad(gradient, (0, 0, lacking, 0))  # who joins later comes before the others
 
 
 def as_it_is(stream: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from .inputs import Inputs
 from .interrupts import INTERRUPTS
 from .listeners import Watch
 from .place import WHOLE, Place
+from .rules import Ruling
 from .streams import Streams
 from .taps import ForwardTap, Keep, Kept, Valve
 from .untouched import own_backward
@@ -39,6 +40,7 @@ class Forward:
     streams: the token stream by attention layer, if it was asked for.  given: the tokens at other places.
     images: those that the model was given, where gradients can be taken at them.
     create_graph: whether gradients are part of a graph themselves.
+    ruling: what stands in place of derivatives.
     """
 
     adapter: Adapter
@@ -50,6 +52,7 @@ class Forward:
     given: dict[str, Given]
     images: Tensor | None = None
     create_graph: bool = False
+    ruling: Ruling | None = None
 
     @property
     def calls(self) -> dict[str, AttentionCall]:
@@ -72,6 +75,8 @@ class Forward:
             score = target.score(self.output).sum()
             check_attached(score, self.output, target)
             if not score.requires_grad:
+                if self.ruling is not None:
+                    self.ruling.check_scores(self.output.scores)
                 raise UnsupportedModelError(
                     why_no_gradient(self.adapter.model)
                     or f"the scores of {type(self.adapter.model).__name__} are cut off from its attention layers, as "
@@ -179,13 +184,11 @@ def run_forward(
         )
     if watch.edited:
         raise HookEditedError(type(watch.edited[0]).__name__)
-    if tap.ruling is not None:
-        tap.ruling.check_scores(scores)
     output = Output(scores if inputs.textless else raw, scores, adapter.headless)
     found = stream.tokens() if stream else {}
     leaf = inputs.images if pixels else None
     graphed = tap.keep.create_graph
-    return Forward(adapter, output, tap.layout, tap.kept, tap.valve, found, given.found(), leaf, graphed)
+    return Forward(adapter, output, tap.layout, tap.kept, tap.valve, found, given.found(), leaf, graphed, tap.ruling)
 
 
 @contextmanager

@@ -168,7 +168,7 @@ class GivenTokens:
         layout = self.tap.layout
         patches = prod(layout.grids.get(name, layout.grid))
         batch, count = (x.shape[1], x.shape[0]) if tokens_first else x.shape[:2]
-        return batch == self.tap.batch and count in (patches, layout.prefix + patches)
+        return batch == self.tap.batch and count - patches in layout.prefixes_of(name)
 
     def _put(self, name: str, given: Tensor, tokens_first: bool) -> Tensor:
         """The tokens that go on in place of those that came."""

@@ -26,7 +26,8 @@ def check_named(adapter: Adapter, inner: nn.Module, inputs: Inputs, place: Place
     """
     first = inputs.first()
     layout = adapter.token_layout(place.size or adapter.size_of(first.images), inputs.kwargs)
-    counts = {prod(grid) + more for grid in (layout.grid, *layout.grids.values()) for more in (0, layout.prefix)}
+    prefixes = {0, layout.prefix, *layout.prefixes.values()}
+    counts = {prod(grid) + more for grid in (layout.grid, *layout.grids.values()) for more in prefixes}
     names = {module: name for name, module in adapter.model.named_modules()}
     named = [names[module] for module in adapter.calls()]
     with torch.enable_grad():

@@ -21,6 +21,7 @@ from .reading import Reading
 TASKS = {
     "ForObjectDetection": "detection",
     "ForSemanticSegmentation": "segmentation",
+    "ForUniversalSegmentation": "segmentation",
     "ForDepthEstimation": "depth",
     "ForPoseEstimation": "pose",
 }

@@ -5,11 +5,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from ..errors import TargetError
 from ..geometry import View
-from ..marks import Mark
+from ..marks import Mark, Outline
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,14 @@ class Sight:
         """
         whole = grid == self.input.size[::-1] or self.patches.size == self.input.size
         return self.input if whole else self.patches
+
+    def outline(self, inside: np.ndarray) -> tuple[Mark, ...]:
+        """The outline of some pixels of an output, bool (rows, columns); none where it is all or nothing."""
+        if inside.all() or not inside.any():
+            return ()
+        left, top, right, bottom = self.of((inside.shape[0], inside.shape[1])).box
+        cell = (right - left) / inside.shape[1], (bottom - top) / inside.shape[0]
+        return (Outline.of(inside).moved(cell, (left, top)),)
 
 
 class Target(ABC):
@@ -118,6 +127,10 @@ class Target(ABC):
     def in_python(self) -> str | None:
         """How it is written in a program; None where that takes more than a line of plain values."""
         return None
+
+    def among(self, output: Output) -> Tensor:
+        """The scores that it is one of, classes along `class_axis`: those of the model, or of an output beside them."""
+        return output.scores
 
     def of_image(self, number: int) -> "Target":
         """The target of one image of the batch, where it has something of its own for each."""

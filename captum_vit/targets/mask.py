@@ -1,7 +1,7 @@
 """The score of some pixels of a dense output, as of segmentation, depth or pose."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,10 @@ from torch import Tensor
 from .. import ops
 from ..classes import class_index
 from ..errors import OptionError, TargetError, brief
-from ..marks import Mark, Outline, Point
+from ..marks import Mark, Point
 from .base import Output, Sight, Target
+from .masks_of_queries import semantic
+from .query import Query
 
 CLEARLY = 4 / 3  # times, by which pixels of an output may be longer one way than the other
 
@@ -26,9 +28,11 @@ class Mask(Target):
     >>> Mask("person")  # where the model itself says that there is one
     Mask('person')
 
-    category: the class by number or name; None of an output without classes, as depth.
+    category: the class by number or name; None of an output without classes, as depth. A `Query` stands for the mask
+        that it gives, of a model that gives masks of queries, as EoMT: the mean of its logits. A class of such a model
+        is scored as its semantic map has it: by all queries, each with its class's probability and its mask's.
     pixels: which: an array (H, W) of true and false, or of 0 and 1. None stands for those for which the class has the
-        highest score of all (of an output of a single class: a score above 0; without classes: all pixels). "peak" is
+        highest score of all (of an output of a single class, and of a query: a score above 0; without classes: all). "peak" is
         the one pixel at which the class's own score is highest, as of a keypoint's heatmap. What the model finds so is
         found once, in the images as they are, and stays the same for changed ones.
     on: what the array lies on. "image": the photograph that `explain` is given, or the images that a method is given,
@@ -39,15 +43,15 @@ class Mask(Target):
         TargetError: (in `score`) the model gives no such output, the array has another size, or no pixel is left.
     """
 
-    category: int | str | None = None
+    category: int | str | Query | None = None
     pixels: Any = None
     on: str = "image"
     settles = True
     own_tokens = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.category, bool) or not isinstance(self.category, (int, str, type(None))):
-            raise OptionError(f"a mask is of a class by number or name, or of None, got {brief(self.category)}")
+        if isinstance(self.category, bool) or not isinstance(self.category, (int, str, Query, type(None))):
+            raise OptionError(f"a mask is of a class by number or name, a query, or None, got {brief(self.category)}")
         if self.on not in ("image", "output"):
             raise OptionError(f"pixels lie on the 'image' or on the 'output', got on={brief(self.on)}")
         if not (self.pixels is None or (isinstance(self.pixels, str) and self.pixels == PEAK)):
@@ -61,37 +65,52 @@ class Mask(Target):
     @property
     def class_axis(self) -> int | None:  # type: ignore[override]
         """The second, of a class's score."""
-        return None if self.category is None else 1
+        return 1 if isinstance(self.category, (int, str)) else None
+
+    @property
+    def reads_scores(self) -> bool:  # type: ignore[override]
+        """Whether it is no query's: masks of queries are beside the scores."""
+        return not isinstance(self.category, Query)
 
     @property
     def unit(self) -> str:  # type: ignore[override]
         """The mean of scores, or that at the peak."""
-        what = "value" if self.category is None else "score"
+        what = "value" if self.category is None else "logit" if isinstance(self.category, Query) else "score"
         return f"{what} at the peak" if isinstance(self.pixels, str) else f"mean {what}"
 
     @property
     def by_name(self) -> bool:
         """Whether the class is named."""
-        return isinstance(self.category, str)
+        return self.category.by_name if isinstance(self.category, Query) else isinstance(self.category, str)
 
     def named(self, names: Mapping[int, str], classes: int, model: str) -> "Target":
         """With the number of the class."""
+        if isinstance(self.category, Query):
+            return replace(self, category=self.category.named(names, classes, model))
         if not isinstance(self.category, str):
             return self
-        return Mask(class_index(self.category, names, classes, model), self.pixels, self.on)
+        return replace(self, category=class_index(self.category, names, classes, model))
 
     def score(self, output: Output) -> Tensor:
         """The mean over the pixels, (N,)."""
         return self.settled(output, None).score(output)
 
+    def among(self, output: Output) -> Tensor:
+        """The model's scores; of a semantic map made of queries their logarithm, so that a softmax gives shares."""
+        made = semantic(output.raw)
+        same = made is not None and made.shape == output.scores.shape and torch.equal(made, output.scores)
+        return output.scores.log() if same else output.scores
+
     def settled(self, output: Output, sight: Sight | None) -> "Region":
         """The mask on the output's grid, as a weight of each pixel."""
+        if isinstance(self.category, Query) and self.category.settles:
+            return replace(self, category=self.category.settled(output, sight)).settled(output, sight)
         plane = self.plane(output)
         if sight is not None:
             _check_classes_first(output.scores, sight)
         if self.pixels is None or isinstance(self.pixels, str):
             weights = self._found(output.scores, plane, _seen(plane, sight))
-            self._check_found(weights, output.scores)
+            self._check_found(weights, plane if isinstance(self.category, Query) else output.scores)
         else:
             weights = self._given((plane.shape[1], plane.shape[2]), sight).to(plane.device)
         return Region(self, weights)
@@ -99,6 +118,8 @@ class Mask(Target):
     def plane(self, output: Output) -> Tensor:
         """The class's scores, (N, h, w)."""
         scores, category = output.scores, self.category
+        if isinstance(category, Query):
+            return category.mask(output)
         if isinstance(category, str):
             raise TargetError(f"the number of the class {category!r} is not known here: pass it by number")
         if scores.dim() not in (3, 4):
@@ -124,16 +145,22 @@ class Mask(Target):
         if isinstance(self.pixels, str):
             flat = plane.masked_fill(seen == 0, -torch.inf).flatten(1)
             return torch.zeros_like(flat).scatter(1, flat.argmax(1, keepdim=True), 1.0).view(plane.shape).detach()
-        if scores.dim() == 3:
+        if scores.dim() == 3 and not isinstance(self.category, Query):
             return seen.expand_as(plane)
-        if scores.shape[1] == 1:
+        if scores.shape[1] == 1 or isinstance(self.category, Query):
             return (plane > 0).to(plane.dtype) * seen
-        return scores.argmax(1).eq(int(self.category or 0) % scores.shape[1]).to(plane.dtype) * seen
+        return scores.argmax(1).eq((self.category or 0) % scores.shape[1]).to(plane.dtype) * seen
 
     def _check_found(self, weights: Tensor, scores: Tensor) -> None:
         empty = (weights.flatten(1).sum(1) == 0).nonzero().flatten().tolist()
         if not empty:
             return
+        if isinstance(self.category, Query):
+            raise TargetError(
+                f"the mask of query {self.category.index} has no pixel in image {empty[0]}: ask for pixels of your own, "
+                f"Mask(Query({self.category.index}), pixels), or for the one that comes nearest, "
+                f"Mask(Query({self.category.index}), 'peak')"
+            )
         found = scores[empty[0]].argmax(0) if scores.dim() == 4 else scores.new_zeros(1, dtype=torch.long)
         counts = found.flatten().bincount()
         shares = ", ".join(
@@ -165,8 +192,9 @@ class Mask(Target):
         return weights
 
     def text(self, names: Mapping[int, str]) -> str:
-        """As the command line takes it: "mask:person"."""
-        return f"mask:{self._name(names)}"
+        """As the command line takes it: "mask:person", or "query:17/mask"."""
+        query = self.category
+        return f"query:{query.index}/mask" if isinstance(query, Query) else f"mask:{self._name(names)}"
 
     def title(self, names: Mapping[int, str]) -> str:
         """In words."""
@@ -177,6 +205,8 @@ class Mask(Target):
         return f"{named}, {where}" if named else where
 
     def _name(self, names: Mapping[int, str]) -> str:
+        if isinstance(self.category, Query):
+            return f"mask of {self.category.title(names)}"
         if not isinstance(self.category, int):
             return self.category or ""
         return names.get(self.category, "").split(",")[0].strip() or f"class {self.category}"
@@ -200,6 +230,15 @@ class Region(Target):
         """That of the mask."""
         return self.mask.unit
 
+    @property
+    def reads_scores(self) -> bool:  # type: ignore[override]
+        """Whether the mask does."""
+        return self.mask.reads_scores
+
+    def among(self, output: Output) -> Tensor:
+        """That of the mask."""
+        return self.mask.among(output)
+
     def score(self, output: Output) -> Tensor:
         """sum_p w_p y_p / sum_p w_p, (N,)."""
         plane = self.mask.plane(output)
@@ -213,21 +252,21 @@ class Region(Target):
 
     def of_image(self, number: int) -> "Target":
         """The region of one image."""
-        several = self.weights.dim() == 3 and len(self.weights) > 1
-        return Region(self.mask, self.weights[number]) if several else self
+        several, query = self.weights.dim() == 3 and len(self.weights) > 1, self.mask.category
+        own = query.of_image(number) if isinstance(query, Query) else query
+        if not several and own is query:
+            return self
+        return Region(replace(self.mask, category=own), self.weights[number] if several else self.weights)
 
     def marks(self, output: Output, sight: Sight) -> tuple[Mark, ...]:
         """The outline of the pixels, or their point."""
         weights = (self.weights[0] if self.weights.dim() == 3 else self.weights).cpu()
-        view, (rows, columns) = sight.of((weights.shape[0], weights.shape[1])), weights.shape
-        left, top, right, bottom = view.box
-        cell = (right - left) / columns, (bottom - top) / rows
-        if isinstance(self.mask.pixels, str):
-            row, column = divmod(int(weights.argmax()), columns)
-            return (Point(left + (column + 0.5) * cell[0], top + (row + 0.5) * cell[1]),)
-        if bool((weights > 0).all()):
-            return ()
-        return (Outline.of((weights >= min(0.5, float(weights.max()))).numpy()).moved(cell, (left, top)),)
+        if not isinstance(self.mask.pixels, str):
+            return sight.outline((weights >= min(0.5, float(weights.max()))).numpy()) if (weights == 0).any() else ()
+        left, top, right, bottom = sight.of((weights.shape[0], weights.shape[1])).box
+        row, column = divmod(int(weights.argmax()), weights.shape[1])
+        cell = (right - left) / weights.shape[1], (bottom - top) / weights.shape[0]
+        return (Point(left + (column + 0.5) * cell[0], top + (row + 0.5) * cell[1]),)
 
     def text(self, names: Mapping[int, str]) -> str:
         """That of the mask."""

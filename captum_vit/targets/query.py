@@ -1,4 +1,4 @@
-"""A query of a detector: the score of its class, or an edge of its box."""
+"""A query of a detector or segmenter: the score of its class, or an edge of its box."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,6 +11,7 @@ from ..classes import class_index
 from ..errors import OptionError, TargetError, brief, nearest
 from ..marks import Box, Mark
 from .base import Output, Sight, Target
+from .masks_of_queries import CLASSES, MASKS, tensor_in
 
 BOXES = "pred_boxes"  # as detectors of the DETR kind call them: centre x and y, width and height, in 0..1
 EDGES = {  # weights of these four, and of which side of the input the number is a share
@@ -25,13 +26,13 @@ EDGES = {  # weights of these four, and of which side of the input the number is
 
 @dataclass(frozen=True, eq=False)
 class Query(Target):
-    """The score (logit) that a query of a detector gives a class, or an edge of the box that it gives.
+    """The score (logit) that a query gives a class, or an edge of the box that it gives. `Mask(Query(17))` is its mask.
 
     >>> Query(17, "car"), Query(17, box="left")
     (Query(17, 'car'), Query(17, box='left'))
 
     The model's scores are (N, queries, classes + 1) as of YOLOS and DETR, whose last class says "no object", or (N,
-    queries, classes).
+    queries, classes); where its scores are of pixels, they are the output `class_queries_logits`, as of EoMT.
 
     index: which query; one output of the model for each, as `target_sizes` or any post-processing counts them.
     category: the class by number or name; None stands for the one with the highest score, "no object" left out.
@@ -88,16 +89,16 @@ class Query(Target):
         """Whether names are wanted: also to see which of the scores is none of a class."""
         return self.classes is None
 
-    def named(self, names: Mapping[int, str], classes: int, model: str) -> "Target":
+    def named(self, names: Mapping[int, str], classes: int, model: str) -> "Query":
         """With the number of the class, and how many there are."""
         found = self.category
         if isinstance(found, str):
             found = class_index(found, names, max(names, default=-1) + 1, model)
         return replace(self, category=found, classes=len(names))
 
-    def settled(self, output: Output, sight: Sight | None) -> "Target":
+    def settled(self, output: Output, sight: Sight | None) -> "Query":
         """With the class that the query says, if none was named, and that it says one."""
-        rows = self._rows(output.scores).detach().clone()  # (N, classes)
+        rows = self._rows(output).detach().clone()  # (N, classes)
         nothing = None if self.background is None else self.background % rows.shape[1]
         objects = rows.clone()
         if nothing is not None:
@@ -118,7 +119,7 @@ class Query(Target):
 
     def score(self, output: Output) -> Tensor:
         """The logit, or the edge, (N,)."""
-        rows = self._rows(output.scores)
+        rows = self._rows(output)
         if self.box is not None:
             weights = torch.tensor(EDGES[self.box][0])
             boxes = boxes_of(output)[:, self.index]
@@ -131,16 +132,35 @@ class Query(Target):
         """Of a class its share in 0..1."""
         if self.box is not None:
             return self.score(output), self.unit
-        rows = self._rows(output.scores)
+        rows = self._rows(output)
         return self._shares(rows).gather(1, self._categories(rows)[:, None])[:, 0], "confidence"
 
-    def of_image(self, number: int) -> "Target":
+    def among(self, output: Output) -> Tensor:
+        """Those of all queries, (N, queries, classes)."""
+        own = tensor_in(output.raw, CLASSES)
+        return output.scores if own is None or output.scores.dim() == 3 else own
+
+    def mask(self, output: Output) -> Tensor:
+        """The logits of its mask, (N, h, w).
+
+        Raises:
+            TargetError: the model gives no masks under the name `masks_queries_logits`, or has no such query.
+        """
+        self._rows(output)
+        found = tensor_in(output.raw, MASKS)
+        if found is None:
+            raise TargetError(f"the model gives no masks of queries: they are read from an output of the name {MASKS!r}")
+        return found[:, self.index]
+
+    def of_image(self, number: int) -> "Query":
         """The query of one image."""
         return replace(self, category=self.category[number]) if isinstance(self.category, tuple) else self
 
     def marks(self, output: Output, sight: Sight) -> tuple[Mark, ...]:
-        """The box of the query, if the model gives boxes."""
-        if _boxes(output.raw) is None:
+        """The box of the query, or the outline of its mask, if the model gives them."""
+        if tensor_in(output.raw, MASKS) is not None:
+            return sight.outline((self.mask(output)[0] > 0).cpu().numpy())
+        if tensor_in(output.raw, BOXES) is None:
             return ()
         x, y, width, height = boxes_of(output)[0, self.index].detach().double().tolist()
         left, top, right, bottom = sight.input.box
@@ -168,8 +188,9 @@ class Query(Target):
             return str(self.category or "any class")
         return names.get(self.category, "").split(",")[0].strip() or f"class {self.category}"
 
-    def _rows(self, scores: Tensor) -> Tensor:
+    def _rows(self, output: Output) -> Tensor:
         """The scores of the query, (N, classes)."""
+        scores = self.among(output)
         if scores.dim() != 3:
             raise TargetError(
                 f"a query asks for scores (N, queries, classes), and the model gives {tuple(scores.shape)}: where "
@@ -210,12 +231,7 @@ def boxes_of(output: Output) -> Tensor:
     Raises:
         TargetError: the model gives none under the name `pred_boxes`.
     """
-    found = _boxes(output.raw)
+    found = tensor_in(output.raw, BOXES)
     if found is None:
         raise TargetError(f"the model gives no boxes: they are read from an output of the name {BOXES!r}")
     return found
-
-
-def _boxes(raw: Any) -> Tensor | None:
-    found = raw.get(BOXES) if isinstance(raw, Mapping) else getattr(raw, BOXES, None)
-    return found if isinstance(found, Tensor) else None

@@ -20,7 +20,7 @@ def of_text(text: str) -> Target | None:
     (Query(17, 'car'), Query(17, box='left'), Mask('person'), Mask('nose', 'peak'))
 
     query:NUMBER, query:NUMBER/CLASS or query:NUMBER/EDGE: a detector's query; the edge of its box is left, top, right,
-        bottom, width or height.
+        bottom, width or height. query:NUMBER/mask: the mask of a segmenter's query.
     mask:CLASS: a class where the model finds it; mask:CLASS/peak the pixel where it is clearest; mask:CLASS@FILE the
         pixels that are not black in a picture as large as the photograph. Without classes, as of depth, CLASS is left
         out.
@@ -35,6 +35,8 @@ def of_text(text: str) -> Target | None:
         if found is None:
             raise TargetError(f"a query is query:NUMBER or query:NUMBER/CLASS, as query:17/car, got {brief(text)}")
         named = (found[2] or "").strip()
+        if named == "mask":
+            return Mask(Query(int(found[1])))
         return Query(int(found[1]), box=named) if named in EDGES else Query(int(found[1]), _class(named))
     named, at, path = rest.partition("@")
     if at:

@@ -15,6 +15,7 @@ from captum_vit.attr import METHODS
 from captum_vit.capture import LAYER_GRADIENTS, Inputs, Run, cp_rules
 from captum_vit.capture.ruled import State
 from captum_vit.errors import OptionError, UnsupportedModelError
+from captum_vit.unusual import ModelNote
 from tests.conversion import to_hf
 from tests.families.table import FAMILIES
 from tests.fingerprint import changes, fingerprint
@@ -148,7 +149,8 @@ class Cosine(nn.Module):
 
 
 def test_models_that_rules_do_not_fit_are_refused():
-    with pytest.raises(UnsupportedModelError, match="scores come out of softmax, which is a constant under the rules"):
+    told = "scores come out of softmax, which is a constant under the rules"
+    with pytest.warns(ModelNote, match="outputs are probabilities"), pytest.raises(UnsupportedModelError, match=told):
         CPLRP(Softmaxed(timm_vit())).attribute(images(), 1)
     odd = timm_vit()
     odd.blocks[1].mlp.act = Cosine()
