@@ -18,6 +18,7 @@ AUTOMATIC = {  # how the class of a checkpoint's model ends -> what loads it
 NAMELESS = ("ForDepthEstimation",)  # whose configuration names classes that it does not have
 PADDING = 1.25  # that the processor of VitPose leaves around a person's box
 WHOLE = "pose: the whole image is taken for the person's box; crop the image to a person to explain that one"
+PIECES = "segmentation: the image, padded to a square, is taken for the pieces that the processor cuts it into"
 
 
 def loaded_by(architectures: list[str]) -> Any:
@@ -31,6 +32,27 @@ def loaded_by(architectures: list[str]) -> Any:
 def of_pose(processor: Any) -> bool:
     """Whether an image processor cuts out persons, by boxes that it is given."""
     return type(processor).__name__.startswith("VitPose")
+
+
+def in_one_piece(processor: Any) -> bool:
+    """Have a processor that cuts images into pieces, as EoMT's for semantic checkpoints, pad them instead.
+
+    Returns whether it did cut them.
+    """
+    if not getattr(processor, "do_split_image", False):
+        return False
+    side = dict(processor.size)["shortest_edge"]
+    processor.do_split_image, processor.do_pad = False, True
+    processor.size = {"shortest_edge": side, "longest_edge": side}
+    return True
+
+
+def padded(processor: Any) -> dict[str, int]:
+    """The sides that EoMT's processor pads images to; empty of any other."""
+    if not (type(processor).__name__.startswith("EomtImageProcessor") and processor.do_pad):
+        return {}
+    short, long = (dict(processor.size).get(f"{which}_edge") for which in ("shortest", "longest"))
+    return {"height": short, "width": long or short}
 
 
 def boxes(size: Size) -> list[list[list[float]]]:

@@ -60,6 +60,7 @@ def load(
         processor = _from_source(reader, source, name, trust_remote_code=False)
         if img_size is not None:
             _resize(config, processor, img_size, name, own_weights=checkpoint is None and pretrained)
+        pieces = hf_dense.in_one_piece(processor)
         preprocess = read_preprocessing(processor)
         kind = _kind(config)
         named = kind is not AutoModel and not str((config.architectures or [""])[0]).endswith(hf_dense.NAMELESS)
@@ -79,7 +80,7 @@ def load(
         {int(index): str(label) for index, label in config.id2label.items()} if named else {},
         multi_label=getattr(config, "problem_type", None) == "multi_label_classification",
         regression=getattr(config, "problem_type", None) == "regression",
-        notes=(*notes, *([hf_dense.WHOLE] if hf_dense.of_pose(processor) else [])),
+        notes=(*notes, *([hf_dense.WHOLE] * hf_dense.of_pose(processor)), *([hf_dense.PIECES] * pieces)),
         random=checkpoint is None and not pretrained,
         tokenizer=_tokenizer(config, source),
     )

@@ -110,6 +110,7 @@ def _view(processor: Any) -> Callable[[Size], View]:
     for what, sides, kinds in (("resizes", size, _SIZES), ("crops", crop, _SIZES[:1]), ("pads", pad, _SIZES[:1])):
         if sides and set(sides) not in kinds:
             raise unknown(name, f"it {what} to {sides}")
+    pad = pad or hf_dense.padded(processor)
     above = -1 if getattr(processor, "backend", "") == "pil" else 1  # which way an uneven padding is rounded
 
     def view(image: Size) -> View:
@@ -127,7 +128,14 @@ def _view(processor: Any) -> Callable[[Size], View]:
 
 
 # These depend on more than an image's size, so that no probe could show what they do.
-_OWN_STEPS = ("do_image_splitting", "do_crop_margin", "do_thumbnail", "do_align_long_axis", "crop_pct")
+_OWN_STEPS = (
+    "do_image_splitting",
+    "do_split_image",
+    "do_crop_margin",
+    "do_thumbnail",
+    "do_align_long_axis",
+    "crop_pct",
+)
 
 
 def _given(processor: Any, name: str, switch: str) -> dict[str, int]:

@@ -50,9 +50,8 @@ class NestedAdapter(Adapter):
 
     def token_layout(self, image_size: Grid, arguments: Mapping[str, Any]) -> TokenLayout:
         layout = self.inner.token_layout(image_size, arguments)
-        grids, prefixes = (
-            {self._outer(name): value for name, value in found.items()} for found in (layout.grids, layout.prefixes)
-        )
+        grids = {self._outer(name): grid for name, grid in layout.grids.items()}
+        prefixes = {self._outer(name): count for name, count in layout.prefixes.items()}
         return replace(layout, grids=grids, prefixes=prefixes)
 
     @property

@@ -231,9 +231,10 @@ class TokenLayout:
         """
         grid = self.grids.get(name, self.grid)
         prefix = keys - prod(grid)
-        if prefix not in self.prefixes_of(name):
+        known = self.prefixes_of(name)
+        if prefix not in known:
             raise TokenLayoutError(
-                f"expected prefix + rows*cols = {max(self.prefixes_of(name))} + {'*'.join(map(str, grid))} tokens in {name}, got {keys}"
+                f"expected prefix + rows*cols = {max(known)} + {'*'.join(map(str, grid))} tokens in {name}, got {keys}"
                 f": the adapter's grid does not fit this input, or tokens are added or dropped on the way, as prompts "
                 f"are, or patches in train mode"
             )

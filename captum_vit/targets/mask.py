@@ -32,9 +32,9 @@ class Mask(Target):
         that it gives, of a model that gives masks of queries, as EoMT: the mean of its logits. A class of such a model
         is scored as its semantic map has it: by all queries, each with its class's probability and its mask's.
     pixels: which: an array (H, W) of true and false, or of 0 and 1. None stands for those for which the class has the
-        highest score of all (of an output of a single class, and of a query: a score above 0; without classes: all). "peak" is
-        the one pixel at which the class's own score is highest, as of a keypoint's heatmap. What the model finds so is
-        found once, in the images as they are, and stays the same for changed ones.
+        highest score of all (of a query, and of an output of a single class: a score above 0; without classes: all
+        pixels). "peak" is the one pixel at which the class's own score is highest, as of a keypoint's heatmap. What the
+        model finds so is found once, in the images as they are, and stays the same for changed ones.
     on: what the array lies on. "image": the photograph that `explain` is given, or the images that a method is given,
         of their height and width; each pixel of the output counts by the share of it that the mask covers. "output":
         the output's own grid, (h, w).
@@ -149,7 +149,8 @@ class Mask(Target):
             return seen.expand_as(plane)
         if scores.shape[1] == 1 or isinstance(self.category, Query):
             return (plane > 0).to(plane.dtype) * seen
-        return scores.argmax(1).eq((self.category or 0) % scores.shape[1]).to(plane.dtype) * seen
+        number = self.category if isinstance(self.category, int) else 0
+        return scores.argmax(1).eq(number % scores.shape[1]).to(plane.dtype) * seen
 
     def _check_found(self, weights: Tensor, scores: Tensor) -> None:
         empty = (weights.flatten(1).sum(1) == 0).nonzero().flatten().tolist()
@@ -157,8 +158,8 @@ class Mask(Target):
             return
         if isinstance(self.category, Query):
             raise TargetError(
-                f"the mask of query {self.category.index} has no pixel in image {empty[0]}: ask for pixels of your own, "
-                f"Mask(Query({self.category.index}), pixels), or for the one that comes nearest, "
+                f"the mask of query {self.category.index} has no pixel in image {empty[0]}: ask for pixels of your "
+                f"own, Mask(Query({self.category.index}), pixels), or for the one that comes nearest, "
                 f"Mask(Query({self.category.index}), 'peak')"
             )
         found = scores[empty[0]].argmax(0) if scores.dim() == 4 else scores.new_zeros(1, dtype=torch.long)

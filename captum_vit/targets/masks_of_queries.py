@@ -16,7 +16,7 @@ def tensor_in(raw: Any, name: str) -> Tensor | None:
 
 
 def semantic(raw: Any) -> Tensor | None:
-    """How much of each class the queries together see at each pixel, (N, C, h, w); None of a model without such queries.
+    """How much of each class all queries together see at each pixel, (N, C, h, w); None of a model without them.
 
     >>> from captum_vit.targets.masks_of_queries import semantic
     >>> semantic({"class_queries_logits": torch.zeros(1, 5, 4), "masks_queries_logits": torch.zeros(1, 5, 8, 8)}).shape

@@ -149,7 +149,9 @@ class Query(Target):
         self._rows(output)
         found = tensor_in(output.raw, MASKS)
         if found is None:
-            raise TargetError(f"the model gives no masks of queries: they are read from an output of the name {MASKS!r}")
+            raise TargetError(
+                f"the model gives no masks of queries: they are read from an output of the name {MASKS!r}"
+            )
         return found[:, self.index]
 
     def of_image(self, number: int) -> "Query":

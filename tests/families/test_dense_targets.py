@@ -381,15 +381,6 @@ def test_what_is_no_mask(pixels):
         Mask(1, pixels)
 
 
-def test_queries_that_join_late_are_refused_with_the_reason():
-    config = transformers.EomtConfig(
-        hidden_size=24, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=8, num_blocks=1
-    )
-    model = transformers.EomtForUniversalSegmentation(config).eval()
-    with pytest.raises(UnsupportedModelError, match="its queries join the tokens for the last blocks alone"):
-        AGCAM(model)
-
-
 def test_words_of_targets():
     assert repr(Query(17, "car")) == "Query(17, 'car')"
     assert Query(17, 0).text(NAMES) == "query:17/car"
