@@ -164,17 +164,7 @@ class Query(Target):
             return sight.outline((self.mask(output)[0] > 0).cpu().numpy())
         if tensor_in(output.raw, BOXES) is None:
             return ()
-        x, y, width, height = boxes_of(output)[0, self.index].detach().double().tolist()
-        left, top, right, bottom = sight.input.box
-        across, down = right - left, bottom - top
-        return (
-            Box(
-                left + (x - width / 2) * across,
-                top + (y - height / 2) * down,
-                left + (x + width / 2) * across,
-                top + (y + height / 2) * down,
-            ),
-        )
+        return (_placed(boxes_of(output)[0, self.index], sight),)
 
     def text(self, names: Mapping[int, str]) -> str:
         """As the command line takes it: "query:17/car"."""
@@ -237,3 +227,16 @@ def boxes_of(output: Output) -> Tensor:
     if found is None:
         raise TargetError(f"the model gives no boxes: they are read from an output of the name {BOXES!r}")
     return found
+
+
+def _placed(box: Tensor, sight: Sight) -> Box:
+    """A box of shares of the input's sides, on the image."""
+    x, y, width, height = box.detach().double().tolist()
+    left, top, right, bottom = sight.input.box
+    across, down = right - left, bottom - top
+    return Box(
+        left + (x - width / 2) * across,
+        top + (y - height / 2) * down,
+        left + (x + width / 2) * across,
+        top + (y + height / 2) * down,
+    )
