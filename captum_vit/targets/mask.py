@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,10 +12,9 @@ from ..classes import class_index
 from ..errors import OptionError, TargetError, brief
 from ..marks import Mark, Point
 from .base import Output, Sight, Target
+from .given_pixels import check_classes_first, checked, shown
 from .masks_of_queries import semantic
 from .query import Query
-
-CLEARLY = 4 / 3  # times, by which pixels of an output may be longer one way than the other
 
 PEAK = "peak"
 
@@ -55,7 +53,7 @@ class Mask(Target):
         if self.on not in ("image", "output"):
             raise OptionError(f"pixels lie on the 'image' or on the 'output', got on={brief(self.on)}")
         if not (self.pixels is None or (isinstance(self.pixels, str) and self.pixels == PEAK)):
-            object.__setattr__(self, "pixels", _checked(self.pixels))
+            object.__setattr__(self, "pixels", checked(self.pixels))
 
     def __repr__(self) -> str:
         given = isinstance(self.pixels, Tensor)
@@ -107,9 +105,9 @@ class Mask(Target):
             return replace(self, category=self.category.settled(output, sight)).settled(output, sight)
         plane = self.plane(output)
         if sight is not None:
-            _check_classes_first(output.scores, sight)
+            check_classes_first(output.scores, sight)
         if self.pixels is None or isinstance(self.pixels, str):
-            weights = self._found(output.scores, plane, _seen(plane, sight))
+            weights = self._found(output.scores, plane, shown(plane, sight))
             self._check_found(weights, plane if isinstance(self.category, Query) else output.scores)
         else:
             weights = self._given((plane.shape[1], plane.shape[2]), sight).to(plane.device)
@@ -276,41 +274,3 @@ class Region(Target):
     def title(self, names: Mapping[int, str]) -> str:
         """That of the mask."""
         return self.mask.title(names)
-
-
-def _checked(pixels: Any) -> Tensor:
-    """An array of true and false, or of 0 and 1, as floats (H, W)."""
-    told = f"pixels are an array (H, W) of true and false, or of 0 and 1, None or 'peak', got {brief(pixels)}"
-    if not isinstance(pixels, (np.ndarray, Tensor)) or pixels.ndim != 2:
-        raise OptionError(told)
-    found = torch.as_tensor(pixels).detach().cpu().to(torch.float64, copy=True)
-    if not bool(((found == 0) | (found == 1)).all()):
-        raise OptionError(f"{told}: other numbers are in it")
-    if not bool(found.any()):
-        raise TargetError("the mask is empty: no pixel of it is true")
-    return found
-
-
-def _seen(plane: Tensor, sight: Sight | None) -> Tensor:
-    """Which pixels of the output show the image, (h, w) of 0 and 1: others lie on padding."""
-    grid = (plane.shape[1], plane.shape[2])
-    if sight is None:
-        return plane.new_ones(grid)
-    view = sight.of(grid)
-    shares = view.shares(np.ones(view.original[::-1]), grid)
-    return torch.from_numpy(shares > 1e-9).to(plane)
-
-
-def _check_classes_first(scores: Tensor, sight: Sight) -> None:
-    """Raise TargetError where (N, h, w, classes) would be read as (N, classes, h, w): the image has such sides."""
-    if scores.dim() != 4:
-        return
-    first, second, third = scores.shape[1:]
-    width, height = sight.input.size
-    off = second * width / (third * height)
-    if first * width == second * height and not 1 / CLEARLY < off < CLEARLY:
-        raise TargetError(
-            f"a mask asks for scores (N, classes, h, w), and {tuple(scores.shape)} has the proportions of the image, "
-            f"{height}x{width}, in the second and third axis, as where classes come last: wrap the model so that it "
-            f"gives scores.movedim(-1, 1)"
-        )
