@@ -15,6 +15,7 @@ from transformers.video_processing_utils import BaseVideoProcessor
 
 from captum_vit.adapters import hf_dense
 from captum_vit.adapters.hf_common import is_hf, takes_videos
+from captum_vit.adapters.hf_patches import joined, patches_fitted
 from captum_vit.errors import PreprocessingError
 from captum_vit.geometry import Size, View, shortest_edge
 from captum_vit.preprocessing import Preprocessing, read_preprocessing
@@ -74,6 +75,7 @@ def _prepare(processor: Any, image: Image.Image) -> Tensor:
     found = processor([[image]] if of_video else image, **beside, return_tensors="pt")
     pixels = found.get("pixel_values", found.get("pixel_values_videos"))
     pixels = pixels[0] if pixels.dim() == 5 else pixels
+    pixels = joined(pixels, found["spatial_shapes"]) if "spatial_shapes" in found else pixels
     if len(pixels) != 1:
         raise PreprocessingError(f"it makes {len(pixels)} images of one")
     return pixels[0]
@@ -111,13 +113,16 @@ def _view(processor: Any) -> Callable[[Size], View]:
         if sides and set(sides) not in kinds:
             raise unknown(name, f"it {what} to {sides}")
     pad = pad or hf_dense.padded(processor)
+    fitting = patches_fitted(processor)
     above = -1 if getattr(processor, "backend", "") == "pil" else 1  # which way an uneven padding is rounded
 
     def view(image: Size) -> View:
         if hf_dense.of_pose(processor):
             return hf_dense.view_of_pose(image, (size["width"], size["height"]))
         seen = View.of(image)
-        if size:
+        if fitting:
+            seen = seen.resized(*fitting(image))
+        elif size:
             seen = seen.resized(*(hf_dense.fitted(image, size, processor) or _resized(image, size)))
         if crop:
             left, top = (_offset(s, crop[k], above) for s, k in zip(seen.size, ("width", "height"), strict=True))

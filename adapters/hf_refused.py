@@ -27,7 +27,6 @@ REASONS = {
     "MobileViT": CONVOLUTIONS,
     "MobileViTV2": CONVOLUTIONS,
     "ViTMAE": "patches are shuffled and dropped at random, so that a token's place on the image is not known",
-    "Siglip2": "patches come as a sequence of any shape, and the grid is not known from the image's size",
 }
 
 

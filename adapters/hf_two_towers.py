@@ -1,4 +1,4 @@
-"""Hugging Face's CLIP and SigLIP, images and texts."""
+"""Hugging Face's CLIP, SigLIP and SigLIP 2, images and texts."""
 
 from collections.abc import Mapping
 from typing import Any, cast
@@ -10,10 +10,11 @@ from captum_vit.access import Readout, unaltered
 from captum_vit.access.two_towers import Encoded, TextSide, TwoTowers
 from captum_vit.adapters.hf_clip import HFClip
 from captum_vit.adapters.hf_common import HFAdapter, is_hf
+from captum_vit.adapters.hf_naflex import HFNaflex
 from captum_vit.adapters.tokenizers import encode
 from captum_vit.errors import TargetError
 
-WHOLE = ("CLIPModel", "SiglipModel")
+WHOLE = ("CLIPModel", "SiglipModel", "Siglip2Model")
 OLD_END = 2  # in configurations from before the end of a text was written there rightly
 
 
@@ -45,7 +46,8 @@ class HFTwoTowers(TwoTowers):
 
     def __init__(self, model: nn.Module) -> None:
         self.hf = cast(Any, model)
-        super().__init__(model, "vision_model", HFClip(self.hf.vision_model))
+        vision = self.hf.vision_model
+        super().__init__(model, "vision_model", (HFNaflex if HFNaflex.matches(vision) else HFClip)(vision))
         self.config = self.hf.config.text_config
         self.sigmoid = hasattr(self.hf, "logit_bias")
 
@@ -55,9 +57,8 @@ class HFTwoTowers(TwoTowers):
 
     @property
     def readout(self) -> Readout | None:
-        return (
-            self.inner.readout if type(self.hf).__name__ in WHOLE and unaltered(self.hf, "transformers", ()) else None
-        )
+        as_made = type(self.hf).__name__ in WHOLE and unaltered(self.hf, "transformers", ())
+        return self.inner.readout if as_made else None
 
     def scores(self, output: Any) -> Tensor:
         if type(output) is tuple:  # return_dict=False: [loss,] logits, logits, text embeddings, image embeddings, ...

@@ -119,7 +119,10 @@ class ImageAttributionPipeline(DensePipeline):
             except ValueError as error:
                 raise ImageLoadError(f"no image at {brief(image)}: neither a file, nor a link, nor base64") from error
         original = to_image(image)
-        inputs = super().preprocess(original)
+        inputs: Any = super().preprocess(original)
+        if inputs["pixel_values"].dim() == 3:  # patches as a sequence, which the adapter cuts of the image itself
+            image = read_preprocessing(self.image_processor)(original)
+            inputs = {"pixel_values": image[None].to(inputs["pixel_values"].dtype)}
         return {**inputs, "original": [original], "size": [tuple(inputs["pixel_values"].shape[2:])]}
 
     def _forward(

@@ -60,7 +60,7 @@ def look_inside(adapter: Adapter, output: Choice | None = None) -> Inside | None
     with untouched(adapter), torch.no_grad(), _heard(adapter, pixels, scores):
         try:
             call = Inputs(images, output=output)
-            outer = call.scores(adapter, call.run(adapter.model))
+            outer = call.scores(adapter, call.run(adapter))
             inner = adapter.inner.scores(scores[0]) if len(scores) == 1 else None
         except Exception:  # it wants more than images, or is anybody's: then nothing is known of it
             return unseen

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .arguments import image_argument
 from .described import Described
 from .modules import LayerAccess
 from .outputs import scores_among
@@ -57,6 +58,23 @@ class Adapter(LayerAccess):
 
         Asked before each run. `token_layout` may also be asked without it.
         """
+
+    def call_with(self, images: Tensor) -> Mapping[str, Any]:
+        """What the model's forward is given for a batch of images, by name; empty where that is the batch, as its first
+        argument.
+
+        By default the batch itself, by its name where the model takes a text first.
+
+        Raises:
+            InputError, TokenLayoutError: they cannot be given so.
+        """
+        name = image_argument(self.model)
+        return {} if name is None else {name: images}
+
+    def batch_of(self, arguments: Mapping[str, Any]) -> tuple[int, Grid] | None:
+        """How many images `vit` is given by these named arguments, and their size; None where it is given none."""
+        images = next((x for x in arguments.values() if isinstance(x, Tensor) and x.dim() == self.batch_dims), None)
+        return None if images is None else (len(images), self.size_of(images))
 
     def size_of(self, images: Tensor) -> Grid:
         """(height, width) of a batch's images; of videos and volumes (frames or slices, height, width)."""

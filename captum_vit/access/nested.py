@@ -1,5 +1,6 @@
 """A supported model inside somebody's own module."""
 
+import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -38,6 +39,17 @@ class NestedAdapter(Adapter):
 
     def prepare(self, images: Tensor, kwargs: Mapping[str, Any]) -> None:
         return self.inner.prepare(images, kwargs)
+
+    def call_with(self, images: Tensor) -> Mapping[str, Any]:
+        """By the names under which the ViT takes them, where its owner takes several of these; else as images."""
+        named = inspect.signature(self.model.forward).parameters.values()
+        anything = all(parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) for parameter in named)
+        known = {parameter.name for parameter in named}
+        inner = {name: x for name, x in self.inner.call_with(images).items() if anything or name in known}
+        return inner if len(inner) > 1 else super().call_with(images)
+
+    def batch_of(self, arguments: Mapping[str, Any]) -> tuple[int, Grid] | None:
+        return self.inner.batch_of(arguments)
 
     def size_of(self, images: Tensor) -> Grid:
         return self.inner.size_of(images)

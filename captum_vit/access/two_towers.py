@@ -57,6 +57,9 @@ class TextSide(Adapter):
     def matches(cls, model: nn.Module) -> bool:
         return False  # it is asked for by the adapter of the whole, `TwoTowers.text_side`
 
+    def call_with(self, images: Tensor) -> Mapping[str, Any]:
+        return {self.argument: images}
+
     def size_of(self, images: Tensor) -> Grid:
         return (images.shape[1],)
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..access import Adapter, TokenLayout
-from ..access.arguments import image_argument, missing_texts
+from ..access.arguments import missing_texts
 from ..access.outputs import checked_choice
 from ..access.tokens import ENLARGING
 from ..access.two_towers import TwoTowers
@@ -41,6 +41,8 @@ def checked_inputs(
     of_images = adapter.batch_dims == 4
     channels = adapter.in_channels or "C" if of_images else "C"
     if not isinstance(images, Tensor) or images.dim() != adapter.batch_dims:
+        if isinstance(images, Tensor):
+            adapter.call_with(images)  # which says it in its own words where images are not all that the model takes
         got = f"shape {tuple(images.shape)}" if isinstance(images, Tensor) else f"{type(images).__name__}"
         wanted = f"images, (N, {channels}, H, W)" if of_images else f"{adapter.batch_dims} dimensions"
         raise InputError(
@@ -56,17 +58,21 @@ def checked_inputs(
         bad = (~torch.isfinite(images)).flatten(1).any(1).nonzero().flatten().tolist()
         raise InputError(f"NaN or infinite values in image {', '.join(map(str, bad))} of the batch")
     if channels not in ("C", images.shape[1]) and adapter.vit is adapter.model:
+        adapter.call_with(images)
         raise InputError(f"the model takes {channels} channels, got images of shape {tuple(images.shape)}")
     if not isinstance(kwargs, (Mapping, NoneType)) or not all(isinstance(name, str) for name in kwargs or ()):
         raise InputError(f"forward_kwargs are arguments of the model's forward by name, a dict, got {brief(kwargs)}")
     given = () if args is None else args if isinstance(args, tuple) else (args,)
     call = _with_a_text(adapter, Inputs(images.detach(), given, dict(kwargs or {}), checked_choice(output)))
-    signature, name = inspect.signature(adapter.model.forward), image_argument(adapter.model)
+    signature, own = inspect.signature(adapter.model.forward), adapter.call_with(call.images)
+    if twice := sorted(own.keys() & call.kwargs.keys()):
+        name = type(adapter.model).__name__
+        raise InputError(f"{name} is given {', '.join(twice)} with its images here, made of them: leave it out")
     try:
-        if name is not None:  # of a text that comes first, what depends on it is asked by its name
-            bound = signature.bind(*call.args, **{**call.kwargs, name: call.images})
+        if own:  # of a text that comes first, what depends on it is asked by its name
+            bound = signature.bind(*call.args, **{**call.kwargs, **own})
             named = dict(zip(signature.parameters, bound.args, strict=False)) | bound.kwargs
-            return replace(call, args=(), kwargs={key: value for key, value in named.items() if key != name})
+            return replace(call, args=(), kwargs={key: value for key, value in named.items() if key not in own})
         signature.bind(call.images, *call.args, **call.kwargs)
     except TypeError as error:
         missing = re.match("missing a required argument: '([^']+)'", str(error))

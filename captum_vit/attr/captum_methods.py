@@ -32,7 +32,7 @@ class Scored(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Scores of images (N, C, H, W)."""
         given = replace(self.inputs or Inputs(images), images=images)
-        raw = given.run(self.model)
+        raw = given.run(self.adapter)
         scores = given.scores(self.adapter, raw)
         return scores if self.target is None else self.target.score(Output(raw, scores, self.adapter.headless))
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from .. import ops
 from ..access import Adapter, adapt
 from ..access.two_towers import TwoTowers
-from ..capture.texts import Texts
+from ..capture import Inputs
 from ..errors import InputError, OptionError, TargetError
 from ..targets import Embedding, Text
 from ..tokenizing import Tokens
@@ -85,7 +85,7 @@ def shares_of(
     device = next(adapter.model.parameters()).device
     side, ids = adapter.text_side(tokens.ids), tokens.ids.to(device)
     mask = {} if tokens.mask is None else {"attention_mask": tokens.mask.to(device)}
-    call = Texts(ids, kwargs=mask, argument=side.argument)
+    call = Inputs(ids, kwargs=mask)
     ours = {name: (kind(side), {**ON_WORDS.get(name, {}), **given}) for name, (kind, given) in methods.items()}  # type: ignore[arg-type]
     found: dict[str, list[Tensor]] = {name: [] for name in ours}
     with start(list(ours.values()), call, flow=False, once=len(images) == 1) as run:

@@ -62,5 +62,5 @@ def sight_of(adapter: Adapter, call: Inputs, view: View | None = None) -> Sight 
 def plain_output(adapter: Adapter, call: Inputs) -> Output:
     """What the model gives, by a forward that nothing listens to."""
     with untouched(adapter), torch.no_grad():
-        raw = call.run(adapter.model)
+        raw = call.run(adapter)
         return Output(raw, call.scores(adapter, raw), adapter.headless)

@@ -80,7 +80,7 @@ def _call(adapter: AnyModel, size: Grid | None, kwargs: Mapping[str, Any] | None
         call = checked_inputs(adapter, images, None, kwargs, output)
         try:
             with untouched(adapter), torch.no_grad():
-                call.scores(adapter, call.run(adapter.model))
+                call.scores(adapter, call.run(adapter))
         except CaptumViTError:
             raise
         except Exception as error:  # whatever a model raises on images that it was not made for

@@ -79,7 +79,7 @@ def plain_call(adapter: Adapter, inputs: Inputs, *, streams: bool = False) -> Ba
         with torch.no_grad(), ExitStack() as stack:
             for block, name in blocks.items():
                 stack.callback(block.register_forward_hook(_noting(adapter, name, found), prepend=True).remove)
-            scores = inputs.scores(adapter, inputs.run(adapter.model))
+            scores = inputs.scores(adapter, inputs.run(adapter))
     finally:
         _noted.reset(token)
     return Basis(inputs.images, scores, found if len(found) == len(blocks) else {})

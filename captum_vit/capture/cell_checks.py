@@ -50,9 +50,9 @@ def holds_all(adapter: AnyModel, inputs: Inputs, module: nn.Module, values: Tens
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(SEED)).to(images)
     changed = replace(inputs, images=images.flip(-1) + noise * images.std(correction=0).clamp(min=1e-3))
     with torch.no_grad(), untouched(adapter), ExitStack() as stack:
-        moved = changed.scores(adapter, changed.run(adapter.model))
+        moved = changed.scores(adapter, changed.run(adapter))
         stack.callback(module.register_forward_hook(lambda *_: values.detach().clone()).remove)
-        held = changed.scores(adapter, changed.run(adapter.model))
+        held = changed.scores(adapter, changed.run(adapter))
     if not held.shape == moved.shape == ours.shape:
         return False
     eps = torch.finfo(ours.dtype).eps
@@ -69,7 +69,7 @@ def check_images_stand_alone(found: AtCells) -> None:
     if any(module.training for module in adapter.model.modules()):
         return
     with torch.no_grad(), untouched(adapter):
-        alone = first.scores(adapter, first.run(adapter.model))
+        alone = first.scores(adapter, first.run(adapter))
     rounding = max(64 * torch.finfo(ours.dtype).eps, ALONE) * ours.abs().max()
     if alone.shape[1:] != ours.shape[1:] or bool(((alone - ours[:1]).abs() > rounding).any()):
         raise UnsupportedModelError(
@@ -140,7 +140,7 @@ def _changes(found: AtCells, places: list[tuple[int, ...]]) -> Tensor:
         image[changed] += 1 + images[0].abs().max()
     with torch.no_grad(), untouched(found.adapter), ExitStack() as stack:
         stack.callback(module.register_forward_hook(lambda module, args, output: gave.append(output.clone())).remove)
-        replace(inputs, images=images).run(found.adapter.model)
+        replace(inputs, images=images).run(found.adapter)
     cells = found.cells.tokens(gave[0])
     return (cells[1:] - cells[:1]).abs().sum(2)
 

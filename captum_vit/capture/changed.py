@@ -80,7 +80,7 @@ class Changed(Backward):
         beside = self.inputs.image(place).copies(len(images))
         inputs, adapter = replace(beside, images=images), self._unheard
         with untouched(adapter), torch.no_grad():
-            raw = inputs.run(adapter.model)
+            raw = inputs.run(adapter)
             scores = inputs.scores(adapter, raw)
         if len(scores) != len(images):
             name = type(adapter.model).__name__
@@ -92,7 +92,7 @@ class Changed(Backward):
         self._check_no_graph()
         with untouched(self.adapter), torch.no_grad():
             inputs = replace(self.inputs, images=images)
-            return inputs.scores(self.adapter, inputs.run(self.adapter.model))
+            return inputs.scores(self.adapter, inputs.run(self.adapter))
 
     def _check_no_graph(self) -> None:
         self.kept.check_no_graph("what is made of many forwards of changed images, whose graphs nobody can hold,")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..access import Adapter, AttentionCall, LayerLayout, TokenLayout
+from ..access import Adapter, AttentionCall, Grid, LayerLayout, TokenLayout
 from ..errors import TokenLayoutError
 from .constants import constant_parameters
 from .inputs import Inputs
@@ -46,7 +46,7 @@ class AgainTap(Tap):
         super().__init__(adapter, inputs, layout.readout)
         self.full = layout
 
-    def _set_layout(self, images: Tensor, arguments: Mapping[str, Any]) -> TokenLayout:
+    def _set_layout(self, size: Grid, arguments: Mapping[str, Any]) -> TokenLayout:
         self._layout = self.full
         return self._layout
 

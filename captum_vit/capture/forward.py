@@ -174,7 +174,7 @@ def run_forward(
     listeners += [] if also is None else [partial(also, tap)]
     with torch.enable_grad() if graph else torch.no_grad(), _listening(tap, listeners):
         INTERRUPTS.let_through(sys._getframe())
-        raw = inputs.run(adapter.model)
+        raw = inputs.run(adapter)
         scores = inputs.scores(adapter, raw)
     if watch.unseen:
         raise UnsupportedModelError(

@@ -277,7 +277,7 @@ class Head:
         )
         with tap.listening(), ExitStack() as stack:
             tap.listen(stack)
-            raw = self.inputs.run(self.adapter.model)
+            raw = self.inputs.run(self.adapter)
             scores = self.inputs.scores(self.adapter, raw)
         return tap, Output(raw, scores, self.adapter.headless)
 

@@ -6,10 +6,10 @@ from typing import Any
 from weakref import ref
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..access import Adapter
-from ..access.arguments import image_argument, missing_texts
+from ..access.arguments import missing_texts
 from ..access.outputs import Choice, chosen
 from ..errors import CaptumViTError, InputError
 from .untouched import own_forward
@@ -19,12 +19,12 @@ from .untouched import own_forward
 class Inputs:
     """What the model is called with: images (B, C, H, W), then positional and keyword arguments.
 
-    Of a model that takes a text first the images go by their name, and the positional arguments begin with the text.
+    How the images go to the model says its adapter: by themselves, by their name, or as the patches that it takes.
 
     output: which of the model's outputs are its scores, where somebody chose: a name, a place, or a function of it.
     textless: whether a text beside the images only stands in for none, so that nothing but their features counts.
 
-    >>> Inputs(images).run(model).shape
+    >>> Inputs(images).run(adapt(model)).shape
     torch.Size([2, 1000])
     """
 
@@ -34,16 +34,14 @@ class Inputs:
     output: Choice | None = None
     textless: bool = False
 
-    def run(self, model: nn.Module) -> Any:
+    def run(self, adapter: Adapter) -> Any:
         """The model's output. While the model is visited, what it draws and changes in train mode is the forward's own.
 
         Raises:
             InputError: the images are of another type than the model computes in, or a text is missing.
         """
-        name = image_argument(model)
-        args, kwargs = (self.images, *self.args), dict(self.kwargs)
-        if name is not None:
-            args, kwargs = self.args, {**self.kwargs, name: self.images}
+        model, named = adapter.model, adapter.call_with(self.images)
+        args, kwargs = self.args if named else (self.images, *self.args), {**self.kwargs, **named}
         try:
             with own_forward(model):
                 return model(*args, **kwargs)
@@ -58,7 +56,8 @@ class Inputs:
             ) from error
         except RuntimeError as error:
             dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()}
-            if self.images.dtype in dtypes or not dtypes or isinstance(error, CaptumViTError):
+            of_text = not self.images.is_floating_point()
+            if self.images.dtype in dtypes or not dtypes or of_text or isinstance(error, CaptumViTError):
                 raise
             names = ", ".join(sorted(map(str, dtypes)))
             raise InputError(

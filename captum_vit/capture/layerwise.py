@@ -141,7 +141,7 @@ def _replayed(
     tap = _LayerReplayTap(adapter, inputs, forward.layout, forward.kept, names, wanted=wanted)
     with untouched(adapter), torch.enable_grad():
         with tap.listening(), tap.slicing(forward.layout.prefix), tap.reading():
-            raw = inputs.run(adapter.model)
+            raw = inputs.run(adapter)
             output = Output(raw, inputs.scores(adapter, raw), adapter.headless)
         count = len(forward.output.scores)
         check_same(forward.output.scores.detach(), output.scores[-count:].detach(), adapter)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import ops
-from ..access import Adapter, AttentionCall, Readout, TokenLayout
+from ..access import Adapter, AttentionCall, Grid, Readout, TokenLayout
 from ..errors import UnsupportedModelError
 from ..targets import Output
 from .chosen import Chosen
@@ -47,7 +47,7 @@ def run(adapter: Adapter, way: Way, inputs: Inputs, chosen: Chosen) -> Output:
     """One forward without the tokens that are not chosen, of as many images as there are rows."""
     with untouched(adapter), torch.no_grad(), way.listening(inputs, chosen):
         INTERRUPTS.let_through(sys._getframe())
-        raw = inputs.run(adapter.model)
+        raw = inputs.run(adapter)
         scores = inputs.scores(adapter, raw)
     if len(scores) != len(chosen.patches):
         raise UnsupportedModelError(f"of {len(chosen.patches)} rows it gives {len(scores)} scores")
@@ -149,7 +149,7 @@ class UnseenTap(Tap):
         self.full, self.chosen, self.noise = layout, chosen, noise
         self.draw = torch.Generator().manual_seed(0)
 
-    def _set_layout(self, images: Tensor, arguments: Mapping[str, Any]) -> TokenLayout:
+    def _set_layout(self, size: Grid, arguments: Mapping[str, Any]) -> TokenLayout:
         self._layout = self.full
         return self._layout
 

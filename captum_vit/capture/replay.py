@@ -76,7 +76,7 @@ def _replayed(
     tap = ReplayTap(adapter, inputs, forward.layout, forward.kept, names, len(targets))
     with untouched(adapter), torch.enable_grad():
         with tap.listening(), tap.slicing(forward.layout.prefix):
-            raw = inputs.run(adapter.model)
+            raw = inputs.run(adapter)
             output = Output(raw, inputs.scores(adapter, raw), adapter.headless)
         check_same(forward.output.scores.detach(), output.scores.detach(), adapter)
         score = Joined(targets).score(output) if len(targets) > 1 else targets[0].score(output)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..access import Adapter, AttentionCall, Computed, LayerLayout, Readout, TokenLayout
+from ..access import Adapter, AttentionCall, Computed, Grid, LayerLayout, Readout, TokenLayout
 from ..errors import LayerNotRecordedError
 from .inputs import Inputs
 from .place import WHOLE, Place
@@ -92,7 +92,7 @@ class Scopes(TorchFunctionMode):
     def layout(self) -> TokenLayout:
         """Where the tokens lie."""
         if self._layout is None:  # the ViT was entered by another door than its forward
-            return self._set_layout(self.inputs.images, self.inputs.kwargs)
+            return self._set_layout(self.adapter.size_of(self.inputs.images), self.inputs.kwargs)
         return self._layout
 
     def is_tokens(self, x: Tensor) -> bool:
@@ -186,11 +186,10 @@ class Scopes(TorchFunctionMode):
         if not self.active or kwargs is None:
             return
         arguments = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
-        dims = self.adapter.batch_dims
-        images = next((x for x in arguments.values() if isinstance(x, Tensor) and x.dim() == dims), None)
-        if images is not None:
-            self.batch = len(images)
-            self._set_layout(images, arguments)
+        given = self.adapter.batch_of(arguments)
+        if given is not None:
+            self.batch, size = given
+            self._set_layout(size, arguments)
 
     def _look_at_pixels(self, module: nn.Module, args: tuple) -> None:
         """Of a ViT that is entered by another door than its forward."""
@@ -202,10 +201,9 @@ class Scopes(TorchFunctionMode):
             and args[0].dim() == self.adapter.batch_dims
         ):
             self.batch = len(args[0])
-            self._set_layout(args[0], self.inputs.kwargs)
+            self._set_layout(self.adapter.size_of(args[0]), self.inputs.kwargs)
 
-    def _set_layout(self, images: Tensor, arguments: Mapping[str, Any]) -> TokenLayout:
-        size = self.adapter.size_of(images)
+    def _set_layout(self, size: Grid, arguments: Mapping[str, Any]) -> TokenLayout:
         layout = self.adapter.token_layout(size, arguments)
         order = layout.order if self.place.order is None else self.place.order
         readout = self.readout or layout.readout

@@ -76,7 +76,7 @@ class PixelTap(StemTap):
 def run_until_enough(tap: StemTap) -> None:
     """Run the model until the tap has seen enough."""
     with torch.no_grad(), suppress(EnoughError), tap.listening():
-        tap.inputs.run(tap.adapter.model)
+        tap.inputs.run(tap.adapter)
 
 
 def at_stem(adapter: Adapter, inputs: Inputs, place: Place = WHOLE) -> StemTap:

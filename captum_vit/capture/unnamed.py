@@ -34,7 +34,7 @@ def check_named(adapter: Adapter, inner: nn.Module, inputs: Inputs, place: Place
         images = first.images.detach().clone().requires_grad_()
         given = replace(first, images=images.clone())
         finder = Finder(1)
-        output = watch(adapter.model, finder, lambda: given.run(adapter.model))
+        output = watch(adapter.model, finder, lambda: given.run(adapter))
         found = [
             event
             for event in reached(finder.events, given.scores(adapter, output))

@@ -127,7 +127,7 @@ class Asker:
     def scores(self, images: Tensor) -> Tensor:
         """The model's scores of images, (N, classes)."""
         called = Inputs(images, output=self.explainer.output)
-        return called.scores(self.explainer.adapter, called.run(self.explainer.loaded.model))
+        return called.scores(self.explainer.adapter, called.run(self.explainer.adapter))
 
 
 def failed_row(shared: Row, method: str, error: Exception) -> Row:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..capture import Inputs
 from ..checking import check_whole
 from ..data import Item, Reader
 from ..data.content import content
@@ -170,7 +171,8 @@ class Evaluator:
     def _guarded(self, one: Seen) -> Guard:
         """A guard over the model, which has seen what a forward of one image does to it."""
         images = one.inputs[None].to(self.explainer.device, self.explainer.dtype)
-        return Guard(self.explainer.loaded.model, lambda: self.explainer.loaded.model(images))
+        call = Inputs(images)
+        return Guard(self.explainer.loaded.model, lambda: call.run(self.explainer.adapter))
 
     def _rows(self, batch: list[Seen]) -> list[list[Row]]:
         """Rows of items whose inputs have one size; what fails in a batch is asked again about each item by itself."""

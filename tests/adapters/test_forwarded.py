@@ -25,6 +25,7 @@ told, expected = {"layer": marker}, {"outer.layer": marker}
 NAMED: dict[str, tuple[Any, Any]] = {  # with the names of layers: what the adapter inside tells, and what is passed on
     "attention_layers": (told, expected),
     "blocks": (told, expected),
+    "call_with": ({"patches": marker, "shapes": marker}, {}),  # an owner that does not name these is given images
     "cross_attention": (told, expected),
     "projections": (told, expected),
     "reading_layers": (["layer"], ["outer.layer"]),

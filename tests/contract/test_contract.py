@@ -231,7 +231,7 @@ class Twice(DAAM):
     """Runs the model itself."""
 
     def _maps(self, run, target, *, flow: bool) -> torch.Tensor:
-        run.inputs.run(run.adapter.model)
+        run.inputs.run(run.adapter)
         return super()._maps(run, target, flow=flow)
 
 

@@ -27,6 +27,7 @@ SMALL_TIMM = {
     "dynamic_img_size": True,
 }
 TEXT = {"bos_token_id": 0, "eos_token_id": 1}  # SigLIP's own are outside its vocabulary
+ANY_SHAPE = {"num_patches": (SIZE // PATCH) ** 2}
 RELATIVE = {"use_relative_position_bias": True, "use_shared_relative_position_bias": True}
 REGISTERS = {"num_register_tokens": 4}
 
@@ -128,6 +129,17 @@ HF: list[Family] = [
         "SiglipForImageClassification",
         of_image_side("SiglipForImageClassification", "SiglipConfig"),
         **FLAG,
+    ),
+    hf_family(
+        "SigLIP 2 of any shape, vision",
+        "Siglip2VisionModel",
+        small("Siglip2VisionModel", "Siglip2VisionConfig", **ANY_SHAPE),
+        layers=DEPTH + 1,
+    ),
+    hf_family(
+        "SigLIP 2 of any shape, classifier",
+        "Siglip2ForImageClassification",
+        small("Siglip2ForImageClassification", "Siglip2Config", vision_config=SMALL | ANY_SHAPE, text_config=TEXT),
     ),
     *(
         hf_family(f"{name} vision", f"{stem}VisionModel", small(f"{stem}VisionModel", f"{stem}VisionConfig"), **FLAG)

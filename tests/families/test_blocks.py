@@ -13,7 +13,7 @@ from captum_vit import adapt
 from captum_vit.access import Adapter
 from captum_vit.capture import TOKEN_GRADIENTS, TOKENS, Inputs, Run
 from tests.families.table import FAMILIES
-from tests.helpers import assert_close, relative_error
+from tests.helpers import assert_close, called, relative_error
 from tests.properties.broken import caught
 
 NAMED = {f"{family.library}: {family.name}": family for family in FAMILIES}
@@ -36,7 +36,7 @@ class Watch:
         hooks += [module.register_forward_hook(self.leave) for module in watched]
         try:
             with torch.no_grad():
-                self.scores = adapter.scores(adapter.model(x))
+                self.scores = adapter.scores(called(adapter.model, x))
         finally:
             for hook in hooks:
                 hook.remove()
@@ -65,7 +65,7 @@ def scores_with(adapter: Adapter, x: Tensor, streams: dict[nn.Module, Tensor]) -
     hooks = [module.register_forward_hook(exchange) for module in streams]
     try:
         with torch.no_grad():
-            return adapter.scores(adapter.model(x))
+            return adapter.scores(called(adapter.model, x))
     finally:
         for hook in hooks:
             hook.remove()

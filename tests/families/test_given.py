@@ -10,7 +10,7 @@ from captum_vit import adapt
 from captum_vit.access import Adapter
 from captum_vit.capture import GIVEN, GIVEN_GRADIENTS, GRADIENTS, Inputs, Run
 from tests.families.table import FAMILIES
-from tests.helpers import assert_close, images, relative_error, timm_vit
+from tests.helpers import assert_close, called, images, relative_error, timm_vit
 
 NAMED = {f"{family.library}: {family.name}": family for family in FAMILIES if family.in_double}
 NORMS = {"timm: attention and MLP in parallel": "in_norm"}  # of layers that norm their tokens themselves
@@ -47,7 +47,7 @@ def by_autograd(adapter: Adapter, name: str, x: Tensor, keys: int, norm: str | N
         hook = layer.get_submodule(norm).register_forward_hook(after)
     try:
         with torch.enable_grad():
-            score = adapter.scores(adapter.model(x))[:, TARGET].sum()
+            score = adapter.scores(called(adapter.model, x))[:, TARGET].sum()
         (given,) = found
         (gradient,) = torch.autograd.grad(score, given)
     finally:

@@ -157,7 +157,7 @@ def test_checkpointing_of_ones_own_is_refused(method, trained):
             AGCAM(model).attribute_classes(images(1))
 
 
-@pytest.mark.parametrize("kind", ["CLIP", "Siglip"])
+@pytest.mark.parametrize("kind", ["CLIP", "Siglip", "Siglip2"])
 def test_a_text_beside_an_image_is_asked_for(kind):
     settings = {"vision_config": SMALL, "text_config": TEXT | {"num_hidden_layers": 1}}
     model = getattr(transformers, f"{kind}Model")(getattr(transformers, f"{kind}Config")(**settings)).eval()

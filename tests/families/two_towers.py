@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from captum_vit.models import LoadedModel
 from captum_vit.preprocessing import read_preprocessing
-from tests.families.hf import SMALL
+from tests.families.hf import ANY_SHAPE, SMALL
 from tests.helpers import randomise
 
 BOS, EOS = 20, 21
@@ -56,6 +56,13 @@ def siglip(seed: int = 0) -> Any:
     text = TEXT | {"projection_size": SMALL["hidden_size"], "pad_token_id": 1, "eos_token_id": 1, "bos_token_id": 0}
     config = transformers.SiglipConfig(vision_config=SMALL, text_config=text)
     return randomise(transformers.SiglipModel(config), seed).double().eval()
+
+
+def siglip2(seed: int = 0) -> Any:
+    """SigLIP 2 that takes patches of any shape."""
+    text = TEXT | {"projection_size": SMALL["hidden_size"], "pad_token_id": 1, "eos_token_id": 1, "bos_token_id": 0}
+    config = transformers.Siglip2Config(vision_config=SMALL | ANY_SHAPE, text_config=text)
+    return randomise(transformers.Siglip2Model(config), seed).double().eval()
 
 
 def open_clip_of(hf: Any) -> nn.Module:

@@ -27,6 +27,7 @@ BACKBONES = (
     "Bit",
     "CLIP",
     "Siglip",
+    "Siglip2",
     "DINOv3ViT",
     "ChineseCLIP",
     "Blip",

@@ -103,6 +103,8 @@ SOURCES: dict[str, Callable[[], Any]] = {
     **of_both("BitImageProcessor", size={"shortest_edge": 224, "longest_edge": 300}),
     **of_both("CLIPImageProcessor"),
     **of_both("SiglipImageProcessor"),
+    **of_both("Siglip2ImageProcessor"),
+    **of_both("Siglip2ImageProcessor", patch_size=14, max_num_patches=200),
     **of_both("DINOv3ViTImageProcessor"),
     **of_both(
         "ViTImageProcessor",
