@@ -22,6 +22,7 @@ from .trial_sizes import sizes_of
 from .which import Attentions, attentions, first_of_tokens, reached
 
 FACTS = ("attentions", "batch_dims", "_blocks", "_channels", "_features", "_layouts", "_size", "_tokens_first")
+CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d, nn.Conv3d, nn.ConvTranspose3d)
 HEAD = re.compile(r"(^|_)(head|classifier|logits)s?$")  # how modules are called that give scores of classes
 
 
@@ -112,10 +113,10 @@ class Found(Adapter):
         first = first_of_tokens(finder, events, kind)
         patches = patches_of(first.values, images, kind)
         found = attentions(finder, events, len(patches.tokens), kind)
-        self._features = self._gives_tokens(output, first.values.shape[1] * first.values.shape[3])
-        self._blocks = blocks_of(
-            self.model, finder, [name for names in found.layers.values() for name in names if name]
-        )
+        layers = [name for names in found.layers.values() for name in names if name]
+        self._blocks = blocks_of(self.model, finder, layers)
+        last = self._blocks.get(layers[-1], layers[-1]).partition("#")[0]
+        self._features = self._gives_tokens(output, first.values.shape[1] * first.values.shape[3], finder, last)
         _, stream = finder.passed[next(iter(self._blocks.values()))] if self._blocks else (None, None)
         self._tokens_first = stream is not None and len(self.stream(stream)) > 1  # of one image
         self._channels, self._size, self.batch_dims = images.shape[1], self.size_of(images), images.dim()
@@ -129,12 +130,13 @@ class Found(Adapter):
         except UnsupportedModelError:
             return all_among(output)
 
-    def _gives_tokens(self, output: Any, width: int) -> bool:
+    def _gives_tokens(self, output: Any, width: int, finder: Finder, last: str) -> bool:
         """Whether the scores may be tokens as they come out of the last block, of the width that all of them have."""
         try:
-            return width in self.scores(output).shape[1:]
+            scores = self.scores(output)
         except UnsupportedModelError:
             return False
+        return width in scores.shape[1:] and not (scores.dim() > 3 and convolved(self.model, finder, last))
 
     def _noise(self, channels: int, size: Grid) -> Tensor:
         known = next((p for p in self.model.parameters() if p.is_floating_point()), torch.zeros(()))
@@ -228,6 +230,13 @@ class Found(Adapter):
     def headless(self) -> bool:
         linear = (name for name, module in self.model.named_modules() if isinstance(module, nn.Linear))
         return self._features and not any(HEAD.search(part) for name in linear for part in name.split("."))
+
+
+def convolved(model: nn.Module, finder: Finder, block: str) -> bool:
+    """Whether convolutions run behind a block, as where they draw a heatmap of keypoints out of the patches."""
+    passed = list(finder.passed)
+    behind = passed[passed.index(block) + 1 :] if block in passed else []
+    return any(isinstance(model.get_submodule(name), CONVOLUTIONS) for name in behind)
 
 
 def blocks_of(model: nn.Module, finder: Finder, layers: Sequence[str]) -> dict[str, str]:

@@ -350,3 +350,26 @@ def test_unknown_models_give_classes_whatever_their_head_is_called(name: str | N
             return features if name is None else self.get_submodule(name)(features)
 
     assert adapt(randomise(Called())).headless == (name is None)
+
+
+class Heatmaps(nn.Module):
+    """As ViTPose: patches are enlarged by convolutions to a map of each keypoint, or given as they are."""
+
+    def __init__(self, keypoints: int | None = WIDTH) -> None:
+        super().__init__()
+        self.backbone = Unknown(1)
+        self.enlarge = nn.ConvTranspose2d(WIDTH, WIDTH, 4, 2, 1)
+        self.last = None if keypoints is None else nn.Conv2d(WIDTH, keypoints, 1)
+        del self.backbone.head
+
+    def forward(self, x: Tensor) -> Tensor:
+        patches = self.backbone.patches(x)
+        tokens = self.backbone.blocks(patches.flatten(2).mT)
+        grid = tokens.mT.unflatten(2, patches.shape[2:])
+        return grid if self.last is None else self.last(self.enlarge(grid).relu())
+
+
+@pytest.mark.parametrize(("keypoints", "features"), [(WIDTH, False), (3, False), (None, True)])
+def test_a_heatmap_of_the_width_of_tokens_is_no_feature(keypoints: int | None, features: bool):
+    """As many keypoints as tokens are wide; patches themselves stay features."""
+    assert adapt(randomise(Heatmaps(keypoints))).headless == features

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import nn
 from transformers import SwinConfig, SwinForImageClassification, ViTImageProcessor, pipeline
 
+import captum_vit.pipelines  # noqa: F401 - registers the task
 from captum_vit import explain, inspect, load_model
 from captum_vit.access import TokenLayout
 from captum_vit.access.any_model import AnyModel
