@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..access import Layer, Readout, select_layers
 from ..access.any_model import AnyModel
-from ..capture import Inputs, Run
+from ..capture import Inputs, Plain, Run
 from ..errors import LayerNotFoundError, OptionError, UnsupportedModelError
 from ..targets import Classes, Target
 from .calls import Images, check_asked, check_one_image, checked_inputs, in_graph, note_unusual
@@ -170,7 +170,8 @@ class ViTAttribution(Stated, LayerAttribution):
         self, call: Inputs, targets: Any, output_shape: str, options: Mapping[str, Any], graph: bool = False
     ) -> Tensor:
         with start([(reader := self.reader(output_shape), options)], call, create_graph=graph) as run:
-            wanted = settled(several_targets(targets, self.adapter, run.scores.shape[1]), self.adapter, call)
+            named = several_targets(targets, self.adapter, run.scores.shape[1])
+            wanted = settled(named, Plain(self.adapter, call))
             note_unusual(self.adapter, run, wanted[0])
             maps = torch.cat(maps_of_targets(reader, options, run, wanted, flow=False))
             return reader.shaped(in_graph(self.get_name(), maps, run, output_shape), run, output_shape)
@@ -220,8 +221,11 @@ class ViTAttribution(Stated, LayerAttribution):
         self, call: Inputs, target: Any, output_shape: str, flow: bool, options: Mapping[str, Any], graph: bool = False
     ) -> Tensor:
         check_asked(self, output_shape, options, graph)
-        reader, wanted = self.reader(output_shape), wanted_by(self, target, call)
-        with start([(reader, options)], call, wanted, flow=flow, once=True, create_graph=graph) as run:
+        reader, plain = self.reader(output_shape), Plain(self.adapter, call)
+        wanted = wanted_by(self, target, plain)
+        run = start([(reader, options)], call, wanted, flow=flow, once=True, create_graph=graph, plain=plain)
+        del plain  # with the streams of all blocks
+        with run:
             note_unusual(self.adapter, run, wanted)
             maps = reader._maps(run, wanted or Classes(None), flow=flow, **options)
             return reader.shaped(in_graph(self.get_name(), maps, run, output_shape), run, output_shape)

@@ -17,6 +17,7 @@ from ..capture import (
     TOKENS,
     CellRun,
     Need,
+    Plain,
     Rules,
     Run,
     UnderRules,
@@ -121,7 +122,7 @@ class ConservingGradients(OnAnyModel):
         """
         check_options(self.get_name(), self.options(), options)
         call = checked_inputs(self.adapter, inputs, additional_forward_args, forward_kwargs, output)
-        (wanted,) = settled([named_target(target, self.adapter)], self.adapter, call)
+        (wanted,) = settled([named_target(target, self.adapter)], Plain(self.adapter, call))
         rules = self.ruled(options.get("gamma"))
         found = []
         for number in range(len(call.images)):

@@ -3,49 +3,46 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from ..access import Adapter
 from ..access.any_model import AnyModel
-from ..capture import Inputs, Run, placed_layout, untouched
+from ..capture import Inputs, Plain, Run, placed_layout
 from ..geometry import View, covered
-from ..targets import Output, Sight, Target
+from ..targets import Sight, Target
 from .calls import check_text_given
 from .naming import named_target
 
 
-def settled(
-    targets: Sequence[Target], adapter: Adapter, call: Inputs, view: View | None = None, output: Output | None = None
-) -> list[Target]:
+def settled(targets: Sequence[Target], plain: Plain, view: View | None = None) -> list[Target]:
     """The targets with all that they take from the images of a call; others as they are.
 
     Args:
         targets: what is explained.
-        adapter, call: the model, and what it is called with.
+        plain: the model, what it is called with, and what it gives, where a target asks for that.
         view: how its inputs look at the image that somebody asks about; by default that image is the input.
-        output: what it gave, if that is known; else it takes a plain forward, where a target asks for it.
     Raises:
         TargetError: the images do not have what is asked about.
         InputError: it is of texts, and none was given beside the images.
     """
+    adapter, call = plain.adapter, plain.inputs
     for target in targets if call.textless else ():
         check_text_given(adapter, call, target)
     if not any(target.settles for target in targets):
         return list(targets)
-    output, sight = output or plain_output(adapter, call), sight_of(adapter, call, view)
+    output, sight = plain.output, sight_of(adapter, call, view)
     return [target.settled(output, sight) if target.settles else target for target in targets]
 
 
-def wanted_by(method: Any, target: Any, call: Inputs) -> Target | None:
+def wanted_by(method: Any, target: Any, plain: Plain) -> Target | None:
     """The target of a method, settled; None where it is not looked at.
 
     A method that gives one map for all classes has one of its own for what is read from other tokens than other scores
     are, as a detector's query is.
     """
-    adapter, looked_at = method.adapter, method.class_specific
+    adapter, looked_at = plain.adapter, method.class_specific
     if not looked_at and target is not None:
-        looked_at = (isinstance(target, Target) and target.own_tokens) or Run(adapter, call).readout.by_class
-    return settled([named_target(target, adapter)], adapter, call)[0] if looked_at else None
+        own = isinstance(target, Target) and target.own_tokens
+        looked_at = own or Run(adapter, plain.inputs).readout.by_class
+    return settled([named_target(target, adapter)], plain)[0] if looked_at else None
 
 
 def sight_of(adapter: Adapter, call: Inputs, view: View | None = None) -> Sight | None:
@@ -57,10 +54,3 @@ def sight_of(adapter: Adapter, call: Inputs, view: View | None = None) -> Sight 
     if isinstance(adapter, AnyModel):  # there are no patches
         return Sight(view, view)
     return Sight(view, covered(view, placed_layout(adapter, call), (size[0], size[1])))
-
-
-def plain_output(adapter: Adapter, call: Inputs) -> Output:
-    """What the model gives, by a forward that nothing listens to."""
-    with untouched(adapter), torch.no_grad():
-        raw = call.run(adapter)
-        return Output(raw, call.scores(adapter, raw), adapter.headless)

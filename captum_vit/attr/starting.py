@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..access import Adapter, Readout
 from ..access.any_model import AnyModel
-from ..capture import OUTPUTS, CellRun, Inputs, Need, Run, readout_of, untouched
+from ..capture import OUTPUTS, CellRun, Inputs, Need, Plain, Run, readout_of, untouched
 from ..errors import OptionError
 from ..targets import Target
 
@@ -42,6 +42,7 @@ def start(
     once: bool = False,
     needs: Collection[Need] = (),
     create_graph: bool = False,
+    plain: Plain | None = None,
 ) -> Run:
     """One run for several methods of one model, each with its options.
 
@@ -54,6 +55,7 @@ def start(
         once: whether each method is asked for one target only.
         needs: what is asked of the run besides.
         create_graph: whether the maps are to be differentiated by the model's parameters.
+        plain: a plain call of the same images, if one is made or was.
     """
     adapter = readers[0][0].adapter
     if isinstance(adapter, AnyModel):
@@ -72,7 +74,7 @@ def start(
     if target is not None and (target.own_tokens or not target.reads_scores):
         needs |= set() if target.reads_scores else {OUTPUTS}
         with untouched(adapter):
-            readout = readout_of(adapter, call, target)
+            readout = readout_of(adapter, call, target, plain=plain or Plain(adapter, call))
     return Run(
         adapter,
         call,
@@ -83,6 +85,7 @@ def start(
         given=given,
         once=once,
         create_graph=create_graph,
+        plain=plain,
     )
 
 

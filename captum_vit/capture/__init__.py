@@ -26,6 +26,7 @@ from .needs import (
     Reduction,
     UnderRules,
 )
+from .plain import Plain
 from .readout import measure_readout, readout_of
 from .rules import Rules
 from .run import Run
@@ -55,6 +56,7 @@ __all__ = [
     "Given",
     "Inputs",
     "Need",
+    "Plain",
     "Reduction",
     "Rules",
     "Run",

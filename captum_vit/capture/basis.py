@@ -1,4 +1,4 @@
-"""A plain call of a model on one image, and what its blocks gave in it.
+"""A plain call of a model, and what its blocks gave in it.
 
 What comes after the blocks is asked about these streams, and about others made of them; the blocks then run on tokens
 that are all the same, which costs next to nothing.
@@ -27,26 +27,30 @@ _noted: ContextVar["dict[str, Tensor] | None"] = ContextVar("captum_vit_noted_st
 class Basis:
     """What a plain call gave.
 
-    images: the one that it was of, (1, C, H, W).
-    scores: its scores, (1, ...).
-    streams: the token stream after each block, (1, N, D), as the block gave it, by the last attention layer in it.
+    scores: its scores, (B, ...).
+    raw: all that the model gave.
+    streams: the token stream after each block, (B, N, D), as the block gave it, by the last attention layer in it.
     """
 
-    images: Tensor
     scores: Tensor
+    raw: Any = None
     streams: dict[str, Tensor] = field(default_factory=dict)
 
     def gives(self, scores: Tensor) -> bool:
-        """Whether scores of this image, and of others after it, are those of the plain call."""
-        return scores.shape[1:] == self.scores.shape[1:] and same_scores(scores[:1], self.scores)
+        """Whether scores of these images, or of the first of them and of others, are those of the plain call."""
+        count = min(len(scores), len(self.scores))
+        return scores.shape[1:] == self.scores.shape[1:] and same_scores(scores[:count], self.scores[:count])
+
+    def first(self) -> "Basis":
+        """That of the first image alone."""
+        return Basis(self.scores[:1], None, {name: stream[:1] for name, stream in self.streams.items()})
 
     def after(self, layer: str, rows: int) -> Tensor:
-        """The stream after a block, (rows, N, D), all as uneven as the first, which is that of the plain call.
-
-        The second has its tokens in reverse order, the third mirrored about their mean, the fourth is noise.
+        """The stream after a block, (rows, N, D): those of the plain call, or the first of them and others that
+        are as uneven: its tokens in reverse order, mirrored about their mean, and noise.
         """
-        first = self.streams[layer]
-        return first if rows == 1 else _like(first, turned=(1,), over=(1,))[:rows]
+        found = self.streams[layer]
+        return found if rows == len(found) else _like(found[:1], turned=(1,), over=(1,))[:rows]
 
 
 def images_like(inputs: Inputs) -> Inputs:
@@ -66,7 +70,7 @@ def _like(first: Tensor, turned: tuple[int, ...], over: tuple[int, ...]) -> Tens
 
 
 def plain_call(adapter: Adapter, inputs: Inputs, *, streams: bool = False) -> Basis:
-    """One call of the model on one image, by itself.
+    """One call of the model, by itself.
 
     Args:
         adapter, inputs: the model and what it is called with.
@@ -78,17 +82,19 @@ def plain_call(adapter: Adapter, inputs: Inputs, *, streams: bool = False) -> Ba
     try:
         with torch.no_grad(), ExitStack() as stack:
             for block, name in blocks.items():
-                stack.callback(block.register_forward_hook(_noting(adapter, name, found), prepend=True).remove)
-            scores = inputs.scores(adapter, inputs.run(adapter))
+                hook = _noting(adapter, name, len(inputs.images), found)
+                stack.callback(block.register_forward_hook(hook, prepend=True).remove)
+            raw = inputs.run(adapter)
+            scores = inputs.scores(adapter, raw)
     finally:
         _noted.reset(token)
-    return Basis(inputs.images, scores, found if len(found) == len(blocks) else {})
+    return Basis(scores, raw, found if len(found) == len(blocks) else {})
 
 
-def _noting(adapter: Adapter, name: str, found: dict[str, Tensor]) -> Callable[..., None]:
+def _noting(adapter: Adapter, name: str, images: int, found: dict[str, Tensor]) -> Callable[..., None]:
     def hook(module: nn.Module, args: tuple, output: Any) -> None:
         stream = stream_of(adapter, output) if _noted.get() is found else None
-        if isinstance(stream, Tensor) and stream.dim() == 3 and len(stream) == 1 and stream.is_floating_point():
+        if isinstance(stream, Tensor) and stream.dim() == 3 and len(stream) == images and stream.is_floating_point():
             found[name] = stream.clone()  # somebody may write to it
 
     return hook

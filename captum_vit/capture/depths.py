@@ -135,19 +135,19 @@ class Read:
     layout: where the tokens lie.
     by_target: of each target, by attention layer, (B, prefix + patches, D), 0 at tokens that a stream does not have.
         Empty where patches are queries of no layer, so that a stream holds what came past attention.
-    first: the scores of the first image, (1, ...).
+    scores: those of the images, (B, ...).
     beside: whether something is read past the cut.
     """
 
     layout: TokenLayout
     by_target: list[dict[str, Tensor]]
-    first: Tensor
+    scores: Tensor
     beside: bool = False
 
     @property
-    def scores(self) -> int:
-        """How many an image has."""
-        return self.first.numel()
+    def classes(self) -> int:
+        """How many scores an image has."""
+        return self.scores[0].numel()
 
 
 def gradients_at(
@@ -158,7 +158,7 @@ def gradients_at(
     keep = Keep(list(adapter.attention_layers()) if whole else ())
     tap = Passing(adapter, inputs, None, keep, True, place)
     forward = run_forward(adapter, inputs, None, keep, graph=True, place=place, tap=tap, also=cut.listen)
-    leaves, layout, scores = cut.leaves, forward.layout, forward.output.scores[:1].detach()
+    leaves, layout, scores = cut.leaves, forward.layout, forward.output.scores.detach()
     if not any(call.queries > call.layout.prefix for call in forward.calls.values()):
         return Read(layout, [{} for _ in targets], scores)
     outs = [call.out for call in forward.calls.values() if call.out.requires_grad] if whole else []

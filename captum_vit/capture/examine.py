@@ -22,6 +22,7 @@ from .inputs import Inputs
 from .listeners import foreign_hooks, without_hooks
 from .others import NOBODY, Hands, hands_in, innermost, model_state
 from .place import WHOLE, Place
+from .plain import Plain
 from .ramps import seen_place
 from .repeated import each_computed, raised_by_others
 from .stem import check_places
@@ -174,15 +175,15 @@ def _told(x: Tensor) -> tuple:
     return x.shape, x.dtype, hash(x.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
 
 
-def plain_basis(adapter: Adapter, inputs: Inputs, known: Examined) -> Basis:
-    """A plain call of the first image, with what its blocks give."""
-    return plain_call(_subject(adapter, known.edited), inputs.first(), streams=True)
+def plain_of(adapter: Adapter, inputs: Inputs, known: Examined) -> Plain:
+    """A plain call of the first image, which hooks of others do not hear if they only listen."""
+    return Plain(_subject(adapter, known.edited), inputs.first())
 
 
-def compare(adapter: Adapter, inputs: Inputs, scores: Tensor, known: Examined, basis: Basis | None = None) -> None:
+def compare(adapter: Adapter, inputs: Inputs, scores: Tensor, known: Examined, plain: Basis | None = None) -> None:
     """The scores that were listened to must be those of a plain call; it is made once, on the first image.
 
-    basis: such a call, if there was one in this run.
+    plain: such a call, if there was one for this run; one of a batch does not show that each image stands for itself.
 
     Raises:
         UnsupportedModelError: they are not.
@@ -190,7 +191,7 @@ def compare(adapter: Adapter, inputs: Inputs, scores: Tensor, known: Examined, b
     count = min(len(inputs.images), 2)  # one image, or several, of which one may depend on others
     if known.compared >= count or adapter.training:
         return
-    if basis is not None and basis.gives(scores):
+    if plain is not None and len(plain.scores) == 1 and plain.gives(scores):
         known.compared = count
         return
     listened, alone = adapter, inputs.first()
@@ -198,13 +199,13 @@ def compare(adapter: Adapter, inputs: Inputs, scores: Tensor, known: Examined, b
     if plain_call(adapter, alone).gives(scores):
         known.compared = count
         return
-    plain = plain_call(adapter, inputs).scores
-    if count > 1 and plain.shape == scores.shape and same_scores(scores, plain):
+    expected = plain_call(adapter, inputs).scores
+    if count > 1 and expected.shape == scores.shape and same_scores(scores, expected):
         raise UnsupportedModelError(
             f"the scores of {type(adapter.model).__name__} for an image depend on the others in its batch, or stand in "
             f"another order than the images: which image a map belongs to is not known. Explain one image at a time"
         )
-    if not same_scores(plain_call(adapter, inputs).scores, plain):
+    if not same_scores(plain_call(adapter, inputs).scores, expected):
         raise UnsupportedModelError(
             f"{type(adapter.model).__name__} gives other scores each time it is called with the same images, in eval "
             f"mode: it draws random numbers, or counts its calls. A map of one call says nothing of another"

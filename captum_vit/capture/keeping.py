@@ -9,7 +9,7 @@ from ..access import Adapter, Readout
 from ..errors import OptionError, UnsupportedModelError
 from ..targets import Target
 from .basis import Basis
-from .examine import Examined, compare, examine, plain_basis
+from .examine import Examined, compare, examine, plain_of
 from .forward import Forward, HookEditedError, run_forward
 from .inputs import Inputs
 from .listeners import foreign_hooks, unheard
@@ -58,6 +58,7 @@ class Keeping:
         given: Layers | None = None,
         rules: Rules | None = None,
         create_graph: bool = False,
+        plain: Basis | None = None,
     ) -> None:
         self.create_graph = create_graph
         self.adapter, self.inputs = adapter, inputs
@@ -66,7 +67,7 @@ class Keeping:
         self.target, self._layers, self._readout, self._given = target, layers, readout, given
         self._edited = False
         self._examined: Examined | None = None
-        self._basis: Basis | None = None
+        self._plain = plain  # a plain call of these inputs or the first of them, to compare the scores with
         self._forward: Forward | None = None
         self._has: frozenset[Need] = frozenset()
 
@@ -157,17 +158,13 @@ class Keeping:
     def _measured(self, *, declared: bool) -> Readout:
         with untouched(self.adapter):
             known = self._known()
-            found = readout_of(self.adapter, self.inputs, declared=declared, known=known, basis=self._plain_call)
+            plain = plain_of(self.adapter, self.inputs, known)
+            found = readout_of(self.adapter, self.inputs, declared=declared, known=known, plain=plain)
             if found.by_class and self.target is not None:
-                own = measure_readout(self.adapter, self.inputs, self.target, known.place)
-                return replace(own, by_class=True, target=self.target)
+                own = measure_readout(self.adapter, self.inputs, self.target, known.place, plain=plain)
+                found = replace(own, by_class=True, target=self.target)
+            self._plain = self._plain or plain.called
             return found
-
-    def _plain_call(self) -> Basis:
-        """Of the first image; with its scores the run's own are compared."""
-        found = plain_basis(self.adapter, self.inputs, self._known())
-        self._basis = replace(found, streams={})
-        return found
 
     def _known(self) -> Examined:
         """What is known of the model as it stands; asked once a run."""
@@ -227,8 +224,8 @@ class Keeping:
                 watched=self.listened,
                 place=known.place,
             )
-            compare(self.adapter, self.inputs, forward.output.scores, known, self._basis)
-            self._basis = None
+            compare(self.adapter, self.inputs, forward.output.scores, known, self._plain)
+            self._plain = None
         has = needs | ({READ_ATTENTION} if ATTENTION in needs else set())
         has |= {GIVEN} if GIVEN_GRADIENTS in needs else set()
         known_attention = starts and (self.rules is None or keep.of_attention)

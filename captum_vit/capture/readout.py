@@ -1,6 +1,5 @@
 """Which tokens a score is read from, measured where no adapter can know it."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -9,12 +8,12 @@ from torch import Tensor
 from ..access import Adapter, Readout
 from ..errors import UnsupportedModelError
 from ..targets import Target
-from .basis import Basis
 from .examine import Examined, examine
 from .forward import run_forward
 from .inputs import Inputs
 from .others import own_tensors
 from .place import WHOLE, Place
+from .plain import Plain
 from .still import draws_in_training
 from .taps import Keep
 from .weighing import AGREE, Weighed, measured
@@ -27,7 +26,7 @@ def readout_of(
     *,
     declared: bool = True,
     known: Examined | None = None,
-    basis: Callable[[], Basis] | None = None,
+    plain: Plain | None = None,
 ) -> Readout:
     """The tokens that a target is read from: as the adapter declares, else measured.
 
@@ -39,14 +38,14 @@ def readout_of(
         target: one that is made of more than the scores is always measured.
         declared: whether what the adapter says holds; it does not where a hook changes what passes.
         known: what `examine` found, if it was asked already.
-        basis: gives a plain call of the first image, with the streams after its blocks.
+        plain: a plain call of these inputs, or of the first of them, made if it is needed.
     Raises:
         UnsupportedModelError: as `measure_readout`; or the score is read from other tokens than declared.
         TokenLayoutError: as `examine`.
     """
     known = known or examine(adapter, inputs, edited=not declared)
     if target is not None and (target.own_tokens or not target.reads_scores):
-        return measure_readout(adapter, inputs, target, known.place)
+        return measure_readout(adapter, inputs, target, known.place, plain=plain)
     said = adapter.readout if declared and known.declared else None
     if said is not None and not known.hands.own:
         return said
@@ -54,8 +53,7 @@ def readout_of(
     if weights not in known.readouts:
         known.readouts.clear()
         before = own_tensors(adapter.model)
-        usable = basis is not None and not adapter.cross_attention and not draws_in_training(adapter)
-        found = measure_readout(adapter, inputs, place=known.place, basis=basis() if basis and usable else None)
+        found = measure_readout(adapter, inputs, place=known.place, plain=plain)
         if inputs.beside_each and not draws_in_training(adapter):  # boxes, masks: each image has its own
             measure_readout(adapter, inputs, place=known.place, each=True)
         now = own_tensors(adapter.model)
@@ -120,7 +118,7 @@ def measure_readout(
     place: Place = WHOLE,
     *,
     each: bool = False,
-    basis: Basis | None = None,
+    plain: Plain | None = None,
 ) -> Readout:
     """The tokens that receive gradient from the scores directly, and by which weights; see `weighing`.
 
@@ -135,7 +133,7 @@ def measure_readout(
         target: what is read; it may have something of its own for each image.
         place: where the tokens lie on the images.
         each: whether all images must be read alike, as they must for a target.
-        basis: a plain call of the first image: then its blocks need not run again.
+        plain: a plain call of these inputs, or of the first of them: then their blocks need not run again.
     Raises:
         UnsupportedModelError: the score reads patches that are queries nowhere, or nothing at all; or other tokens in
             one image than in another.
@@ -144,8 +142,8 @@ def measure_readout(
     for part in (inputs.first(), inputs) if alone and len(inputs.images) > 1 else (inputs,):
         found = None
         if not adapter.cross_attention:
-            known = basis if len(part.images) == 1 else None
-            found = measured(adapter, part, target or Weighed(), place, alone=alone, basis=known)
+            basis = None if plain is None else plain.basis_of(part)
+            found = measured(adapter, part, target or Weighed(), place, alone=alone, basis=basis)
         found = found or _by_rows(adapter, part, target, place)
         if found is not None:
             return found  # the score of a single image can be flat, as behind a ReLU

@@ -18,6 +18,7 @@ from .inputs import Inputs
 from .keeping import Keeping, Layers
 from .layerwise import Layerwise
 from .needs import GIVEN, OUTPUT_WEIGHTS, OUTPUTS, TOKENS, Need, UnderRules
+from .plain import Plain
 from .rules import Rules
 from .untouched import untouched
 
@@ -48,6 +49,7 @@ class Run(Layerwise, Along, Changed, AbstractContextManager["Run"]):
         rules: what stands in place of derivatives on the way back; see `under`.
         create_graph: whether all that is told is part of one graph that begins at the model's parameters, gradients
             too, so that what is made of it trains the model. It lives as long as what is made of it.
+        plain: what is known of these inputs by a plain call, if there was one.
     """
 
     def __init__(
@@ -63,12 +65,13 @@ class Run(Layerwise, Along, Changed, AbstractContextManager["Run"]):
         once: bool = False,
         rules: Rules | None = None,
         create_graph: bool = False,
+        plain: Plain | None = None,
     ) -> None:
+        needs = frozenset(needs)
         ruled = {need for need in needs if isinstance(need, UnderRules)}
-        super().__init__(
-            Keeping(adapter, inputs, frozenset(needs) - ruled, layers, readout, target, given, rules, create_graph),
-            once,
-        )
+        known = None if plain is None else plain.called
+        kept = Keeping(adapter, inputs, needs - ruled, layers, readout, target, given, rules, create_graph, known)
+        super().__init__(kept, once)
         self._visit, self._ruled, self._places = ExitStack(), ruled, (layers, given)
         self._under: tuple[Rules, Run] | None = None
 

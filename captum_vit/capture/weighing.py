@@ -67,8 +67,8 @@ def measured(
         target: what the gradient is taken of.
         place: where the tokens lie on the images.
         alone: whether it is of the first image, and looked at in others made of it; else it must be that of all.
-        basis: a plain call of the only image, on which these others are looked at where the scores are read from the
-            streams after its blocks and from nothing else in them.
+        basis: a plain call of these images, on which they, and others made of a single one, are looked at where the
+            scores are read from the streams after its blocks and from nothing else in them.
     Raises:
         UnsupportedModelError: it is not alone, and other tokens are read in one image than in another.
     """
@@ -109,7 +109,7 @@ def _on_basis(adapter: Adapter, shown: Inputs, target: Target, place: Place, bas
         if raised_by_others(error):
             raise
         return None
-    return weighing if basis.gives(weighing.plain.first) else None
+    return weighing if basis.gives(weighing.plain.scores) else None
 
 
 class Weighing:
@@ -175,7 +175,7 @@ class Weighing:
         Of each binary digit of their numbers, those with a 1 there and those with a 0 must be read from all of them.
         """
         assert found.shares is not None
-        classes, read = self.plain.scores, _read(_sizes(self.plain, self.rows[0]))
+        classes, read = self.plain.classes, _read(_sizes(self.plain, self.rows[0]))
         if classes < 2 or not read or sum(int(rows.sum()) for rows in read.values()) < 2:
             return False
         halves = [Weighed(), *map(Half, range((classes - 1).bit_length()))]
@@ -290,7 +290,7 @@ def _by_content(
 
     def leaf(stream: Tensor) -> Tensor:
         alone = stream.shape[1] < -min(first, second)  # of prefix tokens alone
-        return stream.clone() if alone else exchanged(stream, first, second)
+        return stream[:1].repeat(COPIES, 1, 1) if alone else exchanged(stream, first, second)
 
     copies = inputs.copies(COPIES)
     tap = Meeting(adapter, copies, None, Keep(()), True)

@@ -76,7 +76,7 @@ def _of_dense(reading: Reading, vocabulary: Vocabulary, asked: Asked, view: View
     Raises:
         TargetError: there is nothing of what is asked about.
     """
-    output, call = reading.output(Mask()), reading.call
+    output, call = reading.plain.output, reading.call
     if asked.targets:
         targets = vocabulary.parsed(asked.targets, output.scores.shape[1])
         if not all(target.own_tokens for target in targets):
@@ -85,7 +85,7 @@ def _of_dense(reading: Reading, vocabulary: Vocabulary, asked: Asked, view: View
             )
     else:
         targets = found_in(output, task_of(reading.adapter.model), asked.top_k, vocabulary.names)
-    targets = settled(targets, reading.adapter, call, view, output)
+    targets = settled(targets, reading.plain, view)
     every = vocabulary.several(targets, lambda _: output, output.scores)
     sight = sight_of(reading.adapter, call, view)
     if sight is None:
@@ -142,7 +142,7 @@ def _regions(scores: Tensor) -> list[int]:
 def noted(loaded: LoadedModel, reading: Reading, shares: Tensor | None, wanted: Sequence[Wanted]) -> tuple[str, ...]:
     """What a user should know of the model and of its scores, and which layers have no part in them."""
     scores = None if shares is None else reading.scores
-    return notes_of(loaded, scores, reading.run.scores_told) + unread_layers(reading, wanted)
+    return notes_of(loaded, scores, reading.scores_told) + unread_layers(reading, wanted)
 
 
 def unread_layers(reading: Reading, wanted: Sequence[Wanted]) -> tuple[str, ...]:

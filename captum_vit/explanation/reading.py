@@ -9,12 +9,12 @@ from torch import Tensor
 
 from ..access import Adapter, TokenLayout
 from ..access.any_model import AnyModel
-from ..access.outputs import Choice
+from ..access.outputs import Choice, told_of
 from ..attr import ViTAttribution, start
 from ..attr.calls import checked_inputs
 from ..attr.raw_attention import RECORDED, recorded
 from ..attr.starting import shared
-from ..capture import OUTPUTS, CellRun, Run
+from ..capture import OUTPUTS, CellRun, Plain, Run
 from ..explained import AttentionRecord, Attribution, Label
 from ..marks import Mark
 from ..targets import Classes, FeatureImportance, Output, Target
@@ -61,15 +61,16 @@ class Reading:
         self._others: dict[int, Run] = {}
         self._layouts: list[TokenLayout] = []
         self._cells: CellRun | None = None
-        plain = dense and not isinstance(adapter, AnyModel)
-        self.run = Run(adapter, self.call, {OUTPUTS}) if plain else self._started(None)
+        self.plain = Plain(adapter, self.call)
+        apart = dense and not isinstance(adapter, AnyModel)
+        self.run = Run(adapter, self.call, {OUTPUTS}) if apart else self._started(None)
 
     def _started(self, target: Target | None) -> Run:
         """A run for all methods; of a target that is made of more than the scores, one for those it matters to."""
         if target is not None:
             attentive = [reader for reader in self.readers if not self._apart(reader[0])] or self.readers
             specific = [(m, o) for m, o in attentive if m.class_specific or self.dense] or attentive
-            return start(specific, self.call, target)
+            return start(specific, self.call, target, plain=self.plain if self.dense else None)
         readers = [reader for reader in self.readers if not self._apart(reader[0])] or self.readers
         if self.record is None:
             return start(readers, self.call)
@@ -100,12 +101,19 @@ class Reading:
     @property
     def scores(self) -> Tensor:
         """The model's scores, (N, C)."""
-        return self.run.scores
+        return self.plain.output.scores if self.dense else self.run.scores
+
+    @property
+    def scores_told(self) -> str:
+        """Which of several outputs the scores are, in words."""
+        if self.dense:
+            return told_of(self.plain.output.raw, self.scores, self.call.output)
+        return self.run.scores_told
 
     def output(self, target: Target) -> Output:
         """What the model gave, as far as the target reads it."""
         if self.dense:
-            return Output(self.run.outputs, self.run.scores, self.adapter.headless)
+            return self.plain.output
         if target.reads_scores:
             return Output(None, self.run.scores, self.adapter.headless)
         own = self._own(target)

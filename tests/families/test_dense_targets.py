@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from captum_vit import AGCAM, DAAM, AttentionRollout, RawAttention, adapt
 from captum_vit.attr import RISE
-from captum_vit.capture import Inputs, placed_layout
+from captum_vit.attr.settling import settled
+from captum_vit.capture import Inputs, Plain, measure_readout, placed_layout, untouched
 from captum_vit.errors import CaptumViTError, OptionError, TargetError, UnsupportedModelError
 from captum_vit.geometry import View
 from captum_vit.targets import Contrast, Mask, Output, Query, Sight
+from captum_vit.targets.forms import as_target
 from tests.families import stepwise
 from tests.families.hf import SMALL, small, unfuse
 from tests.families.test_dense import DPT, depth_anything
@@ -281,6 +283,35 @@ def test_rollout_of_patches_begins_at_those_under_the_mask():
     expected = (share / share.sum() @ weights[0]).view(1, 1, 4, 6)
     assert_close(ours, expected, 1e-3)  # weights of tokens are measured, and these are parted by a norm before the head
     assert relative_error(weights[0].mean(0).view(1, 1, 4, 6), expected) > 1e-2
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])  # four is also how many copies of an image are looked at
+@pytest.mark.parametrize("name", ["YOLOS", "a head of one's own", "Depth Anything"])
+def test_one_plain_call_serves_the_target_and_what_it_is_read_from(name, count):
+    case = BUILDS[name]
+    x, model = images(count, case.size).double(), case.build().double()
+    adapter, inputs = adapt(model), Inputs(x)
+    placed_layout(adapter, inputs)  # what is found, is found by now
+    plain, ran = Plain(adapter, inputs), []
+    (target,) = settled([as_target(case.target)], plain)
+    with untouched(adapter):
+        alone = measure_readout(adapter, inputs, target)
+        plain.output  # noqa: B018 (where the target did not ask)
+        last = list(adapter.attention_layers().values())[-1]
+        handle = last.register_forward_pre_hook(
+            lambda module, args, kwargs: ran.append(next(iter((*args, *kwargs.values())))), with_kwargs=True
+        )
+        given = measure_readout(adapter, inputs, target, plain=plain)
+        handle.remove()
+        other = Plain(adapter, Inputs(x.flip(3)))  # whose scores are others, so that it tells nothing
+        unknown = measure_readout(adapter, inputs, target, plain=other)
+    # blocks whose result is known run on tokens that are all alike
+    assert ran
+    assert all((tokens + 0 == (tokens + 0)[:, :1]).all() for tokens in ran)
+    for found in (given, unknown):
+        assert found == alone
+        assert found.unclear == alone.unclear
+        assert_close(torch.cat([*found.shares.values()]), torch.cat([*alone.shares.values()]), 1e-6)
 
 
 def test_several_queries_of_one_image():
