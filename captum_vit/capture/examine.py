@@ -180,8 +180,14 @@ def plain_of(adapter: Adapter, inputs: Inputs, known: Examined) -> Plain:
     return Plain(_subject(adapter, known.edited), inputs.first())
 
 
+def _stands_alone(adapter: Adapter, inputs: Inputs, scores: Tensor, number: int) -> bool:
+    """Whether an image of a batch has the scores that it has by itself."""
+    return plain_call(adapter, inputs.image(number)).gives(scores[number : number + 1])
+
+
 def compare(adapter: Adapter, inputs: Inputs, scores: Tensor, known: Examined, plain: Basis | None = None) -> None:
-    """The scores that were listened to must be those of a plain call; it is made once, on the first image.
+    """The scores that were listened to must be those of plain calls; these are made once, of the first and the last image
+    by themselves, since an image may depend on those before it or behind.
 
     plain: such a call, if there was one for this run; one of a batch does not show that each image stands for itself.
 
@@ -191,12 +197,9 @@ def compare(adapter: Adapter, inputs: Inputs, scores: Tensor, known: Examined, p
     count = min(len(inputs.images), 2)  # one image, or several, of which one may depend on others
     if known.compared >= count or adapter.training:
         return
-    if plain is not None and len(plain.scores) == 1 and plain.gives(scores):
-        known.compared = count
-        return
-    listened, alone = adapter, inputs.first()
-    adapter = _subject(adapter, known.edited)
-    if plain_call(adapter, alone).gives(scores):
+    listened, adapter = adapter, _subject(adapter, known.edited)
+    first = plain if plain is not None and len(plain.scores) == 1 else plain_call(adapter, inputs.first())
+    if first.gives(scores) and (count == 1 or _stands_alone(adapter, inputs, scores, len(inputs.images) - 1)):
         known.compared = count
         return
     expected = plain_call(adapter, inputs).scores

@@ -114,6 +114,8 @@ BATCHES = [
     Batch("scores moved on", lambda x, f: f(x).roll(1, 0), alone),
     Batch("scores mixed", _pairs_mixed),
     Batch("less the mean of the batch", lambda x, f: f(x - 0.3 * x.mean(0, keepdim=True))),
+    Batch("on top of those before it", lambda x, f: f(x.cumsum(0)), alone),  # the first is as it is by itself
+    Batch("on top of those behind it", lambda x, f: f(x.flip(0).cumsum(0).flip(0)), alone),
     Batch("divided by the batch", lambda x, f: f(x / x.std())),
 ]
 
