@@ -51,8 +51,9 @@ def padded(processor: Any) -> dict[str, int]:
     """The sides that EoMT's processor pads images to; empty of any other."""
     if not (type(processor).__name__.startswith("EomtImageProcessor") and processor.do_pad):
         return {}
-    short, long = (dict(processor.size).get(f"{which}_edge") for which in ("shortest", "longest"))
-    return {"height": short, "width": long or short}
+    size: dict[str, Any] = dict(processor.size)
+    short = size["shortest_edge"]
+    return {"height": short, "width": size.get("longest_edge") or short}
 
 
 def boxes(size: Size) -> list[list[list[float]]]:

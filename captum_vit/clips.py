@@ -129,8 +129,7 @@ def _told(total: int, picked: Sequence[int]) -> tuple[str, ...]:
 def _check_count(total: int, taken: int) -> None:
     if total < 2:
         raise InputError(
-            "one picture is no video: pass a video file, an array, captum_vit.Clip([frame, ...]), or a folder of "
-            "frames"
+            "one picture is no video: pass a video file, an array, captum_vit.Clip([frame, ...]), or a folder of frames"
         )
     if taken > MOST_FRAMES:
         raise InputError(f"{taken} frames are too many for a model that does not say how many it takes: pick some")

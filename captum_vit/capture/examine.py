@@ -186,8 +186,8 @@ def _stands_alone(adapter: Adapter, inputs: Inputs, scores: Tensor, number: int)
 
 
 def compare(adapter: Adapter, inputs: Inputs, scores: Tensor, known: Examined, plain: Basis | None = None) -> None:
-    """The scores that were listened to must be those of plain calls; these are made once, of the first and the last image
-    by themselves, since an image may depend on those before it or behind.
+    """The scores that were listened to must be those of plain calls, made once: of the first image and the last, each
+    by itself, since an image may depend on those before it or behind.
 
     plain: such a call, if there was one for this run; one of a batch does not show that each image stands for itself.
 
