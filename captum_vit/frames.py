@@ -10,8 +10,7 @@ from torch import Tensor
 
 from .errors import InputError, OptionError
 from .geometry import Size
-
-Affine = tuple[tuple[float, ...], ...]
+from .volumes import Affine
 
 
 @dataclass(frozen=True, eq=False)

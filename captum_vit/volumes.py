@@ -14,13 +14,14 @@ from torch import Tensor
 from .decoding import check_file
 from .errors import ImageLoadError, InputError, OptionError, brief
 from .files import write_atomically
-from .frames import Affine
 
 NIFTI = (".nii", ".nii.gz")
 TIFF = (".tif", ".tiff")
 MOST_VOXELS = 2**28  # a gigabyte of floats
 BLACK, WHITE = 0.5, 99.5  # percentiles of the values, where slices are shown
 MISSING = "NIfTI needs nibabel, which is not installed: pip install 'captum-vit[volumes]', or pass an array"
+
+Affine = tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True, eq=False)
