@@ -18,7 +18,7 @@ from ..targets import Classes, Target
 from .calls import Images, check_asked, check_one_image, checked_inputs, in_graph, note_unusual
 from .naming import several_targets
 from .options import refuse_options, with_options
-from .settling import settled, wanted_by
+from .settling import asked_once, settled
 from .starting import maps_of_targets, start
 from .stated import Stated, why_not
 
@@ -170,8 +170,7 @@ class ViTAttribution(Stated, LayerAttribution):
         self, call: Inputs, targets: Any, output_shape: str, options: Mapping[str, Any], graph: bool = False
     ) -> Tensor:
         with start([(reader := self.reader(output_shape), options)], call, create_graph=graph) as run:
-            named = several_targets(targets, self.adapter, run.scores.shape[1])
-            wanted = settled(named, Plain(self.adapter, call))
+            wanted = settled(several_targets(targets, self.adapter, run.scores.shape[1]), Plain(self.adapter, call))
             note_unusual(self.adapter, run, wanted[0])
             maps = torch.cat(maps_of_targets(reader, options, run, wanted, flow=False))
             return reader.shaped(in_graph(self.get_name(), maps, run, output_shape), run, output_shape)
@@ -221,10 +220,7 @@ class ViTAttribution(Stated, LayerAttribution):
         self, call: Inputs, target: Any, output_shape: str, flow: bool, options: Mapping[str, Any], graph: bool = False
     ) -> Tensor:
         check_asked(self, output_shape, options, graph)
-        reader, plain = self.reader(output_shape), Plain(self.adapter, call)
-        wanted = wanted_by(self, target, plain)
-        run = start([(reader, options)], call, wanted, flow=flow, once=True, create_graph=graph, plain=plain)
-        del plain  # with the streams of all blocks
+        run, wanted = asked_once(reader := self.reader(output_shape), options, call, target, flow=flow, graph=graph)
         with run:
             note_unusual(self.adapter, run, wanted)
             maps = reader._maps(run, wanted or Classes(None), flow=flow, **options)

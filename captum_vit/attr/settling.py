@@ -1,6 +1,6 @@
 """Targets that take something from the images as they are given: a region that the model finds, a query's class."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..access import Adapter
@@ -10,6 +10,7 @@ from ..geometry import View, covered
 from ..targets import Sight, Target
 from .calls import check_text_given
 from .naming import named_target
+from .starting import start
 
 
 def settled(targets: Sequence[Target], plain: Plain, view: View | None = None) -> list[Target]:
@@ -43,6 +44,16 @@ def wanted_by(method: Any, target: Any, plain: Plain) -> Target | None:
         own = isinstance(target, Target) and target.own_tokens
         looked_at = own or Run(adapter, plain.inputs).readout.by_class
     return settled([named_target(target, adapter)], plain)[0] if looked_at else None
+
+
+def asked_once(
+    reader: Any, options: Mapping[str, Any], call: Inputs, target: Any, *, flow: bool, graph: bool
+) -> tuple[Run, Target | None]:
+    """The run of one method for one target, and that target; one plain call serves both, and is gone with this."""
+    plain = Plain(reader.adapter, call)
+    wanted = wanted_by(reader, target, plain)
+    run = start([(reader, options)], call, wanted, flow=flow, once=True, create_graph=graph, plain=plain)
+    return run, wanted
 
 
 def sight_of(adapter: Adapter, call: Inputs, view: View | None = None) -> Sight | None:
