@@ -9,7 +9,7 @@ from torch import Tensor
 from captum_vit.access import PATCHES, Grid, Readout, TokenLayout
 from captum_vit.adapters.hf_common import HFAdapter
 from captum_vit.adapters.hf_tokens import prefix_tokens
-from captum_vit.errors import TokenLayoutError
+from captum_vit.errors import TokenLayoutError, UnsupportedModelError
 from captum_vit.targets.masks_of_queries import semantic
 
 MODELS = ("EomtForUniversalSegmentation", "EomtDinov3ForUniversalSegmentation")
@@ -40,6 +40,13 @@ class HFEomt(HFAdapter):
         return list(self.attention_layers()) if earlier else self._joined
 
     def token_layout(self, image_size: Grid, arguments: Mapping[str, Any]) -> TokenLayout:
+        chances = self.hf.attn_mask_probs.tolist()
+        if any(0 < chance < 1 for chance in chances):
+            raise UnsupportedModelError(
+                f"{type(self.hf).__name__} draws at random, outside training too, which queries its masks hold for, so "
+                f"that no two forwards are alike: attn_mask_probs has {[round(chance, 4) for chance in chances]}. Set "
+                f"them by model.attn_mask_probs.fill_(0), as a trained model has it, or to 1"
+            )
         if image_size != self.image_size:
             (height, width), own = image_size, self.image_size
             raise TokenLayoutError(f"the model takes images of {own[0]}x{own[1]}, got {height}x{width}: resize them")

@@ -17,6 +17,7 @@ class TimmAdapter(Adapter):
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
         self.timm = cast(Any, model)
+        self.embeds = getattr(self.timm, "embeds", self.timm)  # NaFlexVit keeps there what it begins with
 
     @classmethod
     def matches(cls, model: nn.Module) -> bool:
@@ -30,14 +31,14 @@ class TimmAdapter(Adapter):
 
     @property
     def image_size(self) -> Grid | None:
-        embed = getattr(self.timm, "patch_embed", None) or self.timm.pixel_embed
+        embed = getattr(self.timm, "patch_embed", None) or getattr(self.timm, "pixel_embed", self.embeds)
         built = getattr(embed, "img_size", None) or (self.timm.pretrained_cfg or {}).get("input_size", (0, 0, 0))[1:]
         return (built[0], built[1]) if built[0] else None
 
     @property
     def prefix_tokens(self) -> tuple[str, ...]:
         known = {"cls_token": "class", "dist_token": "distillation", "reg_token": "register"}
-        tokens = {name: getattr(self.timm, part, None) for part, name in known.items()}
+        tokens = {name: getattr(self.embeds, part, None) for part, name in known.items()}
         return tuple(name for name, token in tokens.items() if token is not None for _ in range(token.shape[1]))
 
     @property

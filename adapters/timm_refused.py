@@ -30,7 +30,6 @@ REASONS = {
     "LevitDistilled": CONVOLUTIONS,
     "EdgeNeXt": "attention is among channels (cross-covariance), not among patches",
     "CrossVit": "two branches cut the image into patches of different sizes, and there is no one grid for both",
-    "NaFlexVit": "its patches come as a sequence of any shape, and the grid is not known from the image's size",
 }
 
 

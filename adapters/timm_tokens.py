@@ -15,7 +15,7 @@ def embedded(embed: Any, image_size: Grid, prefix: int, readout: Readout) -> Tok
         TokenLayoutError: images of a size that it does not take.
     """
     patch, (height, width) = embed.feat_ratio(as_scalar=False), image_size  # a hybrid's patches lie on features
-    if embed.img_size is not None and embed.strict_img_size:
+    if getattr(embed, "img_size", None) is not None and embed.strict_img_size:
         require_size(image_size, embed.img_size, f"img_size=({height}, {width}) or dynamic_img_size=True")
     if not embed.dynamic_img_pad and (height % patch[0] or width % patch[1]):
         raise TokenLayoutError(

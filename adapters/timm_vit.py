@@ -1,4 +1,4 @@
-"""timm's plain ViTs: VisionTransformer (DeiT, DINO, CLIP, SigLIP, registers, ...), relative positions, BEiT, EVA."""
+"""timm's plain ViTs: VisionTransformer (DeiT, DINO, CLIP, SigLIP, ...), relative positions, BEiT, EVA, NaFlex."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -16,7 +16,7 @@ ATTENTION = ("Attention", "AttentionRope", "RelPosAttention", "EvaAttention", "P
 class TimmViT(TimmAdapter):
     """Blocks with one attention or several side by side; the tokens are [class, distillation or registers, patches]."""
 
-    kinds = ("VisionTransformer", "VisionTransformerRelPos", "Beit", "Eva")
+    kinds = ("VisionTransformer", "VisionTransformerRelPos", "Beit", "Eva", "NaFlexVit")
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
@@ -49,14 +49,14 @@ class TimmViT(TimmAdapter):
 
     @property
     def embedding(self) -> nn.Module | None:
-        if hasattr(self.timm, "pos_drop"):  # behind it some have a norm
-            return getattr(self.timm, "norm_pre", self.timm.pos_drop)
+        if hasattr(self.embeds, "pos_drop"):  # behind it some have a norm
+            return getattr(self.timm, "norm_pre", self.embeds.pos_drop)
         return self.timm.patch_embed if self.timm.cls_token is None else None
 
     def token_layout(self, image_size: Grid, arguments: Mapping[str, Any]) -> TokenLayout:
         # a subclass may add tokens, as a distillation token, and not count them
         prefix = max(self.timm.num_prefix_tokens, len(self.prefix_tokens))
-        return embedded(self.timm.patch_embed, image_size, prefix, self.readout or CLASS)
+        return embedded(getattr(self.timm, "patch_embed", self.embeds), image_size, prefix, self.readout or CLASS)
 
     @property
     def readout(self) -> Readout | None:
@@ -69,7 +69,7 @@ class TimmViT(TimmAdapter):
         if self.cross_attention:  # Eva's has no choice: it reads the prefix tokens too
             drops_prefix = not getattr(self.timm, "pool_include_prefix", True)
             return pooled(self.timm.attn_pool, PATCHES if drops_prefix else all_tokens(prefix))
-        return {"token": None if self.timm.cls_token is None else CLASS, "avg": average}.get(pooling)
+        return {"token": None if self.embeds.cls_token is None else CLASS, "avg": average}.get(pooling)
 
     @property
     def first_block(self) -> nn.Module | None:

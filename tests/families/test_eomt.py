@@ -205,6 +205,16 @@ def test_masks_that_torch_reads_wrongly_are_refused():
         DAAM(eomt(1.0).double()).attribute(pictures(), Query(3, 2))
 
 
+def test_masks_that_are_drawn_at_random_are_refused():
+    model = eomt(1.0)
+    model.attn_mask_probs[0] = 0.5
+    for ask in (DAAM(model).attribute, RISE(model).attribute, AGCAM(Outer(model)).attribute):
+        with pytest.raises(UnsupportedModelError, match=r"draws at random.*has \[0.5, 1.0\].*fill_\(0\)"):
+            ask(images(1), Query(3, 2))
+    model.attn_mask_probs[0] = 0
+    assert DAAM(model).attribute(images(1), Query(3, 2)).isfinite().all()
+
+
 def carried(step: Callable[[stepwise.Step, Any], Tensor], score: Score, row: Tensor) -> Tensor:
     """Rows over tokens from the last block to the first: `r <- r step`; of queries nothing goes on before they join."""
     run = Written(eomt().double())

@@ -35,7 +35,6 @@ REFUSED = {
     "levit_128s": CONVOLUTIONS,
     "edgenext_xx_small": "attention is among channels",
     "crossvit_9_240": "two branches cut the image into patches of different sizes",
-    "naflexvit_base_patch16_gap": "its patches come as a sequence of any shape",
 }
 
 

@@ -39,6 +39,7 @@ def timm_family(name: str, models: str, build: Callable[[], nn.Module], layers: 
 
 
 DYNAMIC = {"dynamic_img_size": True}
+NAFLEX = {**SMALL, "patch_size": 8, "pos_embed_grid_size": (4, 4)}
 TIMM = [
     timm_family(
         "ViT, DeiT, DINO",
@@ -149,6 +150,21 @@ TIMM = [
         "vit_pe_core_*",
         small("vit_pe_core_tiny_patch16_384", patch_size=8, attn_pool_num_heads=3, **DYNAMIC),
         layers=3,
+        other_size=WIDE,
+    ),
+    timm_family(
+        "NaFlex, mean of patches",
+        "naflexvit_*_gap",
+        timm_model("naflexvit_base_patch16_par_gap", **NAFLEX),
+        size=(24, 40),
+        other_size=WIDE,
+    ),
+    timm_family(
+        "NaFlex, attention pooling",
+        "naflexvit_*_map, naflexvit_*_siglip",
+        timm_model("naflexvit_base_patch16_map", **NAFLEX),
+        layers=3,
+        size=(24, 40),
         other_size=WIDE,
     ),
     timm_family(
