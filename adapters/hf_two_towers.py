@@ -13,6 +13,7 @@ from captum_vit.adapters.hf_common import HFAdapter, is_hf
 from captum_vit.adapters.hf_naflex import HFNaflex
 from captum_vit.adapters.tokenizers import encode
 from captum_vit.errors import TargetError
+from captum_vit.tokenizing import SIGMOID_END, SIGMOID_FILLS, ended, filled
 
 WHOLE = ("CLIPModel", "SiglipModel", "Siglip2Model")
 OLD_END = 2  # in configurations from before the end of a text was written there rightly
@@ -99,19 +100,11 @@ class HFTwoTowers(TwoTowers):
             )
         return int(ends[0])
 
-    def used(self, ids: Tensor) -> int:
+    def kinds(self, ids: Tensor) -> list[str]:
         if not self.sigmoid:
-            return self.row(ids) + 1
-        filling, used = (self.config.pad_token_id, self.config.eos_token_id), ids.shape[1]
-        while used > 1 and ids[0, used - 1] == ids[0, used - 2] and int(ids[0, used - 1]) in filling:
-            used -= 1  # the first of those that fill up ends the text
-        return used
-
-    def begins(self, ids: Tensor) -> int:
-        return 0 if self.sigmoid else 1
-
-    def _ends(self, ids: Tensor) -> bool:
-        return not self.sigmoid or int(ids[0, -1]) in (self.config.pad_token_id, self.config.eos_token_id)
+            return ended(self.row(ids) + 1, ids.shape[1])
+        ends = {SIGMOID_END, self.config.eos_token_id}
+        return filled(ids[0].tolist(), ends, {*SIGMOID_FILLS, *ends, self.config.pad_token_id})
 
     def text_feature(self, ids: Tensor, mask: Tensor | None) -> Tensor:
         return self.text_side(ids).scores(self.hf.text_model(input_ids=ids, attention_mask=mask))

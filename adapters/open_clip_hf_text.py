@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from captum_vit.access.two_towers import TextSide
-from captum_vit.adapters.open_clip_text import filled
+from captum_vit.adapters.open_clip_text import own_of
 from captum_vit.adapters.tokenizers import ENOUGH
 from captum_vit.errors import UnsupportedModelError
+from captum_vit.tokenizing import ended
 
 MEAN, FIRST = "MeanPooler", ("ClsPooler", "ClsLastHiddenStatePooler")
 WITHOUT_START = ("t5", "mt5", "umt5")  # whose texts have an end alone
@@ -45,11 +46,9 @@ class HFText:
         counted_from = self.config.pad_token_id + 1 if "roberta" in self.config.model_type else 0
         self.longest = places - counted_from
 
-    def used(self, ids: Tensor) -> int:
-        return filled(ids, self.config.pad_token_id)
-
-    def begins(self, ids: Tensor) -> int:
-        return 0 if self.config.model_type in WITHOUT_START else 1
+    def kinds(self, ids: Tensor) -> list[str]:
+        starts = 0 if self.config.model_type in WITHOUT_START else 1
+        return ended(own_of(ids, self.config.pad_token_id), ids.shape[1], starts)
 
     def side(self, ids: Tensor) -> TextSide:
         pooler = type(self.tower.pooler).__name__

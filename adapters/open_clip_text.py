@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from captum_vit.access.two_towers import TextSide
 from captum_vit.adapters.open_clip_sides import OpenClipClassSide, OpenClipTextSide
 from captum_vit.errors import TargetError, UnsupportedModelError
+from captum_vit.tokenizing import SIGMOID_END, SIGMOID_FILLS, ended, filled
 
 READ = ("first", "last", "argmax", "eos")  # by name, how a text's feature is read
 
@@ -34,18 +35,19 @@ class OpenClipText:
             raise TargetError(f"the ids of a text must hold {end}, the end of a text: got {ids[0].tolist()}")
         return int(ends[0])
 
-    def used(self, ids: Tensor) -> int:
+    def kinds(self, ids: Tensor) -> list[str]:
+        count = ids.shape[1]
         if self.joined:
-            return filled(ids, self.tower.pad_id)
-        if self.pooled not in ("first", "last"):
-            return self.row(ids) + 1
-        used = ids.shape[1]
+            return ended(own_of(ids, self.tower.pad_id), count)
+        if self.pooled == "last":
+            ends = {SIGMOID_END}
+            return filled(ids[0].tolist(), ends, {*SIGMOID_FILLS, getattr(self.tower, "pad_id", SIGMOID_END)})
+        if self.pooled != "first":
+            return ended(self.row(ids) + 1, count)
+        used = count
         while used > 1 and ids[0, used - 1] == ids[0, used - 2] == ids[0, -1]:
             used -= 1
-        return used
-
-    def begins(self, ids: Tensor) -> int:
-        return 0 if self.pooled == "last" and not self.joined else 1
+        return ended(used, count)
 
     def side(self, ids: Tensor) -> TextSide:
         name = type(self.tower).__name__
@@ -62,7 +64,7 @@ class OpenClipText:
         return side
 
 
-def filled(ids: Tensor, padding: int) -> int:
+def own_of(ids: Tensor, padding: int) -> int:
     """How many ids there are before those that only fill up."""
     own = ids[0].ne(padding).nonzero().flatten()
     return int(own[-1]) + 1 if len(own) else 0

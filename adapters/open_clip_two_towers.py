@@ -51,11 +51,8 @@ class OpenClipTwoTowers(TwoTowers):
     def encode(self, tokenizer: Any, sentence: str) -> Encoded:
         return encode(tokenizer, sentence, padded_to=self.words.padded_to)
 
-    def used(self, ids: Tensor) -> int:
-        return self.words.used(ids)
-
-    def begins(self, ids: Tensor) -> int:
-        return self.words.begins(ids)
+    def kinds(self, ids: Tensor) -> list[str]:
+        return self.words.kinds(ids)
 
     def text_feature(self, ids: Tensor, mask: Tensor | None) -> Tensor:
         check_unmasked(self.whole, mask)

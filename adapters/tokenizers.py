@@ -1,11 +1,12 @@
 """What tokenizers of transformers and of open_clip make of a sentence."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 from captum_vit.access.two_towers import Encoded
 from captum_vit.errors import TargetError, reason
 from captum_vit.tokenizing import END, PADDING, START, WORD, Span
 
+T = TypeVar("T")
 ENOUGH = 1 << 12  # tokens: of a text tower that takes any number of them
 
 
@@ -39,10 +40,16 @@ def _of_transformers(tokenizer: Any, sentence: str, padded_to: int | None) -> En
     if padded_to is not None and used < padded_to:
         given: dict[str, Any] = {"truncation": False, "verbose": False, "padding": "max_length"}
         ids = list(tokenizer(sentence, **given, max_length=padded_to)["input_ids"])
-    filling = len(ids) - used
+    kinds = _filled(kinds, PADDING, len(ids), tokenizer)
     if spans is not None:
-        return Encoded(ids, kinds + [PADDING] * filling, spans + [(0, 0)] * filling)
-    return Encoded(ids, kinds + [PADDING] * filling, None, tokenizer.convert_ids_to_tokens(ids))
+        return Encoded(ids, kinds, _filled(spans, (0, 0), len(ids), tokenizer))
+    return Encoded(ids, kinds, None, tokenizer.convert_ids_to_tokens(ids))
+
+
+def _filled(each: list[T], filling: T, count: int, tokenizer: Any) -> list[T]:
+    """What is told of each token of a text, and what is told of those that fill it up, on their side of it."""
+    others = [filling] * (count - len(each))
+    return others + each if getattr(tokenizer, "padding_side", "right") == "left" else each + others
 
 
 def _plain(tokenizer: Any, sentence: str) -> tuple[list[int], list[str], list[Span] | None]:
@@ -84,11 +91,11 @@ def _of_open_clip_around(tokenizer: Any, sentence: str, padded_to: int | None) -
         plain, kinds = [0, *(plain[i] for i in words), 0], [START, *[WORD] * len(words), END]
         spans, last = spans and [(0, 0), *(spans[i] for i in words), (0, 0)], [END]
     length = max(len(plain) + len(last), padded_to or 0)
-    ids, filling = tokenizer([sentence], context_length=length)[0].tolist(), length - len(plain) - len(last)
-    kinds = [*kinds, *[PADDING] * filling, *last]
+    ids, filler = tokenizer([sentence], context_length=length)[0].tolist(), None if last else inner
+    kinds = _filled(kinds, PADDING, length - len(last), filler) + last
     if spans is None:
         return Encoded(ids, kinds, None, inner.convert_ids_to_tokens(ids))
-    spans = spans + [(0, 0)] * (length - len(plain))
+    spans = _filled(spans, (0, 0), length, filler)
     if cleaned == sentence:
         return Encoded(ids, kinds, spans)
     return Encoded(ids, kinds, None, [cleaned[start:end].strip() for start, end in spans])

@@ -1,8 +1,9 @@
 """From a sentence to tokens, and from tokens back to its words."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from torch import Tensor
 
@@ -10,6 +11,7 @@ from .errors import TargetError, brief
 
 START, WORD, END, PADDING = "start", "word", "end", "padding"
 Span = tuple[int, int]
+SIGMOID_END, SIGMOID_FILLS = 1, (0, 1)  # SigLIP fills up with its end, SigLIP 2 with 0; configurations name neither
 MARKS = re.compile(
     r"</w>|^##|[\u2581\u0120\u010a]"
 )  # what tokenizers write for the end, the inside or the gap of words
@@ -68,14 +70,46 @@ class Tokens:
 
     def shorter(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Of ids, those without each word in turn and their mask; as many as before, where something fills them up."""
-        own, end = [i for i, kind in enumerate(self.kinds) if kind == WORD], self.kinds[-1] != WORD
-        for left_out in own:
-            kept = [i for i in range(len(self.kinds)) if i != left_out] + [len(self.kinds) - 1] * end
+        count = len(self.kinds)
+        before = [0] if self.kinds[0] == PADDING else []
+        behind = [count - 1] if self.kinds[-1] != WORD and not before else []
+        for left_out in (i for i, kind in enumerate(self.kinds) if kind == WORD):
+            kept = [*before, *(i for i in range(count) if i != left_out), *behind]
             yield self.ids[:, kept], None if self.mask is None else self.mask[:, kept]
 
     def without(self, word: int) -> str:
         """The sentence without one of its words."""
         return " ".join(text for place, text in enumerate(self.words) if place != word)
+
+
+def ended(used: int, count: int, starts: int = 1) -> list[str]:
+    """What each of `count` tokens is where the last of the `used` ones ends the text.
+
+    >>> from captum_vit.tokenizing import ended
+    >>> ended(4, 5)
+    ['start', 'word', 'word', 'end', 'padding']
+    """
+    return [START] * starts + [WORD] * (used - 1 - starts) + [END] + [PADDING] * (count - used)
+
+
+def filled(ids: Sequence[int], ends: Collection[int], fills: Collection[int]) -> list[str]:
+    """What each token is of a text without a start, which one of `fills` fills up, before it or behind it.
+
+    >>> from captum_vit.tokenizing import filled
+    >>> filled([7, 8, 1, 0, 0], {1}, {0, 1}), filled([0, 7, 8, 1], {1}, {0, 1})
+    (['word', 'word', 'end', 'padding', 'padding'], ['padding', 'word', 'word', 'end'])
+
+    The first of those that fill it up ends the text, where no other end comes before them; a text that leaves no
+    place has none.
+    """
+    first, last = (next(iter(groupby(each)))[1] for each in (ids, reversed(ids)))
+    before, behind = (len(list(run)) if each in fills else 0 for run, each in ((first, ids[0]), (last, ids[-1])))
+    if before == len(ids):
+        return ended(1, before, 0)
+    used = len(ids) - behind
+    used += bool(behind) and (ids[used - 1] not in ends)
+    kinds = ended(used, len(ids), 0) if behind else [WORD] * len(ids)
+    return [PADDING] * before + kinds[before:]
 
 
 def words_in(sentence: str) -> Iterator[Span]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import TargetError, UnsupportedModelError, brief
 from ..targets import Text, TextEmbedding
-from ..tokenizing import END, PADDING, START, WORD, Span, Tokens, aligned, places_of
+from ..tokenizing import WORD, Span, Tokens, aligned, places_of
 from .adapter import Adapter
 from .nested import NestedAdapter
 from .tokens import Grid, Readout, TokenLayout
@@ -146,16 +146,12 @@ class TwoTowers(NestedAdapter):
         """
 
     @abstractmethod
-    def used(self, ids: Tensor) -> int:
-        """How many of ids (1, T) are none that fill up.
+    def kinds(self, ids: Tensor) -> list[str]:
+        """What each of ids (1, T) is, as far as the model alone tells it.
 
         Raises:
             TargetError: the ids do not have the token that the text's feature is read from.
         """
-
-    @abstractmethod
-    def begins(self, ids: Tensor) -> int:
-        """How many tokens stand before the words, of ids (1, T)."""
 
     @abstractmethod
     def text_feature(self, ids: Tensor, mask: Tensor | None) -> Tensor:
@@ -177,7 +173,7 @@ class TwoTowers(NestedAdapter):
         """
         if text.ids is not None:
             ids = text.ids.reshape(1, -1).long().cpu()
-            return self._counted(ids, self._kinds(ids), text)
+            return self._counted(ids, self.kinds(ids), text)
         tokenizer = text.tokenizer if tokenizer is None or text.tokenizer is not None else tokenizer
         if tokenizer is None:
             raise TargetError(
@@ -186,14 +182,6 @@ class TwoTowers(NestedAdapter):
             )
         found = self.encode(tokenizer, text.sentence)
         return self._counted(torch.tensor([list(found.ids)]), list(found.kinds), text, found)
-
-    def _kinds(self, ids: Tensor) -> list[str]:
-        """What each token is, as far as the model alone tells it."""
-        used, first, tokens = self.used(ids), self.begins(ids), ids.shape[1]
-        kinds = [START] * first + [WORD] * (used - 1 - first) + [END] + [PADDING] * (tokens - used)
-        if used == tokens and not self._ends(ids):
-            kinds[-1] = WORD  # the text fills all there is, without an end
-        return kinds
 
     def _counted(self, ids: Tensor, kinds: list[str], text: Text, found: Encoded | None = None) -> Tokens:
         """Of ids the tokens, as many as the model takes, with what each of them is."""
@@ -214,10 +202,6 @@ class TwoTowers(NestedAdapter):
         spans = [found.spans[i] for i in words] if found.spans else []
         spans = spans or aligned(text.sentence, [found.pieces[i] for i in words])
         return Tokens(text.sentence, ids, tuple(kinds), places_of(text.sentence, spans), mask)
-
-    def _ends(self, ids: Tensor) -> bool:
-        """Whether the last of the tokens that do not fill up is an end, and no word."""
-        return True
 
 
 def embedded(adapter: Adapter, text: Text, tokenizer: Any = None) -> TextEmbedding:

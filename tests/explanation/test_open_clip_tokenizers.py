@@ -81,6 +81,16 @@ def test_the_ids_are_the_wrappers_own_and_words_are_whole(folder, options, sente
     assert told == {"A": [6], "cat,": [7, *comma], "on": [8], "a": [6], "sofa": [9, 10]}
 
 
+@pytest.mark.parametrize("sentence", ["a cat on a sofa", "A cat,  on a sofa"])
+def test_what_fills_up_before_the_text_is_no_word(folder, sentence):
+    tokenizer = wrapped(folder, padding_side="left")
+    found = encode(tokenizer, sentence, padded_to=12)
+    assert found.ids == tokenizer([sentence])[0].tolist()
+    count = found.kinds.count("word")
+    assert found.kinds == ["padding"] * (10 - count) + ["start", *["word"] * count, "end"]
+    assert words_of(sentence, found)["sofa"] == [9, 10]
+
+
 def test_a_text_of_any_length_is_told_whole(folder):
     """The wrapper would cut it: that is refused, and says by how much it is too long."""
     long = "a cat on the sofa " * 4

@@ -51,6 +51,12 @@ def test_what_fills_up_is_told_by_the_models_own_number():
         assert tokens.kinds == ("start", *["word"] * 5, "end", *["padding"] * padding)
 
 
+def test_what_fills_up_a_tower_that_is_read_at_its_last_token_is_no_word():
+    words = adapt(custom(pool_type="last", no_causal_mask=True))
+    for ids in ([7, 8, 9, 1, 0, 0], [7, 8, 9, 1, 1, 1]):
+        assert words.tokens(Text(ids=torch.tensor(ids))).kinds == (*["word"] * 3, "end", "padding", "padding")
+
+
 @pytest.mark.parametrize("build", [mt5, m2m])
 def test_encoders_of_models_with_a_decoder_are_followed(build, tmp_path):
     """Against the attention weights that transformers itself gives out, which are a part of the graph."""
@@ -68,7 +74,7 @@ def test_encoders_of_models_with_a_decoder_are_followed(build, tmp_path):
     right, wrong = (mean, first) if build is mt5 else (first, mean)
     assert_close(ours, right, 1e-5)
     assert relative_error(ours, wrong) > 1e-3
-    assert adapt(model).begins(IDS) == (0 if build is mt5 else 1)
+    assert adapt(model).kinds(IDS)[0] == ("word" if build is mt5 else "start")
 
 
 def test_as_many_tokens_are_taken_as_there_are_places(tmp_path):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import transformers
 from torch import Tensor
 
 from captum_vit import AGCAM, GradECLIP, adapt
@@ -134,6 +135,44 @@ def test_a_text_that_fills_up_all_there_is_has_no_end():
     tokens = adapt(model).tokens(Text(ids=torch.tensor([8, 14] * 6)))
     assert tokens.kinds == ("word",) * 12
     assert adapt(model).tokens(Text(ids=SIGLIP_IDS)).kinds == ("word",) * 4 + ("end",) + ("padding",) * 7
+
+
+FILLED = {  # W: of a word, E: ends, P: fills up
+    "SigLIP": ([7, 8, 9, 1, 1, 1], "WWWEPP"),
+    "SigLIP 2": ([7, 8, 9, 1, 0, 0, 0], "WWWEPPP"),
+    "SigLIP 2, one place left": ([7, 8, 9, 9, 1, 0], "WWWWEP"),
+    "SigLIP 2, before the text": ([0, 0, 7, 8, 9, 1], "PPWWWE"),
+    "before a text without an end": ([0, 0, 7, 8, 9], "PPWWW"),
+    "no end and no place": ([7, 8, 9, 9], "WWWW"),
+}
+
+
+@pytest.mark.parametrize(("ids", "kinds"), FILLED.values(), ids=FILLED)
+def test_what_fills_up_a_text_is_no_word_whatever_the_configuration_says(ids, kinds):
+    told = tuple({"W": "word", "E": "end", "P": "padding"}[letter] for letter in kinds)
+    for settings in ({}, {"pad_token_id": None}, {"eos_token_id": 21}, {"pad_token_id": 0}):
+        model = siglip2()
+        model.config.text_config.update(settings)
+        tokens = adapt(model).tokens(Text(ids=torch.tensor(ids)))
+        assert tokens.kinds == told
+        shorter = next(tokens.shorter())[0][0].tolist()
+        assert adapt(model).tokens(Text(ids=torch.tensor(shorter))).kinds.count("word") == kinds.count("W") - 1
+        assert len(shorter) == len(ids) - (kinds[0] == kinds[-1] == "W")
+        assert shorter[-1] == ids[-1], "the token that is read is another"
+
+
+def test_words_have_their_own_tokens_where_a_tokenizer_fills_up_before_the_text():
+    pieces = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *"acdot\u2581", "ca", "cat", "do"]
+    made = {"vocab": {piece: i for i, piece in enumerate(pieces)}, "merges": [("c", "a"), ("ca", "t"), ("d", "o")]}
+    for side in ("left", "right"):
+        ours = transformers.Siglip2Tokenizer(**made, padding_side=side)
+        tokens = adapt(siglip2()).tokens(Text("a cat do"), ours)
+        own = {name: tokens.ids[0].eq(pieces.index(name)).double().tolist() for name in ("cat", "do", "<pad>")}
+        assert tokens.summed(own["cat"]) == [0, 1, 0]
+        assert tokens.summed(own["do"]) == [0, 0, 1]
+        assert tokens.summed(own["<pad>"]) == [0, 0, 0]
+        assert tokens.apart(own["<pad>"]) == {"padding": 7.0}
+        assert tokens.ids[0, -1] == (pieces.index("do") if side == "left" else 0)
 
 
 REFUSED = {

@@ -30,6 +30,7 @@ ALONE = "the class token alone attends"
 REFUSED = {
     "timm: distilled DeiT": TWO,
     "timm: SigLIP": POOL,
+    "timm: NaFlex, attention pooling": POOL,
     "timm: registers and attention pooling": POOL,
     "timm: Perception Encoder": POOL,
     "timm: CaiT": ALONE,
