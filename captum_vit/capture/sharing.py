@@ -163,10 +163,23 @@ def added(call: Call) -> Tensor:
         return call.run() if alone is None else call.args[0].copy_(added(alone))
     operands = list(tensors_in((call.args, call.kwargs)))
     both = len(operands) == 2 and call.kwargs.get("alpha", 1) == 1
-    if both and (len(call.active) == 2 or operands[0].shape == operands[1].shape):
+    if both and (len(call.active) == 2 or _each_images_own(call, *operands)):
         a, b = torch.broadcast_tensors(*operands)
         return _Sum.apply(a, -b if call.name in DIFFERENCES else b, call.state.image_axis(a, call.name))
     return handed_on(call)
+
+
+def _each_images_own(call: Call, a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors have numbers for the same places, be it that those of one are the same for all images.
+
+    Of one image such a one is like any other: so it has to count as much among several.
+    """
+    if a.dim() != b.dim():
+        return False
+    unlike = [axis for axis, sizes in enumerate(zip(a.shape, b.shape, strict=True)) if sizes[0] != sizes[1]]
+    if len(unlike) != 1 or 1 not in (a.shape[unlike[0]], b.shape[unlike[0]]):
+        return not unlike
+    return unlike[0] == call.state.image_axis(call.active[0], call.name)
 
 
 def product(call: Call) -> Tensor:

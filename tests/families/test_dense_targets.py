@@ -12,7 +12,7 @@ import transformers
 from torch import Tensor, nn
 
 from captum_vit import AGCAM, DAAM, AttentionRollout, RawAttention, adapt
-from captum_vit.attr import RISE
+from captum_vit.attr import METHODS, RISE
 from captum_vit.attr.settling import settled
 from captum_vit.capture import Inputs, Plain, measure_readout, placed_layout, untouched
 from captum_vit.errors import CaptumViTError, OptionError, TargetError, UnsupportedModelError
@@ -235,6 +235,16 @@ def test_a_token_stands_for_the_pixels_of_its_patch(name):
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="broken on purpose: a token further has to be noticed")
 def test_the_next_token_does_not(name):
     check_places(name, shift=1)
+
+
+def test_relevance_of_a_batch_is_that_of_its_images():
+    """Positions that are added between blocks, the same for all images, have the same part in one and in several."""
+    method, x = METHODS["transformer_attribution"](yolos().double()), images(2, WIDE).double()
+    assert method.adapter.model.config.use_mid_position_embeddings
+    maps = method.attribute(x, Query(3, 2))
+    for i in range(2):
+        assert_close(method.attribute(x[i : i + 1], Query(3, 2)), maps[i : i + 1], 1e-6)
+    assert relative_error(maps[0], maps[1]) > 1e-2
 
 
 @pytest.mark.parametrize("query", range(QUERIES))
