@@ -4,7 +4,7 @@ The one module of the core that knows transformers: it is imported on demand, or
 has been imported already.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -124,6 +124,14 @@ class ImageAttributionPipeline(DensePipeline):
             image = read_preprocessing(self.image_processor)(original)
             inputs = {"pixel_values": image[None].to(inputs["pixel_values"].dtype)}
         return {**inputs, "original": [original], "size": [tuple(inputs["pixel_values"].shape[2:])]}
+
+    def get_iterator(self, inputs: Any, num_workers: int, batch_size: int, *parameters: Any, **more: Any) -> Any:
+        """What is given for each image, with images of several sizes in one batch refused."""
+        found = super().get_iterator(inputs, num_workers, batch_size, *parameters, **more)
+        if batch_size > 1:
+            loader = found.loader.loader
+            loader.collate_fn = partial(_of_one_size, loader.collate_fn)
+        return found
 
     def _forward(
         self,
@@ -249,6 +257,14 @@ class ImageAttributionPipeline(DensePipeline):
         """How an input of (height, width) looks at its image, where this is how the maps lie on it."""
         view = checked_view(read_preprocessing(self.image_processor), original.size, (size[1], size[0]))
         return covered(view, layout, size)
+
+
+def _of_one_size(collate: Callable, items: Sequence[Mapping[str, Any]]) -> Any:
+    sizes = sorted({"{}x{}".format(*item["size"][0]) for item in items})
+    if len(sizes) > 1:
+        told = " and ".join(sizes)
+        raise InputError(f"images of a batch are of one size, and the processor makes {told}: pass batch_size=1")
+    return collate(items)
 
 
 def explainer(pipe: ImageClassificationPipeline | ZeroShotImageClassificationPipeline) -> ImageAttributionPipeline:

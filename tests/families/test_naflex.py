@@ -126,6 +126,10 @@ def test_photographs_of_several_shapes_have_their_own_grids():
     piped = [labels[0]["grid"] for labels in pipe(photos, top_k=1)]
     for grid, one in zip(piped, found, strict=False):
         assert_close(torch.from_numpy(grid), one.attributions[0].map, 1e-5)
+    with pytest.raises(InputError, match="and the processor makes 40x96 and 96x40: pass batch_size=1"):
+        pipe(photos[:2], batch_size=2)
+    (alike, _), one = pipe([photos[0]] * 2, top_k=1, batch_size=2), torch.from_numpy(piped[0])
+    assert_close(torch.from_numpy(alike[0]["grid"]), one, 1e-5)
 
 
 class Named(nn.Module):
