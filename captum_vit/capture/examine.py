@@ -91,6 +91,8 @@ def examine(adapter: Adapter, inputs: Inputs, *, edited: bool = False) -> Examin
 def _found(adapter: Adapter, inputs: Inputs, edited: bool) -> Examined:
     hands = hands_in(adapter, edited=edited)
     if not hands.words or not adapter.on_images:
+        if adapter.vit is adapter.model and not inputs.args:  # before the model itself fails at a size it does not take
+            adapter.token_layout(adapter.size_of(inputs.images), inputs.kwargs)
         return Examined(edited=edited)
     try:
         return _looked(adapter, inputs, edited, hands)

@@ -67,6 +67,13 @@ def test_another_size_is_refused(name, size, told):
         AGCAM(model).attribute(torch.randn(1, size[0], 3, *size[1:]), 1)
 
 
+def test_another_size_is_refused_before_a_readout_is_measured():
+    model = small("VideoMAEForVideoClassification", "VideoMAEConfig", num_frames=4, use_mean_pooling=False)()
+    for size in ((6, 32, 32), (4, 32, 48)):
+        with pytest.raises(TokenLayoutError, match=r"videos of 4x32x32 .*, got {}x{}x{}: take 4".format(*size)):
+            AGCAM(model).attribute(torch.randn(1, size[0], 3, *size[1:]), 1)
+
+
 def test_one_frame_of_vjepa_stands_for_a_tubelet():
     model = VIDEO["V-JEPA 2"].build()
     frame = torch.randn(1, 1, 3, 16, 24, generator=torch.Generator().manual_seed(0))
