@@ -129,8 +129,7 @@ class ImageAttributionPipeline(DensePipeline):
         """What is given for each image, with images of several sizes in one batch refused."""
         found = super().get_iterator(inputs, num_workers, batch_size, *parameters, **more)
         if batch_size > 1:
-            loader = found.loader.loader
-            loader.collate_fn = partial(_of_one_size, loader.collate_fn)
+            found.loader.loader.collate_fn = partial(_of_one_size, found.loader.loader.collate_fn)
         return found
 
     def _forward(
