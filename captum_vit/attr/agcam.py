@@ -37,6 +37,7 @@ class AGCAM(ViTAttribution):
     class_specific, signed, unit = True, False, "evidence"
     needs = frozenset({READ_ATTENTION, VALUES, HELD_GRADIENTS})
     of_words = True
+    weighs = False
     paper = "arXiv:2402.04563"
 
     def _maps(self, run: Run, target: Target, *, flow: bool) -> Tensor:

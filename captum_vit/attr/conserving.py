@@ -47,6 +47,7 @@ class ConservingGradients(OnAnyModel):
 
     class_specific, signed, unit = True, True, "evidence"
     needs = frozenset({TOKENS, TOKEN_GRADIENTS})
+    weighs = False
     no_graph = "rules stand in place of derivatives, and hold weights, and much of what is made of them, constant"
     of_words = True
 

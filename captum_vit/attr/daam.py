@@ -41,6 +41,7 @@ class DAAM(ViTAttribution):
     name, title = "daam", "DAAM"
     class_specific, signed, unit = True, False, "evidence"
     needs = frozenset({ATTENTION, VALUES, GRADIENTS})
+    weighs = False
     paper = "arXiv:2503.14640"
 
     @classmethod

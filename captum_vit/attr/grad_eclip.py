@@ -43,6 +43,7 @@ class GradECLIP(ViTAttribution):
     name, title = "grad_eclip", "Grad-ECLIP"
     class_specific, signed, unit = True, False, "evidence"
     needs = frozenset({READ_ATTENTION, VALUES, HELD_GRADIENTS})
+    weighs = False
     of_words = True
 
     def _chosen(self, layer: Layer | Sequence[Layer] | None) -> dict[str, nn.Module]:

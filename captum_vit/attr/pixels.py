@@ -28,7 +28,7 @@ class UnderRulesMethod(Protocol):
 class AtPixels:
     """A method's maps at the pixels themselves: image times gradient, (N, C, H, W)."""
 
-    class_specific = True
+    class_specific, weighs = True, False
 
     def __init__(self, method: UnderRulesMethod) -> None:
         self.method, self.adapter = method, method.adapter

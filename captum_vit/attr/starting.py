@@ -19,6 +19,7 @@ class Reader(Protocol):
 
     adapter: Adapter
     class_specific: bool
+    weighs: bool
 
     def needed(self, **options: Any) -> frozenset[Need]:
         """What it reads with these options."""
@@ -74,7 +75,8 @@ def start(
     if target is not None and (target.own_tokens or not target.reads_scores):
         needs |= set() if target.reads_scores else {OUTPUTS}
         with untouched(adapter):
-            readout = readout_of(adapter, call, target, plain=plain or Plain(adapter, call))
+            plain, weights = plain or Plain(adapter, call), any(method.weighs for method, _ in readers)
+            readout = readout_of(adapter, call, target, plain=plain, weights=weights)
     return Run(
         adapter,
         call,

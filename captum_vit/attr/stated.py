@@ -25,6 +25,8 @@ class Stated:
         accumulates: whether the slices of a flow build up to the map; otherwise each shows its layer alone.
         needs: what of a run the method reads, of `captum_vit.capture`.
         multiplies_layers: whether it needs all attention between the image and the score.
+        weighs: whether it begins with what each token gives to the score itself, as rollouts do. Those that go back by
+            gradients only have to know which tokens are read: then less is measured, where a target has its own.
         paper: where it was published.
         no_graph: why its maps cannot be differentiated by the model's parameters; empty where they can.
         any_model: whether it also applies to models of any architecture, which no adapter knows.
@@ -40,6 +42,7 @@ class Stated:
     accumulates: ClassVar[bool] = True
     needs: ClassVar[frozenset[Need]] = frozenset()
     multiplies_layers: ClassVar[bool] = False
+    weighs: ClassVar[bool] = True
     paper: ClassVar[str] = ""
     no_graph: ClassVar[str] = ""
     any_model: ClassVar[bool] = False

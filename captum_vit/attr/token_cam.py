@@ -26,6 +26,7 @@ class AtTokens(OnAnyModel):
 
     accumulates = False
     any_model = False
+    weighs = False
 
     def layers_read(self, readout: Readout) -> list[str]:
         """The chosen layers up to the last attention in which the score is read, and other chosen modules.

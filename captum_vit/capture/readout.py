@@ -27,6 +27,7 @@ def readout_of(
     declared: bool = True,
     known: Examined | None = None,
     plain: Plain | None = None,
+    weights: bool = True,
 ) -> Readout:
     """The tokens that a target is read from: as the adapter declares, else measured.
 
@@ -39,18 +40,19 @@ def readout_of(
         declared: whether what the adapter says holds; it does not where a hook changes what passes.
         known: what `examine` found, if it was asked already.
         plain: a plain call of these inputs, or of the first of them, made if it is needed.
+        weights: of such a target, whether it is asked by which weights its tokens are read.
     Raises:
         UnsupportedModelError: as `measure_readout`; or the score is read from other tokens than declared.
         TokenLayoutError: as `examine`.
     """
     known = known or examine(adapter, inputs, edited=not declared)
     if target is not None and (target.own_tokens or not target.reads_scores):
-        return measure_readout(adapter, inputs, target, known.place, plain=plain)
+        return measure_readout(adapter, inputs, target, known.place, plain=plain, weights=weights)
     said = adapter.readout if declared and known.declared else None
     if said is not None and not known.hands.own:
         return said
-    weights = weights_of(adapter, known)
-    if weights not in known.readouts:
+    state = weights_of(adapter, known)
+    if state not in known.readouts:
         known.readouts.clear()
         before = own_tensors(adapter.model)
         found = measure_readout(adapter, inputs, place=known.place, plain=plain)
@@ -58,9 +60,9 @@ def readout_of(
             measure_readout(adapter, inputs, place=known.place, each=True)
         now = own_tensors(adapter.model)
         known.written |= {key for key in now if before.get(key) != now[key]}
-        weights = weights_of(adapter, known)
-        known.readouts[weights] = found
-    found = known.readouts[weights]
+        state = weights_of(adapter, known)
+        known.readouts[state] = found
+    found = known.readouts[state]
     if found.by_image:
         alike = measure_readout(adapter, inputs, place=known.place, each=True)
         found = alike if not found.by_class else replace(alike, by_class=True, unclear=found.unclear)
@@ -119,6 +121,7 @@ def measure_readout(
     *,
     each: bool = False,
     plain: Plain | None = None,
+    weights: bool = True,
 ) -> Readout:
     """The tokens that receive gradient from the scores directly, and by which weights; see `weighing`.
 
@@ -134,6 +137,7 @@ def measure_readout(
         place: where the tokens lie on the images.
         each: whether all images must be read alike, as they must for a target.
         plain: a plain call of these inputs, or of the first of them: then their blocks need not run again.
+        weights: whether it is asked by which weights the tokens are read, and not only which are.
     Raises:
         UnsupportedModelError: the score reads patches that are queries nowhere, or nothing at all; or other tokens in
             one image than in another.
@@ -143,7 +147,8 @@ def measure_readout(
         found = None
         if not adapter.cross_attention:
             basis = None if plain is None else plain.basis_of(part)
-            found = measured(adapter, part, target or Weighed(), place, alone=alone, basis=basis)
+            asked = target or Weighed()
+            found = measured(adapter, part, asked, place, alone=alone, basis=basis, weights=weights)
         found = found or _by_rows(adapter, part, target, place)
         if found is not None:
             return found  # the score of a single image can be flat, as behind a ReLU

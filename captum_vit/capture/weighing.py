@@ -28,6 +28,7 @@ AGREE = 1e-3  # of the readout, by which that of two images may differ
 BY_CONTENT = "the head weighs tokens by what they hold, as attention or max pooling does"
 BY_PLACE = "the head reads each patch by weights of its own, as one linear layer over all of them does"
 BESIDE = "the head reads the tokens of earlier blocks as well, and no module gives them by themselves"
+UNASKED = "nobody asked for the weights"
 BY_SIGN = "the head takes some tokens from others"
 BY_CLASS = (
     "some scores are read from other tokens than others, as where the scores of several tasks stand side by side, or "
@@ -58,7 +59,14 @@ class Half(Weighed):
 
 
 def measured(
-    adapter: Adapter, inputs: Inputs, target: Target, place: Place, *, alone: bool, basis: Basis | None = None
+    adapter: Adapter,
+    inputs: Inputs,
+    target: Target,
+    place: Place,
+    *,
+    alone: bool,
+    basis: Basis | None = None,
+    weights: bool = True,
 ) -> Readout | None:
     """The readout by depth and token; None where the score reads the stream after no block.
 
@@ -69,6 +77,7 @@ def measured(
         alone: whether it is of the first image, and looked at in others made of it; else it must be that of all.
         basis: a plain call of these images, on which they, and others made of a single one, are looked at where the
             scores are read from the streams after its blocks and from nothing else in them.
+        weights: whether it is asked by which weights the tokens are read, and not only which are.
     Raises:
         UnsupportedModelError: it is not alone, and other tokens are read in one image than in another.
     """
@@ -82,7 +91,7 @@ def measured(
             return None
         weighing = Weighing(adapter, shown, target, place, cut)
     rows = [slice(None)] if draws_in_training(adapter) else weighing.rows
-    found = [weighing.readout(row) for row in rows]
+    found = [weighing.readout(row, weights=weights) for row in rows]
     if not found:
         return None
     content = None if found[0].unclear else weighing.by_content(rows[0])
@@ -144,16 +153,19 @@ class Weighing:
         count = max((len(gradient) for gradient in gradients), default=0)
         return [slice(i, i + 1) for i in range(count) if any(bool(gradient[i : i + 1].any()) for gradient in gradients)]
 
-    def readout(self, images: slice) -> Readout:
-        """Of some of the images, all of which are read alike."""
+    def readout(self, images: slice, *, weights: bool = True) -> Readout:
+        """Of some of the images, all of which are read alike; without weights where these are not asked for."""
         prefix, read = self.layout.prefix, _read(_sizes(self.plain, images))
-        shares, unclear = {name: rows.double() for name, rows in read.items()}, BESIDE if self.plain.beside else None
+        shares = {name: rows.double() for name, rows in read.items()}
+        unclear = BESIDE if self.plain.beside else None
         if _part(read, self.layout):
             _choices(read, _read(_sizes(self.moved, images)), self.layout)
             shares = {name: rows.double() for name, rows in read.items()}
         if unclear is None and sum(int(rows.sum()) for rows in read.values()) > 1:
-            same = {name: gradient[images][0] for name, gradient in self.same.by_target[0].items()}
-            shares, unclear = _shares(prefix, read, same)
+            unclear = UNASKED
+            if weights:
+                same = {name: gradient[images][0] for name, gradient in self.same.by_target[0].items()}
+                shares, unclear = _shares(prefix, read, same)
         last = next((rows for rows in reversed(read.values()) if rows.any()), None)
         any_patch = any(bool(rows[prefix:].any()) for rows in read.values())
         own = () if last is None else tuple(last[:prefix].nonzero().flatten().tolist())

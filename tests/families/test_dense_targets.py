@@ -12,9 +12,9 @@ import transformers
 from torch import Tensor, nn
 
 from captum_vit import AGCAM, DAAM, AttentionRollout, RawAttention, adapt
-from captum_vit.attr import METHODS, RISE
+from captum_vit.attr import METHODS, RISE, in_all
 from captum_vit.attr.settling import settled
-from captum_vit.capture import Inputs, Plain, measure_readout, placed_layout, untouched
+from captum_vit.capture import Inputs, Plain, measure_readout, placed_layout, readout, untouched
 from captum_vit.errors import CaptumViTError, OptionError, TargetError, UnsupportedModelError
 from captum_vit.geometry import View
 from captum_vit.targets import Contrast, Mask, Output, Query, Sight
@@ -443,3 +443,26 @@ def test_classes_that_come_last_are_refused():
     with pytest.raises(TargetError, match="as where classes come last"):
         AGCAM(Turned().eval()).attribute(images(2, WIDE), target)
     assert AGCAM(OfPatches().eval()).attribute(images(2, WIDE), target).any()
+
+
+@pytest.mark.parametrize("name", ["a head of one's own", "YOLOS, one rather than another", "Depth Anything"])
+def test_methods_that_need_no_weights_give_the_same_with_them(name, monkeypatch):
+    case = CASES[name]
+    without = {n: m for n, m in in_all().items() if not m.weighs and n != "finercam"}  # which asks for classes
+    assert {"agcam", "daam", "grad_eclip", "gradcam", "attn_lrp"} <= without.keys()
+    x, model = images(2, case.size).double(), case.build().double()
+    fewer = {n: method(model).attribute(x, case.target) for n, method in without.items()}
+    measured_as = []
+    original = readout.measured
+    monkeypatch.setattr(readout, "measured", lambda *a, **k: measured_as.append(k["weights"]) or original(*a, **k))
+    for each, method in without.items():
+        monkeypatch.setattr(method, "weighs", True)
+        assert_close(method(model).attribute(x, case.target), fewer[each], 1e-9)
+    assert measured_as
+    assert all(measured_as)
+
+
+def test_a_method_that_begins_with_weights_says_what_it_lacks(monkeypatch):
+    monkeypatch.setattr(AttentionRollout, "weighs", False)
+    with pytest.raises(UnsupportedModelError, match="nobody asked for the weights"):
+        AttentionRollout(OfPatches()).attribute(images(1, WIDE), CASES["a head of one's own"].target)
