@@ -126,15 +126,21 @@ class Weighing:
 
     def __init__(self, adapter: Adapter, inputs: Inputs, target: Target, place: Place, cut: Cut) -> None:
         self.adapter, self.inputs, self.target, self.place, self.cut = adapter, inputs, target, place, cut
-        self.plain = self._gradients(as_it_is)
+        self.plain, self._moved = self._gradients(as_it_is), dict[int, Read]()
 
     def _gradients(self, leaf: Leaf) -> Read:
         return gradients_at(self.adapter, self.inputs, [self.target], self.place, self.cut(leaf))
 
-    @cached_property
-    def moved(self) -> Read:
-        """With the patches in other places."""
-        return self._gradients(partial(_rolled, self.layout))
+    def moved(self, images: slice) -> Sizes | None:
+        """Which tokens are read of some of the images with the patches in other places; None where the scores are flat
+        there, as behind a ReLU, wherever patches have moved."""
+        for third in (0, 1):
+            if third not in self._moved:
+                self._moved[third] = self._gradients(partial(_rolled, self.layout, third))
+            read = _read(_sizes(self._moved[third], images))
+            if any(bool(rows.any()) for rows in read.values()):
+                return read
+        return None
 
     @cached_property
     def same(self) -> Read:
@@ -158,8 +164,9 @@ class Weighing:
         prefix, read = self.layout.prefix, _read(_sizes(self.plain, images))
         shares = {name: rows.double() for name, rows in read.items()}
         unclear = BESIDE if self.plain.beside else None
-        if _part(read, self.layout):
-            _choices(read, _read(_sizes(self.moved, images)), self.layout)
+        moved = self.moved(images) if _part(read, self.layout) else None
+        if moved is not None:
+            _choices(read, moved, self.layout)
             shares = {name: rows.double() for name, rows in read.items()}
         if unclear is None and sum(int(rows.sum()) for rows in read.values()) > 1:
             unclear = UNASKED
@@ -232,13 +239,13 @@ def _part(read: Sizes, layout: TokenLayout) -> bool:
     return any(bool(rows[layout.prefix :].any() and not rows[layout.prefix :].all()) for rows in read.values())
 
 
-def _rolled(layout: TokenLayout, stream: Tensor) -> Tensor:
-    """The patches one third of them further on."""
+def _rolled(layout: TokenLayout, third: int, stream: Tensor) -> Tensor:
+    """The patches one third of them further on, or two."""
     order = torch.arange(layout.tokens) if layout.order is None else layout.order
     places = order[layout.prefix :].to(stream.device)
     stream = stream.clone()
     if stream.shape[1] == layout.tokens:
-        stream[:, places] = stream[:, places.roll(1 + len(places) // 3)]
+        stream[:, places] = stream[:, places.roll(1 + (1 + third) * len(places) // 3)]
     return stream
 
 
