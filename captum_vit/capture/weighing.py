@@ -17,19 +17,15 @@ from .inputs import Inputs
 from .meeting import COPIES, Meeting, exchanged
 from .place import Place
 from .repeated import raised_by_others
+from .shares import BY_CONTENT, Sizes, shares_at
 from .still import draws_in_training
 from .taps import Keep
 
 Cut = Callable[[Leaf], Depths | LastSum]
-Sizes = dict[str, Tensor]  # by attention layer, of each token after it, (prefix + patches,)
-PARALLEL = 0.999  # cosine from which two tokens count as read by the same map
 READ = 1e-6  # of the largest gradient, above which a token counts as read
 AGREE = 1e-3  # of the readout, by which that of two images may differ
-BY_CONTENT = "the head weighs tokens by what they hold, as attention or max pooling does"
-BY_PLACE = "the head reads each patch by weights of its own, as one linear layer over all of them does"
 BESIDE = "the head reads the tokens of earlier blocks as well, and no module gives them by themselves"
 UNASKED = "nobody asked for the weights"
-BY_SIGN = "the head takes some tokens from others"
 BY_CLASS = (
     "some scores are read from other tokens than others, as where the scores of several tasks stand side by side, or "
     "one for each patch. Choose those that are read alike, as output=lambda output: output[:, :4]"
@@ -172,7 +168,7 @@ class Weighing:
             unclear = UNASKED
             if weights:
                 same = {name: gradient[images][0] for name, gradient in self.same.by_target[0].items()}
-                shares, unclear = _shares(prefix, read, same)
+                shares, unclear = shares_at(prefix, read, same)
         last = next((rows for rows in reversed(read.values()) if rows.any()), None)
         any_patch = any(bool(rows[prefix:].any()) for rows in read.values())
         own = () if last is None else tuple(last[:prefix].nonzero().flatten().tolist())
@@ -255,38 +251,6 @@ def _choices(read: Sizes, moved: Sizes, layout: TokenLayout) -> None:
         patches = rows[layout.prefix :]  # a view
         if not torch.equal(patches, moved[name][layout.prefix :]):
             patches.fill_(True)
-
-
-def _shares(prefix: int, read: dict[str, Tensor], gradients: dict[str, Tensor]) -> tuple[dict[str, Tensor], str | None]:
-    """The weight of each token, from gradients (N, D) at equal tokens; and why there is none.
-
-    Tokens with parallel gradients are read by one map, and weighed within; maps side by side weigh the same, as a class
-    token and the mean of the patches.
-    """
-    shares = {name: rows.double() for name, rows in read.items()}
-    groups: list[tuple[Tensor, list[tuple[str, int, float]], bool]] = []
-    for name, rows in read.items():
-        for index in rows.nonzero().flatten().tolist():
-            gradient, patch = gradients[name][index].double(), index >= prefix
-            size = float(gradient.norm())
-            if not size or not torch.isfinite(gradient).all():
-                return shares, BY_CONTENT
-            for direction, members, _ in groups:
-                cosine = float(direction @ gradient) / size
-                if abs(cosine) > PARALLEL:
-                    if cosine < 0:
-                        return shares, BY_SIGN
-                    members.append((name, index, size))
-                    break
-            else:
-                if patch and any(of_patches for *_, of_patches in groups):
-                    return shares, BY_PLACE
-                groups.append((gradient / size, [(name, index, size)], patch))
-    for _, members, _ in groups:
-        total = sum(size for *_, size in members) * len(groups)
-        for name, index, size in members:
-            shares[name][index] = size / total
-    return shares, None
 
 
 def _by_content(
