@@ -117,6 +117,7 @@ class Keeping:
                 self._forward, self._has = self._run(self.needs)
             except HookEditedError:  # then a head may read what its class does not say
                 self.listened, self._edited, self._examined = [], True, None
+                self._plain = None  # nor was what they change heard in a plain call without them
                 self._readout = self._measured(declared=False)
                 self._forward, self._has = self._run(self.needs)
         return self._forward
