@@ -204,16 +204,16 @@ def recorded(model: nn.Module, x: Tensor, **kwargs: Any) -> Run:
     return run
 
 
-def called(model: nn.Module, x: Tensor) -> Any:
+def called(model: nn.Module, x: Tensor, adapter: Adapter | None = None) -> Any:
     """What a model gives on images, which some are not given as such."""
-    named = adapt(model).call_with(x)
+    named = (adapter or adapt(model)).call_with(x)
     return model(**named) if named else model(x)
 
 
 def scores_of(adapter: Adapter, x: Tensor) -> Tensor:
     """The model's scores, by a plain call."""
     with untouched(adapter), torch.no_grad():
-        return adapter.scores(called(adapter.model, x))
+        return adapter.scores(called(adapter.model, x, adapter))
 
 
 def general_path(method: Any, x: Tensor, target: Any) -> Tensor:

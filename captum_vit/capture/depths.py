@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..access import Adapter, LayerLayout, TokenLayout
+from ..access import Adapter, TokenLayout
 from ..targets import Target
 from .basis import Basis, Passing
-from .forward import run_forward
+from .forward import Forward, run_forward
 from .inputs import Inputs
 from .place import Place
 from .repeated import few_kinds
@@ -169,14 +169,14 @@ def gradients_at(
         found = forward.gradients(target, [*leaves.values(), *outs], retain=target is not targets[-1])
         beside |= any(gradient is not None and bool(gradient.any()) for gradient in found[len(leaves) :])
         pairs = zip(leaves.items(), found, strict=False)
-        own = forward.kept.layouts
-        by_target.append({name: _of_tokens(layout, own[name], leaf, gradient) for (name, leaf), gradient in pairs})
+        by_target.append({name: _of_tokens(forward, name, leaf, gradient) for (name, leaf), gradient in pairs})
     return Read(layout, by_target, scores, beside)
 
 
-def _of_tokens(layout: TokenLayout, own: LayerLayout, leaf: Tensor, gradient: Tensor | None) -> Tensor:
-    """A gradient after a layer whose own layout is given, with all tokens, in the order of the layout."""
-    gradient = torch.zeros_like(leaf) if gradient is None else gradient
+def _of_tokens(forward: Forward, name: str, leaf: Tensor, gradient: Tensor | None) -> Tensor:
+    """A gradient after a layer, with all tokens, in the order of the layout."""
+    gradient, layout, tokens = torch.zeros_like(leaf) if gradient is None else gradient, forward.layout, leaf.shape[1]
+    own = forward.kept.layouts.get(name) or layout.of_layer(name, tokens, tokens)  # of one that is not named
     lacking = layout.prefix + prod(own.grid) - gradient.shape[1]
     if gradient.shape[1] < own.keys:  # a class token alone
         return F.pad(gradient, (0, 0, 0, lacking))

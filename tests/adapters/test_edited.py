@@ -86,6 +86,7 @@ def test_an_attention_function_of_ones_own():
     plain = RawAttention(model).attribute(x)
     model.set_attn_implementation("sharp")
     found = RawAttention(model).attribute(x)
+    model(x)
     assert_close(found[:1].flatten(1), model.vit.layers[-1].attention.seen.mean(1)[:1, 0, 1:], 1e-6)
     assert relative_error(found, plain) > 0.1
     assert model.config._attn_implementation == "sharp"

@@ -31,7 +31,7 @@ def masked_scores(model: nn.Module, x: Tensor, layout: TokenLayout, kept: Tensor
         if readout.patches and not readout.latents:
             last = [n for n in adapter.reading_layers(readout) if n in adapter.blocks()][-1]
             stack.callback(adapter.blocks()[last].register_forward_hook(_only(adapter, seen, own)).remove)
-        return adapter.scores(model(x, **kwargs) if kwargs else called(model, x)).detach()
+        return adapter.scores(model(x, **kwargs) if kwargs else called(model, x, adapter)).detach()
 
 
 def _only(adapter: Adapter, seen: Tensor, own: Tensor) -> Callable[..., Any]:
