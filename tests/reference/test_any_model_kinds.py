@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from timm.models.vision_transformer import Block
+from timm.models.vision_transformer import Block as TimmBlock
 from torch import Tensor, nn
 
 from captum_vit import AGCAM, CPLRP, AttnLRP, GradCAM, LibraGrad
@@ -184,8 +184,8 @@ class Between(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem, self.head = nn.Conv2d(3, 16, 16, 16), nn.Linear(16, 3)
-        self.blocks = nn.ModuleList(Block(16, 2) for _ in range(2))
-        self.positions = nn.Parameter(torch.randn(2, 16, 16))
+        self.blocks = nn.ModuleList(TimmBlock(16, 2) for _ in range(2))
+        self.positions, self.image_size = nn.Parameter(torch.randn(2, 16, 16)), (64, 64)
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = self.stem(x).flatten(2).mT
