@@ -65,13 +65,14 @@ def check_images_stand_alone(found: AtCells) -> None:
 
     A model in train mode is left out, whose dropout draws otherwise for another batch.
     """
-    adapter, first, ours = found.adapter, found.inputs.first(), found.scores.detach()
+    adapter, ours, ends = found.adapter, found.scores.detach(), (0, len(found.scores) - 1)
     if any(module.training for module in adapter.model.modules()):
         return
     with torch.no_grad(), untouched(adapter):
-        alone = first.scores(adapter, first.run(adapter))
+        calls = [found.inputs.image(end) for end in ends]  # an image may depend on those before it or behind
+        alone = torch.cat([call.scores(adapter, call.run(adapter)) for call in calls])
     rounding = max(64 * torch.finfo(ours.dtype).eps, ALONE) * ours.abs().max()
-    if alone.shape[1:] != ours.shape[1:] or bool(((alone - ours[:1]).abs() > rounding).any()):
+    if alone.shape[1:] != ours.shape[1:] or bool(((alone - ours[[*ends]]).abs() > rounding).any()):
         raise UnsupportedModelError(
             f"the scores of {type(adapter.model).__name__} for one image depend on the others in its batch, as where "
             f"a mean is taken over the batch: a map would hold what is in all of them. Explain one image at a time"

@@ -91,6 +91,8 @@ def test_images_that_meet_in_a_batch_are_explained_one_by_one(method):
     ours = method(Together(lambda scores: scores - 0.5 * scores.mean(0)).eval())
     assert ours.attribute(images[:1], 1).any()
     with pytest.raises(UnsupportedModelError, match="depend on the others in its batch"):
+        method(Together(lambda scores: scores.cumsum(0)).eval()).attribute(images, 1)  # the first is as it is alone
+    with pytest.raises(UnsupportedModelError, match="depend on the others in its batch"):
         ours.attribute(images, 1)
     assert (
         method(Together(lambda scores: scores * (1 + scores.mean(1, keepdim=True))).eval()).attribute(images, 1).any()
